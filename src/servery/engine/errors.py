@@ -1,0 +1,49 @@
+"""The errors of the engine: each says what was given, the limit, and what to do.
+
+EngineError
+├── InvalidRequest         the caller's fault: the request can never be served as it is
+│   └── PromptTooLong      more tokens than the context or the KV cache can ever hold
+├── Overloaded             the queue is full or the deadline cannot be met; try again after `retry_after_s`
+├── EngineDead             the engine process is gone or restarting
+├── RequestFailed          a step failed while this request ran
+└── LoadError              the model cannot be loaded: a file, its content, its architecture, or the memory for it
+"""
+
+
+class EngineError(Exception):
+    """Base of everything the engine raises on purpose."""
+
+
+class InvalidRequest(EngineError):
+    """The request can never be served as it is.
+
+    `param` names the offending parameter as the client wrote it (`"top_p"`), or None.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt, or prompt + max_tokens, exceeds what the model or the KV cache can hold."""
+
+
+class Overloaded(EngineError):
+    """Admission is bounded and the bound is reached; `retry_after_s` estimates when to try again."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineDead(EngineError):
+    """The engine process has died or is restarting; requests under way are lost."""
+
+
+class RequestFailed(EngineError):
+    """The engine failed while this request was running."""
+
+
+class LoadError(EngineError):
+    """The model cannot be loaded; the message names the file and what to do."""

@@ -1,0 +1,210 @@
+"""What is asked of the engine, and the state of one sequence on its way through it.
+
+`SamplingParams` and `NewRequest` are immutable and validated when made; they cross the process border as MessagePack.
+`Sequence` is the scheduler's own mutable record: one per completion, so a request with n = 3 has three.
+"""
+
+import enum
+import math
+from collections.abc import Sequence as SequenceABC
+
+import msgspec
+
+from servery.engine.errors import InvalidRequest
+
+MAX_N = 128
+MAX_TOP_LOGPROBS = 20
+MAX_STOP_STRINGS = 16
+
+
+class FinishReason(enum.Enum):
+    """Why a completion ended; the values are the wire's words."""
+
+    STOP = "stop"  # an end-of-sequence token, a stop token or a stop string
+    LENGTH = "length"  # max_tokens, or the end of the context
+    ABORT = "abort"  # the caller went away
+    ERROR = "error"  # the engine failed
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is chosen and when to stop.
+
+    Raises `InvalidRequest` naming the parameter, the value and the rule.
+
+    `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 mean "off"; `temperature` 0 is greedy.
+    `logprobs` None means none, 0 the chosen token only, k the k most likely tokens besides.
+    `stop_token_ids` end a completion like EOS; `ignore_eos` disables only the model's own EOS set.
+    """
+
+    n: int = 1
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_range("n", self.n, 1, MAX_N)
+        if self.max_tokens is not None:
+            _check_range("max_tokens", self.max_tokens, 1, 2**31)
+        _check_range("temperature", self.temperature, 0.0, 100.0)
+        _check_range("top_k", self.top_k, 0, 2**31)
+        _check_range("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        _check_range("min_p", self.min_p, 0.0, 1.0)
+        _check_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _check_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _check_range("repetition_penalty", self.repetition_penalty, 0.0, 100.0, open_low=True)
+        for token_id, bias in self.logit_bias.items():
+            if token_id < 0:
+                raise InvalidRequest(f"logit_bias has token id {token_id}; ids are not negative.", "logit_bias")
+            _check_range("logit_bias", bias, -100.0, 100.0)
+        if self.seed is not None:
+            _check_range("seed", self.seed, -(2**63), 2**63 - 1)
+        _check_stop(self.stop)
+        for param in ("logprobs", "prompt_logprobs"):
+            value = getattr(self, param)
+            if value is not None:
+                _check_range(param, value, 0, MAX_TOP_LOGPROBS)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0.0
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether sampling needs the counts of earlier tokens."""
+        return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
+
+
+def _check_range(param: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    in_range = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
+    if not in_range:
+        rule = f"greater than {low:g} and at most {high:g}" if open_low else f"between {low:g} and {high:g}"
+        raise InvalidRequest(f"{param} is {value!r}; it must be {rule}.", param)
+
+
+def _check_stop(stop: tuple[str, ...]) -> None:
+    if len(stop) > MAX_STOP_STRINGS:
+        raise InvalidRequest(f"stop has {len(stop)} strings; at most {MAX_STOP_STRINGS} are allowed.", "stop")
+    if any(not text for text in stop):
+        raise InvalidRequest("stop has an empty string; every stop string needs at least one character.", "stop")
+
+
+class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as the engine core receives it: tokens, not text.
+
+    `deadline` is in seconds on the system's monotonic clock: a request still waiting then is refused.
+    Lower `priority` runs first. `cache_salt` separates tenants in the prefix cache; only a gateway sets it.
+    `pooling` asks for the mean of the final hidden states (an embedding) instead of tokens.
+    """
+
+    request_id: str
+    prompt: list[int]
+    params: SamplingParams = SamplingParams()
+    priority: int = 0
+    deadline: float | None = None
+    cache_salt: bytes = b""
+    pooling: bool = False
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log probabilities (natural, of the model before any sampling parameter) at one position."""
+
+    token_id: int
+    logprob: float
+    top: list[tuple[int, float]]  # most likely first
+
+
+class Output(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What one step gave one completion: `token_ids` are new; `finish_reason` is set on the last output only."""
+
+    request_id: str
+    index: int = 0
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprobs] = []
+    prompt_logprobs: list[TokenLogprobs | None] = []  # once, with the first output; None for the first prompt token
+    finish_reason: FinishReason | None = None
+    stop_token_id: int | None = None  # the token that ended it; it is the last of token_ids
+    cached_tokens: int = 0  # prompt tokens that the prefix cache supplied
+    queued_s: float = 0.0  # from arrival to first being scheduled
+    embedding: list[float] = []
+    error: str | None = None
+
+
+class Sequence:
+    """One completion under way: its tokens, how far the KV cache has caught up, and the blocks it holds.
+
+    Invariant between steps: `0 <= computed < len(tokens)` while alive, and the blocks cover `computed` positions.
+    `tokens` is the prompt followed by what was generated; `drafts` are proposals not yet verified.
+    """
+
+    __slots__ = (
+        "arrival",
+        "block_ids",
+        "cached_tokens",
+        "computed",
+        "digests",
+        "drafts",
+        "first_scheduled",
+        "index",
+        "is_prompt_reported",
+        "parent",
+        "prompt_len",
+        "seed",
+        "tokens",
+    )
+
+    def __init__(self, parent: NewRequest, index: int, seed: int, arrival: float) -> None:
+        self.parent = parent
+        self.index = index
+        self.seed = seed
+        self.arrival = arrival
+        self.tokens: list[int] = list(parent.prompt)
+        self.prompt_len = len(parent.prompt)
+        self.computed = 0
+        self.drafts: list[int] = []
+        self.block_ids: list[int] = []
+        self.digests: list[bytes] = []  # of the full blocks of `tokens`, as far as computed so far
+        self.cached_tokens = 0
+        self.first_scheduled: float | None = None
+        self.is_prompt_reported = False  # prompt logprobs already sent
+
+    @property
+    def request_id(self) -> str:
+        return self.parent.request_id
+
+    @property
+    def params(self) -> SamplingParams:
+        return self.parent.params
+
+    @property
+    def output(self) -> SequenceABC[int]:
+        """The generated tokens."""
+        return self.tokens[self.prompt_len :]
+
+    @property
+    def generated(self) -> int:
+        """How many tokens were generated so far."""
+        return len(self.tokens) - self.prompt_len
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether more than the newest token still has to be computed."""
+        return self.computed < len(self.tokens) - 1
+
+    def __repr__(self) -> str:
+        return (
+            f"Sequence({self.request_id}/{self.index}: {self.computed} of {len(self.tokens)} computed, "
+            f"{self.prompt_len} prompt, {len(self.block_ids)} blocks)"
+        )
