@@ -1,0 +1,44 @@
+"""What an operator can choose about an engine, validated when made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from servery.engine.errors import LoadError
+
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """An engine's settings; None means "decide from the model and the machine".
+
+    `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer than that is
+    computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
+    `threads` are for the engine process only. Raises `LoadError` for a value outside its range.
+    """
+
+    model: Path
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    kv_memory_bytes: int | None = None
+    block_size: int = 16
+    max_running: int = 64
+    max_step_tokens: int = 256
+    max_waiting_requests: int = 512
+    max_waiting_tokens: int = 1_000_000
+    prefix_cache: bool = True
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise LoadError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
+        positive = ("block_size", "max_running", "max_step_tokens", "max_waiting_requests", "max_waiting_tokens")
+        for name in (*positive, "max_model_len", "kv_memory_bytes", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise LoadError(f"{name} is {value}; it must be at least 1.")
+        if self.max_running > self.max_step_tokens:
+            raise LoadError(
+                f"max_running is {self.max_running} and max_step_tokens is {self.max_step_tokens}; "
+                "a step must have room for one token of every running sequence: raise max_step_tokens."
+            )
