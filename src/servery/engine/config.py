@@ -1,7 +1,6 @@
 """What an operator can choose about an engine, validated when made."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from servery.engine.errors import LoadError
 
@@ -12,12 +11,13 @@ DTYPES = ("auto", "float32", "bfloat16")
 class EngineConfig:
     """An engine's settings; None means "decide from the model and the machine".
 
+    `model` is the folder of a Hugging Face checkpoint.
     `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer than that is
     computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
     `threads` are for the engine process only. Raises `LoadError` for a value outside its range.
     """
 
-    model: Path
+    model: str
     dtype: str = "auto"
     max_model_len: int | None = None
     kv_memory_bytes: int | None = None

@@ -1,0 +1,123 @@
+"""Messages between a server and its engine process, and how they are framed on a socket.
+
+A frame is a 4-byte little-endian length followed by one MessagePack message. Both ends live on one machine, under one
+user, over a socket pair that no other process can open.
+"""
+
+import socket
+import struct
+
+import msgspec
+
+from servery.engine.request import NewRequest, Output
+from servery.engine.stats import EngineInfo, EngineStats
+
+_LENGTH = struct.Struct("<I")
+_RECEIVE_BYTES = 1 << 20
+
+
+class Add(msgspec.Struct, frozen=True, tag=True):
+    """To the core: take this request; answered by `Outputs` or by `Refused`."""
+
+    request: NewRequest
+    seed: int
+
+
+class Abort(msgspec.Struct, frozen=True, tag=True):
+    """To the core: forget a request, or one of its completions; unknown ids are ignored."""
+
+    request_id: str
+    index: int | None = None
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """To the core: leave the loop and exit with status 0."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """From the core, once: the weights are loaded and the first request can be taken."""
+
+    info: EngineInfo
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag=True):
+    """From the core, once, instead of `Ready`; the process then exits."""
+
+    message: str
+
+
+class Outputs(msgspec.Struct, frozen=True, tag=True):
+    """From the core, after every step, and with no outputs as a heartbeat while idle."""
+
+    outputs: list[Output]
+    stats: EngineStats
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """From the core: the request was not taken. `kind` is the name of the error class in `engine.errors`."""
+
+    request_id: str
+    kind: str
+    message: str
+    param: str | None = None
+    retry_after_s: float = 0.0
+
+
+ToCore = Add | Abort | Stop
+FromCore = Ready | LoadFailed | Outputs | Refused
+
+
+def frame(payload: bytes) -> bytes:
+    """`payload` with its length in front."""
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class FrameReader:
+    """Cuts a byte stream back into payloads; holds at most one incomplete frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads that `data` completes, in order."""
+        self._buffer += data
+        payloads: list[bytes] = []
+        at = 0
+        while len(self._buffer) - at >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, at)
+            end = at + _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            payloads.append(bytes(self._buffer[at + _LENGTH.size : end]))
+            at = end
+        del self._buffer[:at]
+        return payloads
+
+
+class CoreChannel:
+    """The core's end: takes what has arrived without waiting, sends in order, waiting for room when the server lags."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._reader = FrameReader()
+        self._decoder = msgspec.msgpack.Decoder(ToCore)
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def receive(self, timeout_s: float) -> list[ToCore]:
+        """Messages that have arrived, waiting up to `timeout_s` for the first (0: do not wait).
+
+        Raises `ConnectionError` when the server is gone.
+        """
+        self._sock.settimeout(timeout_s)
+        try:
+            data = self._sock.recv(_RECEIVE_BYTES)
+        except (TimeoutError, BlockingIOError):
+            return []
+        if not data:
+            raise ConnectionResetError("the server closed the channel to its engine")
+        return [self._decoder.decode(payload) for payload in self._reader.feed(data)]
+
+    def send(self, message: FromCore) -> None:
+        """Send one message; raises `ConnectionError` when the server is gone."""
+        self._sock.settimeout(None)
+        self._sock.sendall(frame(self._encoder.encode(message)))

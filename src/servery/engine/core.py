@@ -1,0 +1,167 @@
+"""The engine core: one loop body. Take requests, schedule, run, commit, hand out."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from servery.engine.architecture import ModelConfig
+from servery.engine.config import EngineConfig
+from servery.engine.kv import KVCache
+from servery.engine.loader import load_model
+from servery.engine.memory import KVPlan, available_bytes, plan_kv
+from servery.engine.request import NewRequest, Output
+from servery.engine.runner import Runner, read_bytes
+from servery.engine.sampler import check_params
+from servery.engine.scheduler import Scheduler, SchedulerConfig, Step
+from servery.engine.stats import EngineInfo, EngineStats
+from servery.engine.threads import use_threads
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class _Counters:
+    steps: int = 0
+    step_s: float = 0.0
+    step_tokens: int = 0
+    read_bytes: int = 0
+    failed_steps: int = 0
+
+
+class EngineCore:
+    """A loaded model with its scheduler. The same class runs in a process of its own and inside `LLM`.
+
+    Not thread-safe: one thread calls it. `clock` gives monotonic seconds, shared with the servers that set deadlines.
+    """
+
+    def __init__(
+        self, config: EngineConfig, *, progress: Progress | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Load the model and reserve its KV cache; raises `LoadError`. `progress` is told (bytes done, bytes total)."""
+        started = time.monotonic()
+        self._clock = clock
+        self._counters = _Counters()
+        self._model_config = ModelConfig.load(config.model)
+        dtype = resolve_dtype(config.dtype)
+        plan = plan_kv(
+            config,
+            max_position=self._model_config.max_position,
+            kv_bytes_per_token=self._model_config.kv_bytes_per_token(dtype.itemsize),
+            weight_bytes=self._model_config.weight_bytes(dtype.itemsize),
+            available=available_bytes(),
+        )
+        threads = use_threads(config.threads)
+        model = load_model(config.model, self._model_config, dtype, progress=progress)
+        cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype)
+        self._runner = Runner(model, cache)
+        self.scheduler = Scheduler(
+            SchedulerConfig(
+                num_blocks=plan.num_blocks,
+                block_size=plan.block_size,
+                max_model_len=plan.max_model_len,
+                max_running=config.max_running,
+                max_step_tokens=config.max_step_tokens,
+                max_waiting_requests=config.max_waiting_requests,
+                max_waiting_tokens=config.max_waiting_tokens,
+                enable_prefix_cache=config.prefix_cache,
+                eos_token_ids=frozenset(self._model_config.eos_token_ids),
+            )
+        )
+        self.info = _info(config, self._model_config, plan, dtype, threads, time.monotonic() - started)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would find anything to do."""
+        return self.scheduler.has_work
+
+    def add(self, request: NewRequest, seed: int) -> None:
+        """Queue a request; raises `InvalidRequest`, `PromptTooLong` or `Overloaded`, and then nothing was queued."""
+        check_params(request.params, self._model_config.vocab_size)
+        self.scheduler.add(request, seed, self._clock())
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """Forget a request, or one of its completions, at once; unknown ids are ignored."""
+        for sequence in self.scheduler.abort(request_id, index):
+            self._runner.forget(sequence)
+
+    def step(self) -> list[Output]:
+        """Run one step; the outputs include refusals of requests whose deadline passed while they waited."""
+        step = self.scheduler.schedule(self._clock())
+        if not step.scheduled:
+            return list(step.refused)
+        started = time.perf_counter()
+        try:
+            results = self._runner.run(step)
+        except (RuntimeError, MemoryError) as error:
+            return [*step.refused, *self._fail(step, error)]
+        elapsed_s = time.perf_counter() - started
+        self._count(step, elapsed_s)
+        self.scheduler.observe(step, elapsed_s)
+        return [*step.refused, *self.scheduler.commit(step, results, self._clock())]
+
+    def stats(self) -> EngineStats:
+        """A snapshot of all counters."""
+        counters = self._counters
+        return EngineStats(
+            scheduler=self.scheduler.stats(),
+            steps=counters.steps,
+            step_s=counters.step_s,
+            step_tokens=counters.step_tokens,
+            read_bytes=counters.read_bytes,
+            failed_steps=counters.failed_steps,
+        )
+
+    def _fail(self, step: Step, error: Exception) -> list[Output]:
+        log.exception("a step of %d tokens failed", step.num_tokens)
+        self._counters.failed_steps += 1
+        for item in step.scheduled:
+            self._runner.forget(item.sequence)
+        return self.scheduler.fail(step, f"the engine failed while computing this request: {error}")
+
+    def _count(self, step: Step, elapsed_s: float) -> None:
+        self._counters.steps += 1
+        self._counters.step_s += elapsed_s
+        self._counters.step_tokens += step.num_tokens
+        self._counters.read_bytes += read_bytes(step, self.info.weight_bytes, self.info.kv_bytes_per_token)
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """The torch dtype for an `EngineConfig.dtype`; "auto" is float32 on a CPU, exact and the fastest for small models."""
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _info(
+    config: EngineConfig,
+    model_config: ModelConfig,
+    plan: KVPlan,
+    dtype: torch.dtype,
+    threads: int,
+    load_s: float,
+) -> EngineInfo:
+    return EngineInfo(
+        architecture=model_config.architecture,
+        vocab_size=model_config.vocab_size,
+        hidden_size=model_config.hidden_size,
+        parameters=model_config.num_parameters,
+        dtype=str(dtype).removeprefix("torch."),
+        device="cpu",
+        kernels="torch",
+        threads=threads,
+        max_model_len=plan.max_model_len,
+        max_running=config.max_running,
+        max_step_tokens=config.max_step_tokens,
+        block_size=plan.block_size,
+        num_blocks=plan.num_blocks,
+        kv_bytes=plan.kv_bytes,
+        kv_bytes_per_token=model_config.kv_bytes_per_token(dtype.itemsize),
+        weight_bytes=model_config.weight_bytes(dtype.itemsize),
+        eos_token_ids=sorted(model_config.eos_token_ids),
+        load_s=load_s,
+        pid=os.getpid(),
+    )

@@ -1,0 +1,329 @@
+"""`AsyncEngine`, the handle a server holds: an engine process, its requests under way, and its restarts."""
+
+import asyncio
+import contextlib
+import enum
+import logging
+import secrets
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from servery.engine.channel import Abort, Add, FrameReader, FromCore, LoadFailed, Outputs, Ready, Refused, Stop, ToCore, frame
+from servery.engine.config import EngineConfig
+from servery.engine.errors import (
+    EngineDead,
+    EngineError,
+    InvalidRequest,
+    LoadError,
+    Overloaded,
+    PromptTooLong,
+    RequestFailed,
+)
+from servery.engine.request import FinishReason, NewRequest, Output
+from servery.engine.stats import EngineInfo, EngineStats
+
+log = logging.getLogger(__name__)
+
+FIRST_RESTART_S = 0.5
+MAX_RESTART_S = 30.0
+# A process that lived this long was healthy: the next restart starts over with the shortest wait.
+HEALTHY_AFTER_S = 60.0
+STOP_TIMEOUT_S = 5.0
+_READ_BYTES = 1 << 20
+
+
+class EngineState(enum.Enum):
+    """Where the engine is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+
+
+class _Mailbox:
+    """What has arrived for one request and was not taken yet; bounded by the request's own max_tokens."""
+
+    __slots__ = ("arrived", "outputs", "refusal")
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+        self.refusal: EngineError | None = None
+        self.arrived = asyncio.Event()
+
+    def put(self, output: Output) -> None:
+        self.outputs.append(output)
+        self.arrived.set()
+
+    def refuse(self, error: EngineError) -> None:
+        self.refusal = error
+        self.arrived.set()
+
+    async def take(self) -> list[Output]:
+        """Everything that has arrived, waiting for the first; raises the refusal once the outputs before it are taken."""
+        await self.arrived.wait()
+        outputs, self.outputs = self.outputs, []
+        if not outputs and self.refusal is not None:
+            raise self.refusal
+        if self.refusal is None:
+            self.arrived.clear()
+        return outputs
+
+
+class AsyncEngine:
+    """One model in a process of its own.
+
+    `start` loads it, `generate` runs requests, `stop` ends it. When the process dies, requests under way fail with
+    `EngineDead` and it is started again, waiting 0.5 s at first and twice as long each time, at most 30 s.
+    """
+
+    def __init__(self, config: EngineConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config = config
+        self.state = EngineState.LOADING
+        self.restarts = 0
+        self._clock = clock
+        self._info: EngineInfo | None = None
+        self._stats: EngineStats | None = None
+        self._last_beat = clock()
+        self._mailboxes: dict[str, _Mailbox] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(FromCore)
+        self._frames = FrameReader()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What was resolved when the model was loaded; raises `EngineDead` before that."""
+        if self._info is None:
+            raise EngineDead("the engine has not loaded its model yet.")
+        return self._info
+
+    @property
+    def stats(self) -> EngineStats | None:
+        """The newest counters, at most a heartbeat old; None before the first."""
+        return self._stats
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new requests are taken."""
+        return self.state is EngineState.READY
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return len(self._mailboxes)
+
+    def heartbeat_age_s(self) -> float:
+        """Seconds since the engine's loop last gave a sign of life."""
+        return self._clock() - self._last_beat
+
+    async def start(self) -> None:
+        """Start the process and wait until the model is loaded; raises `LoadError` with the reason if it cannot be."""
+        await self._launch()
+        self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
+
+    async def generate(self, request: NewRequest) -> AsyncIterator[Output]:
+        """Outputs as they come, until every completion has finished. Close the iterator to abort the request.
+
+        Raises `InvalidRequest`, `PromptTooLong` or `Overloaded` before the first output; `EngineDead` or
+        `RequestFailed` at any time.
+        """
+        self._check_can_take(request)
+        mailbox = self._mailboxes[request.request_id] = _Mailbox()
+        self._idle.clear()
+        unfinished = request.params.n
+        try:
+            self._send(Add(request=request, seed=_seed(request)))
+            while unfinished:
+                for output in await mailbox.take():
+                    if output.finish_reason is FinishReason.ERROR:
+                        raise RequestFailed(output.error or "the engine failed while computing this request.")
+                    unfinished -= output.finish_reason is not None
+                    yield output
+        except (InvalidRequest, Overloaded):
+            unfinished = 0  # the core never took it: nothing to abort
+            raise
+        finally:
+            self._forget(request.request_id, abort=unfinished > 0)
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """Stop computing one completion of a request, or all of it; unknown ids are ignored.
+
+        Its `generate` sees no further output of that completion.
+        """
+        if self.state in (EngineState.READY, EngineState.DRAINING):
+            self._send(Abort(request_id=request_id, index=index))
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no new requests and wait for those under way; whether all of them finished in time."""
+        if self.state is EngineState.READY:
+            self.state = EngineState.DRAINING
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """End the process; requests still under way fail with `EngineDead`. Safe to call twice."""
+        self.state = EngineState.STOPPED
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        self._fail_all(EngineDead("the engine was stopped while this request was running."))
+        await self._end_process()
+
+    def _check_can_take(self, request: NewRequest) -> None:
+        if self.state is EngineState.DRAINING:
+            raise EngineDead("the engine is shutting down and takes no new requests.")
+        if self.state is not EngineState.READY:
+            raise EngineDead(f"the engine is {self.state.value}; try again in a moment.")
+        if request.request_id in self._mailboxes:
+            raise InvalidRequest(f"request id {request.request_id!r} is in use by a request under way.", "request_id")
+
+    def _forget(self, request_id: str, *, abort: bool) -> None:
+        self._mailboxes.pop(request_id, None)
+        if abort:
+            self.abort(request_id)
+        if not self._mailboxes:
+            self._idle.set()
+
+    def _fail_all(self, error: EngineError) -> None:
+        for mailbox in self._mailboxes.values():
+            mailbox.refuse(error)
+
+    def _send(self, message: ToCore) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(frame(self._encoder.encode(message)))
+
+    # The process: launch, read, supervise, end.
+
+    async def _launch(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "servery.engine.process",
+                str(theirs.fileno()),
+                msgspec.json.encode(self.config).decode(),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+        self._frames = FrameReader()
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_READ_BYTES)
+        await self._wait_ready()
+
+    async def _wait_ready(self) -> None:
+        message = await self._first_message()
+        if isinstance(message, Ready):
+            self._info = message.info
+            self._last_beat = self._clock()
+            self.state = EngineState.READY
+            return
+        reason = message.message if isinstance(message, LoadFailed) else "the engine process ended while loading."
+        await self._end_process()
+        raise LoadError(reason)
+
+    async def _first_message(self) -> FromCore | None:
+        while messages := await self._read():
+            return messages[0]
+        return None
+
+    async def _read(self) -> list[FromCore]:
+        """The next messages; an empty list when the process has closed its end."""
+        reader = self._reader
+        if reader is None:
+            return []
+        while True:
+            try:
+                data = await reader.read(_READ_BYTES)
+            except ConnectionError:
+                return []
+            if not data:
+                return []
+            if payloads := self._frames.feed(data):
+                return [self._decoder.decode(payload) for payload in payloads]
+
+    async def _supervise(self) -> None:
+        wait_s = FIRST_RESTART_S
+        while True:
+            started = self._clock()
+            await self._pump()
+            self.state = EngineState.RESTARTING
+            status = await self._end_process()
+            self._fail_all(EngineDead("the engine process died while this request was running; it is being restarted."))
+            if self._clock() - started > HEALTHY_AFTER_S:
+                wait_s = FIRST_RESTART_S
+            log.error("the engine process ended with status %s; starting it again in %.1f s", status, wait_s)
+            wait_s = await self._restart(wait_s)
+
+    async def _pump(self) -> None:
+        while messages := await self._read():
+            for message in messages:
+                self._deliver(message)
+
+    def _deliver(self, message: FromCore) -> None:
+        self._last_beat = self._clock()
+        match message:
+            case Outputs(outputs=outputs, stats=stats):
+                self._stats = stats
+                for output in outputs:
+                    if mailbox := self._mailboxes.get(output.request_id):
+                        mailbox.put(output)
+            case Refused(request_id=request_id):
+                if mailbox := self._mailboxes.get(request_id):
+                    mailbox.refuse(_error(message))
+
+    async def _restart(self, wait_s: float) -> float:
+        """Launch again, as often as it takes; returns the wait before the next restart."""
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, MAX_RESTART_S)
+            try:
+                await self._launch()
+            except LoadError as error:
+                log.error("the engine could not be restarted: %s Trying again in %.1f s", error, wait_s)
+                continue
+            self.restarts += 1
+            log.info("the engine process is back (restart %d)", self.restarts)
+            return wait_s
+
+    async def _end_process(self) -> int | None:
+        """Ask the process to stop, make it if it does not; returns its exit status."""
+        process = self._process
+        if process is None:
+            return None
+        self._send(Stop())
+        try:
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        if self._writer is not None:
+            self._writer.close()
+        self._process = self._reader = self._writer = None
+        return process.returncode
+
+
+def _seed(request: NewRequest) -> int:
+    return request.params.seed if request.params.seed is not None else secrets.randbits(63)
+
+
+def _error(refused: Refused) -> EngineError:
+    if refused.kind == Overloaded.__name__:
+        return Overloaded(refused.message, refused.retry_after_s)
+    if refused.kind == PromptTooLong.__name__:
+        return PromptTooLong(refused.message, refused.param)
+    return InvalidRequest(refused.message, refused.param)

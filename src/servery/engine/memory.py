@@ -1,0 +1,112 @@
+"""How much memory there is, and how many KV blocks to take of it. Everything is in bytes; nothing is a fraction."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from servery.engine.config import EngineConfig
+from servery.engine.errors import LoadError
+
+DEFAULT_KV_BYTES = 4 << 30
+# What the process needs besides weights and KV: the interpreter, torch and the activations of a step.
+RESERVE_BYTES = 512 << 20
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class KVPlan:
+    """The KV cache to allocate: `num_blocks` blocks of `block_size` positions, for contexts of `max_model_len`."""
+
+    num_blocks: int
+    block_size: int
+    max_model_len: int
+    kv_bytes: int
+
+
+def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
+    """Memory a new process may take: the smaller of what the system has available and what the cgroup leaves.
+
+    None where the system does not tell (not Linux).
+    """
+    limits = [value for value in (_meminfo_available(meminfo), _cgroup_left(cgroup)) if value is not None]
+    return min(limits, default=None)
+
+
+def _meminfo_available(meminfo: Path) -> int | None:
+    if not meminfo.exists():
+        return None
+    for line in meminfo.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup_left(cgroup: Path) -> int | None:
+    limit_file, used_file = cgroup / "memory.max", cgroup / "memory.current"
+    if not (limit_file.exists() and used_file.exists()):
+        return None
+    limit = limit_file.read_text().strip()
+    return None if limit == "max" else max(0, int(limit) - int(used_file.read_text()))
+
+
+def plan_kv(
+    config: EngineConfig, *, max_position: int, kv_bytes_per_token: int, weight_bytes: int, available: int | None
+) -> KVPlan:
+    """Decide the KV cache's size before anything is allocated.
+
+    Without `kv_memory_bytes` it is what `max_running` full contexts need, at most 4 GiB, at most half of what the
+    weights leave. Raises `LoadError`, with the numbers and what to change, when the weights do not fit, when the
+    asked KV memory does not fit, or when it cannot hold one context of `max_model_len`.
+    """
+    max_model_len = _max_model_len(config, max_position)
+    left = None if available is None else available - weight_bytes - RESERVE_BYTES
+    if left is not None and left <= 0:
+        raise LoadError(
+            f"not enough memory: the weights need {size(weight_bytes)} and the process {size(RESERVE_BYTES)} besides, "
+            f"but {size(available or 0)} are available. Free memory, or serve a smaller model."
+        )
+    block_bytes = kv_bytes_per_token * config.block_size
+    budget = _kv_budget(config, max_model_len, block_bytes, left)
+    num_blocks = budget // block_bytes
+    needed = math.ceil(max_model_len / config.block_size)
+    if num_blocks < needed:
+        fits = num_blocks * config.block_size
+        raise LoadError(
+            f"not enough KV memory: one context of {max_model_len} tokens needs {size(needed * block_bytes)}, but "
+            f"{size(budget)} hold {fits}. Raise --kv-memory to {size(needed * block_bytes)}, or lower --max-model-len"
+            f"{f' to {fits}' if fits else ''}."
+        )
+    return KVPlan(num_blocks, config.block_size, max_model_len, num_blocks * block_bytes)
+
+
+def _max_model_len(config: EngineConfig, max_position: int) -> int:
+    if config.max_model_len is None:
+        return max_position
+    if config.max_model_len > max_position:
+        raise LoadError(
+            f"--max-model-len is {config.max_model_len}, but the model was made for {max_position} positions "
+            "(max_position_embeddings in its config.json). Lower it."
+        )
+    return config.max_model_len
+
+
+def _kv_budget(config: EngineConfig, max_model_len: int, block_bytes: int, left: int | None) -> int:
+    if config.kv_memory_bytes is not None:
+        if left is not None and config.kv_memory_bytes > left:
+            raise LoadError(
+                f"not enough memory: --kv-memory asks for {size(config.kv_memory_bytes)}, but beside the weights "
+                f"{size(left)} are available. Lower --kv-memory."
+            )
+        return config.kv_memory_bytes
+    wanted = config.max_running * math.ceil(max_model_len / config.block_size) * block_bytes
+    return min(wanted, DEFAULT_KV_BYTES, left // 2 if left is not None else DEFAULT_KV_BYTES)
+
+
+def size(num_bytes: int) -> str:
+    """`num_bytes` for people: `size(4 << 30) == "4.0 GiB"`."""
+    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.1f} {unit}"
+    return f"{num_bytes} B"

@@ -1,0 +1,73 @@
+"""The engine process: a core behind a socket. Started by `AsyncEngine` as `python -m servery.engine.process FD`."""
+
+import logging
+import signal
+import socket
+import sys
+
+import msgspec
+
+from servery.engine.channel import Abort, Add, CoreChannel, LoadFailed, Outputs, Ready, Refused, Stop, ToCore
+from servery.engine.config import EngineConfig
+from servery.engine.core import EngineCore
+from servery.engine.errors import EngineError, InvalidRequest, LoadError, Overloaded
+
+# Idle, the loop wakes this often to say that it is alive; under load every step says so.
+HEARTBEAT_S = 0.25
+
+log = logging.getLogger(__name__)
+
+
+def serve(core: EngineCore, channel: CoreChannel) -> None:
+    """Mailbox, step, outbox, until told to stop. Returns on `Stop`; raises `ConnectionError` when the server is gone."""
+    while True:
+        for message in channel.receive(0.0 if core.has_work else HEARTBEAT_S):
+            if isinstance(message, Stop):
+                return
+            _take(core, channel, message)
+        channel.send(Outputs(outputs=core.step() if core.has_work else [], stats=core.stats()))
+
+
+def _take(core: EngineCore, channel: CoreChannel, message: ToCore) -> None:
+    match message:
+        case Add(request=request, seed=seed):
+            try:
+                core.add(request, seed)
+            except EngineError as error:
+                channel.send(_refusal(request.request_id, error))
+        case Abort(request_id=request_id, index=index):
+            core.abort(request_id, index)
+
+
+def _refusal(request_id: str, error: EngineError) -> Refused:
+    return Refused(
+        request_id=request_id,
+        kind=type(error).__name__,
+        message=str(error),
+        param=error.param if isinstance(error, InvalidRequest) else None,
+        retry_after_s=error.retry_after_s if isinstance(error, Overloaded) else 0.0,
+    )
+
+
+def main(fd: int, config: EngineConfig) -> int:
+    """Load, say so, serve; the exit status is 0 when told to stop, 1 when the model cannot be loaded."""
+    # The terminal's Ctrl-C goes to the whole process group; the server decides when the engine stops.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with socket.socket(fileno=fd) as sock:
+        channel = CoreChannel(sock)
+        try:
+            core = EngineCore(config)
+        except LoadError as error:
+            channel.send(LoadFailed(message=str(error)))
+            return 1
+        channel.send(Ready(info=core.info))
+        try:
+            serve(core, channel)
+        except ConnectionError as error:
+            log.warning("%s; the engine stops", error)
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s engine: %(message)s")
+    sys.exit(main(int(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=EngineConfig)))

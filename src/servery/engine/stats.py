@@ -1,0 +1,44 @@
+"""What an engine tells about itself: fixed facts once, counters after every step."""
+
+import msgspec
+
+from servery.engine.scheduler import SchedulerStats
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What was resolved at start-up; printed once and served with the model's description."""
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    parameters: int
+    dtype: str
+    device: str
+    kernels: str
+    threads: int
+    max_model_len: int
+    max_running: int
+    max_step_tokens: int
+    block_size: int
+    num_blocks: int
+    kv_bytes: int
+    kv_bytes_per_token: int
+    weight_bytes: int
+    eos_token_ids: list[int]
+    load_s: float
+    pid: int
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the engine process started.
+
+    `read_bytes` is what the steps had to read at least: the weights once per step and the KV of every context;
+    over `step_s` it is the achieved memory bandwidth, and over the machine's bandwidth the MBU.
+    """
+
+    scheduler: SchedulerStats
+    steps: int = 0
+    step_s: float = 0.0
+    step_tokens: int = 0
+    read_bytes: int = 0
+    failed_steps: int = 0
