@@ -1,0 +1,32 @@
+"""What all tests share: what to do when a part that the package index does not have is missing."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tools.programs import wanted
+
+PACKAGES = wanted((Path(__file__).parent / "programs.txt").read_text())
+
+
+def lacking(what: str) -> None:
+    """Skip the running test because `what` is missing, loudly; with CI=true fail it instead."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what}; with CI=true nothing may be missing", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def require_program() -> Callable[[str], str]:
+    """A function from a program's name to its path, for programs listed in tests/programs.txt."""
+
+    def require(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            lacking(f"{name} is missing (Debian: apt-get install {PACKAGES[name]})")
+        return str(path)
+
+    return require
