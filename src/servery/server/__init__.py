@@ -1,0 +1,1 @@
+"""The HTTP server: a pure ASGI application and what runs it."""

@@ -1,0 +1,102 @@
+"""What `servery serve` was asked to do, validated when made."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from servery.engine.config import EngineConfig
+
+AMUSE_MODELS = {"amuse": "small", "amuse-draft": "draft", "amuse-base": "base"}
+DEFAULT_MODEL = "amuse"
+
+
+class OptionError(ValueError):
+    """An option cannot be used as it was given; the message names it, its value and the rule."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """A model under the name that clients ask for."""
+
+    name: str
+    engine: EngineConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """Everything `servery.server.serve.run` needs.
+
+    `port` 0 lets the system choose. Without `api_keys` anybody who reaches the address is served.
+    `drain_timeout_s` is how long running answers may go on after SIGTERM; `request_timeout_s` how long one answer
+    may take in all; `keep_alive_s` how long a stream may be silent before a comment is sent; `max_live_age_s` how old the
+    engine's heartbeat may be before /health reports it dead. Raises `OptionError` for a value outside its range.
+    """
+
+    models: tuple[ServedModel, ...]
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    drain_timeout_s: float = 30.0
+    request_timeout_s: float = 600.0
+    body_timeout_s: float = 30.0
+    keep_alive_s: float = 15.0
+    max_live_age_s: float = 30.0
+    max_body_bytes: int = 4 << 20
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise OptionError("no model to serve; name one, or none at all for the embedded model 'amuse'.")
+        _check_names(model.name for model in self.models)
+        if not 0 <= self.port <= 65535:
+            raise OptionError(f"port is {self.port}; it must be between 0 and 65535 (0: the system chooses).")
+        for name in ("request_timeout_s", "body_timeout_s", "keep_alive_s", "max_live_age_s", "max_body_bytes"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+        if not self.drain_timeout_s >= 0:
+            raise OptionError(f"drain_timeout_s is {self.drain_timeout_s}; it must be 0 or more.")
+        if any(not key.strip() or not key.isascii() or not key.isprintable() for key in self.api_keys):
+            raise OptionError("an API key is empty or has characters that a header cannot carry; use printable ASCII.")
+        if self.log_level.upper() not in logging.getLevelNamesMapping():
+            raise OptionError(f"log_level is {self.log_level!r}; choose debug, info, warning or error.")
+
+
+def _check_names(names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if not name or not name.isprintable():
+            raise OptionError(f"the model name {name!r} is empty or has unprintable characters.")
+        if name in seen:
+            raise OptionError(f"two models are named {name!r}; give one of them another name: NAME=PATH.")
+        seen.add(name)
+
+
+def served_models(arguments: Iterable[str], settings: Mapping[str, Any]) -> tuple[ServedModel, ...]:
+    """The models that `arguments` name, each with an engine of these `settings` (the fields of `EngineConfig`).
+
+    An argument is an embedded model (`amuse`), the path of a checkpoint, or `NAME=PATH`. No argument means `amuse`.
+    Raises `OptionError` for what is no model, `LoadError` for settings outside their range.
+    """
+    named = [_named(argument) for argument in arguments] or [_named(DEFAULT_MODEL)]
+    return tuple(ServedModel(name=name, engine=EngineConfig(model=path, **settings)) for name, path in named)
+
+
+def _named(argument: str) -> tuple[str, Path]:
+    name, separator, place = argument.partition("=")
+    if not separator or "/" in name:
+        name, place = "", argument
+    if place in AMUSE_MODELS and not Path(place).is_dir():
+        return name or place, _amuse_path(place)
+    path = Path(place).expanduser()
+    if not path.is_dir():
+        known = ", ".join(AMUSE_MODELS)
+        raise OptionError(f"{place!r} is neither a directory with a checkpoint nor an embedded model ({known}).")
+    return name or path.resolve().name, path
+
+
+def _amuse_path(model: str) -> Path:
+    from servery import amuse  # an optional part: only here, so that serving other models does not need it
+
+    return amuse.path(AMUSE_MODELS[model])

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from servery.engine.config import EngineConfig
+from servery.engine.errors import LoadError
+from servery.server.options import OptionError, ServedModel, ServeOptions, served_models
+
+
+def served(name: str = "m") -> ServedModel:
+    return ServedModel(name=name, engine=EngineConfig(model=Path("/nowhere")))
+
+
+def test_a_model_is_named_after_its_directory_or_by_an_alias(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "tiny"
+    checkpoint.mkdir()
+
+    models = served_models([str(checkpoint), f"other={checkpoint}"], {"dtype": "float32"})
+
+    assert models == (
+        ServedModel(name="tiny", engine=EngineConfig(model=checkpoint, dtype="float32")),
+        ServedModel(name="other", engine=EngineConfig(model=checkpoint, dtype="float32")),
+    )
+
+
+def test_a_path_may_contain_an_equals_sign(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "step=100"
+    checkpoint.mkdir()
+
+    assert served_models([str(checkpoint)], {})[0].name == "step=100"
+
+
+def test_what_is_no_model_is_refused_by_name() -> None:
+    with pytest.raises(OptionError, match="'/no/such/model' is neither a directory"):
+        served_models(["/no/such/model"], {})
+
+
+def test_settings_outside_their_range_are_the_engines_error(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="max_model_len"):
+        served_models([str(tmp_path)], {"max_model_len": 0})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"models": ()}, "no model to serve"),
+        ({"models": (served("a"), served("a"))}, "two models are named 'a'"),
+        ({"models": (served("a\n"),)}, "unprintable"),
+        ({"port": 65536}, "port is 65536"),
+        ({"max_body_bytes": 0}, "max_body_bytes is 0"),
+        ({"request_timeout_s": float("nan")}, "request_timeout_s is nan"),
+        ({"drain_timeout_s": -1.0}, "drain_timeout_s is -1.0"),
+        ({"api_keys": ("",)}, "API key"),
+        ({"api_keys": ("secret\n",)}, "API key"),
+        ({"log_level": "loud"}, "log_level is 'loud'"),
+    ],
+)
+def test_options_outside_their_range_are_refused(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        ServeOptions(**{"models": (served(),), **changed})  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
+
+
+def test_keys_are_not_in_the_repr() -> None:
+    assert "secret" not in repr(ServeOptions(models=(served(),), api_keys=("secret",)))
