@@ -6,6 +6,7 @@ EngineError
 ├── Overloaded             the queue is full or the deadline cannot be met; try again after `retry_after_s`
 ├── EngineDead             the engine process is gone or restarting
 ├── RequestFailed          a step failed while this request ran
+├── IntegrityError         the engine's own books do not add up: a bug, found by a check
 └── LoadError              the model cannot be loaded: a file, its content, its architecture, or the memory for it
 """
 
@@ -43,6 +44,10 @@ class EngineDead(EngineError):
 
 class RequestFailed(EngineError):
     """The engine failed while this request was running."""
+
+
+class IntegrityError(EngineError):
+    """The engine's own books do not add up: a bug. The message has every figure."""
 
 
 class LoadError(EngineError):

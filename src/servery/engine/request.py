@@ -7,6 +7,7 @@
 import enum
 import math
 from collections.abc import Sequence as SequenceABC
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -140,6 +141,26 @@ class Output(msgspec.Struct, kw_only=True, omit_defaults=True):
     queued_s: float = 0.0  # from arrival to first being scheduled
     embedding: list[float] = []
     error: str | None = None
+    retry_after_s: float | None = None  # set when it was refused (deadline passed while waiting), not failed
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What the runner computed for one scheduled sequence.
+
+    `token_ids` are the accepted tokens: none for a chunk that does not sample, one normally, up to 1 + drafts when
+    drafts were verified (accepted drafts in order, then the token sampled after them). `logprobs` go with them.
+    `prompt_logprobs` are those of the prompt tokens `start + 1 .. start + count` that exist, preceded by None when
+    `start` is 0; chunk after chunk they add up to one entry per prompt token.
+    `hidden_sum` is the sum of the final hidden states over the chunk's rows [H]; the scheduler adds the chunks up and
+    divides, so that a runner keeps no state between steps. `error` ends this sequence alone, with that message.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    hidden_sum: list[float] | None = None
+    error: str | None = None
 
 
 class Sequence:
@@ -147,6 +168,7 @@ class Sequence:
 
     Invariant between steps: `0 <= computed < len(tokens)` while alive, and the blocks cover `computed` positions.
     `tokens` is the prompt followed by what was generated; `drafts` are proposals not yet verified.
+    The scheduler alone writes these fields, except `drafts`, which whoever speculates fills in before a step.
     """
 
     __slots__ = (
@@ -157,11 +179,18 @@ class Sequence:
         "digests",
         "drafts",
         "first_scheduled",
+        "hidden_sum",
         "index",
         "is_prompt_reported",
+        "max_len",
+        "order",
         "parent",
         "prompt_len",
+        "prompt_logprobs",
+        "published",
+        "root",
         "seed",
+        "stop_ids",
         "tokens",
     )
 
@@ -175,10 +204,17 @@ class Sequence:
         self.computed = 0
         self.drafts: list[int] = []
         self.block_ids: list[int] = []
-        self.digests: list[bytes] = []  # of the full blocks of `tokens`, as far as computed so far
+        self.digests: list[bytes] = []  # of full blocks of `tokens`: all of the prompt's, later ones when computed
+        self.root = b""  # where the chain of digests starts; empty: its blocks are never published
+        self.published = 0  # how many leading blocks are in the prefix index, or were found there
+        self.order = 0  # number in the order of arrival, over all sequences
+        self.max_len = len(parent.prompt) + 1  # tokens at which it ends with LENGTH
+        self.stop_ids: frozenset[int] = frozenset()  # EOS unless ignored, and the request's own
         self.cached_tokens = 0
         self.first_scheduled: float | None = None
-        self.is_prompt_reported = False  # prompt logprobs already sent
+        self.is_prompt_reported = False  # prompt logprobs already sent, or not this sequence's to send
+        self.prompt_logprobs: list[TokenLogprobs | None] = []  # of the chunks so far, until reported
+        self.hidden_sum: list[float] = []  # over the chunks so far, for pooling
 
     @property
     def request_id(self) -> str:
@@ -197,6 +233,13 @@ class Sequence:
     def generated(self) -> int:
         """How many tokens were generated so far."""
         return len(self.tokens) - self.prompt_len
+
+    @property
+    def needs_every_position(self) -> bool:
+        """Whether the prompt's hidden states are wanted, which cached keys and values cannot give."""
+        if self.parent.pooling:
+            return True
+        return self.parent.params.prompt_logprobs is not None and not self.is_prompt_reported
 
     @property
     def is_prefilling(self) -> bool:
