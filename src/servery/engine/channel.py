@@ -9,6 +9,7 @@ import struct
 
 import msgspec
 
+from servery.engine.config import EngineConfig
 from servery.engine.request import NewRequest, Output
 from servery.engine.stats import EngineInfo, EngineStats
 
@@ -65,6 +66,16 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 ToCore = Add | Abort | Stop
 FromCore = Ready | LoadFailed | Outputs | Refused
+
+
+def encode_config(config: EngineConfig) -> str:
+    """The settings as JSON, for the engine process's command line."""
+    return msgspec.json.encode(config, enc_hook=str).decode()
+
+
+def decode_config(text: str) -> EngineConfig:
+    """The inverse of `encode_config`."""
+    return msgspec.json.decode(text, type=EngineConfig, dec_hook=lambda kind, value: kind(value))
 
 
 def frame(payload: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """What an operator can choose about an engine, validated when made."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from servery.engine.errors import LoadError
 
@@ -17,7 +18,7 @@ class EngineConfig:
     `threads` are for the engine process only. Raises `LoadError` for a value outside its range.
     """
 
-    model: str
+    model: Path
     dtype: str = "auto"
     max_model_len: int | None = None
     kv_memory_bytes: int | None = None

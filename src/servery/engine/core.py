@@ -87,8 +87,7 @@ class EngineCore:
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Forget a request, or one of its completions, at once; unknown ids are ignored."""
-        for sequence in self.scheduler.abort(request_id, index):
-            self._runner.forget(sequence)
+        self.scheduler.abort(request_id, index)
 
     def step(self) -> list[Output]:
         """Run one step; the outputs include refusals of requests whose deadline passed while they waited."""
@@ -120,8 +119,6 @@ class EngineCore:
     def _fail(self, step: Step, error: Exception) -> list[Output]:
         log.exception("a step of %d tokens failed", step.num_tokens)
         self._counters.failed_steps += 1
-        for item in step.scheduled:
-            self._runner.forget(item.sequence)
         return self.scheduler.fail(step, f"the engine failed while computing this request: {error}")
 
     def _count(self, step: Step, elapsed_s: float) -> None:

@@ -12,7 +12,20 @@ from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
-from servery.engine.channel import Abort, Add, FrameReader, FromCore, LoadFailed, Outputs, Ready, Refused, Stop, ToCore, frame
+from servery.engine.channel import (
+    Abort,
+    Add,
+    FrameReader,
+    FromCore,
+    LoadFailed,
+    Outputs,
+    Ready,
+    Refused,
+    Stop,
+    ToCore,
+    encode_config,
+    frame,
+)
 from servery.engine.config import EngineConfig
 from servery.engine.errors import (
     EngineDead,
@@ -147,7 +160,7 @@ class AsyncEngine:
             while unfinished:
                 for output in await mailbox.take():
                     if output.finish_reason is FinishReason.ERROR:
-                        raise RequestFailed(output.error or "the engine failed while computing this request.")
+                        raise _failure(output)
                     unfinished -= output.finish_reason is not None
                     yield output
         except (InvalidRequest, Overloaded):
@@ -216,7 +229,7 @@ class AsyncEngine:
                 "-m",
                 "servery.engine.process",
                 str(theirs.fileno()),
-                msgspec.json.encode(self.config).decode(),
+                encode_config(self.config),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )
@@ -319,6 +332,13 @@ class AsyncEngine:
 
 def _seed(request: NewRequest) -> int:
     return request.params.seed if request.params.seed is not None else secrets.randbits(63)
+
+
+def _failure(output: Output) -> EngineError:
+    message = output.error or "the engine failed while computing this request."
+    if output.retry_after_s is not None:
+        return Overloaded(message, output.retry_after_s)
+    return RequestFailed(message)
 
 
 def _error(refused: Refused) -> EngineError:

@@ -5,9 +5,7 @@ import signal
 import socket
 import sys
 
-import msgspec
-
-from servery.engine.channel import Abort, Add, CoreChannel, LoadFailed, Outputs, Ready, Refused, Stop, ToCore
+from servery.engine.channel import Abort, Add, CoreChannel, LoadFailed, Outputs, Ready, Refused, Stop, ToCore, decode_config
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
 from servery.engine.errors import EngineError, InvalidRequest, LoadError, Overloaded
@@ -70,4 +68,4 @@ def main(fd: int, config: EngineConfig) -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s engine: %(message)s")
-    sys.exit(main(int(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=EngineConfig)))
+    sys.exit(main(int(sys.argv[1]), decode_config(sys.argv[2])))

@@ -12,12 +12,11 @@ from servery.engine.scheduler import Scheduled, Step, StepResult
 
 
 class Runner:
-    """The model, its KV cache, and the partial sums of embeddings that are computed over several steps."""
+    """The model and its KV cache; keeps nothing else between steps."""
 
     def __init__(self, model: Decoder, cache: KVCache) -> None:
         self._model = model
         self._cache = cache
-        self._pooled: dict[Sequence, Tensor] = {}
 
     @torch.inference_mode()
     def run(self, step: Step) -> dict[Sequence, StepResult]:
@@ -29,44 +28,26 @@ class Runner:
         hidden = self._model.forward(batch, self._cache)
         starts = _starts(step)
         results = {item.sequence: StepResult() for item in step.scheduled}
-        self._pool(step, hidden, starts, results)
-        self._score_prompts(step, hidden, starts, results)
+        for item, start in zip(step.scheduled, starts, strict=True):
+            rows = hidden[start : start + item.count]
+            if item.sequence.parent.pooling:
+                results[item.sequence].hidden_sum = rows.float().sum(0).tolist()
+            if item.sequence.params.prompt_logprobs is not None and not item.sequence.is_prompt_reported:
+                results[item.sequence].prompt_logprobs = self._score_prompt(item, rows)
         self._sample(step, hidden, starts, results)
         return results
 
-    def forget(self, sequence: Sequence) -> None:
-        """Drop what was kept for a sequence that will not run again."""
-        self._pooled.pop(sequence, None)
+    def _score_prompt(self, item: Scheduled, rows: Tensor) -> list[TokenLogprobs | None]:
+        """Log probabilities of the prompt tokens that this chunk's rows [count, hidden] predict.
 
-    def _pool(self, step: Step, hidden: Tensor, starts: list[int], results: dict[Sequence, StepResult]) -> None:
-        for item, start in zip(step.scheduled, starts, strict=True):
-            sequence = item.sequence
-            if not sequence.parent.pooling:
-                continue
-            total = hidden[start : start + item.count].float().sum(0)
-            if item.start > 0:  # position 0 starts afresh, also after a preemption
-                total += self._pooled.pop(sequence)
-            if item.samples:
-                mean = total / len(sequence.tokens)
-                results[sequence] = StepResult(embedding=(mean / mean.norm().clamp_min(1e-12)).tolist())
-            else:
-                self._pooled[sequence] = total
-
-    def _score_prompts(
-        self, step: Step, hidden: Tensor, starts: list[int], results: dict[Sequence, StepResult]
-    ) -> None:
-        for item, start in zip(step.scheduled, starts, strict=True):
-            top = item.sequence.params.prompt_logprobs
-            if top is None or item.sequence.is_prompt_reported:
-                continue
-            # The row at position p scores token p + 1: rows [item.start, last) have a prompt token to score.
-            last = min(item.start + item.count, item.sequence.prompt_len - 1)
-            scores: list[TokenLogprobs | None] = [None] if item.start == 0 else []
-            if last > item.start:
-                logits = self._model.logits(hidden[start : start + last - item.start])
-                targets = item.sequence.tokens[item.start + 1 : last + 1]
-                scores += token_logprobs(logits, targets, top)
-            results[item.sequence] = StepResult(prompt_logprobs=scores)
+        The row at position p scores token p + 1, so the last prompt position scores nothing.
+        """
+        sequence, top = item.sequence, item.sequence.params.prompt_logprobs
+        scores: list[TokenLogprobs | None] = [None] if item.start == 0 else []
+        targets = sequence.tokens[item.start + 1 : min(item.start + item.count + 1, sequence.prompt_len)]
+        if targets and top is not None:
+            scores += token_logprobs(self._model.logits(rows[: len(targets)]), targets, top)
+        return scores
 
     def _sample(self, step: Step, hidden: Tensor, starts: list[int], results: dict[Sequence, StepResult]) -> None:
         sampling = [
@@ -79,12 +60,11 @@ class Runner:
         logits = self._model.logits(hidden[[row for _, row in sampling]])
         rows = [_sampling_row(sequence) for sequence, _ in sampling]
         for (sequence, _), sampled in zip(sampling, sample(logits, rows), strict=True):
-            results[sequence] = StepResult(
-                token_ids=[sampled.token_id] if sampled.error is None else [],
-                logprobs=[sampled.logprobs] if sampled.logprobs is not None else [],
-                prompt_logprobs=results[sequence].prompt_logprobs,
-                error=sampled.error,
-            )
+            result = results[sequence]
+            result.error = sampled.error
+            if sampled.error is None:
+                result.token_ids = [sampled.token_id]
+                result.logprobs = [sampled.logprobs] if sampled.logprobs is not None else []
 
 
 def read_bytes(step: Step, weight_bytes: int, kv_bytes_per_token: int) -> int:
