@@ -102,6 +102,16 @@ def _check_stop(stop: tuple[str, ...]) -> None:
         raise InvalidRequest("stop has an empty string; every stop string needs at least one character.", "stop")
 
 
+def check_params(params: SamplingParams, vocab_size: int) -> None:
+    """Raise `InvalidRequest` if `params` name a token that a model with `vocab_size` tokens does not have."""
+    for param, token_ids in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+        for token_id in token_ids:
+            if not 0 <= token_id < vocab_size:
+                raise InvalidRequest(
+                    f"{param} has token id {token_id}; this model's ids are 0 to {vocab_size - 1}.", param
+                )
+
+
 class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request as the engine core receives it: tokens, not text.
 
@@ -152,14 +162,13 @@ class StepResult:
     drafts were verified (accepted drafts in order, then the token sampled after them). `logprobs` go with them.
     `prompt_logprobs` are those of the prompt tokens `start + 1 .. start + count` that exist, preceded by None when
     `start` is 0; chunk after chunk they add up to one entry per prompt token.
-    `hidden_sum` is the sum of the final hidden states over the chunk's rows [H]; the scheduler adds the chunks up and
-    divides, so that a runner keeps no state between steps. `error` ends this sequence alone, with that message.
+    `embedding` [H] comes with the last chunk of a pooling request. `error` ends this sequence alone, with that message.
     """
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
-    hidden_sum: list[float] | None = None
+    embedding: list[float] | None = None
     error: str | None = None
 
 
@@ -179,7 +188,6 @@ class Sequence:
         "digests",
         "drafts",
         "first_scheduled",
-        "hidden_sum",
         "index",
         "is_prompt_reported",
         "max_len",
@@ -214,7 +222,6 @@ class Sequence:
         self.first_scheduled: float | None = None
         self.is_prompt_reported = False  # prompt logprobs already sent, or not this sequence's to send
         self.prompt_logprobs: list[TokenLogprobs | None] = []  # of the chunks so far, until reported
-        self.hidden_sum: list[float] = []  # over the chunks so far, for pooling
 
     @property
     def request_id(self) -> str:
