@@ -1,0 +1,369 @@
+"""The command line: one verb per function, whose docstring is its help.
+
+What a verb needs is imported inside it, so that `servery --help` is quick and loads no torch. Results go to stdout,
+progress and complaints to stderr. The exit code is 0 when it is done, 1 when it failed or was judged bad, 2 when it
+was asked for wrongly. Only `main` catches errors.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from servery import __version__
+from servery.byte_size import parse_byte_size
+from servery.engine.config import DTYPES, EngineConfig
+
+if TYPE_CHECKING:
+    from servery.bench.span import Span
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DEFAULT_URL = "http://127.0.0.1:8000"
+KEY_VARIABLE = "SERVERY_API_KEY"
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+class UsageError(Exception):
+    """The command line cannot be used as it was given; the message says what to type instead."""
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve one or more models over the OpenAI API.
+
+    A MODEL is a directory in Hugging Face layout, NAME=DIRECTORY to choose the name that clients ask for, or one of
+    the embedded models `amuse` and `amuse-draft`. Without one, `amuse` is served.
+
+    Example:
+      servery serve --port 8000
+      servery serve qwen=/models/Qwen3-0.6B --dtype bfloat16 --kv-memory 4GiB --api-key-file keys.txt
+    """
+    from servery.server.options import ServeOptions, served_models
+
+    models = served_models(
+        options.models,
+        {
+            "dtype": options.dtype,
+            "max_model_len": options.max_model_len,
+            "kv_memory_bytes": options.kv_memory,
+            "block_size": options.block_size,
+            "max_running": options.max_running,
+            "max_step_tokens": options.max_step_tokens,
+            "max_waiting_requests": options.max_waiting_requests,
+            "max_waiting_tokens": options.max_waiting_tokens,
+            "prefix_cache": options.prefix_cache,
+            "threads": options.threads,
+        },
+    )
+    settings = ServeOptions(
+        models=models,
+        host=options.host,
+        port=options.port,
+        api_keys=_server_keys(options.api_key, options.api_key_file),
+        drain_timeout_s=options.drain_timeout,
+        request_timeout_s=options.request_timeout,
+        max_body_bytes=options.max_body,
+        log_level=options.log_level,
+    )
+    from servery.server.serve import run
+
+    run(settings)
+    return DONE
+
+
+def chat(options: argparse.Namespace) -> int:
+    """Talk to a model in the terminal, over any OpenAI-compatible address.
+
+    Answers are streamed; each is followed by its time to the first token and its tokens per second. /help lists the
+    commands. Ctrl-C interrupts an answer, Ctrl-D leaves. Lines from a pipe are answered one after the other.
+
+    Example:
+      servery chat
+      servery chat --url https://api.openai.com/v1 --model gpt-5-mini --system "Answer in one sentence."
+      echo "How many minutes are 3 hours?" | servery chat
+    """
+    from servery.chat.terminal import ChatOptions, run
+
+    return run(
+        ChatOptions(
+            url=options.url,
+            is_default_url=options.url == DEFAULT_URL,
+            model=options.model,
+            api_key=_client_key(options.api_key),
+            system=options.system,
+            load=options.load,
+            sampling=_given(options, "temperature", "top_p", "max_tokens", "seed"),
+            timeout_s=options.timeout,
+        )
+    )
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure a model behind an address: TTFT, TPOT, ITL and E2E percentiles, tokens per second, errors.
+
+    A closed loop: each of N clients sends its next request when the last one is answered, so the load backs off when
+    the server is slow. The figures say how it feels for N users at once, not what it does at a given request rate.
+    Against an embedded engine on this machine the memory bandwidth is measured too, and the share of it that the
+    engine's steps achieved (MBU). The exit code is 1 when any request failed.
+
+    Example:
+      servery bench --concurrency 8 --requests 200 --prompt-tokens 200 --output-tokens 50:150 --json bench.json
+    """
+    from servery.bench.run import BenchOptions, run
+
+    return run(
+        BenchOptions(
+            url=options.url,
+            model=options.model,
+            api_key=_client_key(options.api_key),
+            concurrency=options.concurrency,
+            requests=options.requests,
+            warmup=options.concurrency if options.warmup is None else options.warmup,
+            prompt_tokens=options.prompt_tokens,
+            shared_prefix_tokens=options.shared_prefix_tokens,
+            output_tokens=options.output_tokens,
+            stop_at_eos=options.stop_at_eos,
+            temperature=options.temperature,
+            seed=options.seed,
+            timeout_s=options.timeout,
+            measures_bandwidth=options.bandwidth,
+            json_path=options.json,
+        )
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; `docs/cli.md` is generated from it."""
+    top = argparse.ArgumentParser(
+        prog="servery",
+        description="Serve language models: an inference engine, an OpenAI-compatible server and the instruments.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Start with `servery serve` in one terminal and `servery chat` in another.",
+    )
+    top.add_argument("--version", action="version", version=f"servery {__version__}")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
+    _add_serve(_add_verb(verbs, serve))
+    _add_chat(_add_verb(verbs, chat))
+    _add_bench(_add_verb(verbs, bench))
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; the only place that turns our errors into one line."""
+    options = parser().parse_args(arguments)
+    run: Verb = options.run
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left: nothing more to say
+        return FAILED
+    except _usage_errors() as error:
+        return _complain(options.verb, error, USAGE)
+    except _our_errors() as error:
+        return _complain(options.verb, error, FAILED)
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    sys.exit(main())
+
+
+def _usage_errors() -> tuple[type[Exception], ...]:
+    from servery.bench.errors import BadAddress
+    from servery.server.options import OptionError
+
+    return (UsageError, BadAddress, OptionError)
+
+
+def _our_errors() -> tuple[type[Exception], ...]:
+    from servery.bench.errors import ClientError
+    from servery.engine.errors import EngineError
+
+    return (ClientError, EngineError, OSError)
+
+
+def _complain(verb: str, error: Exception, code: int) -> int:
+    print(f"servery {verb}: {error}", file=sys.stderr)
+    if code == USAGE:
+        print(f"Try `servery {verb} --help`.", file=sys.stderr)
+    return code
+
+
+def _add_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", run: Verb) -> argparse.ArgumentParser:
+    text = inspect.getdoc(run) or ""
+    verb = verbs.add_parser(
+        run.__name__,
+        help=text.partition("\n")[0],
+        description=text,
+        formatter_class=_VerbHelp,
+        allow_abbrev=False,
+    )
+    verb.set_defaults(run=run)
+    return verb
+
+
+class _VerbHelp(argparse.RawDescriptionHelpFormatter):
+    """Keeps the docstring's lines, and shows the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_shown = action.default not in (None, False, [], argparse.SUPPRESS) and action.nargs != 0
+        return f"{action.help} (default %(default)s)" if is_shown and action.option_strings else action.help
+
+
+def _add_serve(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("models", nargs="*", metavar="MODEL", help="a directory, NAME=DIRECTORY, amuse or amuse-draft")
+    add = verb.add_argument_group("the server").add_argument
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
+    add("--port", type=_at_least(0), default=8000, help="port to listen on; 0: the system chooses")
+    add(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help=f"accept this key; repeatable. Other users of this machine can see it here, unlike in ${KEY_VARIABLE} "
+        "(several: separated by commas) or a file",
+    )
+    add("--api-key-file", type=Path, metavar="FILE", help="accept the keys in this file, one per line")
+    add("--drain-timeout", type=_seconds, default=30.0, metavar="SECONDS", help="time to finish answers after SIGTERM")
+    add("--request-timeout", type=_seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
+    add("--max-body", type=_byte_size, default="4MiB", metavar="SIZE", help="largest request body")
+    add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what is logged")
+    _add_engine(verb)
+
+
+def _add_engine(verb: argparse.ArgumentParser) -> None:
+    add = verb.add_argument_group("the engine of each model").add_argument
+    count = _at_least(1)
+    default = {field.name: field.default for field in dataclasses.fields(EngineConfig)}
+    add(
+        "--dtype", default=default["dtype"], choices=DTYPES, help="type of weights and KV cache; auto: the checkpoint's"
+    )
+    add("--max-model-len", type=count, metavar="TOKENS", help="longest prompt and answer together; else the model's")
+    add("--kv-memory", type=_byte_size, metavar="SIZE", help="memory for the KV cache, such as 4GiB; else what fits")
+    add("--block-size", type=count, default=default["block_size"], metavar="TOKENS", help="KV positions per block")
+    add(
+        "--max-running",
+        type=count,
+        default=default["max_running"],
+        metavar="N",
+        help="sequences computed at the same time",
+    )
+    add(
+        "--max-step-tokens",
+        type=count,
+        default=default["max_step_tokens"],
+        metavar="TOKENS",
+        help="tokens computed in one step",
+    )
+    add(
+        "--max-waiting-requests",
+        type=count,
+        default=default["max_waiting_requests"],
+        metavar="N",
+        help="requests queued before 429 is answered",
+    )
+    add(
+        "--max-waiting-tokens",
+        type=count,
+        default=default["max_waiting_tokens"],
+        metavar="N",
+        help="prompt tokens queued before 429",
+    )
+    add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute every prompt from its start")
+    add("--threads", type=count, metavar="N", help="threads of the engine; else as many as there are cores")
+
+
+def _add_client(verb: argparse.ArgumentParser) -> None:
+    add = verb.add_argument
+    add("--url", default=DEFAULT_URL, help="address of the server; with a path it is taken like OpenAI's base_url")
+    add("--model", metavar="NAME", help="the model to ask for; else the first that the server lists")
+    add("--api-key", metavar="KEY", help=f"the key to send; else ${KEY_VARIABLE}")
+    add("--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
+    add("--seed", type=int, metavar="N", help="seed of everything random")
+    add("--temperature", type=float, metavar="T", help="0 takes the most likely token")
+
+
+def _add_chat(verb: argparse.ArgumentParser) -> None:
+    _add_client(verb)
+    add = verb.add_argument
+    add("--system", metavar="TEXT", help="the system prompt")
+    add("--load", type=Path, metavar="FILE", help="go on with a conversation saved by /save")
+    add("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to this probability")
+    add("--max-tokens", type=_at_least(1), metavar="N", help="longest answer")
+
+
+def _add_bench(verb: argparse.ArgumentParser) -> None:
+    _add_client(verb)
+    verb.set_defaults(temperature=0.0, seed=0)
+    add, span = verb.add_argument, "N or LOW:HIGH, drawn evenly"
+    add("--concurrency", type=_at_least(1), default=8, metavar="N", help="clients at the same time")
+    add("--requests", type=_at_least(1), default=200, metavar="M", help="requests in all")
+    add("--warmup", type=_at_least(0), metavar="N", help="requests before, not counted; else one per client")
+    add("--prompt-tokens", type=_token_span, default="200", metavar="X[:Z]", help=f"length of a prompt: {span}")
+    add("--output-tokens", type=_token_span, default="100", metavar="Y[:Z]", help=f"length of an answer: {span}")
+    add("--shared-prefix-tokens", type=_at_least(0), default=0, metavar="N", help="tokens that all prompts begin with")
+    add("--stop-at-eos", action="store_true", help="let answers end themselves; --output-tokens is then the most")
+    add("--no-bandwidth", dest="bandwidth", action="store_false", help="do not measure this machine's bandwidth")
+    add("--json", type=Path, metavar="FILE", help="write everything measured there; - for stdout instead of a table")
+
+
+def _at_least(low: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not text.strip().lstrip("-+").isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
+        return int(text)
+
+    return count
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds, such as 30 or 0.5")
+    return seconds
+
+
+def _byte_size(text: str) -> int:
+    try:
+        return parse_byte_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _token_span(text: str) -> "Span":
+    from servery.bench.span import Span
+
+    try:
+        return Span.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, float | int]:
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _server_keys(given: Sequence[str], path: Path | None) -> tuple[str, ...]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if path and not listed:
+        raise UsageError(f"{path} has no key; write one per line, or leave --api-key-file out to serve anybody.")
+    return (*given, *listed, *_environment_keys())
+
+
+def _client_key(given: str | None) -> str | None:
+    return given or next(iter(_environment_keys()), None)
+
+
+def _environment_keys() -> list[str]:
+    return [key.strip() for key in os.environ.get(KEY_VARIABLE, "").split(",") if key.strip()]

@@ -1,0 +1,198 @@
+"""The command line: what each verb is asked becomes one frozen value; what cannot be asked is refused in one line."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from servery import __version__, cli
+from servery.bench.errors import Unreachable
+from servery.engine.config import EngineConfig
+from servery.engine.errors import LoadError
+from servery.server.options import ServedModel, ServeOptions
+
+HEAVY = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "jinja2")
+
+
+@pytest.fixture(autouse=True)
+def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test runs in a directory of its own, without keys in its environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(cli.KEY_VARIABLE, raising=False)
+    (tmp_path / "model").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[object]]:
+    """Replace what a verb runs by something that notes what it was asked."""
+
+    def replace(module_name: str, error: Exception | None = None) -> list[object]:
+        calls: list[object] = []
+
+        def run(options: object) -> int:
+            calls.append(options)
+            if error is not None:
+                raise error
+            return cli.DONE
+
+        module = ModuleType(module_name)
+        module.__dict__["run"] = run
+        monkeypatch.setitem(sys.modules, module_name, module)
+        return calls
+
+    return replace
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["chat", "--help"], ["bench", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from servery.cli import main
+try:
+    main({arguments!r})
+except SystemExit as exit:
+    assert exit.code == 0, exit.code
+print("loaded", [name for name in {HEAVY!r} if name in sys.modules])
+"""
+    assert run_python(code).stdout.splitlines()[-1] == "loaded []"
+
+
+def test_every_verb_has_help_that_ends_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (cli.serve, cli.chat, cli.bench):
+        name = verb.__name__
+        with pytest.raises(SystemExit):
+            cli.main([name, "--help"])
+        assert f"Example:\n  servery {name}" in capsys.readouterr().out
+
+
+def test_every_example_is_one_that_runs(asked: Callable[..., list[object]]) -> None:
+    """The command lines in the docstrings parse."""
+    for verb in (cli.serve, cli.chat, cli.bench):
+        examples = (verb.__doc__ or "").partition("Example:")[2].split("\n")
+        for line in filter(None, map(str.strip, examples)):
+            words = line.rpartition("| ")[2].replace('"Answer in one sentence."', "Shortly.").split()
+            assert cli.parser().parse_args(words[1:]).verb == verb.__name__
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--version"])
+    assert (left.value.code, capsys.readouterr().out) == (0, f"servery {__version__}\n")
+
+
+def test_python_m_servery_is_the_same_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "servery", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"servery {__version__}\n")
+
+
+def test_serve_without_options_uses_the_defaults_of_engine_and_server(asked: Callable[..., list[object]]) -> None:
+    calls = asked("servery.server.serve")
+    assert cli.main(["serve", "model"]) == cli.DONE
+    assert calls == [ServeOptions(models=(ServedModel(name="model", engine=EngineConfig(model=Path("model"))),))]
+
+
+def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = asked("servery.server.serve")
+    monkeypatch.setenv(cli.KEY_VARIABLE, "from-environment, another")
+    Path("keys").write_text("# team\nfrom-file\n\n")
+    flags = """serve a=model b=model --host 0.0.0.0 --port 0 --api-key one --api-key two --api-key-file keys
+        --drain-timeout 1.5 --request-timeout 9 --max-body 1MiB --log-level debug --dtype bfloat16 --max-model-len 512
+        --kv-memory 4GiB --block-size 32 --max-running 8 --max-step-tokens 128 --max-waiting-requests 3
+        --max-waiting-tokens 4 --no-prefix-cache --threads 2"""
+    assert cli.main(flags.split()) == cli.DONE
+    engine = EngineConfig(
+        model=Path("model"),
+        dtype="bfloat16",
+        max_model_len=512,
+        kv_memory_bytes=4 << 30,
+        block_size=32,
+        max_running=8,
+        max_step_tokens=128,
+        max_waiting_requests=3,
+        max_waiting_tokens=4,
+        prefix_cache=False,
+        threads=2,
+    )
+    assert calls == [
+        ServeOptions(
+            models=(ServedModel(name="a", engine=engine), ServedModel(name="b", engine=engine)),
+            host="0.0.0.0",
+            port=0,
+            api_keys=("one", "two", "from-file", "from-environment", "another"),
+            drain_timeout_s=1.5,
+            request_timeout_s=9.0,
+            max_body_bytes=1 << 20,
+            log_level="debug",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("", "VERB"),
+        ("fry", "invalid choice: 'fry'"),
+        ("serve --kv-memory 4XB", "'4XB' is not a size; write bytes (1048576)"),
+        ("serve --max-body -1", "--max-body"),
+        ("serve --port eighty", "'eighty' is not a whole number of at least 0"),
+        ("serve --threads 0", "'0' is not a whole number of at least 1"),
+        ("serve --drain-timeout nan", "'nan' is not a time in seconds"),
+        ("serve --dtype int3", "invalid choice: 'int3'"),
+        ("serve --por 1", "unrecognized arguments: --por"),
+        ("bench --prompt-tokens 9:2", "'9:2'"),
+        ("bench --output-tokens 0", "'0'"),
+        ("bench --concurrency 0", "'0' is not a whole number of at least 1"),
+    ],
+)
+def test_a_bad_word_is_refused_with_the_rule(words: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(words.split())
+    said = capsys.readouterr()
+    assert (left.value.code, said.out) == (cli.USAGE, "")
+    assert complaint in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        ("serve nowhere", cli.USAGE, "'nowhere' is neither a directory with a checkpoint nor an embedded model"),
+        ("serve model --port 70000", cli.USAGE, "port is 70000"),
+        ("serve model --max-running 9 --max-step-tokens 8", cli.FAILED, "raise max_step_tokens"),
+        ("serve model --api-key-file none", cli.FAILED, "No such file"),
+        ("serve model --api-key-file empty", cli.USAGE, "empty has no key"),
+        ("bench --url ftp://x", cli.USAGE, "'ftp://x' is not an address"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_no_traceback(
+    words: str, code: int, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty").touch()
+    assert cli.main(words.split()) == code
+    said = capsys.readouterr()
+    assert (said.out, said.err.startswith(f"servery {words.split()[0]}: ")) == ("", True)
+    assert complaint in said.err.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "error", [LoadError("no weights"), Unreachable("nobody there"), OSError(98, "Address already in use")]
+)
+def test_our_errors_become_exit_code_1(
+    error: Exception, asked: Callable[..., list[object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked("servery.server.serve", error)
+    assert cli.main(["serve", "model"]) == cli.FAILED
+    assert capsys.readouterr().err == f"servery serve: {error}\n"
+
+
+def test_a_bug_is_not_hidden(asked: Callable[..., list[object]]) -> None:
+    asked("servery.server.serve", ZeroDivisionError("ours"))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["serve", "model"])
