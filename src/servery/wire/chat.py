@@ -1,0 +1,297 @@
+"""`POST /v1/chat/completions`: the request."""
+
+from typing import Any
+
+import msgspec
+
+from servery.wire.body import decode
+from servery.wire.errors import invalid, unsupported
+from servery.wire.sampling import Generation, check_unsupported
+
+_UNSUPPORTED = {
+    "audio": "this model writes text only.",
+    "function_call": "it is deprecated; use 'tool_choice'.",
+    "functions": "it is deprecated; use 'tools'.",
+    "prediction": "remove it; speculation needs no help from the client.",
+    "reasoning_effort": "the model has no reasoning levels.",
+    "verbosity": "the model has no verbosity levels.",
+    "web_search_options": "there is no web search.",
+}
+_NOT_YET = "constrained decoding does not exist here yet."
+
+
+class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
+    """A piece of text."""
+
+    text: str
+
+
+class RefusalPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="refusal"):
+    """A refusal that an assistant gave earlier."""
+
+    refusal: str
+
+
+class ImagePart(msgspec.Struct, frozen=True, tag_field="type", tag="image_url"):
+    """Known so that it can be refused by name."""
+
+
+class AudioPart(msgspec.Struct, frozen=True, tag_field="type", tag="input_audio"):
+    """Known so that it can be refused by name."""
+
+
+class FilePart(msgspec.Struct, frozen=True, tag_field="type", tag="file"):
+    """Known so that it can be refused by name."""
+
+
+Part = TextPart | RefusalPart | ImagePart | AudioPart | FilePart
+
+
+class ToolFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A function that a tool call names; `arguments` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A call that an assistant made earlier; `index` is left over from streamed deltas."""
+
+    function: ToolFunction
+    id: str | None = None
+    type: str | None = None
+    index: int | None = None
+
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="role"):
+    content: str | list[Part]
+    name: str | None = None
+
+
+class SystemMessage(_Message, frozen=True, tag="system"):
+    """What the model is told to be."""
+
+
+class DeveloperMessage(_Message, frozen=True, tag="developer"):
+    """The newer name of a system message; templates know only that one."""
+
+
+class UserMessage(_Message, frozen=True, tag="user"):
+    """What the user said."""
+
+
+class AssistantMessage(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="role", tag="assistant"
+):
+    """What the model said earlier, as clients send answers back: with the fields that answers have."""
+
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class ToolMessage(_Message, frozen=True, kw_only=True, tag="tool"):
+    """What a tool answered."""
+
+    tool_call_id: str
+
+
+Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
+
+
+class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A function that the model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="function"):
+    """A tool that the chat template shows to the model."""
+
+    function: Function
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    """Only `{"type": "text"}` can be had."""
+
+    type: str
+
+
+class ChatRequest(Generation, frozen=True, kw_only=True):
+    """A chat to be continued.
+
+    Beyond OpenAI's parameters: `chat_template_kwargs` go to the template, `add_generation_prompt` (default true) ends the
+    prompt with the head of an assistant message, `continue_final_message` leaves the last message open instead.
+    """
+
+    messages: list[Message]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    modalities: list[str] | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    audio: Any = None
+    function_call: Any = None
+    functions: Any = None
+    prediction: Any = None
+    reasoning_effort: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
+
+    @property
+    def token_limit(self) -> int | None:
+        """The most tokens to generate, by either of its names."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def token_limit_param(self) -> str:
+        """The name under which the client gave the limit."""
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+
+    @property
+    def shown_tools(self) -> list[Tool]:
+        """The tools that the template shows; none when the client wants no call."""
+        return [] if self.tool_choice == "none" else self.tools or []
+
+    def check(self) -> None:
+        """Raise `ApiError` for what no type can express and for what this server cannot do."""
+        super().check()
+        check_unsupported(self, _UNSUPPORTED)
+        _check_messages(self.messages)
+        _check_tools(self)
+        _check_answer_form(self)
+        if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):
+            message = f"'max_tokens' is {self.max_tokens} and 'max_completion_tokens' {self.max_completion_tokens}"
+            raise invalid(f"{message}: they mean the same, so give only one of them.", "max_completion_tokens")
+
+
+_DECODER = msgspec.json.Decoder(ChatRequest)
+
+
+def decode_chat(body: bytes) -> ChatRequest:
+    """A checked request; raises `ApiError`."""
+    request = decode(body, _DECODER)
+    request.check()
+    return request
+
+
+def _check_answer_form(request: ChatRequest) -> None:
+    if request.response_format is not None and request.response_format.type != "text":
+        raise unsupported("response_format", f"only 'text' is; for '{request.response_format.type}' {_NOT_YET}")
+    if request.modalities is not None and request.modalities != ["text"]:
+        raise unsupported("modalities", "only ['text'] is; this model writes text only.")
+    if request.store:
+        raise unsupported("store", "answers are not stored.")
+    if request.service_tier not in (None, "auto", "default"):
+        raise unsupported("service_tier", "only 'auto' and 'default' are; there is one tier.")
+    if request.top_logprobs is not None and not request.logprobs:
+        raise invalid("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")
+    if request.continue_final_message:
+        if request.add_generation_prompt:
+            raise invalid(
+                "Give only one of 'add_generation_prompt' and 'continue_final_message'.", "add_generation_prompt"
+            )
+        if not isinstance(request.messages[-1], AssistantMessage):
+            raise invalid("'continue_final_message' needs an assistant message at the end.", "continue_final_message")
+
+
+def _check_tools(request: ChatRequest) -> None:
+    for at, tool in enumerate(request.tools or []):
+        if tool.function.strict:
+            raise unsupported(f"tools[{at}].function.strict", _NOT_YET)
+    if request.tool_choice is None:
+        return
+    if not request.tools:
+        raise invalid("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
+    if request.tool_choice == "required" or isinstance(request.tool_choice, dict):
+        raise unsupported("tool_choice", f"only 'auto' and 'none' are; to force a call {_NOT_YET}")
+    if request.tool_choice not in ("auto", "none"):
+        raise invalid(f"Invalid value for 'tool_choice': '{request.tool_choice}'. Use 'auto' or 'none'.", "tool_choice")
+
+
+def _check_messages(messages: list[Message]) -> None:
+    if not messages:
+        raise invalid("'messages' is empty; at least one message is needed.", "messages")
+    for at, message in enumerate(messages):
+        if isinstance(message.content, list):
+            _check_parts(message.content, f"messages[{at}].content")
+        if isinstance(message, AssistantMessage):
+            _check_assistant(message, f"messages[{at}]")
+
+
+def _check_parts(parts: list[Part], path: str) -> None:
+    if not parts:
+        raise invalid(f"'{path}' is empty; at least one part is needed.", path)
+    for at, part in enumerate(parts):
+        if not isinstance(part, TextPart | RefusalPart):
+            kind = part.__struct_config__.tag
+            raise unsupported(f"{path}[{at}]", f"'{kind}' parts cannot be read; this model takes text only.")
+
+
+def _check_assistant(message: AssistantMessage, path: str) -> None:
+    if message.content is None and not message.tool_calls and message.refusal is None:
+        raise invalid(f"'{path}' has neither 'content' nor 'tool_calls'.", f"{path}.content")
+    for at, call in enumerate(message.tool_calls or []):
+        if call.type not in (None, "function"):
+            raise unsupported(f"{path}.tool_calls[{at}].type", "only 'function' is.")
+        _arguments(call.function.arguments, f"{path}.tool_calls[{at}].function.arguments")
+
+
+def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
+    """The messages as chat templates expect them: text content, arguments as objects, the roles that they know."""
+    return [_template_message(message) for message in messages]
+
+
+def template_tools(tools: list[Tool]) -> list[dict[str, Any]]:
+    """The tools as chat templates expect them: the JSON that the client sent, without nulls."""
+    return [{"type": "function", "function": _without_none(msgspec.to_builtins(tool.function))} for tool in tools]
+
+
+def _template_message(message: Message) -> dict[str, Any]:
+    role = "system" if isinstance(message, DeveloperMessage) else str(message.__struct_config__.tag)
+    fields: dict[str, Any] = {"role": role, "content": _text(message.content), "name": message.name}
+    if isinstance(message, ToolMessage):
+        fields["tool_call_id"] = message.tool_call_id
+    if isinstance(message, AssistantMessage):
+        fields["content"] = _text(message.content) or message.refusal or ""
+        fields["reasoning_content"] = message.reasoning_content
+        fields["tool_calls"] = [_template_call(call) for call in message.tool_calls or []] or None
+    return _without_none(fields)
+
+
+def _template_call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.function.name, "arguments": _arguments(call.function.arguments, "arguments")}
+    return _without_none({"id": call.id, "type": "function", "function": function})
+
+
+def _arguments(text: str, path: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text.strip() or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        raise invalid(f"'{path}' must be a JSON object, written as a string.", path) from None
+
+
+def _text(content: str | list[Part] | None) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(part.text if isinstance(part, TextPart) else getattr(part, "refusal", "") for part in content)
+
+
+def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

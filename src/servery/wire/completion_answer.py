@@ -1,0 +1,74 @@
+"""`POST /v1/completions`: the answer, whole or as a stream of chunks."""
+
+import msgspec
+
+from servery.wire import sse
+from servery.wire.usage import Usage
+
+
+class CompletionLogprobs(msgspec.Struct, frozen=True):
+    """Log probabilities, one entry per token; None where there is none (the first token of an echoed prompt).
+
+    `text_offset` counts characters from the start of the choice's text.
+    """
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(msgspec.Struct, frozen=True):
+    """One completion, or in a stream a further piece of one."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class _Completion(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    object: str = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode_completion(answer_id: str, created: int, model: str, choices: list[CompletionChoice], usage: Usage) -> bytes:
+    """The body of an answer that is not streamed."""
+    return _ENCODER.encode(_Completion(id=answer_id, created=created, model=model, choices=choices, usage=usage))
+
+
+class CompletionStream:
+    """The chunks of one streamed answer, as events.
+
+    When the client asked for usage, every chunk has `usage: null` but the last, which has it and no choices.
+    """
+
+    def __init__(self, answer_id: str, created: int, model: str, *, include_usage: bool) -> None:
+        self._id = answer_id
+        self._created = created
+        self._model = model
+        self._no_usage = None if include_usage else msgspec.UNSET
+
+    def text(self, index: int, text: str, logprobs: CompletionLogprobs | None) -> bytes:
+        """A further piece of a completion."""
+        return self._event([CompletionChoice(index, text, logprobs)])
+
+    def finish(self, index: int, reason: str) -> bytes:
+        """The last chunk of a completion: why it ended."""
+        return self._event([CompletionChoice(index, "", None, reason)])
+
+    def usage(self, usage: Usage) -> bytes:
+        """The last chunk of a stream whose client asked for usage."""
+        return self._event([], usage)
+
+    def _event(self, choices: list[CompletionChoice], usage: Usage | None = None) -> bytes:
+        shown = self._no_usage if usage is None else usage
+        chunk = _Completion(id=self._id, created=self._created, model=self._model, choices=choices, usage=shown)
+        return sse.event(_ENCODER.encode(chunk))

@@ -1,0 +1,51 @@
+"""`POST /v1/completions`: the request of the legacy API, whose prompt is text or tokens."""
+
+from typing import Any
+
+import msgspec
+
+from servery.wire.body import decode
+from servery.wire.errors import unsupported
+from servery.wire.sampling import Generation, check_unsupported
+from servery.wire.texts import Texts, check_texts, split_texts
+
+MAX_PROMPTS = 128
+DEFAULT_MAX_TOKENS = 16
+
+_UNSUPPORTED = {"suffix": "this model cannot fill in the middle."}
+
+
+class CompletionRequest(Generation, frozen=True, kw_only=True):
+    """A text to be continued; `prompt` is a string, token ids, or a list of either.
+
+    With `echo` the prompt comes first in the answer, and `max_tokens` may be 0 to have only the prompt scored.
+    """
+
+    prompt: Texts
+    best_of: int | None = None
+    echo: bool | None = None
+    logprobs: int | None = None
+    suffix: Any = None
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Every prompt on its own."""
+        return split_texts(self.prompt)
+
+    def check(self) -> None:
+        """Raise `ApiError` for what no type can express and for what this server cannot do."""
+        super().check()
+        check_unsupported(self, _UNSUPPORTED)
+        check_texts(self.prompt, "prompt", MAX_PROMPTS)
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise unsupported("best_of", f"it must equal 'n' ({self.n or 1}); ask for more and choose from them.")
+
+
+_DECODER = msgspec.json.Decoder(CompletionRequest)
+
+
+def decode_completion(body: bytes) -> CompletionRequest:
+    """A checked request; raises `ApiError`."""
+    request = decode(body, _DECODER)
+    request.check()
+    return request

@@ -1,0 +1,30 @@
+"""`/v1/models` and `/v1/models/{id}`."""
+
+import msgspec
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A served model; `created` in Unix seconds, `max_model_len` in tokens (prompt and completion together)."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "servery"
+    max_model_len: int | None = None
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    """All served models."""
+
+    data: list[Model]
+    object: str = "list"
+
+
+def encode_model(model: Model) -> bytes:
+    """The body of `/v1/models/{id}`."""
+    return msgspec.json.encode(model)
+
+
+def encode_models(models: list[Model]) -> bytes:
+    """The body of `/v1/models`."""
+    return msgspec.json.encode(ModelList(models))

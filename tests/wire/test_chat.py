@@ -1,0 +1,149 @@
+import json
+from typing import Any
+
+import pytest
+
+from servery.wire.chat import decode_chat, template_messages, template_tools
+from servery.wire.errors import ApiError
+
+USER = {"role": "user", "content": "hello"}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
+
+
+def request(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": [USER], **fields}).encode()
+
+
+def refusal(**fields: Any) -> tuple[int, str | None, str | None]:
+    with pytest.raises(ApiError) as caught:
+        decode_chat(request(**fields))
+    return caught.value.status, caught.value.param, caught.value.code
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": "u", "safety_identifier": "s", "prompt_cache_key": "k", "metadata": {"a": "b"}},
+        {"store": False, "service_tier": "auto", "parallel_tool_calls": True, "modalities": ["text"]},
+        {"service_tier": "default", "response_format": {"type": "text"}},
+        {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
+        {"tools": [TOOL], "tool_choice": "auto"},
+        {"tools": [TOOL], "tool_choice": "none"},
+        {"max_tokens": 5, "max_completion_tokens": 5},
+        {"logprobs": True, "top_logprobs": 3},
+        {"messages": [USER, {"role": "assistant", "content": "so", "refusal": None, "annotations": [], "audio": None}]},
+    ],
+)
+def test_what_the_server_can_do_is_accepted(fields: dict[str, Any]) -> None:
+    decode_chat(request(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"audio": {}}, "audio", "unsupported_parameter"),
+        ({"functions": []}, "functions", "unsupported_parameter"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_parameter"),
+        ({"store": True}, "store", "unsupported_parameter"),
+        ({"service_tier": "priority"}, "service_tier", "unsupported_parameter"),
+        ({"modalities": ["text", "audio"]}, "modalities", "unsupported_parameter"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format", "unsupported_parameter"),
+        ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice", "unsupported_parameter"),
+        ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice", "invalid_value"),
+        ({"tool_choice": "auto"}, "tool_choice", "invalid_value"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
+            "tools[0].function.strict",
+            "unsupported_parameter",
+        ),
+        ({"tools": [{"type": "web", "function": {"name": "f"}}]}, "tools[0].type", "invalid_value"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+            "unsupported_parameter",
+        ),
+        ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens", "invalid_value"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "invalid_value"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
+        ({"messages": [{"role": "assistant"}]}, "messages[0].content", "invalid_value"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages[0].content[0]",
+            "unsupported_parameter",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "video"}]}]},
+            "messages[0].content[0].type",
+            "invalid_value",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},
+                ]
+            },
+            "messages[0].tool_calls[0].function.arguments",
+            "invalid_value",
+        ),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "missing_required_parameter"),
+        ({"continue_final_message": True}, "continue_final_message", "invalid_value"),
+        (
+            {"continue_final_message": True, "add_generation_prompt": True},
+            "add_generation_prompt",
+            "invalid_value",
+        ),
+    ],
+)
+def test_what_the_server_cannot_do_is_refused_by_name(fields: dict[str, Any], param: str, code: str) -> None:
+    assert refusal(**fields) == (400, param, code)
+
+
+def test_the_token_limit_has_two_names() -> None:
+    old, new = decode_chat(request(max_tokens=5)), decode_chat(request(max_completion_tokens=6))
+
+    assert (old.token_limit, old.token_limit_param) == (5, "max_tokens")
+    assert (new.token_limit, new.token_limit_param) == (6, "max_completion_tokens")
+
+
+def test_messages_are_given_to_the_template_in_the_form_it_knows() -> None:
+    chat = decode_chat(
+        request(
+            messages=[
+                {"role": "developer", "content": "be brief"},
+                {
+                    "role": "user",
+                    "name": "ann",
+                    "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+                },
+                {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                {"role": "tool", "tool_call_id": "c1", "content": "found"},
+                {"role": "assistant", "refusal": "no"},
+            ]
+        )
+    )
+
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": {"at": 1}}}
+    assert template_messages(chat.messages) == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "a\nb", "name": "ann"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "found", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "no"},
+    ]
+
+
+def test_tools_are_shown_unless_the_client_wants_no_call() -> None:
+    shown, hidden = decode_chat(request(tools=[TOOL])), decode_chat(request(tools=[TOOL], tool_choice="none"))
+
+    assert template_tools(shown.shown_tools) == [TOOL]
+    assert template_tools(hidden.shown_tools) == []
+
+
+def test_stop_may_be_one_string_or_several() -> None:
+    assert [decode_chat(request(stop=stop)).stops for stop in ("a", ["a", "b"], None)] == [("a",), ("a", "b"), ()]
