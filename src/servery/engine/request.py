@@ -225,10 +225,12 @@ class Sequence:
 
     @property
     def request_id(self) -> str:
+        """The id of the request it belongs to."""
         return self.parent.request_id
 
     @property
     def params(self) -> SamplingParams:
+        """The request's sampling parameters."""
         return self.parent.params
 
     @property

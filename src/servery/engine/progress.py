@@ -1,0 +1,87 @@
+"""What one step's result does to one sequence: the newest tokens, how far it is computed, and whether it ends."""
+
+from servery.engine.errors import IntegrityError
+from servery.engine.request import FinishReason, Output, Sequence, StepResult
+from servery.engine.step import Scheduled
+
+
+def check_result(item: Scheduled, result: StepResult) -> None:
+    """Raise `IntegrityError` if a runner gave a result that its step did not ask for."""
+    if result.error is not None:
+        return
+    if item.sequence.parent.pooling:
+        if item.samples and result.embedding is None:
+            raise IntegrityError(f"{item.sequence!r} is computed to its end but has no embedding.")
+        return
+    low, high = (1, 1 + item.num_drafts) if item.samples else (0, 0)
+    if not low <= len(result.token_ids) <= high:
+        raise IntegrityError(
+            f"{item.sequence!r} got {len(result.token_ids)} tokens from {item.count} positions with "
+            f"{item.num_drafts} drafts; {low} to {high} are possible."
+        )
+
+
+def advance(item: Scheduled, result: StepResult) -> Output | None:
+    """Apply a checked result; the output has a finish reason if the sequence ends, None is a chunk without output.
+
+    Drafts that were not accepted are rolled back: `computed` never counts a position whose token is not final, and
+    the newest token is never counted as computed. Tokens after the one that stops the sequence are dropped.
+    """
+    sequence = item.sequence
+    sequence.drafts.clear()
+    if result.error is not None:
+        return failed(sequence, result.error)
+    if not sequence.is_prompt_reported:
+        sequence.prompt_logprobs += result.prompt_logprobs
+    if not item.samples:
+        sequence.computed = item.start + item.count
+        return None
+    if sequence.parent.pooling:
+        sequence.computed = item.start + item.count
+        output = _output(sequence)
+        output.finish_reason, output.embedding = FinishReason.STOP, result.embedding or []
+        return output
+    return _append(sequence, result)
+
+
+def failed(sequence: Sequence, message: str) -> Output:
+    """The last output of a sequence that the engine cannot go on with."""
+    output = _output(sequence)
+    output.finish_reason, output.error = FinishReason.ERROR, message
+    return output
+
+
+def _append(sequence: Sequence, result: StepResult) -> Output:
+    tokens, stop_ids, max_len = sequence.tokens, sequence.stop_ids, sequence.max_len
+    before = len(tokens)
+    reason: FinishReason | None = None
+    for token in result.token_ids:
+        tokens.append(token)
+        if token in stop_ids:
+            reason = FinishReason.STOP
+        elif len(tokens) >= max_len:
+            reason = FinishReason.LENGTH
+        if reason is not None:
+            break
+    sequence.computed = len(tokens) - 1
+    output = _output(sequence)
+    output.token_ids = new = tokens[before:]
+    output.finish_reason = reason
+    if result.logprobs:
+        output.logprobs = result.logprobs[: len(new)]
+    if reason is FinishReason.STOP:
+        output.stop_token_id = new[-1]
+    if sequence.prompt_logprobs:
+        output.prompt_logprobs, sequence.prompt_logprobs = sequence.prompt_logprobs, []
+    sequence.is_prompt_reported = True
+    return output
+
+
+def _output(sequence: Sequence) -> Output:
+    started = sequence.arrival if sequence.first_scheduled is None else sequence.first_scheduled
+    return Output(
+        request_id=sequence.parent.request_id,
+        index=sequence.index,
+        cached_tokens=sequence.cached_tokens,
+        queued_s=started - sequence.arrival,
+    )

@@ -1,0 +1,364 @@
+"""Who computes what in the next step, and what became of it. One rule, no phases.
+
+Every sequence catches up `computed` to its tokens and drafts. `schedule` decides: those that decode first, then
+prefills under way, then admissions, within a token budget; it reserves blocks and preempts when there are none.
+`commit` alone records progress. No torch, no clock (time is passed in), and no randomness: the same calls give the
+same decisions, so that a simulator can run this code.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from servery.engine.admission import check_servable, sequences_of
+from servery.engine.blocks import BlockPool, chain
+from servery.engine.errors import IntegrityError, InvalidRequest, Overloaded
+from servery.engine.progress import advance, check_result, failed
+from servery.engine.request import FinishReason, NewRequest, Output, Sequence, StepResult
+from servery.engine.scheduler_config import SchedulerConfig
+from servery.engine.scheduler_stats import SchedulerCounters, SchedulerStats
+from servery.engine.step import IdleReason, Scheduled, Step, StepPlan
+from servery.engine.step_cost import StepCost
+from servery.engine.waiting import WaitingQueue, rank
+
+__all__ = ["IdleReason", "Scheduled", "Scheduler", "SchedulerConfig", "SchedulerStats", "Step", "StepResult"]
+
+
+class Scheduler:
+    """All sequences under way: `add`, then `schedule`, run and `commit` (or `fail`) in turns; `abort` at any moment.
+
+    A sequence waits, holding no blocks, or runs. Progress is guaranteed: preemption takes from the end of the order
+    (priority, arrival), so the first in that order always gets on, and the configuration guarantees that it fits.
+    """
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self.pool = BlockPool(config.num_blocks)
+        self._waiting = WaitingQueue(config.max_waiting_requests, config.max_waiting_tokens)
+        self._running: dict[Sequence, None] = {}  # a set that keeps the order of admission
+        self._requests: dict[str, dict[int, Sequence]] = {}  # completions that have not ended, by index
+        self._cost = StepCost()
+        self._counters = SchedulerCounters()
+        self._next_order = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request is under way."""
+        return bool(self._requests)
+
+    def add(self, request: NewRequest, seed: int, now: float) -> None:
+        """Queue a request, all of its completions or none.
+
+        Raises `InvalidRequest` or `PromptTooLong` for what can never be served, `Overloaded` when the queue is full
+        or the request's deadline has passed.
+        """
+        if request.request_id in self._requests:
+            raise InvalidRequest(f"request id {request.request_id!r} is in use by a request under way.", "request_id")
+        check_servable(request, self.config)
+        try:
+            self._waiting.check_room(request, now)
+        except Overloaded:
+            self._counters.rejected_requests += 1
+            raise
+        sequences = sequences_of(request, seed, self.config, arrival=now, first_order=self._next_order)
+        self._next_order += len(sequences)
+        self._requests[request.request_id] = {sequence.index: sequence for sequence in sequences}
+        self._waiting.enter(request, sequences)
+
+    def abort(self, request_id: str, index: int | None = None) -> list[Sequence]:
+        """Forget a request, or one of its completions, and free its blocks at once; returns what was under way.
+
+        Unknown ids are ignored. Between `schedule` and `commit` too: the step's result for it is then ignored.
+        """
+        alive = self._requests.get(request_id, {})
+        aborted = [sequence for sequence in alive.values() if index is None or sequence.index == index]
+        for sequence in aborted:
+            self._end(sequence)
+        self._counters.finished_abort += len(aborted)
+        return aborted
+
+    def schedule(self, now: float) -> Step:
+        """Decide the next step and reserve its blocks."""
+        refused = self._refuse_expired(now)
+        decoding: list[Sequence] = []
+        prefilling: list[Sequence] = []
+        for sequence in self._running:
+            (decoding if len(sequence.tokens) - sequence.computed == 1 else prefilling).append(sequence)
+        plan = self._plan(len(decoding))
+        self._serve_decodes(plan, decoding)
+        self._serve_prefills(plan, prefilling)
+        if not plan.preempted:
+            self._admit(plan, now)
+        self._spend_rest(plan)
+        self._counters.scheduled_tokens += plan.limit - plan.left
+        return plan.freeze(now, refused, IdleReason.NO_BLOCKS if self._requests else IdleReason.NO_REQUESTS)
+
+    def commit(self, step: Step, results: Mapping[Sequence, StepResult], now: float) -> list[Output]:
+        """Record what the step computed: progress, new tokens, ends, and the full blocks others may now use.
+
+        Sequences that were aborted meanwhile are passed over. Raises `IntegrityError`, having changed nothing, if a
+        result is missing or does not fit its step.
+        """
+        under_way = [item for item in step.scheduled if item.sequence in self._running]
+        for item in under_way:
+            if item.sequence not in results:
+                raise IntegrityError(f"the step has no result for {item.sequence!r}.")
+            check_result(item, results[item.sequence])
+        outputs = []
+        for item in under_way:
+            output = advance(item, results[item.sequence])
+            self._publish(item.sequence)
+            if output is not None:
+                outputs.append(output)
+                self._count(item, output)
+                if output.finish_reason is not None:
+                    self._end(item.sequence)
+        self._waiting.rate.observe(step.num_tokens, now - step.now)
+        return outputs
+
+    def fail(self, step: Step, message: str) -> list[Output]:
+        """End the sequences of a step that could not be run; what it may have written is not published."""
+        under_way = [item.sequence for item in step.scheduled if item.sequence in self._running]
+        for sequence in under_way:
+            self._end(sequence)
+        self._counters.finished_error += len(under_way)
+        return [failed(sequence, message) for sequence in under_way]
+
+    def observe(self, step: Step, seconds: float) -> None:
+        """Learn how long the step took to run; later steps are kept under the target time by it."""
+        self._cost.observe(step.num_tokens, seconds)
+
+    def stats(self) -> SchedulerStats:
+        """A snapshot of all figures."""
+        return SchedulerStats(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            waiting_requests=self._waiting.unstarted_requests,
+            waiting_tokens=self._waiting.unstarted_tokens,
+            num_blocks=self.pool.num_blocks,
+            free_blocks=self.pool.free_blocks,
+            held_blocks=self.pool.held_blocks,
+            cached_blocks=self.pool.cached_blocks,
+            **msgspec.structs.asdict(self._counters),
+        )
+
+    def check_integrity(self) -> None:
+        """Raise `IntegrityError`, with every figure, unless all books agree; for idle moments and tests."""
+        self.pool.check_integrity([sequence.block_ids for sequence in self._running])
+        waiting = [self._waiting[position] for position in range(len(self._waiting))]
+        alive = [sequence for completions in self._requests.values() for sequence in completions.values()]
+        if sorted(map(rank, alive)) != sorted(map(rank, [*waiting, *self._running])):
+            raise IntegrityError(f"{len(alive)} are alive, {len(waiting)} waiting and {len(self._running)} running.")
+        for sequence in waiting:
+            if sequence.block_ids or sequence.computed or sequence.published:
+                raise IntegrityError(f"{sequence!r} waits and holds blocks.")
+        for sequence in self._running:
+            covered = len(sequence.block_ids) * self.config.block_size
+            if not 0 <= sequence.computed < len(sequence.tokens) or sequence.computed > covered:
+                raise IntegrityError(f"{sequence!r} has blocks for {covered} positions.")
+            if sequence.published * self.config.block_size > sequence.computed:
+                raise IntegrityError(f"{sequence!r} has published {sequence.published} blocks.")
+
+    # Deciding: the budget.
+
+    def _plan(self, num_decoding: int) -> StepPlan:
+        limit = self.config.max_step_tokens
+        target_s = self.config.target_step_s
+        if num_decoding and target_s is not None and (affordable := self._cost.budget(target_s)) is not None:
+            # Everyone who decodes gets a token, and prefill at least a block: it must end some day.
+            limit = min(limit, max(affordable, num_decoding + self.config.block_size))
+        return StepPlan(limit, math.ceil(self.config.prefill_share * limit))
+
+    def _refuse_expired(self, now: float) -> tuple[Output, ...]:
+        refused = []
+        for request in self._waiting.expired(now):
+            self._counters.expired_requests += 1
+            for sequence in list(self._requests[request.request_id].values()):
+                self._end(sequence)
+                waited_s = now - sequence.arrival
+                output = failed(sequence, f"the request's deadline passed after {waited_s:.3f} s in the queue.")
+                output.queued_s = waited_s
+                output.retry_after_s = self._waiting.retry_after_s()
+                refused.append(output)
+        return tuple(refused)
+
+    # Deciding: who runs.
+
+    def _serve_decodes(self, plan: StepPlan, decoding: list[Sequence]) -> None:
+        owed = len(decoding)  # tokens kept back for those still to be served
+        for sequence in decoding:
+            owed -= 1
+            if sequence not in self._running:
+                continue  # preempted for one before it
+            if sequence.drafts:
+                del sequence.drafts[max(sequence.max_len - len(sequence.tokens) - 1, 0) :]
+            self._grant(plan, sequence, min(1 + len(sequence.drafts), plan.left - owed))
+
+    def _serve_prefills(self, plan: StepPlan, prefilling: list[Sequence]) -> None:
+        prefilling.sort(key=rank)
+        is_contended = len(prefilling) + len(self._waiting) > 1
+        for sequence in prefilling:
+            if plan.left and sequence in self._running:
+                self._grant(plan, sequence, self._prefill_wish(plan, sequence, is_contended=is_contended))
+
+    def _prefill_wish(self, plan: StepPlan, sequence: Sequence, *, is_contended: bool) -> int:
+        wish = min(len(sequence.tokens) - sequence.computed, plan.left)
+        return min(wish, plan.cap) if is_contended else wish
+
+    def _spend_rest(self, plan: StepPlan) -> None:
+        """Give what nobody else wanted of the budget to the prefills that the cap held back."""
+        for sequence, count in list(plan.counts.items()):
+            if not plan.left:
+                return
+            missing = len(sequence.tokens) - sequence.computed - count
+            if missing > 0:
+                plan.give(sequence, self._reserve(sequence, count + min(missing, plan.left)) - count)
+
+    def _grant(self, plan: StepPlan, sequence: Sequence, wanted: int) -> None:
+        """Grant a running sequence up to `wanted` tokens, preempting for the first block if it must."""
+        granted = self._reserve(sequence, wanted)
+        while not granted and self._make_room(plan, sequence):
+            granted = self._reserve(sequence, wanted)
+        if granted:
+            plan.give(sequence, granted)
+
+    def _reserve(self, sequence: Sequence, count: int) -> int:
+        """Extend the block table for `count` tokens after `computed`; returns for how many it now suffices."""
+        table, size = sequence.block_ids, self.config.block_size
+        needed = sequence.computed + count
+        missing = -(-needed // size) - len(table)
+        if missing > 0:
+            taken = self.pool.take(min(missing, self.pool.available_blocks), table[-1] if table else -1)
+            table += taken or []
+            count = min(count, len(table) * size - sequence.computed)
+        return count
+
+    def _make_room(self, plan: StepPlan, sequence: Sequence) -> bool:
+        """Preempt the last in the order; whether that was not `sequence` itself."""
+        victim = max(self._running, key=rank)
+        plan.take_back(victim)
+        del self._running[victim]
+        self._free(victim)
+        victim.drafts.clear()
+        victim.prompt_logprobs.clear()
+        self._waiting.put_back(victim)
+        self._counters.preemptions += 1
+        return victim is not sequence
+
+    # Deciding: who is admitted.
+
+    def _admit(self, plan: StepPlan, now: float) -> None:
+        if not plan.left or not len(self._waiting):
+            return
+        frontier = self._frontier(self._running)
+        owed = sum(self._missing_blocks(sequence) for sequence in self._running)
+        position = 0
+        # Those that wait for another's blocks are stepped over, but the queue is not searched without end.
+        while plan.left and position < min(len(self._waiting), self.config.max_running):
+            if len(self._running) >= self.config.max_running:
+                return
+            sequence = self._waiting[position]
+            matched = self._match(sequence)
+            if self._wants(sequence, len(matched)) in frontier:
+                self._counters.deferrals += 1
+                position += 1
+                continue
+            if not self._fits(sequence, matched, owed):
+                return
+            self._waiting.pop(position)
+            self._start(plan, sequence, matched, now)
+            owed += self._missing_blocks(sequence)
+            frontier |= self._frontier([sequence])
+
+    def _match(self, sequence: Sequence) -> list[int]:
+        """The blocks with the sequence's prefix; never the newest token's, which has to be computed for its logits."""
+        if sequence.needs_every_position:
+            return []
+        usable = (len(sequence.tokens) - 1) // self.config.block_size
+        return self.pool.index.match(sequence.digests[:usable])
+
+    def _wants(self, sequence: Sequence, blocks: int) -> bytes:
+        """The digest of the block after the first `blocks` that the sequence could use; empty if there is none."""
+        usable = min((len(sequence.tokens) - 1) // self.config.block_size, len(sequence.digests))
+        return sequence.digests[blocks] if blocks < usable and not sequence.needs_every_position else b""
+
+    def _frontier(self, running: Iterable[Sequence]) -> set[bytes]:
+        """The digests of the blocks that running sequences are about to publish."""
+        return {s.digests[s.published] for s in running if s.published < len(s.digests)}
+
+    def _fits(self, sequence: Sequence, matched: list[int], owed: int) -> bool:
+        """Whether its tokens so far fit besides what those that run still need for theirs, above the watermark."""
+        if not self._running:
+            return True
+        needed = -(-len(sequence.tokens) // self.config.block_size) - len(matched) + self.pool.count_unheld(matched)
+        return self.pool.available_blocks - needed - owed >= self.config.watermark_blocks
+
+    def _missing_blocks(self, sequence: Sequence) -> int:
+        return max(-(-len(sequence.tokens) // self.config.block_size) - len(sequence.block_ids), 0)
+
+    def _start(self, plan: StepPlan, sequence: Sequence, matched: list[int], now: float) -> None:
+        self.pool.share(matched)
+        self._running[sequence] = None
+        self._waiting.mark_started(sequence.request_id)
+        sequence.block_ids = matched
+        sequence.published = len(matched)
+        sequence.computed = len(matched) * self.config.block_size
+        if sequence.first_scheduled is None:
+            self._note_first_start(sequence, now)
+        is_contended = len(self._waiting) > 0
+        plan.give(sequence, self._reserve(sequence, self._prefill_wish(plan, sequence, is_contended=is_contended)))
+
+    def _note_first_start(self, sequence: Sequence, now: float) -> None:
+        sequence.first_scheduled = now
+        sequence.cached_tokens = sequence.computed
+        if not sequence.needs_every_position and sequence.root:
+            self._counters.prefix_query_tokens += sequence.prompt_len
+            self._counters.prefix_hit_tokens += sequence.computed
+
+    # Recording.
+
+    def _publish(self, sequence: Sequence) -> None:
+        """Let others find the blocks that are now full of final, computed tokens."""
+        size = self.config.block_size
+        full = sequence.computed // size
+        if full == sequence.published or not sequence.root:
+            return
+        digests = sequence.digests
+        while len(digests) < full:
+            start = len(digests) * size
+            digests.append(chain(digests[-1] if digests else sequence.root, sequence.tokens[start : start + size]))
+        for number in range(sequence.published, full):
+            self.pool.index.publish(sequence.block_ids[number], digests[number])
+        sequence.published = full
+
+    def _count(self, item: Scheduled, output: Output) -> None:
+        counters = self._counters
+        counters.generated_tokens += len(output.token_ids)
+        counters.drafted_tokens += item.num_drafts
+        counters.accepted_draft_tokens += max(len(output.token_ids) - 1, 0)
+        if output.finish_reason is FinishReason.STOP:
+            counters.finished_stop += 1
+        elif output.finish_reason is FinishReason.LENGTH:
+            counters.finished_length += 1
+        elif output.finish_reason is FinishReason.ERROR:
+            counters.finished_error += 1
+
+    def _end(self, sequence: Sequence) -> None:
+        """Forget a sequence wherever it is, and free its blocks."""
+        if sequence in self._running:
+            del self._running[sequence]
+            self._free(sequence)
+        else:
+            self._waiting.remove(sequence)
+        completions = self._requests[sequence.request_id]
+        del completions[sequence.index]
+        if not completions:
+            del self._requests[sequence.request_id]
+            self._waiting.mark_started(sequence.request_id)
+
+    def _free(self, sequence: Sequence) -> None:
+        """Release the blocks and forget what was computed; published blocks stay cached."""
+        self.pool.release(sequence.block_ids)
+        sequence.block_ids = []
+        sequence.computed = sequence.published = 0

@@ -1,0 +1,35 @@
+"""The scheduler's figures: counters since the start, and a snapshot that crosses the process border."""
+
+import msgspec
+
+
+class SchedulerCounters(msgspec.Struct, kw_only=True):
+    """What happened since the start; tokens and sequences are counted once each."""
+
+    scheduled_tokens: int = 0  # positions computed or being computed, drafts and recomputed ones included
+    generated_tokens: int = 0
+    prefix_query_tokens: int = 0  # of sequences that consulted the prefix cache when first admitted
+    prefix_hit_tokens: int = 0  # of these, how many it supplied
+    drafted_tokens: int = 0
+    accepted_draft_tokens: int = 0
+    preemptions: int = 0
+    deferrals: int = 0  # times that a sequence waited a step for blocks that another was computing
+    rejected_requests: int = 0  # refused on arrival: the queue was full
+    expired_requests: int = 0  # refused while waiting: the deadline passed
+    finished_stop: int = 0
+    finished_length: int = 0
+    finished_abort: int = 0
+    finished_error: int = 0
+
+
+class SchedulerStats(SchedulerCounters, kw_only=True):
+    """A snapshot: the counters, and how full everything is now."""
+
+    running: int  # sequences
+    waiting: int  # sequences, preempted ones included
+    waiting_requests: int  # of which nothing was computed yet
+    waiting_tokens: int  # the prompts of these
+    num_blocks: int
+    free_blocks: int
+    held_blocks: int
+    cached_blocks: int
