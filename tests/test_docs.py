@@ -1,0 +1,143 @@
+"""What the documentation tells people to type exists, and what it links to is there."""
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from servery import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block: the words after the fence's backticks, and the text inside."""
+
+    page: str
+    line: int
+    info: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(*languages: str) -> list[Block]:
+    """All fenced blocks of all pages in one of these languages."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for fence in re.finditer(r"^```(\S.*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            block = Block(
+                page=str(page.relative_to(ROOT)),
+                line=text.count("\n", 0, fence.start()) + 1,
+                info=tuple(fence[1].split()),
+                text=fence[2],
+            )
+            if block.info[0] in languages:
+                found.append(block)
+    return found
+
+
+def commands(script: str) -> list[list[str]]:
+    """The simple commands of a shell script, as words; pipes and `&&` separate, assignments in front are dropped."""
+    found = []
+    for line in script.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if not set(word) <= set("();<>|&"):
+                words.append(word)
+                continue
+            while words and re.match(r"[A-Z_]+=", words[0]):
+                words.pop(0)
+            if words:
+                found.append(words)
+            words = []
+    return found
+
+
+def typed(program: str) -> list[tuple[str, list[str]]]:
+    """Where each command line with this program stands, in a block or in a line of prose, and its arguments."""
+    in_blocks = [(str(block), command) for block in blocks("sh") for command in commands(block.text)]
+    in_prose = [
+        (page.name, shlex.split(code))
+        for page in PAGES
+        for code in re.findall(rf"(?<!`)`({program} [^`\n]+)`", page.read_text())
+        if "…" not in code
+    ]
+    return [
+        (where, words[1:]) for where, words in (*in_blocks, *in_prose) if words[0] in {program, f".venv/bin/{program}"}
+    ]
+
+
+def shown(value: object) -> str:
+    """A test's id: a place or a command line."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@pytest.mark.parametrize(("where", "arguments"), typed("servery"), ids=shown)
+def test_the_command_line_parses(where: str, arguments: list[str]) -> None:
+    if "--help" in arguments:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            cli.parser().parse_args(arguments)
+    else:
+        assert cli.parser().parse_args(arguments), where
+
+
+@pytest.mark.parametrize(("where", "arguments"), typed("make"), ids=shown)
+def test_the_make_target_exists(where: str, arguments: list[str]) -> None:
+    assert {word for word in arguments if "=" not in word} <= TARGETS, where
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_the_python_compiles(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=str)
+def test_the_json_parses(block: Block) -> None:
+    json.loads(block.text)
+
+
+def test_every_block_names_its_language() -> None:
+    known = {"sh", "python", "json", "text", "yaml"}
+    unnamed = [
+        f"{page.name}: {fence[1]!r}"
+        for page in PAGES
+        for fence in re.findall(r"^(```)(.*)$", page.read_text(), re.MULTILINE)[::2]
+        if not fence[1] or fence[1].split()[0] not in known
+    ]
+    assert unnamed == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments that headings of a page can be linked by."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_inside_the_project_resolves(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        place, _, fragment = target.partition("#")
+        if ":" in place:
+            continue
+        path = (page.parent / place).resolve() if place else page
+        if not path.exists() or (fragment and fragment not in anchors(path)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    pages = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md"]
+    assert [name for name in pages if f"({name})" not in index] == []
