@@ -1,0 +1,201 @@
+"""Attention in plain torch: the oracle for every other backend, and what runs where no kernel was built.
+
+A step is planned as a few *segments*, each one call of scaled dot-product attention per layer:
+
+- a row with several tokens (a piece of a prompt) is a segment of its own;
+- a one-token row with a long context whose slots are one run is a segment that reads the cache in place;
+- all other one-token rows share segments that gather their keys and values, rows of like length together.
+
+Only slots of a row's own context are ever read: the cache holds leftovers of other sequences, and a masked value
+that is not a number would still spoil the sum. Padding therefore repeats a slot of the row itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from servery.engine.architecture import ModelConfig
+from servery.engine.batch import Batch, Extent, slots_of
+from servery.engine.kv import KVCache
+
+# Above this many bytes of keys and values of a row, copying them costs more than another call.
+_GATHER_BYTES = 1 << 18
+# Splitting a segment has to save this many bytes of padding per layer to be worth another call.
+_PADDING_BYTES = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Rows that are computed in one call: `queries` and `slots` select from the batch and from a cache layer.
+
+    `mask` is added to the scores; `is_causal` is for a prompt's first piece, which needs none.
+    """
+
+    queries: slice | Tensor
+    slots: slice | Tensor
+    num_rows: int
+    mask: Tensor | None = None
+    is_causal: bool = False
+
+
+class ReferenceAttention:
+    """Grouped-query attention over the paged cache with scaled_dot_product_attention.
+
+    Query heads that share a key head are folded into that head's query rows (one-token rows) or read it through a
+    view (prompts), so that keys and values are never repeated in memory.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._windows = config.windows
+
+    def plan(self, batch: Batch, cache: KVCache) -> "ReferencePlan":
+        """Choose the segments, once for each window that some layer has."""
+        segments = {window: _segments(batch, cache, window) for window in dict.fromkeys(self._windows)}
+        return ReferencePlan(cache, [segments[window] for window in self._windows])
+
+
+class ReferencePlan:
+    """The segments of one step, for each layer."""
+
+    def __init__(self, cache: KVCache, segments: Sequence[Sequence[_Segment]]) -> None:
+        self._cache = cache
+        self._segments = segments
+
+    def attend(self, layer: int, query: Tensor) -> Tensor:
+        """Causal attention of `query` [tokens, heads * head_dim] over `layer`, in the same shape."""
+        keys_values = self._cache.layers[layer]
+        segments = self._segments[layer]
+        if len(segments) == 1:
+            return _attend(segments[0], query, keys_values)
+        result = torch.empty_like(query, memory_format=torch.contiguous_format)
+        for segment in segments:
+            result[segment.queries] = _attend(segment, query, keys_values)
+        return result
+
+
+def _attend(segment: _Segment, query: Tensor, keys_values: Tensor) -> Tensor:
+    query = query[segment.queries]
+    keys_values = keys_values[segment.slots]
+    if isinstance(segment.queries, slice) and segment.num_rows == 1 and len(query) > 1:
+        return _attend_piece(segment, query, keys_values)
+    _, _, num_kv_heads, head_dim = keys_values.shape
+    q = query.view(segment.num_rows, num_kv_heads, -1, head_dim)
+    k, v = keys_values.view(segment.num_rows, -1, 2, num_kv_heads, head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+    return F.scaled_dot_product_attention(q, k, v, segment.mask).reshape(segment.num_rows, -1)
+
+
+def _attend_piece(segment: _Segment, query: Tensor, keys_values: Tensor) -> Tensor:
+    _, _, num_kv_heads, head_dim = keys_values.shape
+    q = query.view(len(query), num_kv_heads, -1, head_dim).permute(1, 2, 0, 3)
+    shared = keys_values.permute(1, 2, 0, 3).unsqueeze(2).expand(-1, -1, q.shape[1], -1, -1)
+    out = F.scaled_dot_product_attention(q, shared[0], shared[1], segment.mask, is_causal=segment.is_causal)
+    return out.permute(2, 0, 1, 3).reshape(len(query), -1)
+
+
+def _segments(batch: Batch, cache: KVCache, window: int | None) -> list[_Segment]:
+    row_bytes = cache.layers[0][0].nbytes
+    pieces = [e for e in batch.extents if e.num_tokens > 1]
+    single = [e for e in batch.extents if e.num_tokens == 1]
+    in_place = [e for e in single if _reads_in_place(e, cache.block_size, window, row_bytes, len(single))]
+    chosen = set(map(id, in_place))
+    shared = [e for e in single if id(e) not in chosen]
+    segments = [_piece(e, cache, window) for e in pieces]
+    segments += [_alone(e, cache.block_size, window) for e in in_place]
+    segments += [_together(group, cache, window) for group in _groups(shared, window, _PADDING_BYTES // row_bytes)]
+    return segments
+
+
+def _reads_in_place(extent: Extent, block_size: int, window: int | None, row_bytes: int, num_single: int) -> bool:
+    first = _first_seen(extent, window)
+    is_worth_a_call = num_single == 1 or (extent.context_len - first) * row_bytes > _GATHER_BYTES
+    return is_worth_a_call and _is_run(extent, first, block_size)
+
+
+def _first_seen(extent: Extent, window: int | None) -> int:
+    """The first position that the row's first token sees."""
+    return 0 if window is None else max(0, extent.start - window + 1)
+
+
+def _is_run(extent: Extent, first: int, block_size: int) -> bool:
+    begin, end = first // block_size, -(-extent.context_len // block_size)
+    blocks = extent.block_ids[begin:end]
+    return blocks[-1] - blocks[0] == end - begin - 1 and all(b - a == 1 for a, b in pairwise(blocks))
+
+
+def _run(extent: Extent, first: int, block_size: int) -> slice:
+    begin = extent.block_ids[first // block_size] * block_size + first % block_size
+    return slice(begin, begin + extent.context_len - first)
+
+
+def _alone(extent: Extent, block_size: int, window: int | None) -> _Segment:
+    queries = slice(extent.query_start, extent.query_start + 1)
+    return _Segment(queries, _run(extent, _first_seen(extent, window), block_size), 1)
+
+
+def _piece(extent: Extent, cache: KVCache, window: int | None) -> _Segment:
+    first, block_size = _first_seen(extent, window), cache.block_size
+    is_run = _is_run(extent, first, block_size)
+    slots = _run(extent, first, block_size) if is_run else torch.tensor(slots_of(extent, first, block_size))
+    is_causal = extent.start == 0 and (window is None or extent.num_tokens <= window)
+    return _Segment(
+        queries=slice(extent.query_start, extent.query_start + extent.num_tokens),
+        slots=slots,
+        num_rows=1,
+        mask=None if is_causal else _piece_mask(extent, first, window, cache.dtype),
+        is_causal=is_causal,
+    )
+
+
+def _piece_mask(extent: Extent, first: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """[num_tokens, context_len - first], 0 where the query may look and minus infinity elsewhere."""
+    keys = torch.arange(first, extent.context_len)
+    queries = torch.arange(extent.start, extent.context_len).unsqueeze(1)
+    is_hidden = keys > queries
+    if window is not None:
+        is_hidden |= keys <= queries - window
+    return torch.zeros(is_hidden.shape, dtype=dtype).masked_fill_(is_hidden, float("-inf"))
+
+
+def _groups(extents: Sequence[Extent], window: int | None, padding_slots: int) -> Iterator[list[Extent]]:
+    """Split one-token rows by length wherever that saves more than `padding_slots` of padding; batch order within."""
+
+    def seen(extent: Extent) -> int:
+        return extent.context_len - _first_seen(extent, window)
+
+    group: list[Extent] = []
+    for index, extent in enumerate(sorted(extents, key=seen, reverse=True)):
+        # This row and all after it would be padded at least this much each.
+        if group and (seen(group[0]) - seen(extent)) * (len(extents) - index) > padding_slots:
+            yield sorted(group)
+            group = []
+        group.append(extent)
+    if group:
+        yield sorted(group)
+
+
+def _together(extents: Sequence[Extent], cache: KVCache, window: int | None) -> _Segment:
+    rows = [slots_of(extent, _first_seen(extent, window), cache.block_size) for extent in extents]
+    lengths = [len(row) for row in rows]
+    longest = max(lengths)
+    slots = torch.tensor([slot for row in rows for slot in (*row, *[row[0]] * (longest - len(row)))])
+    return _Segment(
+        queries=_selection([extent.query_start for extent in extents]),
+        slots=slots,
+        num_rows=len(extents),
+        mask=None if min(lengths) == longest else _length_mask(lengths, longest, cache.dtype),
+    )
+
+
+def _selection(rows: list[int]) -> slice | Tensor:
+    is_run = all(b - a == 1 for a, b in pairwise(rows))
+    return slice(rows[0], rows[-1] + 1) if is_run else torch.tensor(rows)
+
+
+def _length_mask(lengths: list[int], longest: int, dtype: torch.dtype) -> Tensor:
+    """[rows, 1, 1, longest], minus infinity on the padding of each row."""
+    is_padding = torch.arange(longest) >= torch.tensor(lengths).unsqueeze(1)
+    return torch.zeros(is_padding.shape, dtype=dtype).masked_fill_(is_padding, float("-inf"))[:, None, None]

@@ -1,0 +1,125 @@
+"""The one transformer that runs every supported architecture: what differs is data in `ModelConfig`."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from servery.engine.architecture import ModelConfig
+from servery.engine.attention.backend import AttentionBackend, AttentionPlan
+from servery.engine.attention.reference import ReferenceAttention
+from servery.engine.batch import Batch
+from servery.engine.kv import KVCache
+from servery.engine.linear import Linear
+from servery.engine.rope import RopeTable, rotate
+
+
+class RMSNorm:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension (arXiv 1910.07467), computed in float32.
+
+    It is computed as x / hypot(|x|, sqrt(n eps)) * (weight sqrt(n)): three passes, where the textbook order is six.
+    """
+
+    __slots__ = ("_dtype", "_floor", "_scaled", "num_bytes")
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        size = weight.shape[-1]
+        self._dtype = weight.dtype
+        self._scaled = weight.float() * math.sqrt(size)
+        self._floor = torch.tensor(math.sqrt(size * eps))
+        self.num_bytes = weight.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Same shape and dtype as `x`; any broadcast of the weight's shape."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        normed = (x / torch.hypot(length, self._floor)).mul_(self._scaled)
+        return normed if self._dtype is torch.float32 else normed.to(self._dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The weights of one layer. `qkv` has the rows of query, key and value, `gate_up` those of gate and up.
+
+    `qk_norm` works on query and key heads alike; its weight is [heads + kv_heads, head_dim].
+    """
+
+    attention_norm: RMSNorm
+    qkv: Linear
+    qk_norm: RMSNorm | None
+    output: Linear
+    mlp_norm: RMSNorm
+    gate_up: Linear
+    down: Linear
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the layer's weights."""
+        parts = (self.attention_norm, self.qkv, self.output, self.mlp_norm, self.gate_up, self.down)
+        return sum(part.num_bytes for part in parts) + (self.qk_norm.num_bytes if self.qk_norm else 0)
+
+
+class Decoder:
+    """A loaded model. Holds no state between steps besides its weights; the KV cache belongs to the caller."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        embedding: Tensor,
+        layers: Sequence[Layer],
+        norm: RMSNorm,
+        head: Linear,
+        attention: AttentionBackend | None = None,
+    ) -> None:
+        self.config = config
+        self.dtype = embedding.dtype
+        self._embedding = embedding
+        self._layers = tuple(layers)
+        self._norm = norm
+        self._head = head
+        self._attention = attention or ReferenceAttention(config)
+        self._rope = RopeTable(config.rope, config.head_dim, config.max_position, embedding.dtype)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of all weights, tied ones counted once."""
+        head = 0 if self.config.tie_embeddings else self._head.num_bytes
+        return self._embedding.nbytes + sum(layer.num_bytes for layer in self._layers) + self._norm.num_bytes + head
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        """Run one step: write the tokens' keys and values into `cache`, return final hidden states [T, hidden_size]."""
+        hidden = F.embedding(batch.input_ids, self._embedding)
+        cos, sin = self._rope.at(batch.positions, batch.longest_context)
+        plan = self._attention.plan(batch, cache)
+        for index, layer in enumerate(self._layers):
+            query = self._project(index, layer, hidden, cos, sin, batch.slots, cache)
+            hidden = self._finish(index, layer, hidden, query, plan)
+        return self._norm(hidden)
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """float32 [R, vocab_size] for rows [R, hidden_size] of what `forward` returned."""
+        return self._head(hidden).float()
+
+    def _project(
+        self, index: int, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache: KVCache
+    ) -> Tensor:
+        """Rotated queries [T, heads * head_dim]; rotated keys and plain values go into the cache."""
+        config = self.config
+        qkv = layer.qkv(layer.attention_norm(hidden))
+        rotated = qkv.view(len(qkv), -1, config.head_dim)[:, : config.num_heads + config.num_kv_heads]
+        rotate(layer.qk_norm(rotated) if layer.qk_norm else rotated, cos, sin, out=rotated)
+        query_size = config.num_heads * config.head_dim
+        cache.write(index, slots, qkv[:, query_size:])
+        return qkv[:, :query_size]
+
+    @staticmethod
+    def _finish(index: int, layer: Layer, hidden: Tensor, query: Tensor, plan: AttentionPlan) -> Tensor:
+        """Attention, its output projection and the gated MLP (SwiGLU), each added to the residual stream."""
+        hidden = layer.output.add_to(hidden, plan.attend(index, query))
+        gate, up = layer.gate_up(layer.mlp_norm(hidden)).chunk(2, dim=1)
+        return layer.down.add_to(hidden, F.silu(gate).mul_(up))

@@ -1,0 +1,104 @@
+"""A JSON file of a checkpoint, read field by field: every error names the file, the field and what was expected."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from servery.engine.errors import LoadError
+
+
+class JsonFields:
+    """The fields of one JSON object. A field that is absent or null counts as missing.
+
+    `prefix` names the object inside its file (`"rope_scaling."`) so that errors say `rope_scaling.factor`.
+    """
+
+    def __init__(self, path: Path, fields: Mapping[str, Any], prefix: str = "") -> None:
+        self.path = path
+        self._fields = fields
+        self._prefix = prefix
+
+    @classmethod
+    def read(cls, path: Path) -> "JsonFields":
+        """Read the object in `path`; raises `LoadError` when it cannot be read or is not a JSON object."""
+        try:
+            value = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise LoadError(f"{path} does not exist; a model directory in Hugging Face layout has it.") from error
+        except OSError as error:
+            raise LoadError(f"{path} cannot be read: {error.strerror}.") from error
+        except (ValueError, RecursionError) as error:
+            raise LoadError(f"{path} is not valid JSON: {error}. Download it again.") from error
+        if not isinstance(value, dict):
+            raise LoadError(f"{path} holds a {type(value).__name__}; it must be a JSON object.")
+        return cls(path, value)
+
+    def error(self, name: str, rule: str) -> LoadError:
+        """The error for field `name`: what is there and what must be there."""
+        if name not in self._fields:
+            return LoadError(f"{self.path}: {self._prefix}{name} is missing; {rule}.")
+        return LoadError(f"{self.path}: {self._prefix}{name} is {_shown(self._fields[name])}; {rule}.")
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there and not null."""
+        return self._fields.get(name) is not None
+
+    def is_given(self, name: str) -> bool:
+        """Whether the field is there, be it null."""
+        return name in self._fields
+
+    def raw(self, name: str) -> Any:
+        """The field as it stands, None when it is missing."""
+        return self._fields.get(name)
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """A whole number of at least 1."""
+        value = self._fields.get(name)
+        value = default if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.error(name, "it must be a whole number of at least 1")
+        return value
+
+    def optional_count(self, name: str) -> int | None:
+        """A whole number of at least 1, or None when the field is missing."""
+        return self.count(name) if self.has(name) else None
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A finite number greater than 0."""
+        value = self._fields.get(name)
+        value = default if value is None else value
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise self.error(name, "it must be a number greater than 0")
+        return float(value)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """True or false."""
+        value = self._fields.get(name)
+        value = default if value is None else value
+        if not isinstance(value, bool):
+            raise self.error(name, "it must be true or false")
+        return value
+
+    def token_ids(self, name: str) -> frozenset[int]:
+        """One token id or a list of them; empty when the field is missing."""
+        value = self._fields.get(name)
+        ids = [] if value is None else value if isinstance(value, list) else [value]
+        if any(not isinstance(item, int) or isinstance(item, bool) or item < 0 for item in ids):
+            raise self.error(name, "it must be a token id or a list of token ids")
+        return frozenset(ids)
+
+    def inner(self, name: str) -> "JsonFields | None":
+        """The object in the field, None when it is missing."""
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.error(name, "it must be an object")
+        return JsonFields(self.path, value, f"{self._prefix}{name}.")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

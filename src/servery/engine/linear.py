@@ -1,0 +1,31 @@
+"""A linear layer as the decoder calls it: one matrix, perhaps a bias, no state."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Linear:
+    """`x @ weight.T + bias` for x [rows, in_features] and weight [out_features, in_features]."""
+
+    __slots__ = ("_transposed", "bias", "weight")
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight = weight
+        self.bias = bias
+        self._transposed = weight.t()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[rows, in_features] -> [rows, out_features]."""
+        return F.linear(x, self.weight, self.bias)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """`residual + self(x)` in one pass over the result; `residual` [rows, out_features] is left alone."""
+        if self.bias is not None:
+            residual = residual + self.bias
+        return torch.addmm(residual, x, self._transposed)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of weight and bias."""
+        return self.weight.nbytes + (self.bias.nbytes if self.bias is not None else 0)

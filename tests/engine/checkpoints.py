@@ -1,0 +1,115 @@
+"""Small random checkpoints in Hugging Face layout, one of each architecture, the same for the same seed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+from transformers.models.mistral.modeling_mistral import MistralForCausalLM
+from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 256,
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    # Wider than what training starts from: attention and logits must be far from uniform to tell a mistake.
+    "initializer_range": 0.15,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+    "rope_theta": 500_000.0,
+}
+YARN_ROPE = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10_000.0}
+
+
+def llama2(**changes: Any) -> PreTrainedModel:
+    return _seeded(LlamaForCausalLM, LlamaConfig(**SHAPE | {"num_key_value_heads": 4} | changes))
+
+
+def llama_with_biases() -> PreTrainedModel:
+    return _seeded(LlamaForCausalLM, LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True))
+
+
+def llama3(**changes: Any) -> PreTrainedModel:
+    return _seeded(LlamaForCausalLM, LlamaConfig(**SHAPE | {"rope_parameters": dict(LLAMA3_ROPE)} | changes))
+
+
+def llama_linear_rope() -> PreTrainedModel:
+    return llama3(rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0})
+
+
+def llama_dynamic_rope() -> PreTrainedModel:
+    return llama3(rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0})
+
+
+def llama_yarn_rope() -> PreTrainedModel:
+    return llama3(rope_parameters=dict(YARN_ROPE))
+
+
+def mistral(**changes: Any) -> PreTrainedModel:
+    """Its window is shorter than the sequences that tests run."""
+    return _seeded(MistralForCausalLM, MistralConfig(**SHAPE | {"sliding_window": 24, "head_dim": 24} | changes))
+
+
+def qwen2(**changes: Any) -> PreTrainedModel:
+    return _seeded(Qwen2ForCausalLM, Qwen2Config(**SHAPE | changes))
+
+
+def qwen25() -> PreTrainedModel:
+    """Tied, with sliding layers above the first."""
+    windows = {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1}
+    return qwen2(tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e6}, **windows)
+
+
+def qwen3(**changes: Any) -> PreTrainedModel:
+    return _seeded(Qwen3ForCausalLM, Qwen3Config(**SHAPE | {"head_dim": 32} | changes))
+
+
+def qwen3_tied() -> PreTrainedModel:
+    return qwen3(tie_word_embeddings=True)
+
+
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama2": llama2,
+    "llama_with_biases": llama_with_biases,
+    "llama3": llama3,
+    "llama_linear_rope": llama_linear_rope,
+    "llama_dynamic_rope": llama_dynamic_rope,
+    "llama_yarn_rope": llama_yarn_rope,
+    "mistral": mistral,
+    "qwen2": qwen2,
+    "qwen25": qwen25,
+    "qwen3": qwen3,
+    "qwen3_tied": qwen3_tied,
+}
+
+
+def save(model: PreTrainedModel, path: Path, **options: Any) -> Path:
+    """Write the checkpoint into the directory `path` and return it; `options` as of `save_pretrained`."""
+    model.save_pretrained(path, **options)
+    return path
+
+
+def _seeded(model_class: Callable[[Any], PreTrainedModel], config: Any) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = model_class(config)
+        # transformers starts norms at one and biases at zero, which would hide a norm or bias that is left out.
+        for name, parameter in model.named_parameters():
+            if name.endswith(("norm.weight", ".bias")):
+                torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.2)
+    return model.eval()

@@ -1,0 +1,77 @@
+"""The decoder against transformers, and against itself under every way to cut its work."""
+
+import pytest
+import torch
+
+from servery.engine.architecture import ModelConfig
+from servery.engine.batch import Batch
+from servery.engine.decoder import Decoder
+from servery.engine.kv import KVCache
+from servery.engine.loader import load_model
+from tests.engine import checkpoints
+
+BLOCK_SIZE = 8
+
+
+class Paged:
+    """Runs a decoder for sequences whose blocks are given out in the worst order: none lies next to another."""
+
+    def __init__(self, model: Decoder, num_blocks: int = 128) -> None:
+        self.model = model
+        self.cache = KVCache(model.config, num_blocks, BLOCK_SIZE, model.dtype)
+        self._free = list(range(0, num_blocks, 2)) + list(range(1, num_blocks, 2))
+        self._blocks: dict[int, list[int]] = {}
+
+    def step(self, *rows: tuple[int, int, list[int]]) -> list[torch.Tensor]:
+        """Run rows of (sequence, start, tokens); returns the logits of each row's tokens."""
+        for sequence, start, tokens in rows:
+            blocks = self._blocks.setdefault(sequence, [])
+            while len(blocks) * BLOCK_SIZE < start + len(tokens):
+                blocks.append(self._free.pop())
+        batch = Batch.build([(tokens, start, self._blocks[seq]) for seq, start, tokens in rows], BLOCK_SIZE)
+        logits = self.model.logits(self.model.forward(batch, self.cache))
+        return list(logits.split([len(tokens) for _, _, tokens in rows]))
+
+
+@pytest.fixture(scope="module", params=checkpoints.MODELS)
+def pair(request, tmp_path_factory):
+    """The same weights in transformers and in our decoder."""
+    torch.set_num_threads(1)
+    theirs = checkpoints.MODELS[request.param]()
+    path = checkpoints.save(theirs, tmp_path_factory.mktemp(request.param))
+    return theirs, load_model(path, ModelConfig.load(path), torch.float32)
+
+
+def prompt(length: int, seed: int = 1) -> list[int]:
+    return torch.randint(3, 256, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def greedy(paged: Paged, sequence: int, tokens: list[int], count: int) -> list[int]:
+    logits = paged.step((sequence, 0, tokens))[0]
+    output = [int(logits[-1].argmax())]
+    while len(output) < count:
+        logits = paged.step((sequence, len(tokens) + len(output) - 1, output[-1:]))[0]
+        output.append(int(logits[-1].argmax()))
+    return output
+
+
+def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+def test_logits_agree_with_transformers(pair):
+    theirs, ours = pair
+    tokens = prompt(150)
+    with torch.inference_mode():
+        expected = theirs(torch.tensor([tokens])).logits[0]
+    assert relative_difference(Paged(ours).step((0, 0, tokens))[0], expected) <= 1e-4
+
+
+def test_greedy_generation_is_that_of_transformers_for_200_tokens(pair):
+    theirs, ours = pair
+    tokens = prompt(37)
+    with torch.inference_mode():
+        expected = theirs.generate(
+            torch.tensor([tokens]), max_new_tokens=210, min_new_tokens=210, do_sample=False, eos_token_id=None
+        )
+    assert greedy(Paged(ours), 0, tokens, 210) == expected[0, 37:].tolist()
