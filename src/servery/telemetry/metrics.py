@@ -1,0 +1,162 @@
+"""What Prometheus is told: names and meanings follow vLLM's, under the prefix `servery_`.
+
+Labels are bounded: models are the served ones, routes the known ones (`other` for the rest), statuses three digits.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from servery.engine.stats import EngineStats
+from servery.telemetry.answer_timing import AnswerTiming
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
+_TPOT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5)
+_E2E_S = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960)
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+
+StatsReader = Callable[[], EngineStats | None]
+
+
+class Metrics:
+    """Everything counted in one server process, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._engines = _EngineCollector()
+        self._registry.register(self._engines)
+        counter, histogram = self._counter, self._histogram
+        self._http = counter("http_requests", "Requests answered, by route and status.", "method", "route", "status")
+        self._prompt = counter("prompt_tokens", "Prompt tokens of requests that were taken.", "model_name")
+        self._cached = counter("prompt_tokens_cached", "Of these, supplied by the prefix cache.", "model_name")
+        self._generated = counter("generation_tokens", "Tokens generated.", "model_name")
+        self._finished = counter("request_success", "Completions that ended.", "model_name", "finished_reason")
+        self._aborted = counter("request_aborts", "Answers cut short, by who did it.", "model_name", "by")
+        self._ttft = histogram("time_to_first_token_seconds", "From arrival to the first token.", _TTFT_S)
+        self._itl = histogram("inter_token_latency_seconds", "Between tokens of one completion.", _TPOT_S)
+        self._tpot = histogram("request_time_per_output_token_seconds", "Mean after the first token.", _TPOT_S)
+        self._e2e = histogram("e2e_request_latency_seconds", "From arrival to the end of the answer.", _E2E_S)
+        self._queue = histogram("request_queue_time_seconds", "From arrival to being scheduled first.", _E2E_S)
+        self._prompt_size = histogram("request_prompt_tokens", "Prompt tokens per request.", _TOKENS)
+        self._answer_size = histogram("request_generation_tokens", "Generated tokens per request.", _TOKENS)
+
+    def watch_engine(self, model: str, read: StatsReader) -> None:
+        """Report an engine's own figures, read whenever the metrics are."""
+        self._engines.readers[model] = read
+
+    def count_request(self, method: str, route: str, status: int) -> None:
+        """Count an HTTP request that was answered with `status` (499: the client had gone)."""
+        self._http.labels(method, route, str(status)).inc()
+
+    def count_prompt(self, model: str, prompt_tokens: int, cached_tokens: int) -> None:
+        """Count a prompt whose first token has come."""
+        self._prompt.labels(model).inc(prompt_tokens)
+        self._cached.labels(model).inc(cached_tokens)
+        self._prompt_size.labels(model).observe(prompt_tokens)
+
+    def count_tokens(self, model: str, tokens: int, gap_s: float | None) -> None:
+        """Count tokens that a completion got, `gap_s` after its last ones."""
+        self._generated.labels(model).inc(tokens)
+        if gap_s is not None:
+            self._itl.labels(model).observe(gap_s)
+
+    def count_finish(self, model: str, reason: str) -> None:
+        """Count a completion that ended by itself."""
+        self._finished.labels(model, reason).inc()
+
+    def count_abort(self, model: str, by: str) -> None:
+        """Count an answer that was cut short by the `client`, by a `timeout`, by `shutdown` or by an `error`."""
+        self._aborted.labels(model, by).inc()
+
+    def observe_queue(self, model: str, queued_s: float) -> None:
+        """Take in how long a request waited for the engine."""
+        self._queue.labels(model).observe(queued_s)
+
+    def observe_answer(self, model: str, timing: AnswerTiming, now: float) -> None:
+        """Take in the times of an answer that is over, however it ended."""
+        self._e2e.labels(model).observe(now - timing.arrived_s)
+        if timing.ttft_s is not None:
+            self._ttft.labels(model).observe(timing.ttft_s)
+            self._answer_size.labels(model).observe(timing.tokens)
+        for tpot_s in timing.tpots_s:
+            self._tpot.labels(model).observe(tpot_s)
+
+    def render(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"servery_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"servery_{name}", text, ("model_name",), buckets=buckets, registry=self._registry)
+
+
+class _EngineCollector:
+    """Turns the newest `EngineStats` of each engine into metrics."""
+
+    def __init__(self) -> None:
+        self.readers: dict[str, StatsReader] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of all engines; none of an engine that has not reported yet."""
+        read = {model: stats for model, reader in self.readers.items() if (stats := reader()) is not None}
+        yield from _gauges(read)
+        yield from _counters(read)
+        blocks = GaugeMetricFamily("servery_kv_blocks", "KV blocks, by what they are.", labels=["model_name", "state"])
+        for model, stats in read.items():
+            of = stats.scheduler
+            for state, count in (("free", of.free_blocks), ("held", of.held_blocks), ("cached", of.cached_blocks)):
+                blocks.add_metric([model, state], count)
+        yield blocks
+
+
+def _gauges(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
+    figures: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
+        ("num_requests_running", "Sequences being computed.", lambda s: s.scheduler.running),
+        ("num_requests_waiting", "Sequences waiting to be computed.", lambda s: s.scheduler.waiting),
+        ("num_tokens_waiting", "Prompt tokens of waiting requests.", lambda s: s.scheduler.waiting_tokens),
+        ("kv_cache_usage_perc", "Share of the KV blocks in use; 1 is all of them.", _kv_usage),
+    )
+    for name, text, figure in figures:
+        yield _family(GaugeMetricFamily, name, text, figure, read)
+
+
+def _counters(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
+    figures: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
+        ("prefix_cache_queries", "Prompt tokens looked up.", lambda s: s.scheduler.prefix_query_tokens),
+        ("prefix_cache_hits", "Prompt tokens found.", lambda s: s.scheduler.prefix_hit_tokens),
+        ("num_preemptions", "Sequences pushed out to make room.", lambda s: s.scheduler.preemptions),
+        ("requests_rejected", "Requests refused by a full queue.", lambda s: s.scheduler.rejected_requests),
+        ("requests_expired", "Requests refused while waiting.", lambda s: s.scheduler.expired_requests),
+        ("engine_aborted_sequences", "Sequences aborted.", lambda s: s.scheduler.finished_abort),
+        ("engine_steps", "Steps run.", lambda s: s.steps),
+        ("engine_failed_steps", "Steps that failed.", lambda s: s.failed_steps),
+        ("engine_step_seconds", "Time spent in steps.", lambda s: s.step_s),
+        ("engine_step_tokens", "Positions computed in steps.", lambda s: s.step_tokens),
+        ("engine_read_bytes", "Bytes that the steps had to read at least.", lambda s: s.read_bytes),
+    )
+    for name, text, figure in figures:
+        yield _family(CounterMetricFamily, name, text, figure, read)
+
+
+def _family(
+    kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
+    name: str,
+    text: str,
+    figure: Callable[[EngineStats], float],
+    read: Mapping[str, EngineStats],
+) -> Metric:
+    family = kind(f"servery_{name}", text, labels=["model_name"])
+    for model, stats in read.items():
+        family.add_metric([model], figure(stats))
+    return family
+
+
+def _kv_usage(stats: EngineStats) -> float:
+    total = stats.scheduler.num_blocks
+    return stats.scheduler.held_blocks / total if total else 0.0

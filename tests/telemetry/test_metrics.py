@@ -1,0 +1,98 @@
+import re
+
+from servery.engine.scheduler_stats import SchedulerStats
+from servery.engine.stats import EngineStats
+from servery.telemetry.answer_timing import AnswerTiming
+from servery.telemetry.metrics import Metrics
+
+STATS = EngineStats(
+    scheduler=SchedulerStats(
+        running=3, waiting=2, waiting_requests=1, waiting_tokens=40, num_blocks=100, free_blocks=60, held_blocks=25,
+        cached_blocks=15, prefix_query_tokens=500, prefix_hit_tokens=200, preemptions=4, finished_abort=1,
+    ),
+    steps=7, step_s=0.5, step_tokens=90, read_bytes=1000,
+)  # fmt: skip
+
+
+def rendered(metrics: Metrics) -> dict[str, float]:
+    lines = [line for line in metrics.render().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines) if "_created" not in name}
+
+
+def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
+    metrics = Metrics()
+    metrics.watch_engine("loading", lambda: None)
+    metrics.watch_engine("m", lambda: STATS)
+
+    shown = {
+        re.sub(r"servery_|model_name=\"m\",?", "", name): value
+        for name, value in rendered(metrics).items()
+        if 'model_name="m"' in name
+    }
+    assert shown == {
+        "num_requests_running{}": 3,
+        "num_requests_waiting{}": 2,
+        "num_tokens_waiting{}": 40,
+        "kv_cache_usage_perc{}": 0.25,
+        "prefix_cache_queries_total{}": 500,
+        "prefix_cache_hits_total{}": 200,
+        "num_preemptions_total{}": 4,
+        "requests_rejected_total{}": 0,
+        "requests_expired_total{}": 0,
+        "engine_aborted_sequences_total{}": 1,
+        "engine_steps_total{}": 7,
+        "engine_failed_steps_total{}": 0,
+        "engine_step_seconds_total{}": 0.5,
+        "engine_step_tokens_total{}": 90,
+        "engine_read_bytes_total{}": 1000,
+        'kv_blocks{state="free"}': 60,
+        'kv_blocks{state="held"}': 25,
+        'kv_blocks{state="cached"}': 15,
+    }
+    assert 'model_name="loading"' not in metrics.render().decode()
+
+
+def test_an_answer_is_counted_in_tokens_and_observed_in_seconds() -> None:
+    metrics, timing = Metrics(), AnswerTiming(arrived_s=1.0)
+    metrics.count_prompt("m", 12, 8)
+    for now in (1.5, 2.0, 2.5):
+        metrics.count_tokens("m", 1, timing.add(0, 1, now))
+    metrics.count_finish("m", "stop")
+    metrics.observe_queue("m", 0.25)
+    metrics.observe_answer("m", timing, 3.0)
+
+    shown = rendered(metrics)
+    label = '{model_name="m"}'
+    assert {
+        name: shown[f"servery_{name}{label}"]
+        for name in (
+            "prompt_tokens_total", "prompt_tokens_cached_total", "generation_tokens_total",
+            "time_to_first_token_seconds_sum", "inter_token_latency_seconds_sum", "inter_token_latency_seconds_count",
+            "request_time_per_output_token_seconds_sum", "e2e_request_latency_seconds_sum",
+            "request_queue_time_seconds_sum", "request_prompt_tokens_sum", "request_generation_tokens_sum",
+        )
+    } == {
+        "prompt_tokens_total": 12, "prompt_tokens_cached_total": 8, "generation_tokens_total": 3,
+        "time_to_first_token_seconds_sum": 0.5, "inter_token_latency_seconds_sum": 1.0,
+        "inter_token_latency_seconds_count": 2, "request_time_per_output_token_seconds_sum": 0.5,
+        "e2e_request_latency_seconds_sum": 2.0, "request_queue_time_seconds_sum": 0.25,
+        "request_prompt_tokens_sum": 12, "request_generation_tokens_sum": 3,
+    }  # fmt: skip
+    assert shown['servery_request_success_total{finished_reason="stop",model_name="m"}'] == 1
+
+
+def test_requests_and_aborts_are_counted_by_bounded_labels() -> None:
+    metrics = Metrics()
+    metrics.count_request("POST", "/v1/chat/completions", 200)
+    metrics.count_abort("m", "client")
+
+    shown = rendered(metrics)
+    assert shown['servery_http_requests_total{method="POST",route="/v1/chat/completions",status="200"}'] == 1
+    assert shown['servery_request_aborts_total{by="client",model_name="m"}'] == 1
+
+
+def test_two_servers_in_one_process_do_not_share_metrics() -> None:
+    one, other = Metrics(), Metrics()
+    one.count_abort("m", "client")
+
+    assert "client" not in other.render().decode()
