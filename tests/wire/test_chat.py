@@ -92,12 +92,8 @@ def test_what_the_server_can_do_is_accepted(fields: dict[str, Any]) -> None:
             "invalid_value",
         ),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "missing_required_parameter"),
-        ({"continue_final_message": True}, "continue_final_message", "invalid_value"),
-        (
-            {"continue_final_message": True, "add_generation_prompt": True},
-            "add_generation_prompt",
-            "invalid_value",
-        ),
+        ({"continue_final_message": True}, "continue_final_message", "unsupported_parameter"),
+        ({"chat_template_kwargs": {"tools": []}}, "chat_template_kwargs.tools", "invalid_value"),
     ],
 )
 def test_what_the_server_cannot_do_is_refused_by_name(fields: dict[str, Any], param: str, code: str) -> None:
@@ -128,11 +124,11 @@ def test_messages_are_given_to_the_template_in_the_form_it_knows() -> None:
         )
     )
 
-    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": {"at": 1}}}
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert template_messages(chat.messages) == [
         {"role": "system", "content": "be brief"},
-        {"role": "user", "content": "a\nb", "name": "ann"},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "user", "content": parts, "name": "ann"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
         {"role": "tool", "content": "found", "tool_call_id": "c1"},
         {"role": "assistant", "content": "no"},
     ]

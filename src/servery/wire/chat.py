@@ -18,6 +18,7 @@ _UNSUPPORTED = {
     "web_search_options": "there is no web search.",
 }
 _NOT_YET = "constrained decoding does not exist here yet."
+_RESERVED_VARIABLES = frozenset(("messages", "tools", "add_generation_prompt", "self", "tokenizer"))
 
 
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
@@ -128,8 +129,8 @@ class ResponseFormat(msgspec.Struct, frozen=True):
 class ChatRequest(Generation, frozen=True, kw_only=True):
     """A chat to be continued.
 
-    Beyond OpenAI's parameters: `chat_template_kwargs` go to the template, `add_generation_prompt` (default true) ends the
-    prompt with the head of an assistant message, `continue_final_message` leaves the last message open instead.
+    Beyond OpenAI's parameters: `chat_template_kwargs` go to the template; `add_generation_prompt` (default true) ends the
+    prompt with the head of an assistant message.
     """
 
     messages: list[Message]
@@ -173,7 +174,7 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
         """Raise `ApiError` for what no type can express and for what this server cannot do."""
         super().check()
         check_unsupported(self, _UNSUPPORTED)
-        _check_messages(self.messages)
+        check_messages(self.messages)
         _check_tools(self)
         _check_answer_form(self)
         if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):
@@ -203,12 +204,15 @@ def _check_answer_form(request: ChatRequest) -> None:
     if request.top_logprobs is not None and not request.logprobs:
         raise invalid("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")
     if request.continue_final_message:
-        if request.add_generation_prompt:
-            raise invalid(
-                "Give only one of 'add_generation_prompt' and 'continue_final_message'.", "add_generation_prompt"
-            )
-        if not isinstance(request.messages[-1], AssistantMessage):
-            raise invalid("'continue_final_message' needs an assistant message at the end.", "continue_final_message")
+        raise unsupported("continue_final_message", "an answer is always a message of its own.")
+    check_template_variables(request.chat_template_kwargs)
+
+
+def check_template_variables(variables: dict[str, Any] | None) -> None:
+    """Raise `ApiError` for a variable that would take the place of something else that the template is given."""
+    for name in _RESERVED_VARIABLES.intersection(variables or ()):
+        param = f"chat_template_kwargs.{name}"
+        raise invalid(f"'{param}' cannot be set: the server gives the template its own '{name}'.", param)
 
 
 def _check_tools(request: ChatRequest) -> None:
@@ -225,7 +229,8 @@ def _check_tools(request: ChatRequest) -> None:
         raise invalid(f"Invalid value for 'tool_choice': '{request.tool_choice}'. Use 'auto' or 'none'.", "tool_choice")
 
 
-def _check_messages(messages: list[Message]) -> None:
+def check_messages(messages: list[Message]) -> None:
+    """Raise `ApiError` for messages that say nothing, or something that a text model cannot read."""
     if not messages:
         raise invalid("'messages' is empty; at least one message is needed.", "messages")
     for at, message in enumerate(messages):
@@ -250,11 +255,18 @@ def _check_assistant(message: AssistantMessage, path: str) -> None:
     for at, call in enumerate(message.tool_calls or []):
         if call.type not in (None, "function"):
             raise unsupported(f"{path}.tool_calls[{at}].type", "only 'function' is.")
-        _arguments(call.function.arguments, f"{path}.tool_calls[{at}].function.arguments")
+        _check_arguments(call.function.arguments, f"{path}.tool_calls[{at}].function.arguments")
+
+
+def _check_arguments(text: str, path: str) -> None:
+    try:
+        msgspec.json.decode(text or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        raise invalid(f"'{path}' must be a JSON object, written as a string.", path) from None
 
 
 def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
-    """The messages as chat templates expect them: text content, arguments as objects, the roles that they know."""
+    """The messages as chat templates expect them: text only, the roles that they know, nothing that is not given."""
     return [_template_message(message) for message in messages]
 
 
@@ -265,32 +277,26 @@ def template_tools(tools: list[Tool]) -> list[dict[str, Any]]:
 
 def _template_message(message: Message) -> dict[str, Any]:
     role = "system" if isinstance(message, DeveloperMessage) else str(message.__struct_config__.tag)
-    fields: dict[str, Any] = {"role": role, "content": _text(message.content), "name": message.name}
+    fields: dict[str, Any] = {"role": role, "content": _texts(message.content), "name": message.name}
     if isinstance(message, ToolMessage):
         fields["tool_call_id"] = message.tool_call_id
     if isinstance(message, AssistantMessage):
-        fields["content"] = _text(message.content) or message.refusal or ""
+        fields["content"] = _texts(message.content) or message.refusal or ""
         fields["reasoning_content"] = message.reasoning_content
         fields["tool_calls"] = [_template_call(call) for call in message.tool_calls or []] or None
     return _without_none(fields)
 
 
 def _template_call(call: ToolCall) -> dict[str, Any]:
-    function = {"name": call.function.name, "arguments": _arguments(call.function.arguments, "arguments")}
-    return _without_none({"id": call.id, "type": "function", "function": function})
+    return _without_none({"id": call.id, "type": "function", "function": msgspec.to_builtins(call.function)})
 
 
-def _arguments(text: str, path: str) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(text.strip() or "{}", type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
-        raise invalid(f"'{path}' must be a JSON object, written as a string.", path) from None
-
-
-def _text(content: str | list[Part] | None) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "\n".join(part.text if isinstance(part, TextPart) else getattr(part, "refusal", "") for part in content)
+def _texts(content: str | list[Part] | None) -> str | list[dict[str, str]] | None:
+    if not isinstance(content, list):
+        return content
+    texts = [part.text for part in content if isinstance(part, TextPart)]
+    refusals = [part.refusal for part in content if isinstance(part, RefusalPart)]
+    return [{"type": "text", "text": text} for text in texts or refusals]
 
 
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:

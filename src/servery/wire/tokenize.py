@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from servery.wire.body import decode
-from servery.wire.chat import Message, Tool
+from servery.wire.chat import Message, Tool, check_messages, check_template_variables
 from servery.wire.errors import invalid
 
 
@@ -25,11 +25,12 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     return_token_strs: bool | None = None
 
     def check(self) -> None:
-        """Raise `ApiError` unless exactly one of prompt and messages is there."""
+        """Raise `ApiError` for what no type can express."""
         if (self.prompt is None) == (self.messages is None):
             raise invalid("Give exactly one of 'prompt' and 'messages'.", "prompt")
-        if self.messages is not None and not self.messages:
-            raise invalid("'messages' is empty; at least one message is needed.", "messages")
+        if self.messages is not None:
+            check_messages(self.messages)
+        check_template_variables(self.chat_template_kwargs)
 
 
 class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
