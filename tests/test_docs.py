@@ -33,7 +33,7 @@ def blocks(*languages: str) -> list[Block]:
     found = []
     for page in PAGES:
         text = page.read_text()
-        for fence in re.finditer(r"^```(\S.*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for fence in re.finditer(r"^```([^\n`]+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
             block = Block(
                 page=str(page.relative_to(ROOT)),
                 line=text.count("\n", 0, fence.start()) + 1,
