@@ -33,9 +33,10 @@ check: environment-dev ## Check style, format, types and floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-format: environment-dev ## Format the code and fix what can be fixed
+format: environment-dev ## Format the code, fix what can be fixed, write docs/cli.md
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+	@$(BIN)/python -m tools.cli_page
 
 train-amuse: environment-dev ## Train the amuse models again (hours; resumes)
 	@exec $(BIN)/python -m training.make_amuse $(ARGS)
