@@ -14,7 +14,7 @@ HEAD = """# The command line
 
 <!-- Made by `make format` from src/servery/cli.py; edit that. -->
 
-`servery --help` and `servery VERB --help` say the same. Results go to stdout, everything else to stderr.
+`servery --help`, and `--help` after a verb, say the same. Results go to stdout, everything else to stderr.
 [Exit codes](operations.md#exit-codes) are the same for all verbs.
 """
 
