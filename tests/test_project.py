@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +46,13 @@ def test_the_installed_version_is_the_packages_own() -> None:
 
 
 def test_the_public_surface_is_what_it_was() -> None:
-    assert getattr(servery, "__all__", []) == []
+    assert servery.__all__ == ["LLM", "SamplingParams", "__version__"]
+    assert [getattr(servery, name).__name__ for name in servery.__all__[:2]] == ["LLM", "SamplingParams"]
+
+
+def test_importing_servery_loads_no_torch() -> None:
+    program = "import servery, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_the_gateway_installs_without_torch() -> None:
