@@ -149,7 +149,7 @@ def no_chat_template(model: str) -> InvalidRequest:
 class _Generation(Extension):
     """`{% generation %}…{% endgeneration %}`, which marks the assistant's words for training: here only its body."""
 
-    tags = {"generation"}  # noqa: RUF012: declared by Jinja as it is
+    tags = {"generation"}  # noqa: RUF012 (Jinja declares it as it is)
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

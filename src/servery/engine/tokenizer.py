@@ -43,6 +43,8 @@ class Tokenizer:
         backend.no_padding()
         _mark_special(backend, self.special_tokens.values())
         self.backend = backend
+        # One more than the largest token id; the model's own vocabulary may be padded beyond it.
+        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.special_ids = frozenset(i for i, t in backend.get_added_tokens_decoder().items() if t.special)
         self.bos_token_id = self._named_id("bos_token")
         eos_token_id = self._named_id("eos_token")
@@ -64,11 +66,6 @@ class Tokenizer:
         eos = read_json(folder / "generation_config.json").get("eos_token_id")
         eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
         return cls(backend, read_special_tokens(folder), eos_ids)
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the largest token id; the model's own vocabulary may be padded beyond it."""
-        return self.backend.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The ids of `text`; special tokens written out in it are recognised.
@@ -98,19 +95,21 @@ class Tokenizer:
     def visible(self, token_ids: Sequence[int], skip_special_tokens: bool) -> list[int]:
         """Those of `token_ids` that a decoder sees: known ones, without special tokens if these are skipped."""
         hidden = self.special_ids if skip_special_tokens else frozenset()
-        return [i for i in token_ids if i not in hidden and self.backend.id_to_token(i) is not None]
+        return [i for i in token_ids if i not in hidden and self._token(i) is not None]
 
     def token_bytes(self, token_id: int) -> bytes:
         """What a token stands for inside a text; b"" for an id without a token."""
         known = self._bytes.get(token_id)
         if known is None:
-            token = self.backend.id_to_token(token_id)
-            known = self._bytes[token_id] = b"" if token is None else self._decoding.bytes_of(token)
+            token = self._token(token_id)
+            if token is None:
+                return b""
+            known = self._bytes[token_id] = self._decoding.bytes_of(token)
         return known
 
     def first_token_bytes(self, token_id: int) -> bytes:
         """What a token stands for at the start of a text, where some tokenizers drop its space."""
-        token = self.backend.id_to_token(token_id)
+        token = self._token(token_id)
         return b"" if token is None else self._decoding.first_bytes_of(token)
 
     @property
@@ -121,6 +120,9 @@ class Tokenizer:
     def token_id(self, token: str) -> int | None:
         """The id of a token by its name in the vocabulary, or None."""
         return self.backend.token_to_id(token)
+
+    def _token(self, token_id: int) -> str | None:
+        return self.backend.id_to_token(token_id) if 0 <= token_id < self.vocab_size else None
 
     def _named_id(self, name: str) -> int | None:
         text = self.special_tokens.get(name)
