@@ -22,7 +22,7 @@ def plan(config: EngineConfig, *, available: int | None = 64 << 30, kv_bytes_per
 
 
 def config(**settings: int) -> EngineConfig:
-    return EngineConfig(model="m", **settings)  # type: ignore[arg-type]
+    return EngineConfig(model=Path("m"), **settings)  # type: ignore[arg-type]
 
 
 def test_default_is_what_all_running_contexts_need() -> None:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
+from servery.engine.admission import check_servable
 from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
 from servery.engine.kv import KVCache
 from servery.engine.loader import load_model
 from servery.engine.memory import KVPlan, available_bytes, plan_kv
-from servery.engine.request import NewRequest, Output
+from servery.engine.request import NewRequest, Output, check_params
 from servery.engine.runner import Runner, read_bytes
-from servery.engine.sampler import check_params
 from servery.engine.scheduler import Scheduler, SchedulerConfig, Step
 from servery.engine.stats import EngineInfo, EngineStats
 from servery.engine.threads import use_threads
@@ -47,6 +47,7 @@ class EngineCore:
         started = time.monotonic()
         self._clock = clock
         self._counters = _Counters()
+        threads = use_threads(config.threads)
         self._model_config = ModelConfig.load(config.model)
         dtype = resolve_dtype(config.dtype)
         plan = plan_kv(
@@ -56,7 +57,6 @@ class EngineCore:
             weight_bytes=self._model_config.weight_bytes(dtype.itemsize),
             available=available_bytes(),
         )
-        threads = use_threads(config.threads)
         model = load_model(config.model, self._model_config, dtype, progress=progress)
         cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype)
         self._runner = Runner(model, cache)
@@ -70,7 +70,9 @@ class EngineCore:
                 max_waiting_requests=config.max_waiting_requests,
                 max_waiting_tokens=config.max_waiting_tokens,
                 enable_prefix_cache=config.prefix_cache,
-                eos_token_ids=frozenset(self._model_config.eos_token_ids),
+                eos_token_ids=self._model_config.eos_token_ids,
+                vocab_size=self._model_config.vocab_size,
+                model_id=str(config.model),
             )
         )
         self.info = _info(config, self._model_config, plan, dtype, threads, time.monotonic() - started)
@@ -80,6 +82,11 @@ class EngineCore:
         """Whether a step would find anything to do."""
         return self.scheduler.has_work
 
+    def check(self, request: NewRequest) -> None:
+        """Raise `InvalidRequest` or `PromptTooLong` if the request can never be served as it is."""
+        check_params(request.params, self._model_config.vocab_size)
+        check_servable(request, self.scheduler.config)
+
     def add(self, request: NewRequest, seed: int) -> None:
         """Queue a request; raises `InvalidRequest`, `PromptTooLong` or `Overloaded`, and then nothing was queued."""
         check_params(request.params, self._model_config.vocab_size)
@@ -87,7 +94,8 @@ class EngineCore:
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Forget a request, or one of its completions, at once; unknown ids are ignored."""
-        self.scheduler.abort(request_id, index)
+        for sequence in self.scheduler.abort(request_id, index):
+            self._runner.forget(sequence)
 
     def step(self) -> list[Output]:
         """Run one step; the outputs include refusals of requests whose deadline passed while they waited."""
@@ -119,6 +127,8 @@ class EngineCore:
     def _fail(self, step: Step, error: Exception) -> list[Output]:
         log.exception("a step of %d tokens failed", step.num_tokens)
         self._counters.failed_steps += 1
+        for item in step.scheduled:
+            self._runner.forget(item.sequence)
         return self.scheduler.fail(step, f"the engine failed while computing this request: {error}")
 
     def _count(self, step: Step, elapsed_s: float) -> None:

@@ -8,7 +8,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 
@@ -145,7 +145,7 @@ class AsyncEngine:
         await self._launch()
         self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
 
-    async def generate(self, request: NewRequest) -> AsyncIterator[Output]:
+    async def generate(self, request: NewRequest) -> AsyncGenerator[Output, None]:
         """Outputs as they come, until every completion has finished. Close the iterator to abort the request.
 
         Raises `InvalidRequest`, `PromptTooLong` or `Overloaded` before the first output; `EngineDead` or

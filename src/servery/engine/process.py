@@ -5,7 +5,18 @@ import signal
 import socket
 import sys
 
-from servery.engine.channel import Abort, Add, CoreChannel, LoadFailed, Outputs, Ready, Refused, Stop, ToCore, decode_config
+from servery.engine.channel import (
+    Abort,
+    Add,
+    CoreChannel,
+    LoadFailed,
+    Outputs,
+    Ready,
+    Refused,
+    Stop,
+    ToCore,
+    decode_config,
+)
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
 from servery.engine.errors import EngineError, InvalidRequest, LoadError, Overloaded

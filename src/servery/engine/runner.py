@@ -12,11 +12,12 @@ from servery.engine.scheduler import Scheduled, Step, StepResult
 
 
 class Runner:
-    """The model and its KV cache; keeps nothing else between steps."""
+    """The model, its KV cache, and the partial sums of embeddings that take more than one step."""
 
     def __init__(self, model: Decoder, cache: KVCache) -> None:
         self._model = model
         self._cache = cache
+        self._sums: dict[Sequence, Tensor] = {}
 
     @torch.inference_mode()
     def run(self, step: Step) -> dict[Sequence, StepResult]:
@@ -31,11 +32,26 @@ class Runner:
         for item, start in zip(step.scheduled, starts, strict=True):
             rows = hidden[start : start + item.count]
             if item.sequence.parent.pooling:
-                results[item.sequence].hidden_sum = rows.float().sum(0).tolist()
+                results[item.sequence].embedding = self._pool(item, rows)
             if item.sequence.params.prompt_logprobs is not None and not item.sequence.is_prompt_reported:
                 results[item.sequence].prompt_logprobs = self._score_prompt(item, rows)
         self._sample(step, hidden, starts, results)
         return results
+
+    def forget(self, sequence: Sequence) -> None:
+        """Drop what was kept for a sequence that will not run again."""
+        self._sums.pop(sequence, None)
+
+    def _pool(self, item: Scheduled, rows: Tensor) -> list[float] | None:
+        """The mean of the final hidden states [hidden] once `rows` [count, hidden] complete the sequence."""
+        total = rows.float().sum(0)
+        if item.start > 0:  # position 0 starts afresh, also after a preemption
+            total += self._sums.pop(item.sequence)
+        if not item.samples:
+            self._sums[item.sequence] = total
+            return None
+        mean: list[float] = (total / len(item.sequence.tokens)).tolist()
+        return mean
 
     def _score_prompt(self, item: Scheduled, rows: Tensor) -> list[TokenLogprobs | None]:
         """Log probabilities of the prompt tokens that this chunk's rows [count, hidden] predict.

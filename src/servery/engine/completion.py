@@ -1,0 +1,138 @@
+"""From an engine's tokens to text: detokenizing, stop strings and the alignment of log probabilities with what is sent."""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+
+from servery.engine.detokenize import Detokenizer, Released, StopMatcher
+from servery.engine.engine import AsyncEngine
+from servery.engine.request import FinishReason, NewRequest, Output, TokenLogprobs
+from servery.engine.tokenizer import Tokenizer
+
+
+@dataclass(slots=True, kw_only=True)
+class TextDelta:
+    """New text of one completion, with the tokens that begin in it.
+
+    `text` may be empty (a chunk that completes no character, or is held back for a stop string); `token_ids` and
+    `logprobs` belong to released text only, so that adding up all deltas gives text and tokens that fit together.
+    `num_tokens` counts what the engine generated, released or not. `stop` is the stop string or the stop token's id
+    that ended it, None after EOS. `prompt_logprobs` come once.
+    """
+
+    index: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    num_tokens: int = 0
+    finish_reason: FinishReason | None = None
+    stop: str | int | None = None
+    cached_tokens: int = 0
+    queued_s: float = 0.0
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+
+
+class TextAssembler:
+    """Turns the outputs of one completion into text deltas; a completion that a stop string ended takes no more."""
+
+    def __init__(self, request: NewRequest, index: int, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> None:
+        self._index = index
+        self._detokenizer = Detokenizer(tokenizer, request.prompt, skip_special_tokens)
+        self._matcher = StopMatcher(request.params.stop)
+        self._eos_token_ids = tokenizer.eos_token_ids
+        self._pending_ids: list[int] = []
+        self._pending_logprobs: list[TokenLogprobs] = []
+        self.is_finished = False
+
+    def feed(self, output: Output) -> TextDelta:
+        """The text that `output` completes."""
+        delta = TextDelta(
+            index=self._index,
+            num_tokens=len(output.token_ids),
+            cached_tokens=output.cached_tokens,
+            queued_s=output.queued_s,
+            prompt_logprobs=output.prompt_logprobs,
+        )
+        self._pending_logprobs += output.logprobs
+        for token_id in output.token_ids:
+            # The token that ended the completion is no part of its text.
+            text = "" if token_id == output.stop_token_id else self._detokenizer.push(token_id)
+            self._pending_ids.append(token_id)
+            self._release(delta, self._matcher.push(text))
+            if self._matcher.stop is not None:
+                return self._finish(delta, FinishReason.STOP, self._matcher.stop)
+        if output.finish_reason is not None:
+            self._flush(delta)
+            stop = self._matcher.stop or (None if output.stop_token_id in self._eos_token_ids else output.stop_token_id)
+            reason = FinishReason.STOP if self._matcher.stop else output.finish_reason
+            return self._finish(delta, reason, stop)
+        return delta
+
+    def _flush(self, delta: TextDelta) -> None:
+        self._release(delta, self._matcher.push(self._detokenizer.finish(), tokens=0))
+        self._release(delta, self._matcher.finish())
+
+    def _release(self, delta: TextDelta, released: Released) -> None:
+        delta.text += released.text
+        delta.token_ids += self._pending_ids[: released.tokens]
+        del self._pending_ids[: released.tokens]
+        delta.logprobs += self._pending_logprobs[: released.tokens]
+        del self._pending_logprobs[: released.tokens]
+
+    def _finish(self, delta: TextDelta, reason: FinishReason, stop: str | int | None) -> TextDelta:
+        self.is_finished = True
+        delta.finish_reason, delta.stop = reason, stop
+        return delta
+
+
+class TextAssembly:
+    """The assemblers of all completions of one request; tells which of them the engine should stop computing."""
+
+    def __init__(
+        self,
+        request: NewRequest,
+        tokenizer: Tokenizer,
+        abort: Callable[[str, int], None],
+        *,
+        skip_special_tokens: bool = True,
+    ) -> None:
+        self._request_id = request.request_id
+        self._abort = abort
+        self._assemblers = [
+            TextAssembler(request, index, tokenizer, skip_special_tokens=skip_special_tokens)
+            for index in range(request.params.n)
+        ]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every completion has ended."""
+        return all(assembler.is_finished for assembler in self._assemblers)
+
+    def feed(self, output: Output) -> TextDelta | None:
+        """The delta of `output`; None for what the engine still computed after a stop string was found."""
+        assembler = self._assemblers[output.index]
+        if assembler.is_finished:
+            return None
+        delta = assembler.feed(output)
+        if assembler.is_finished and output.finish_reason is None:
+            self._abort(self._request_id, output.index)
+        return delta
+
+
+async def complete(
+    engine: AsyncEngine, request: NewRequest, tokenizer: Tokenizer, *, skip_special_tokens: bool = True
+) -> AsyncGenerator[TextDelta, None]:
+    """Text deltas of all completions of `request`, in the order they are computed. Close the iterator to abort.
+
+    Raises what `AsyncEngine.generate` raises.
+    """
+    assembly = TextAssembly(request, tokenizer, engine.abort, skip_special_tokens=skip_special_tokens)
+    outputs = engine.generate(request)
+    try:
+        async for output in outputs:
+            delta = assembly.feed(output)
+            if delta is not None:
+                yield delta
+            if assembly.is_finished:
+                return
+    finally:
+        await outputs.aclose()

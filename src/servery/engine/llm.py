@@ -1,0 +1,200 @@
+"""`LLM`: the engine without a server, for offline use.
+
+llm = LLM("path/to/checkpoint")
+answers = llm.chat([[{"role": "user", "content": "What is 17 + 25?"}]])
+"""
+
+import secrets
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from servery.engine.chat_template import ChatTemplate, no_chat_template
+from servery.engine.completion import TextAssembly, TextDelta
+from servery.engine.config import EngineConfig
+from servery.engine.core import EngineCore
+from servery.engine.errors import Overloaded, RequestFailed
+from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams, TokenLogprobs
+from servery.engine.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Completion:
+    """One finished answer. `token_ids` and `logprobs` belong to `text`; the end token counts in `num_tokens` only."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    num_tokens: int = 0
+    finish_reason: FinishReason = FinishReason.STOP
+    stop: str | int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Generation:
+    """The answers to one prompt: `SamplingParams.n` completions."""
+
+    prompt: list[int]
+    completions: list[Completion]
+    cached_tokens: int = 0
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The text of the first completion."""
+        return self.completions[0].text
+
+
+class LLM:
+    """A model in this process. Batches of any size are computed together, as many at a time as fit.
+
+    `settings` are the other fields of `EngineConfig`. Raises `LoadError` if the model cannot be loaded.
+    """
+
+    def __init__(self, model: str | Path, **settings: Any) -> None:
+        config = EngineConfig(model=Path(model), **settings)
+        self.tokenizer = Tokenizer.load(config.model)
+        self.chat_template = ChatTemplate.load(config.model)
+        self.core = EngineCore(config)
+
+    def generate(
+        self,
+        prompts: Iterable[str | Sequence[int]],
+        params: SamplingParams | None = None,
+        *,
+        progress: bool | None = None,
+    ) -> list[Generation]:
+        """Complete each prompt, a text or token ids; the answers are in the order of the prompts.
+
+        A progress bar is shown on a terminal unless `progress` says otherwise. Raises `InvalidRequest` or
+        `PromptTooLong` for the first prompt that cannot be served, before anything is computed.
+        """
+        encoded = [self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+        return self._run(encoded, params or SamplingParams(), progress)
+
+    def chat(
+        self,
+        conversations: Iterable[Sequence[Message]],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        progress: bool | None = None,
+    ) -> list[Generation]:
+        """Answer each conversation, a list of `{"role": ..., "content": ...}`; otherwise as `generate`."""
+        template = self.chat_template
+        if template is None:
+            raise no_chat_template(str(self.core.info.architecture))
+        encoded = [template.encode(self.tokenizer, messages, tools) for messages in conversations]
+        return self._run(encoded, params or SamplingParams(), progress)
+
+    def _run(self, prompts: list[list[int]], params: SamplingParams, progress: bool | None) -> list[Generation]:
+        run = _Run(self.core, self.tokenizer, prompts, params)
+        is_shown = sys.stderr.isatty() if progress is None else progress
+        try:
+            with _bar(is_shown) as bar:
+                task = bar.add_task("generate", total=len(prompts))
+                while not run.is_finished:
+                    bar.update(task, completed=run.step())
+        finally:
+            run.abort()
+        return run.generations
+
+
+class _Run:
+    """One call: feeds the core as its queue has room and collects the answers."""
+
+    def __init__(
+        self, core: EngineCore, tokenizer: Tokenizer, prompts: list[list[int]], params: SamplingParams
+    ) -> None:
+        self._core = core
+        run_id = secrets.token_hex(4)
+        self._requests = [
+            NewRequest(request_id=f"{run_id}-{number}", prompt=prompt, params=params)
+            for number, prompt in enumerate(prompts)
+        ]
+        for request in self._requests:
+            core.check(request)
+        self.generations = [
+            Generation(prompt=prompt, completions=[Completion() for _ in range(params.n)]) for prompt in prompts
+        ]
+        self._tokenizer = tokenizer
+        self._added = 0
+        self._under_way: dict[str, tuple[int, TextAssembly]] = {}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every prompt is answered."""
+        return self._added == len(self._requests) and not self._under_way
+
+    def step(self) -> int:
+        """Run one step of the core; returns how many prompts are answered."""
+        self._add_what_fits()
+        for output in self._core.step():
+            self._take(output)
+        return self._added - len(self._under_way)
+
+    def abort(self) -> None:
+        """Leave nothing of this call in the core."""
+        for request_id in self._under_way:
+            self._core.abort(request_id)
+        self._under_way.clear()
+
+    def _add_what_fits(self) -> None:
+        while self._added < len(self._requests):
+            request = self._requests[self._added]
+            seed = request.params.seed
+            try:
+                self._core.add(request, secrets.randbits(63) if seed is None else seed)
+            except Overloaded:
+                if not self._under_way:
+                    raise
+                return  # the queue is full: it will have room again
+            self._under_way[request.request_id] = (
+                self._added,
+                TextAssembly(request, self._tokenizer, self._core.abort),
+            )
+            self._added += 1
+
+    def _take(self, output: Output) -> None:
+        under_way = self._under_way.get(output.request_id)
+        if under_way is None:
+            return
+        if output.finish_reason is FinishReason.ERROR:
+            raise RequestFailed(output.error or "the engine failed while computing this request.")
+        number, assembly = under_way
+        delta = assembly.feed(output)
+        if delta is not None:
+            _extend(self.generations[number], delta)
+        if assembly.is_finished:
+            del self._under_way[output.request_id]
+
+
+def _extend(generation: Generation, delta: TextDelta) -> None:
+    completion = generation.completions[delta.index]
+    completion.text += delta.text
+    completion.token_ids += delta.token_ids
+    completion.logprobs += delta.logprobs
+    completion.num_tokens += delta.num_tokens
+    if delta.finish_reason is not None:
+        completion.finish_reason, completion.stop = delta.finish_reason, delta.stop
+    generation.prompt_logprobs += delta.prompt_logprobs
+    if delta.index == 0:
+        generation.cached_tokens = delta.cached_tokens
+
+
+def _bar(is_shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not is_shown,
+    )

@@ -1,0 +1,195 @@
+"""The core on a real model: what a request gets does not depend on who shares its steps."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from servery.engine.config import EngineConfig
+from servery.engine.core import EngineCore
+from servery.engine.errors import InvalidRequest, LoadError, PromptTooLong
+from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams
+
+PROMPTS = [[7 + (3 * row * position) % 250 for position in range(5 + 13 * row)] for row in range(8)]
+SHARED = [[*range(10, 90), 100 + row] for row in range(4)]
+
+
+def core_of(model: Path, **changes: object) -> EngineCore:
+    return EngineCore(EngineConfig(model=model, threads=1, max_model_len=256, **changes))  # type: ignore[arg-type]
+
+
+def request(number: int, prompt: list[int], **params: object) -> NewRequest:
+    settings = {"max_tokens": 24, "ignore_eos": True, **params}
+    return NewRequest(request_id=f"r{number}", prompt=prompt, params=SamplingParams(**settings))  # type: ignore[arg-type]
+
+
+def run(core: EngineCore, requests: Iterable[NewRequest] = (), seed: int = 1) -> dict[tuple[str, int], list[Output]]:
+    """Everything that comes out until nothing is left to do."""
+    for number, one in enumerate(requests):
+        core.add(one, seed + number)
+    outputs: dict[tuple[str, int], list[Output]] = {}
+    while core.has_work:
+        for output in core.step():
+            outputs.setdefault((output.request_id, output.index), []).append(output)
+        core.scheduler.check_integrity()
+    return outputs
+
+
+def tokens(outputs: dict[tuple[str, int], list[Output]]) -> dict[tuple[str, int], list[int]]:
+    return {key: [token for output in row for token in output.token_ids] for key, row in outputs.items()}
+
+
+def alone(model: Path, requests: list[NewRequest], seed: int = 1) -> dict[tuple[str, int], list[int]]:
+    """What each request gets with a core of its own, without prefix cache, its prompt in one chunk."""
+    result: dict[tuple[str, int], list[int]] = {}
+    for number, one in enumerate(requests):
+        result |= tokens(run(core_of(model, prefix_cache=False), [one], seed + number))
+    return result
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"temperature": 0.0},
+        {"temperature": 1.0, "seed": 7, "top_p": 0.9},
+        {"temperature": 0.8, "seed": 3, "top_k": 20, "repetition_penalty": 1.2, "frequency_penalty": 0.3},
+    ],
+    ids=["greedy", "top-p", "penalties"],
+)
+@pytest.mark.parametrize("changes", [{}, {"max_step_tokens": 16, "max_running": 4}, {"block_size": 4}])
+def test_tokens_do_not_depend_on_the_batch(tiny: Path, params: dict[str, object], changes: dict[str, object]) -> None:
+    requests = [request(number, prompt, **params) for number, prompt in enumerate(PROMPTS)]
+    assert tokens(run(core_of(tiny, **changes), requests)) == alone(tiny, requests)
+
+
+def test_tokens_do_not_depend_on_cache_hits(tiny: Path) -> None:
+    requests = [request(number, prompt, temperature=0.7) for number, prompt in enumerate(SHARED)]
+    core = core_of(tiny)
+    first = run(core, requests[:1])
+    rest = run(core, requests[1:], seed=2)
+    assert tokens(first) | tokens(rest) == alone(tiny, requests)
+    assert [row[0].cached_tokens for row in rest.values()] == [80, 80, 80]
+
+
+def test_tokens_do_not_depend_on_preemption(tiny: Path) -> None:
+    """22 blocks of 16 hold six prompts but not their answers."""
+    requests = [request(number, prompt, temperature=0.7, max_tokens=60) for number, prompt in enumerate(PROMPTS[:6])]
+    core = core_of(tiny, kv_memory_bytes=22 * 16 * core_of(tiny).info.kv_bytes_per_token)
+    assert tokens(run(core, requests)) == alone(tiny, requests)
+    assert core.stats().scheduler.preemptions > 0
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    order=st.permutations(range(8)),
+    max_step_tokens=st.sampled_from([8, 17, 64, 256]),
+    block_size=st.sampled_from([1, 4, 16]),
+    steps_between=st.integers(0, 5),
+)
+def test_tokens_do_not_depend_on_arrival(
+    tiny: Path, order: list[int], max_step_tokens: int, block_size: int, steps_between: int
+) -> None:
+    core = core_of(tiny, max_step_tokens=max_step_tokens, max_running=8, block_size=block_size)
+    outputs: dict[str, list[int]] = {}
+    for number in order:
+        core.add(request(number, PROMPTS[number], temperature=0.9, max_tokens=8), 1 + number)
+        for _ in range(steps_between):
+            for output in core.step():
+                outputs.setdefault(output.request_id, []).extend(output.token_ids)
+    for (request_id, _), row in run(core).items():
+        outputs.setdefault(request_id, []).extend(token for output in row for token in output.token_ids)
+    requests = [request(number, prompt, temperature=0.9, max_tokens=8) for number, prompt in enumerate(PROMPTS)]
+    expected = {request_id: row for (request_id, _), row in alone(tiny, requests).items()}
+    assert outputs == expected
+
+
+def test_completions_of_one_request_share_the_prompt_and_differ(tiny: Path) -> None:
+    core = core_of(tiny)
+    outputs = run(core, [request(0, SHARED[0], n=3, temperature=1.0)])
+    assert [row[0].cached_tokens for row in outputs.values()] == [0, 80, 80]
+    assert len({tuple(row) for row in tokens(outputs).values()}) == 3
+
+
+def test_logprobs_are_those_of_the_model(tiny: Path) -> None:
+    """The log probabilities given with generated tokens equal those of scoring prompt + answer in one go."""
+    core = core_of(tiny, max_step_tokens=16, max_running=4)
+    outputs = run(core, [request(0, PROMPTS[3], logprobs=3, temperature=0.7)])[("r0", 0)]
+    answer = [token for output in outputs for token in output.token_ids]
+    given_scores = [score for output in outputs for score in output.logprobs]
+    scored = run(core, [request(1, PROMPTS[3] + answer, prompt_logprobs=3, max_tokens=1)])[("r1", 0)]
+    prompt_scores = scored[0].prompt_logprobs
+    assert prompt_scores[0] is None
+    assert len(prompt_scores) == len(PROMPTS[3]) + len(answer)
+    for score, expected in zip(given_scores, prompt_scores[len(PROMPTS[3]) :], strict=True):
+        assert expected is not None
+        assert score.token_id == expected.token_id
+        assert score.logprob == pytest.approx(expected.logprob, abs=1e-4)
+        assert [token for token, _ in score.top] == [token for token, _ in expected.top]
+
+
+def test_embedding_does_not_depend_on_chunks_or_company(tiny: Path) -> None:
+    def embed(core: EngineCore, company: list[NewRequest]) -> list[float]:
+        pooled = NewRequest(request_id="e", prompt=SHARED[0], pooling=True)
+        return run(core, [*company, pooled])[("e", 0)][-1].embedding
+
+    whole = embed(core_of(tiny), [])
+    chunked = embed(core_of(tiny, max_step_tokens=8, max_running=4), [request(0, SHARED[0])])
+    assert chunked == pytest.approx(whole, abs=1e-5)
+    assert len(whole) == core_of(tiny).info.hidden_size
+
+
+def test_abort_in_the_middle_frees_everything(tiny: Path) -> None:
+    core = core_of(tiny, max_step_tokens=16, max_running=4)
+    core.add(request(0, SHARED[0], n=2), 1)
+    core.add(NewRequest(request_id="e", prompt=SHARED[1], pooling=True), 1)
+    core.step()
+    core.abort("r0", 1)
+    core.abort("r0")
+    core.abort("e")
+    core.abort("never seen")
+    stats = core.stats().scheduler
+    assert (core.has_work, stats.held_blocks, stats.finished_abort) == (False, 0, 3)
+    core.scheduler.check_integrity()
+
+
+def test_a_step_that_raises_fails_its_requests_and_no_others(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = core_of(tiny)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no memory for activations")
+
+    core.add(request(0, PROMPTS[0]), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(core._runner._model, "forward", broken)
+        (output,) = core.step()
+    assert output.finish_reason is FinishReason.ERROR
+    assert "no memory for activations" in (output.error or "")
+    core.scheduler.check_integrity()
+    assert len(tokens(run(core, [request(1, PROMPTS[1])]))[("r1", 0)]) == 24
+    assert core.stats().failed_steps == 1
+
+
+def test_requests_that_can_never_be_served_are_refused(tiny: Path) -> None:
+    core = core_of(tiny)
+    with pytest.raises(PromptTooLong, match="300 tokens and the context is 256"):
+        core.add(request(0, [5] * 300), 1)
+    with pytest.raises(InvalidRequest, match="logit_bias"):
+        core.add(request(0, [5], logit_bias={10**6: 1.0}), 1)
+    with pytest.raises(InvalidRequest, match="token ids"):
+        core.check(request(0, [10**6]))
+    assert not core.has_work
+
+
+def test_bytes_read_count_weights_once_per_step_and_every_context(tiny: Path) -> None:
+    core = core_of(tiny)
+    run(core, [request(0, PROMPTS[0], max_tokens=2)])
+    stats, info = core.stats(), core.info
+    assert stats.steps == 2
+    assert stats.read_bytes == 2 * info.weight_bytes + (5 + 6) * info.kv_bytes_per_token
+
+
+def test_not_enough_memory_is_said_before_loading(tiny: Path) -> None:
+    with pytest.raises(LoadError, match="one context of 256 tokens needs"):
+        core_of(tiny, kv_memory_bytes=1000)

@@ -1,0 +1,219 @@
+"""The async handle on a real engine process: requests, aborts, refusals, death and restart, drain and stop."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from servery.engine.config import EngineConfig
+from servery.engine.engine import AsyncEngine, EngineState
+from servery.engine.errors import EngineDead, InvalidRequest, LoadError, Overloaded, PromptTooLong
+from servery.engine.request import FinishReason, NewRequest, SamplingParams
+
+ENDLESS = {"max_tokens": 200, "ignore_eos": True}
+
+
+@asynccontextmanager
+async def started(model: Path, **changes: object) -> AsyncIterator[AsyncEngine]:
+    engine = AsyncEngine(EngineConfig(model=model, threads=1, max_model_len=256, **changes))  # type: ignore[arg-type]
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+def request(request_id: str, prompt: list[int] | None = None, **params: object) -> NewRequest:
+    settings = SamplingParams(**{"max_tokens": 8, "ignore_eos": True, "temperature": 0.0, **params})  # type: ignore[arg-type]
+    return NewRequest(request_id=request_id, prompt=prompt or [5, 6, 7], params=settings)
+
+
+async def tokens(engine: AsyncEngine, one: NewRequest) -> list[int]:
+    return [token async for output in engine.generate(one) for token in output.token_ids]
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait for heartbeats to bring news; fails when they do not within the limit."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - news of another process come by heartbeat, not by an event
+            await asyncio.sleep(0.01)
+
+
+def held_blocks(engine: AsyncEngine) -> int:
+    return -1 if engine.stats is None else engine.stats.scheduler.held_blocks
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(story())  # type: ignore[arg-type]
+
+
+def test_answers_come_side_by_side_and_equal_those_given_alone(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            requests = [request(f"r{number}", [5 + number] * 9) for number in range(6)]
+            together = await asyncio.gather(*(tokens(engine, one) for one in requests))
+            alone = [await tokens(engine, one) for one in requests]
+            assert together == alone
+            assert [len(row) for row in together] == [8] * 6
+            assert engine.in_flight == 0
+
+    run(story)
+
+
+def test_several_completions_end_together(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            outputs = [output async for output in engine.generate(request("r", n=3, temperature=1.0, seed=1))]
+            ends = [(o.index, o.finish_reason) for o in outputs if o.finish_reason]
+            assert sorted(ends, key=str) == [(index, FinishReason.LENGTH) for index in range(3)]
+
+    run(story)
+
+
+def test_closing_the_iterator_frees_its_blocks(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            async with aclosing(engine.generate(request("r", **ENDLESS))) as outputs:
+                async for _ in outputs:
+                    break
+            assert engine.in_flight == 0
+            await until(lambda: held_blocks(engine) == 0)
+            assert engine.stats is not None
+            assert engine.stats.scheduler.finished_abort == 1
+
+    run(story)
+
+
+def test_cancelling_the_task_frees_its_blocks(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            task = asyncio.create_task(tokens(engine, request("r", **ENDLESS)))
+            await until(lambda: held_blocks(engine) > 0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await until(lambda: held_blocks(engine) == 0)
+
+    run(story)
+
+
+def test_refusals_are_the_core_s_own_errors(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny, max_waiting_requests=1, max_running=1) as engine:
+            with pytest.raises(PromptTooLong, match="the context is 256"):
+                await tokens(engine, request("long", [5] * 300))
+            with pytest.raises(InvalidRequest, match="token ids") as caught:
+                await tokens(engine, request("vocabulary", [10**6]))
+            assert caught.value.param == "prompt"
+            running = [asyncio.create_task(tokens(engine, request(f"r{n}", **ENDLESS))) for n in range(4)]
+            results = await asyncio.gather(*running, return_exceptions=True)
+            refused = [result for result in results if isinstance(result, Overloaded)]
+            assert refused
+            assert all(error.retry_after_s > 0 for error in refused)
+            assert engine.in_flight == 0
+
+    run(story)
+
+
+def test_a_deadline_that_passes_in_the_queue_is_an_overload(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny, max_running=1) as engine:
+            first = asyncio.create_task(tokens(engine, request("first", **ENDLESS)))
+            await until(lambda: held_blocks(engine) > 0)
+            late = NewRequest(request_id="late", prompt=[5], deadline=time.monotonic() + 0.001)
+            with pytest.raises(Overloaded, match="deadline"):
+                await tokens(engine, late)
+            assert len(await first) == 200
+
+    run(story)
+
+
+def test_a_request_id_in_use_is_refused(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine, aclosing(engine.generate(request("r", **ENDLESS))) as outputs:
+            await anext(outputs)
+            with pytest.raises(InvalidRequest, match="'r' is in use"):
+                await tokens(engine, request("r"))
+
+    run(story)
+
+
+def test_a_killed_process_fails_its_requests_and_comes_back(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            answer = await tokens(engine, request("before"))
+            pid = engine.info.pid
+            async with aclosing(engine.generate(request("during", **ENDLESS))) as outputs:
+                await anext(outputs)
+                os.kill(pid, signal.SIGKILL)
+                with pytest.raises(EngineDead, match="died while this request was running"):
+                    async for _ in outputs:
+                        pass
+            with pytest.raises(EngineDead, match="restarting"):
+                await tokens(engine, request("too early"))
+            await until(lambda: engine.is_ready)
+            assert await tokens(engine, request("after")) == answer
+            assert (engine.restarts, engine.info.pid != pid) == (1, True)
+
+    run(story)
+
+
+def test_drain_takes_nothing_new_and_lets_answers_finish(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            running = asyncio.create_task(tokens(engine, request("r", max_tokens=40)))
+            await until(lambda: held_blocks(engine) > 0)
+            draining = asyncio.create_task(engine.drain(20.0))
+            await until(lambda: engine.state is EngineState.DRAINING)
+            with pytest.raises(EngineDead, match="shutting down"):
+                await tokens(engine, request("new"))
+            assert await draining is True
+            assert len(await running) == 40
+
+    run(story)
+
+
+def test_drain_that_takes_too_long_says_so_and_stop_fails_the_rest(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            running = asyncio.create_task(tokens(engine, request("r", **ENDLESS)))
+            await until(lambda: held_blocks(engine) > 0)
+            assert await engine.drain(0.0) is False
+            await engine.stop()
+            with pytest.raises(EngineDead, match="stopped"):
+                await running
+
+    run(story)
+
+
+def test_the_heart_beats_while_idle(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            await until(lambda: engine.stats is not None)
+            first = engine.stats
+            await until(lambda: engine.stats is not first)
+            assert engine.heartbeat_age_s() < 5.0
+
+    run(story)
+
+
+def test_a_model_that_cannot_be_loaded_says_why(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny, kv_memory_bytes=1000):
+            pass
+
+    with pytest.raises(LoadError, match="one context of 256 tokens needs"):
+        run(story)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path / "nowhere"):
+            pass
+
+    with pytest.raises(LoadError, match="nowhere is not a directory"):
+        run(story)
