@@ -19,6 +19,7 @@ from servery.engine.completion import TextAssembly, TextDelta
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
 from servery.engine.errors import Overloaded, RequestFailed
+from servery.engine.loading_bar import LoadingBar
 from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams, TokenLogprobs
 from servery.engine.tokenizer import Tokenizer
 
@@ -62,7 +63,8 @@ class LLM:
         config = EngineConfig(model=Path(model), **settings)
         self.tokenizer = Tokenizer.load(config.model)
         self.chat_template = ChatTemplate.load(config.model)
-        self.core = EngineCore(config)
+        with LoadingBar(f"loading {config.model.name}") as progress:
+            self.core = EngineCore(config, progress=progress)
 
     def generate(
         self,

@@ -20,6 +20,7 @@ from servery.engine.channel import (
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
 from servery.engine.errors import EngineError, InvalidRequest, LoadError, Overloaded
+from servery.engine.loading_bar import LoadingBar
 
 # Idle, the loop wakes this often to say that it is alive; under load every step says so.
 HEARTBEAT_S = 0.25
@@ -65,7 +66,8 @@ def main(fd: int, config: EngineConfig) -> int:
     with socket.socket(fileno=fd) as sock:
         channel = CoreChannel(sock)
         try:
-            core = EngineCore(config)
+            with LoadingBar(f"loading {config.model.name}") as progress:
+                core = EngineCore(config, progress=progress)
         except LoadError as error:
             channel.send(LoadFailed(message=str(error)))
             return 1
