@@ -177,7 +177,7 @@ def test_what_cannot_be_done_is_one_line_and_no_traceback(
     Path("empty").touch()
     assert cli.main(words.split()) == code
     said = capsys.readouterr()
-    assert (said.out, said.err.startswith(f"servery {words.split()[0]}: ")) == ("", True)
+    assert (said.out, said.err.startswith(f"servery {words.split(maxsplit=1)[0]}: ")) == ("", True)
     assert complaint in said.err.splitlines()[0]
 
 

@@ -72,8 +72,7 @@ def serve(options: argparse.Namespace) -> int:
     )
     from servery.server.serve import run
 
-    run(settings)
-    return DONE
+    return run(settings)
 
 
 def chat(options: argparse.Namespace) -> int:

@@ -7,15 +7,17 @@ holds the client's own queueing.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import httptools
 
 from servery.bench.address import Address
 from servery.bench.errors import ClientError, CutShort, Malformed, TimedOut, Unreachable
 
+_NONE: Mapping[str, str] = {}
+HANDSHAKE_S = 15.0
 PENDING_LIMIT_BYTES = 1 << 20  # of a body that nobody reads: the socket is paused there
 
 
@@ -47,9 +49,10 @@ class _Wire(asyncio.Protocol):
         self._expect()
 
     def _expect(self) -> None:
-        self.parser = httptools.HttpResponseParser(self)
+        self._parser = httptools.HttpResponseParser(self)
         self.head: Head | None = None
         self.is_begun = False
+        self.is_reusable = False
         self._error: ClientError | None = None
         self._pieces: deque[Piece] = deque()
         self._pending_bytes = 0
@@ -99,15 +102,13 @@ class _Wire(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError(f"{type(transport).__name__} is not a stream transport")
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # what a stream connection always gives
 
     def data_received(self, data: bytes) -> None:
         self._now = perf_counter()
         self.is_begun = True
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._fail(Malformed(f"The server's answer is not HTTP/1.1 ({error}); it has {data[:40]!r}."))
         self._wake()
@@ -126,8 +127,8 @@ class _Wire(asyncio.Protocol):
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        if self.parser.get_status_code() >= 200:  # 1xx only announce the real answer
-            self.head = Head(self._now, self.parser.get_status_code(), self._headers)
+        if self._parser.get_status_code() >= 200:  # 1xx only announce the real answer
+            self.head = Head(self._now, self._parser.get_status_code(), self._headers)
         self._headers = {}
 
     def on_body(self, data: bytes) -> None:
@@ -140,6 +141,7 @@ class _Wire(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.head is not None:
             self.is_complete = True
+            self.is_reusable = self._parser.should_keep_alive()  # the parser forgets it after this call
             self._stop_timer()
 
     def _fail(self, error: ClientError) -> None:
@@ -177,25 +179,26 @@ class Connection:
         self._tls = tls
         self._wire: _Wire | None = None
 
-    async def send(self, method: str, path: str, body: bytes = b"") -> Head:
+    async def send(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = _NONE) -> Head:
         """Send a request and wait for the head of its answer.
 
         A server may close a kept-alive connection at any time; when it does so before the first byte of the answer,
         the request goes out once more on a fresh one. Raises `Unreachable`, `CutShort`, `Malformed`, `TimedOut`.
         """
+        request = self._request(method, path, body, headers)
         if self._wire is not None and not self._wire.is_idle:
             self.close()
         if self._wire is not None:
             wire = self._wire
             try:
-                return await self._exchange(wire, method, path, body)
+                return await self._exchange(wire, request)
             except CutShort:
                 if wire.is_begun:
                     raise
         self._wire = await self._connect()
-        return await self._exchange(self._wire, method, path, body)
+        return await self._exchange(self._wire, request)
 
-    async def pieces(self) -> AsyncIterator[Piece]:
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
         """The body of the answer to the last `send`, piece by piece as it arrived. Raises as `send` does."""
         wire = self._wire
         if wire is None:
@@ -208,7 +211,7 @@ class Connection:
                     break
                 await wire.changed()
         finally:
-            if not wire.is_complete or not wire.parser.should_keep_alive():
+            if not wire.is_reusable:
                 self.close()
 
     def close(self) -> None:
@@ -223,19 +226,26 @@ class Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
-                _, wire = await loop.create_connection(_Wire, address.host, address.port, ssl=tls)
+                _, wire = await loop.create_connection(
+                    _Wire, address.host, address.port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S if tls else None
+                )
         except TimeoutError:
             raise TimedOut(f"{address} accepted no connection within {self._timeout_s:g} s.") from None
+        except ssl.SSLCertVerificationError as error:
+            raise Unreachable(f"The certificate of {address} is not trusted ({error.verify_message}).") from error
         except ssl.SSLError as error:
             raise Unreachable(f"{address} refused TLS ({error.reason or error}); check scheme and port.") from error
         except OSError as error:
             raise Unreachable(f"Nothing answers at {address} ({error.strerror or error}).") from error
         return wire
 
-    async def _exchange(self, wire: _Wire, method: str, path: str, body: bytes) -> Head:
-        headers = {**self._headers, "content-length": str(len(body))} if method == "POST" else self._headers
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        wire.ask(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body, self._timeout_s)
+    def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        length = {"content-length": str(len(body))} if method == "POST" else {}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in {**self._headers, **headers, **length}.items())
+        return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
+
+    async def _exchange(self, wire: _Wire, request: bytes) -> Head:
+        wire.ask(request, self._timeout_s)
         try:
             while wire.head is None:
                 await wire.changed()

@@ -1,0 +1,126 @@
+"""Prompts of given lengths in tokens, the same for the same seed.
+
+Where the server offers /tokenize, a prompt is grown or cut word by word until the whole request, the chat template
+included, has the length asked for. Elsewhere the length is guessed from the number of characters; the report then says
+so, and always tells the lengths that the server counted.
+"""
+
+import math
+import random
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from servery.bench.client import Client
+from servery.bench.errors import Malformed, WrongStatus
+from servery.bench.span import Span
+
+CHARACTERS_PER_TOKEN = 4.0  # of English, with the vocabularies of large models
+ROUNDS = 12
+_NOT_OFFERED = (400, 403, 404, 405, 422, 501)
+_WORDS = """apple arrow autumn basket bell bird blue boat book bread bridge brown bucket butter candle carpet castle chair
+cheese city clock cloud coat coffee color copper corn cotton country cup dance desk dinner doctor door dream drum eagle
+engine evening farm feather field finger fire fish floor flower forest friend garden glass gold grass green hammer hand
+harbor hat hill honey horse house island jacket kettle kitchen lake lamp leaf lemon letter light lion market meadow milk
+mirror money month moon morning mountain music night number ocean orange paper pencil piano picture pocket pond queen
+rain river road roof room salt school sea shadow ship shoe silver snow song spoon spring star stone street sugar summer
+sun table teacher thunder tower train tree valley village wagon wall water week wheel wind window winter wood yellow
+""".split()
+
+Messages = list[dict[str, str]]
+
+
+class TokenCounter(Protocol):
+    """Tells how long a request is."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is the server's own count."""
+        ...
+
+    async def count(self, messages: Messages) -> int:
+        """The number of tokens of `messages` as a prompt."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCount:
+    """Asks the server's /tokenize."""
+
+    client: Client
+    model: str
+    is_exact: bool = True
+
+    async def count(self, messages: Messages) -> int:
+        """The number of tokens, the chat template included."""
+        return await self.client.count_tokens(self.model, messages)
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterCount:
+    """Guesses from the number of characters."""
+
+    is_exact: bool = False
+
+    async def count(self, messages: Messages) -> int:
+        """The number of tokens, roughly."""
+        return round(sum(len(message["content"]) for message in messages) / CHARACTERS_PER_TOKEN)
+
+
+async def token_counter(client: Client, model: str) -> TokenCounter:
+    """The server's own count where it is offered, else a guess."""
+    counter = ServerCount(client, model)
+    try:
+        await counter.count([{"role": "user", "content": "one"}])
+    except (WrongStatus, Malformed) as error:
+        if isinstance(error, WrongStatus) and error.status not in _NOT_OFFERED:
+            raise
+        return CharacterCount()
+    return counter
+
+
+@dataclass(slots=True)
+class PromptMaker:
+    """Makes one prompt after the other; all begin with the same `shared_tokens` tokens, on top of those of the span."""
+
+    counter: TokenCounter
+    span: Span
+    shared_tokens: int
+    seed: int
+    _source: random.Random = field(init=False)
+    _shared: list[str] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._source = random.Random(self.seed)
+
+    async def next(self) -> Messages:
+        """The next prompt, its length drawn from the span (never below what the template and one word take)."""
+        if self.shared_tokens and not self._shared:
+            self._shared = await self._fit([], self.shared_tokens)
+        words = await self._fit(self._shared, self.shared_tokens + self.span.draw(self._source))
+        return _messages(words)
+
+    async def _fit(self, before: list[str], target: int) -> list[str]:
+        """`before` and random words, as close below `target` tokens as the words allow (a few tokens at most)."""
+        words = [*before, self._source.choice(_WORDS)]
+        best, best_count, per_word, last = words, 0, 2.0, (0, 0)
+        for _ in range(ROUNDS):
+            count = await self.counter.count(_messages(words))
+            if best_count < count <= target:
+                best, best_count = list(words), count
+            if count == target or (count > target and len(words) == len(before) + 1):
+                break
+            if abs(len(words) - last[0]) > 2:  # a slope over fewer words is mostly chance
+                per_word = max((count - last[1]) / (len(words) - last[0]), 0.5)
+            last = (len(words), count)
+            words = self._resize(words, len(before) + 1, (target - count) / per_word)
+        return best
+
+    def _resize(self, words: list[str], fewest: int, missing: float) -> list[str]:
+        steps = math.floor(missing) or (1 if missing > 0 else -1)
+        if steps > 0:
+            return words + self._source.choices(_WORDS, k=steps)
+        return words[: max(len(words) + steps, fewest)]
+
+
+def _messages(words: list[str]) -> Messages:
+    return [{"role": "user", "content": " ".join(words)}]

@@ -1,0 +1,77 @@
+"""One request as a client saw it: when each part of its answer arrived, and how it ended.
+
+Times are seconds of `time.perf_counter`; the definitions are those of vLLM's benchmark, so that figures compare.
+"""
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from servery.bench.client import Client
+from servery.bench.errors import ClientError
+
+
+@dataclass(slots=True)
+class Sample:
+    """`sent` is before a connection is had; `arrivals` are of the events that carried text."""
+
+    sent: float
+    arrivals: list[float] = field(default_factory=list)
+    ended: float | None = None  # last event with text or the finish reason
+    prompt_tokens: int | None = None
+    cached_tokens: int = 0
+    counted_tokens: int | None = None  # output tokens as the server counted them
+    finish_reason: str | None = None
+    error_kind: str | None = None
+    error: str | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the whole answer came."""
+        return self.error_kind is None
+
+    @property
+    def output_tokens(self) -> int:
+        """The server's count; where it gives none, the events with text."""
+        return len(self.arrivals) if self.counted_tokens is None else self.counted_tokens
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to the first event with text."""
+        return self.arrivals[0] - self.sent if self.arrivals else None
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token after the first; undefined below two tokens."""
+        if self.ended is None or not self.arrivals or self.output_tokens < 2:
+            return None
+        return (self.ended - self.arrivals[0]) / (self.output_tokens - 1)
+
+    @property
+    def e2e_s(self) -> float | None:
+        """Time to the last token."""
+        return None if self.ended is None else self.ended - self.sent
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """Times between successive events with text (ITL; an event may carry more than one token)."""
+        return [later - earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False)]
+
+
+async def ask(client: Client, request: dict[str, Any]) -> Sample:
+    """Send one chat completion and note what comes; an error ends up in the sample, it is not raised."""
+    sample = Sample(sent=perf_counter())
+    try:
+        async with aclosing(client.chat(request)) as deltas:
+            async for delta in deltas:
+                if delta.text or delta.reasoning:
+                    sample.arrivals.append(delta.at)
+                if delta.text or delta.reasoning or delta.finish_reason:
+                    sample.ended = delta.at
+                if delta.usage is not None:
+                    sample.prompt_tokens, sample.counted_tokens, sample.cached_tokens = delta.usage
+                sample.finish_reason = delta.finish_reason or sample.finish_reason
+    except ClientError as error:
+        sample.error_kind, sample.error = error.kind, str(error)
+    return sample
