@@ -186,14 +186,14 @@ class Scheduler:
     # Deciding: who runs.
 
     def _serve_decodes(self, plan: StepPlan, decoding: list[Sequence]) -> None:
-        owed = len(decoding)  # tokens kept back for those still to be served
+        """A token for everyone first; drafts share what is left, so that they never take another's token or block."""
         for sequence in decoding:
-            owed -= 1
-            if sequence not in self._running:
-                continue  # preempted for one before it
-            if sequence.drafts:
-                del sequence.drafts[max(sequence.max_len - len(sequence.tokens) - 1, 0) :]
-            self._grant(plan, sequence, min(1 + len(sequence.drafts), plan.left - owed))
+            if sequence in self._running:  # not preempted for one before it
+                self._grant(plan, sequence, 1)
+        for sequence in decoding:
+            if sequence.drafts and sequence in plan.counts:
+                useful = sequence.max_len - len(sequence.tokens) - 1
+                self._extend(plan, sequence, min(len(sequence.drafts), useful))
 
     def _serve_prefills(self, plan: StepPlan, prefilling: list[Sequence]) -> None:
         prefilling.sort(key=rank)
@@ -211,9 +211,14 @@ class Scheduler:
         for sequence, count in list(plan.counts.items()):
             if not plan.left:
                 return
-            missing = len(sequence.tokens) - sequence.computed - count
-            if missing > 0:
-                plan.give(sequence, self._reserve(sequence, count + min(missing, plan.left)) - count)
+            self._extend(plan, sequence, len(sequence.tokens) - sequence.computed - count)
+
+    def _extend(self, plan: StepPlan, sequence: Sequence, more: int) -> None:
+        """Grant up to `more` tokens besides those granted, as far as budget and available blocks go."""
+        more = min(more, plan.left)
+        if more > 0:
+            count = plan.counts[sequence]
+            plan.give(sequence, self._reserve(sequence, count + more) - count)
 
     def _grant(self, plan: StepPlan, sequence: Sequence, wanted: int) -> None:
         """Grant a running sequence up to `wanted` tokens, preempting for the first block if it must."""
@@ -239,7 +244,9 @@ class Scheduler:
         victim = max(self._running, key=rank)
         plan.take_back(victim)
         del self._running[victim]
-        self._free(victim)
+        self.pool.release(victim.block_ids)  # what is published stays cached and makes the recompute cheap
+        victim.block_ids = []
+        victim.computed = victim.published = 0
         victim.drafts.clear()
         victim.prompt_logprobs.clear()
         self._waiting.put_back(victim)
@@ -348,7 +355,8 @@ class Scheduler:
         """Forget a sequence wherever it is, and free its blocks."""
         if sequence in self._running:
             del self._running[sequence]
-            self._free(sequence)
+            # It keeps its table, so that a step decided before can still run; nobody is given the blocks until the next.
+            self.pool.release(sequence.block_ids)
         else:
             self._waiting.remove(sequence)
         completions = self._requests[sequence.request_id]
@@ -356,9 +364,3 @@ class Scheduler:
         if not completions:
             del self._requests[sequence.request_id]
             self._waiting.mark_started(sequence.request_id)
-
-    def _free(self, sequence: Sequence) -> None:
-        """Release the blocks and forget what was computed; published blocks stay cached."""
-        self.pool.release(sequence.block_ids)
-        sequence.block_ids = []
-        sequence.computed = sequence.published = 0
