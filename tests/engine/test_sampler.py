@@ -141,6 +141,18 @@ def test_a_row_of_a_large_vocabulary_gives_the_same_in_any_batch():
     assert sample(logits, rows) == [sample(logits[i : i + 1], [r])[0] for i, r in enumerate(rows)]
 
 
+@pytest.mark.parametrize("vocab_size", [64**2, 64**2 + 1, 5_000, 5_056])
+def test_a_large_vocabulary_is_inverted_by_blocks_without_a_difference(vocab_size):
+    logits = random_logits(1, vocab_size).expand(300, vocab_size) / 9
+    rows = [row(seed=seed) for seed in range(300)]
+    u = torch.from_numpy(uniforms([r.seed for r in rows], [r.position for r in rows]))
+    cumulative = logits[0].double().softmax(-1).cumsum(-1)
+    token_ids = torch.tensor([sampled.token_id for sampled in sample(logits, rows)])
+    assert token_ids.unique().numel() > 250
+    assert (cumulative[token_ids] > u - 1e-6).all()
+    assert (cumulative[token_ids - 1] < u + 1e-6)[token_ids > 0].all()
+
+
 def test_the_nucleus_of_a_large_vocabulary_is_exact():
     logits = random_logits(2, 5_000)
     rows = [row(SamplingParams(top_p=0.6)), row(SamplingParams(top_p=0.99, temperature=5.0))]
