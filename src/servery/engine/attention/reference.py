@@ -78,14 +78,19 @@ class ReferencePlan:
 
 
 def _attend(segment: _Segment, query: Tensor, keys_values: Tensor) -> Tensor:
-    query = query[segment.queries]
-    keys_values = keys_values[segment.slots]
+    query = _select(query, segment.queries)
+    keys_values = _select(keys_values, segment.slots)
     if isinstance(segment.queries, slice) and segment.num_rows == 1 and len(query) > 1:
         return _attend_piece(segment, query, keys_values)
     _, _, num_kv_heads, head_dim = keys_values.shape
     q = query.view(segment.num_rows, num_kv_heads, -1, head_dim)
     k, v = keys_values.view(segment.num_rows, -1, 2, num_kv_heads, head_dim).permute(2, 0, 3, 1, 4).unbind(0)
     return F.scaled_dot_product_attention(q, k, v, segment.mask).reshape(segment.num_rows, -1)
+
+
+def _select(rows: Tensor, which: slice | Tensor) -> Tensor:
+    """The rows that `which` selects; indexing with a tensor would be many times slower than `index_select`."""
+    return rows[which] if isinstance(which, slice) else rows.index_select(0, which)
 
 
 def _attend_piece(segment: _Segment, query: Tensor, keys_values: Tensor) -> Tensor:
@@ -97,15 +102,19 @@ def _attend_piece(segment: _Segment, query: Tensor, keys_values: Tensor) -> Tens
 
 
 def _segments(batch: Batch, cache: KVCache, window: int | None) -> list[_Segment]:
-    row_bytes = cache.layers[0][0].nbytes
-    pieces = [e for e in batch.extents if e.num_tokens > 1]
-    single = [e for e in batch.extents if e.num_tokens == 1]
-    in_place = [e for e in single if _reads_in_place(e, cache.block_size, window, row_bytes, len(single))]
-    chosen = set(map(id, in_place))
-    shared = [e for e in single if id(e) not in chosen]
-    segments = [_piece(e, cache, window) for e in pieces]
-    segments += [_alone(e, cache.block_size, window) for e in in_place]
-    segments += [_together(group, cache, window) for group in _groups(shared, window, _PADDING_BYTES // row_bytes)]
+    row_bytes, block_size = cache.layers[0][0].nbytes, cache.block_size
+    num_single = sum(extent.num_tokens == 1 for extent in batch.extents)
+    segments: list[_Segment] = []
+    shared: list[int] = []
+    for row, extent in enumerate(batch.extents):
+        if extent.num_tokens > 1:
+            segments.append(_piece(extent, cache, window))
+        elif _reads_in_place(extent, block_size, window, row_bytes, num_single):
+            segments.append(_alone(extent, block_size, window))
+        else:
+            shared.append(row)
+    groups = _groups(shared, batch, window, _PADDING_BYTES // row_bytes)
+    segments.extend(_together(rows, batch, cache, window) for rows in groups)
     return segments
 
 
@@ -160,32 +169,34 @@ def _piece_mask(extent: Extent, first: int, window: int | None, dtype: torch.dty
     return torch.zeros(is_hidden.shape, dtype=dtype).masked_fill_(is_hidden, float("-inf"))
 
 
-def _groups(extents: Sequence[Extent], window: int | None, padding_slots: int) -> Iterator[list[Extent]]:
+def _groups(rows: Sequence[int], batch: Batch, window: int | None, padding_slots: int) -> Iterator[list[int]]:
     """Split one-token rows by length wherever that saves more than `padding_slots` of padding; batch order within."""
-
-    def seen(extent: Extent) -> int:
-        return extent.context_len - _first_seen(extent, window)
-
-    group: list[Extent] = []
-    for index, extent in enumerate(sorted(extents, key=seen, reverse=True)):
+    seen = {row: batch.extents[row].context_len - _first_seen(batch.extents[row], window) for row in rows}
+    by_length = sorted(rows, key=seen.__getitem__, reverse=True)
+    begin = 0
+    for index, row in enumerate(by_length):
         # This row and all after it would be padded at least this much each.
-        if group and (seen(group[0]) - seen(extent)) * (len(extents) - index) > padding_slots:
-            yield sorted(group)
-            group = []
-        group.append(extent)
-    if group:
-        yield sorted(group)
+        if (seen[by_length[begin]] - seen[row]) * (len(rows) - index) > padding_slots:
+            yield sorted(by_length[begin:index])
+            begin = index
+    if rows:
+        yield sorted(by_length[begin:])
 
 
-def _together(extents: Sequence[Extent], cache: KVCache, window: int | None) -> _Segment:
-    rows = [slots_of(extent, _first_seen(extent, window), cache.block_size) for extent in extents]
-    lengths = [len(row) for row in rows]
+def _together(rows: Sequence[int], batch: Batch, cache: KVCache, window: int | None) -> _Segment:
+    extents = [batch.extents[row] for row in rows]
+    firsts = [_first_seen(extent, window) for extent in extents]
+    lengths = [extent.context_len - first for extent, first in zip(extents, firsts, strict=True)]
     longest = max(lengths)
-    slots = torch.tensor([slot for row in rows for slot in (*row, *[row[0]] * (longest - len(row)))])
+    last_seen = torch.tensor([extent.context_len - 1 for extent in extents]).unsqueeze(1)
+    # Beyond its end a row repeats its newest position, behind the mask.
+    positions = (torch.tensor(firsts).unsqueeze(1) + torch.arange(longest)).minimum(last_seen)
+    tables = batch.block_tables.index_select(0, torch.tensor(rows))
+    slots = tables.gather(1, positions // cache.block_size).mul_(cache.block_size).add_(positions % cache.block_size)
     return _Segment(
         queries=_selection([extent.query_start for extent in extents]),
-        slots=slots,
-        num_rows=len(extents),
+        slots=slots.flatten(),
+        num_rows=len(rows),
         mask=None if min(lengths) == longest else _length_mask(lengths, longest, cache.dtype),
     )
 
