@@ -1,0 +1,229 @@
+"""The upstream that runs a model on this machine: an engine process, and the way from the API to it and back."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+from servery.engine.chat_template import ChatTemplate
+from servery.engine.completion import TextDelta, complete
+from servery.engine.engine import AsyncEngine, EngineState
+from servery.engine.request import NewRequest, SamplingParams
+from servery.engine.stats import EngineInfo, EngineStats
+from servery.engine.tokenizer import Tokenizer
+from servery.upstream.chat_answer import ChatAnswer
+from servery.upstream.completion_answer import CompletionAnswer, Prompt, PromptDelta
+from servery.upstream.engine_errors import RESTART_S, engine_errors
+from servery.upstream.merge import merge
+from servery.upstream.prompt import PromptEncoder, check_fits
+from servery.upstream.sampling import (
+    SamplingDefaults,
+    check_max_tokens,
+    check_token_ids,
+    read_defaults,
+    sampling_params,
+)
+from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
+from servery.wire.chat import ChatRequest
+from servery.wire.completions import DEFAULT_MAX_TOKENS, CompletionRequest
+from servery.wire.embeddings import EmbeddingRequest, encode_embeddings, unit_vector
+from servery.wire.errors import context_length_exceeded, invalid, unavailable
+from servery.wire.models import Model
+from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
+
+# How many inputs of one embedding request are with the engine at a time; the rest must not fill its queue.
+_INPUTS_AT_A_TIME = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """What is known once the model is there."""
+
+    info: EngineInfo
+    encoder: PromptEncoder
+    defaults: SamplingDefaults
+
+
+class EmbeddedUpstream:
+    """Serves `name` with `engine`; the tokenizer and the chat template come from the same checkpoint."""
+
+    def __init__(self, name: str, engine: AsyncEngine) -> None:
+        self.name = name
+        self.engine = engine
+        self._created = int(time.time())
+        self._loaded: _Loaded | None = None
+
+    async def start(self) -> None:
+        """Load the model; raises `LoadError` with the reason when it cannot be."""
+        checkpoint = self.engine.config.model
+        tokenizer, template, defaults = await asyncio.to_thread(_read_text_parts, checkpoint)
+        await self.engine.start()
+        info = self.engine.info
+        encoder = PromptEncoder(self.name, tokenizer, template, info.vocab_size)
+        self._loaded = _Loaded(info=info, encoder=encoder, defaults=defaults)
+
+    async def stop(self) -> None:
+        """End the engine process; answers under way fail."""
+        await self.engine.stop()
+
+    def health(self) -> Health:
+        """Ready when the engine is; while it loads or restarts it owes no heartbeat."""
+        state = EngineState.LOADING if self._loaded is None else self.engine.state
+        is_beating = state in (EngineState.READY, EngineState.DRAINING)
+        age_s = self.engine.heartbeat_age_s() if is_beating else 0.0
+        return Health(state is EngineState.READY, f"its engine is {state.value}", age_s)
+
+    def model(self) -> Model:
+        """The model's description; its context is unknown until it is loaded."""
+        limit = None if self._loaded is None else self._loaded.info.max_model_len
+        return Model(id=self.name, created=self._created, max_model_len=limit)
+
+    def stats(self) -> EngineStats | None:
+        """The engine's newest figures."""
+        return self.engine.stats
+
+    def answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+        """The answer; raises `ApiError`. Closing it aborts what the engine computes for it."""
+        if isinstance(request, ChatRequest):
+            return self._chat(request, call)
+        if isinstance(request, CompletionRequest):
+            return self._completion(request, call)
+        return self._embedding(request, call)
+
+    async def tokenize(self, request: TokenizeRequest) -> bytes:
+        """Tokens of a text, or of a chat as the model sees it; raises `ApiError`."""
+        loaded = self._require_loaded()
+        if request.messages is not None:
+            token_ids = await loaded.encoder.chat(
+                request.messages,
+                request.tools or [],
+                add_generation_prompt=request.add_generation_prompt,
+                variables=request.chat_template_kwargs,
+            )
+        else:
+            text = request.prompt or ""
+            token_ids = await loaded.encoder.text(text, "prompt", add_special_tokens=request.add_special_tokens)
+        token_strs = loaded.encoder.token_texts(token_ids) if request.return_token_strs else None
+        return encode_tokens(token_ids, loaded.info.max_model_len, token_strs)
+
+    async def detokenize(self, request: DetokenizeRequest) -> bytes:
+        """The text of tokens, special ones included; raises `ApiError`."""
+        loaded = self._require_loaded()
+        check_token_ids(request.tokens, "tokens", loaded.info.vocab_size)
+        return encode_text(loaded.encoder.tokenizer.decode(request.tokens, skip_special_tokens=False))
+
+    async def _chat(self, request: ChatRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+        loaded = self._require_loaded()
+        check_max_tokens(request.token_limit, request.token_limit_param)
+        prompt = await loaded.encoder.chat(
+            request.messages,
+            request.shown_tools,
+            add_generation_prompt=request.add_generation_prompt,
+            variables=request.chat_template_kwargs,
+        )
+        check_fits(len(prompt), request.token_limit, loaded.info.max_model_len, "messages")
+        params = sampling_params(
+            request,
+            loaded.defaults,
+            max_tokens=request.token_limit,
+            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+            vocab_size=loaded.info.vocab_size,
+        )
+        answer = ChatAnswer(request, call, loaded.encoder.tokenizer, len(prompt))
+        deltas = self._complete(prompt, params, call, 0)
+        chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
+        async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
+            with engine_errors("messages"):
+                async for chunk in chunks:
+                    yield chunk
+
+    async def _completion(self, request: CompletionRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+        loaded = self._require_loaded()
+        check_max_tokens(request.max_tokens, "max_tokens", least=0 if request.echo else 1)
+        prompts = [await self._prompt(text, loaded, request) for text in request.prompts]
+        deltas = merge(
+            [
+                self._prompt_deltas(at, prompt.token_ids, _completion_params(request, prompt, loaded), call)
+                for at, prompt in enumerate(prompts)
+            ]
+        )
+        answer = CompletionAnswer(request, call, loaded.encoder.tokenizer, prompts)
+        chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
+        async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
+            with engine_errors("prompt"):
+                async for chunk in chunks:
+                    yield chunk
+
+    async def _prompt(self, prompt: str | list[int], loaded: _Loaded, request: CompletionRequest) -> Prompt:
+        token_ids = await loaded.encoder.text(prompt, "prompt")
+        check_fits(len(token_ids), request.max_tokens, loaded.info.max_model_len, "prompt")
+        if isinstance(prompt, str):
+            return Prompt(prompt, token_ids)
+        return Prompt(loaded.encoder.tokenizer.decode(token_ids) if request.echo else "", token_ids)
+
+    async def _embedding(self, request: EmbeddingRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+        loaded = self._require_loaded()
+        size = loaded.info.hidden_size
+        if request.dimensions is not None and request.dimensions > size:
+            raise invalid(f"'dimensions' is {request.dimensions}; this model's vectors have {size}.", "dimensions")
+        inputs = [await loaded.encoder.text(text, "input") for text in request.inputs]
+        for token_ids in inputs:
+            if len(token_ids) > loaded.info.max_model_len:
+                raise context_length_exceeded(loaded.info.max_model_len, len(token_ids), None, "input")
+        vectors: list[list[float]] = [[]] * len(inputs)
+        for first in range(0, len(inputs), _INPUTS_AT_A_TIME):
+            last = min(first + _INPUTS_AT_A_TIME, len(inputs))
+            async with contextlib.aclosing(
+                merge([self._embed(at, inputs[at], call) for at in range(first, last)])
+            ) as all_:
+                async for at, vector in all_:
+                    vectors[at] = unit_vector(vector, request.dimensions)
+                    yield Chunk(index=at, prompt_tokens=len(inputs[at]))
+        tokens = sum(map(len, inputs))
+        yield Chunk(data=encode_embeddings(self.name, vectors, tokens, request.encoding_format))
+
+    async def _embed(self, at: int, token_ids: list[int], call: Call) -> AsyncGenerator[tuple[int, list[float]], None]:
+        request = NewRequest(
+            request_id=f"{call.answer_id}-{at}", prompt=token_ids, deadline=call.deadline, pooling=True
+        )
+        with engine_errors("input"):
+            async with contextlib.aclosing(self.engine.generate(request)) as outputs:
+                async for output in outputs:
+                    yield at, output.embedding
+
+    async def _prompt_deltas(
+        self, at: int, prompt: list[int], params: SamplingParams, call: Call
+    ) -> AsyncGenerator[PromptDelta, None]:
+        async with contextlib.aclosing(self._complete(prompt, params, call, at)) as deltas:
+            async for delta in deltas:
+                yield PromptDelta(at, delta)
+
+    def _complete(
+        self, prompt: list[int], params: SamplingParams, call: Call, at: int
+    ) -> AsyncGenerator[TextDelta, None]:
+        request = NewRequest(request_id=f"{call.answer_id}-{at}", prompt=prompt, params=params, deadline=call.deadline)
+        return complete(self.engine, request, self._require_loaded().encoder.tokenizer)
+
+    def _require_loaded(self) -> _Loaded:
+        if self._loaded is None:
+            raise unavailable(f"The model '{self.name}' is being loaded; try again in a moment.", RESTART_S)
+        return self._loaded
+
+
+def _completion_params(request: CompletionRequest, prompt: Prompt, loaded: _Loaded) -> SamplingParams:
+    room = loaded.info.max_model_len - len(prompt.token_ids)
+    wanted = min(DEFAULT_MAX_TOKENS, room) if request.max_tokens is None else request.max_tokens
+    return sampling_params(
+        request,
+        loaded.defaults,
+        max_tokens=max(1, wanted),  # nothing less can be asked of the engine; `CompletionAnswer` drops what is too much
+        logprobs=request.logprobs,
+        prompt_logprobs=request.logprobs if request.echo else None,
+        vocab_size=loaded.info.vocab_size,
+    )
+
+
+def _read_text_parts(checkpoint: Path) -> tuple[Tokenizer, ChatTemplate | None, SamplingDefaults]:
+    return Tokenizer.load(checkpoint), ChatTemplate.load(checkpoint), read_defaults(checkpoint)

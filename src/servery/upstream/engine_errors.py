@@ -1,0 +1,37 @@
+"""What the engine raises, as clients are told it; the only place that knows both."""
+
+import contextlib
+from collections.abc import Iterator
+
+from servery.engine.errors import EngineDead, EngineError, InvalidRequest, Overloaded, PromptTooLong
+from servery.wire.errors import ApiError, failed, invalid, rate_limited, unavailable
+
+# An engine that died is back in about this time when nothing is wrong with its model.
+RESTART_S = 1.0
+
+
+def api_error(error: EngineError, param: str | None = None) -> ApiError:
+    """`error` for the client; `param` is its name for what the engine was given, where the engine has another."""
+    message = _sentence(str(error))
+    if isinstance(error, PromptTooLong):
+        return invalid(message, param or error.param, "context_length_exceeded")
+    if isinstance(error, InvalidRequest):
+        return invalid(message, error.param)
+    if isinstance(error, Overloaded):
+        return rate_limited(message, error.retry_after_s)
+    if isinstance(error, EngineDead):
+        return unavailable(message, RESTART_S)
+    return failed(message)
+
+
+@contextlib.contextmanager
+def engine_errors(param: str | None = None) -> Iterator[None]:
+    """Inside, errors of the engine become `ApiError`s."""
+    try:
+        yield
+    except EngineError as error:
+        raise api_error(error, param) from error
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

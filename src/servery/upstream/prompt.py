@@ -1,0 +1,86 @@
+"""From messages and texts to the tokens that the engine is given, and whether they fit."""
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from servery.engine.chat_template import ChatTemplate, no_chat_template
+from servery.engine.tokenizer import Tokenizer
+from servery.upstream.engine_errors import engine_errors
+from servery.upstream.logprobs import token_text
+from servery.upstream.sampling import check_token_ids
+from servery.wire.chat import Message, Tool, template_messages, template_tools
+from servery.wire.errors import context_length_exceeded, invalid
+
+# Text longer than this is tokenized in a thread: about a millisecond, more than the event loop should stand still.
+_THREAD_CHARS = 4_000
+
+
+class PromptEncoder:
+    """A model's tokenizer and chat template."""
+
+    def __init__(self, model: str, tokenizer: Tokenizer, template: ChatTemplate | None, vocab_size: int) -> None:
+        self._model = model
+        self._template = template
+        self._vocab_size = vocab_size
+        self.tokenizer = tokenizer
+
+    async def chat(
+        self,
+        messages: list[Message],
+        tools: list[Tool],
+        *,
+        add_generation_prompt: bool | None,
+        variables: dict[str, Any] | None,
+    ) -> list[int]:
+        """The tokens of a chat as the model's template renders it; raises `ApiError` for what the template refuses."""
+        with engine_errors("messages"):
+            if self._template is None:
+                raise no_chat_template(self._model)
+            rendered = template_messages(messages)
+            encode = functools.partial(
+                self._template.encode,
+                self.tokenizer,
+                rendered,
+                template_tools(tools) or None,
+                add_generation_prompt is not False,
+                **(variables or {}),
+            )
+            token_ids = await _in_thread_if(_size(rendered) > _THREAD_CHARS or bool(tools), encode)
+        if not token_ids:
+            raise invalid("The model's chat template turns these messages into nothing.", "messages")
+        return token_ids
+
+    async def text(self, prompt: str | list[int], param: str, *, add_special_tokens: bool = True) -> list[int]:
+        """The tokens of a text, or token ids as they are once checked; raises `ApiError`."""
+        if isinstance(prompt, list):
+            check_token_ids(prompt, param, self._vocab_size)
+            return prompt
+        with engine_errors(param):
+            encode = functools.partial(self.tokenizer.encode, prompt, add_special_tokens)
+            token_ids = await _in_thread_if(len(prompt) > _THREAD_CHARS, encode)
+        if not token_ids:
+            raise invalid(f"'{param}' has no token in this model's vocabulary.", param)
+        return token_ids
+
+    def token_texts(self, token_ids: list[int]) -> list[str]:
+        """Each token by itself; U+FFFD for bytes that are no character by themselves."""
+        return [token_text(self.tokenizer, token_id) for token_id in token_ids]
+
+
+def check_fits(prompt_tokens: int, max_tokens: int | None, limit: int, param: str) -> None:
+    """Raise `ApiError` unless the prompt, at least one token and all that were asked for fit into the context."""
+    if prompt_tokens >= limit:
+        raise context_length_exceeded(limit, prompt_tokens, None, param)
+    if max_tokens is not None and prompt_tokens + max_tokens > limit:
+        raise context_length_exceeded(limit, prompt_tokens, max_tokens, param)
+
+
+async def _in_thread_if(is_long: bool, encode: "functools.partial[list[int]]") -> list[int]:
+    return await asyncio.to_thread(encode) if is_long else encode()
+
+
+def _size(messages: Sequence[dict[str, Any]]) -> int:
+    """About how many characters there are to encode."""
+    return sum(len(str(message.get("content", ""))) for message in messages) + 100 * len(messages)

@@ -1,0 +1,38 @@
+"""What an answer has taken so far."""
+
+from servery.engine.completion import TextDelta
+from servery.upstream.upstream import Chunk
+from servery.wire.usage import Usage
+
+
+class Tally:
+    """Counts over the deltas of one or more prompts; prompt `at` has `prompt_tokens[at]` tokens and `n` completions."""
+
+    def __init__(self, prompt_tokens: list[int], n: int) -> None:
+        self._prompt_tokens = prompt_tokens
+        self._n = n
+        self._cached_tokens: dict[int, int] = {}
+        self._completion_tokens = 0
+
+    def chunk(self, delta: TextDelta, data: bytes, prompt: int = 0, *, is_counted: bool = True) -> Chunk:
+        """The piece of the answer that `delta` of prompt `prompt` makes; without `is_counted` its tokens are not."""
+        is_first = prompt not in self._cached_tokens
+        if is_first:
+            # Further completions of a prompt find what the first one computed; that is no hit that the client had.
+            self._cached_tokens[prompt] = delta.cached_tokens
+        tokens = delta.num_tokens if is_counted else 0
+        self._completion_tokens += tokens
+        return Chunk(
+            data=data,
+            index=prompt * self._n + delta.index,
+            tokens=tokens,
+            finish_reason=None if delta.finish_reason is None else delta.finish_reason.value,
+            prompt_tokens=self._prompt_tokens[prompt] if is_first else 0,
+            cached_tokens=delta.cached_tokens if is_first else 0,
+            queued_s=delta.queued_s if is_first else None,
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """All of it."""
+        return Usage.of(sum(self._prompt_tokens), self._completion_tokens, sum(self._cached_tokens.values()))

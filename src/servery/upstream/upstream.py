@@ -1,0 +1,85 @@
+"""The seam: what a server asks of any place where a model runs.
+
+An upstream takes a checked request and gives back the answer as the client will read it, piece by piece; whoever relays
+it needs no second look at the bytes, because each piece says what it means for timings and counts.
+"""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from servery.engine.stats import EngineStats
+from servery.wire.chat import ChatRequest
+from servery.wire.completions import CompletionRequest
+from servery.wire.embeddings import EmbeddingRequest
+from servery.wire.models import Model
+from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
+
+ModelRequest = ChatRequest | CompletionRequest | EmbeddingRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What goes with a request: the answer's id and Unix time, and until when it is wanted (monotonic seconds)."""
+
+    answer_id: str
+    created: int
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of an answer.
+
+    `data` are bytes for the client: whole events of a stream, or the body of an answer that is not streamed; they may
+    be empty when a piece only tells of progress. `tokens` are new ones of completion `index`; `finish_reason` is set
+    when that completion ends. `prompt_tokens`, `cached_tokens` and `queued_s` come once per prompt, with its first piece.
+    """
+
+    data: bytes = b""
+    index: int = 0
+    tokens: int = 0
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    queued_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether new requests are taken, if not why, and how long ago the upstream gave a sign of life."""
+
+    is_ready: bool
+    reason: str
+    heartbeat_age_s: float
+
+
+class Upstream(Protocol):
+    """One model, somewhere."""
+
+    async def start(self) -> None:
+        """Connect, or load the model. Raises what says that it never will."""
+
+    async def stop(self) -> None:
+        """Let go of everything; answers under way fail. Safe to call twice, and before `start`."""
+
+    def health(self) -> Health:
+        """How it is now; no waiting."""
+
+    def model(self) -> Model:
+        """The model's description for `/v1/models`."""
+
+    def stats(self) -> EngineStats | None:
+        """The engine's figures, None where there are none to be had."""
+
+    def answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+        """The answer; close the generator to stop it being computed.
+
+        Raises `ApiError`, before the first chunk or in the middle.
+        """
+
+    async def tokenize(self, request: TokenizeRequest) -> bytes:
+        """The body of the answer to `/tokenize`; raises `ApiError`."""
+
+    async def detokenize(self, request: DetokenizeRequest) -> bytes:
+        """The body of the answer to `/detokenize`; raises `ApiError`."""
