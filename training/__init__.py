@@ -1,0 +1,1 @@
+"""How the amuse models are made, from nothing: tasks, tokenizer, training, evaluation, export."""

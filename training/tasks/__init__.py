@@ -1,0 +1,1 @@
+"""What the amuse models can do: generators of questions with one verifiable answer each."""
