@@ -99,4 +99,7 @@ def _named(argument: str) -> tuple[str, Path]:
 def _amuse_path(model: str) -> Path:
     from servery import amuse  # an optional part: only here, so that serving other models does not need it
 
-    return amuse.path(AMUSE_MODELS[model])
+    try:
+        return amuse.path(AMUSE_MODELS[model])
+    except ValueError as error:
+        raise OptionError(f"{model} cannot be served: {error}") from error

@@ -1,0 +1,44 @@
+"""`POST /v1/chat/completions`, `/v1/completions` and `/v1/embeddings`: what a model answers."""
+
+import secrets
+import time
+
+from servery.server.answer_record import AnswerRecord
+from servery.server.relay import relay_stream, relay_whole, watched
+from servery.server.service import Exchange, Service
+from servery.upstream.upstream import Call, ModelRequest
+from servery.wire.chat import decode_chat
+from servery.wire.completions import decode_completion
+from servery.wire.embeddings import EmbeddingRequest, decode_embedding
+
+
+async def chat(service: Service, exchange: Exchange) -> None:
+    """Continue a chat."""
+    await _answer(service, exchange, decode_chat(await exchange.body(service.options)), "chatcmpl")
+
+
+async def completion(service: Service, exchange: Exchange) -> None:
+    """Continue a text."""
+    await _answer(service, exchange, decode_completion(await exchange.body(service.options)), "cmpl")
+
+
+async def embedding(service: Service, exchange: Exchange) -> None:
+    """Turn texts into vectors."""
+    await _answer(service, exchange, decode_embedding(await exchange.body(service.options)), "embd")
+
+
+async def _answer(service: Service, exchange: Exchange, request: ModelRequest, kind: str) -> None:
+    upstream = service.upstream(request.model)
+    arrived_s = exchange.request.arrived_s
+    call = Call(
+        answer_id=f"{kind}-{secrets.token_hex(16)}",
+        created=int(time.time()),
+        deadline=arrived_s + service.options.request_timeout_s,
+    )
+    exchange.record = record = AnswerRecord(service.metrics, request.model, arrived_s, service.clock)
+    async with watched(exchange):
+        chunks = upstream.answer(request, call)
+        if isinstance(request, EmbeddingRequest) or not request.stream:
+            await relay_whole(chunks, exchange.reply, record)
+        else:
+            await relay_stream(chunks, exchange.reply, record, service.options.keep_alive_s)

@@ -1,0 +1,109 @@
+"""The ASGI application: every request takes one way through it, and every error becomes an answer in one place."""
+
+import asyncio
+import contextlib
+import logging
+
+from servery.server.interrupt import ClientGone, Interrupt, Reason, interruption
+from servery.server.reply import Reply
+from servery.server.request import Request
+from servery.server.routes import Route, check_method, find_route, no_route
+from servery.server.service import Exchange, Service
+from servery.server.types import Receive, Scope, Send
+from servery.wire.errors import ApiError, failed
+
+log = logging.getLogger("servery.request")
+
+# What logs and metrics show for a client that did not wait for its answer (nginx's number).
+CLIENT_GONE = 499
+
+
+class App:
+    """Answers HTTP requests with the parts of `service`. Whoever runs it starts and stops the upstreams."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's entry; of its protocols only HTTP is spoken."""
+        if scope["type"] != "http":
+            raise ValueError(f"Servery's application does not speak {scope['type']!r}.")
+        request = Request(scope, receive, self._service.clock())
+        exchange = Exchange(request=request, reply=Reply(send, request.id), interrupt=_interrupt())
+        route = find_route(request.path)
+        cut_by: str | None = "error"
+        try:
+            cut_by = await self._settled(route, exchange)
+        finally:
+            exchange.interrupt.close()
+            self._settle(route, exchange, cut_by)
+
+    async def _settled(self, route: Route | None, exchange: Exchange) -> str | None:
+        """Answer in any case; returns who cut the answer short, None if it is complete."""
+        try:
+            return await self._answered(route, exchange)
+        except ClientGone:
+            return Reason.CLIENT.value
+        except asyncio.CancelledError:
+            reason = exchange.interrupt.reason
+            if reason is None:
+                raise  # not one of ours: whoever runs the server wants it to end
+            exchange.interrupt.absorb()
+            if reason is not Reason.CLIENT:
+                await exchange.reply.fail(self._interruption(reason))
+            return reason.value
+
+    async def _answered(self, route: Route | None, exchange: Exchange) -> str | None:
+        try:
+            await self._handle(route, exchange)
+        except ApiError as error:
+            await exchange.reply.fail(error)
+        except (ClientGone, asyncio.CancelledError):
+            raise
+        except Exception as error:  # the one boundary: whatever it is, the client gets an answer
+            log.exception("request %s failed", exchange.request.id, exc_info=error)
+            await exchange.reply.fail(failed("The server failed while answering; the failure was logged."))
+        else:
+            return None
+        return "error"
+
+    async def _handle(self, route: Route | None, exchange: Exchange) -> None:
+        service = self._service
+        if route is None or not route.is_open:
+            service.keys.check(exchange.request.headers)
+        if route is None:
+            raise no_route(exchange.request.path)
+        check_method(route, exchange.request.method)
+        with service.lifecycle.work(exchange.interrupt) if route.is_work else contextlib.nullcontext():
+            await route.handler(service, exchange)
+
+    def _interruption(self, reason: Reason) -> ApiError:
+        options = self._service.options
+        return interruption(reason, body_timeout_s=options.body_timeout_s, request_timeout_s=options.request_timeout_s)
+
+    def _settle(self, route: Route | None, exchange: Exchange, cut_by: str | None) -> None:
+        """Record what became of the exchange: once, and without awaiting anything."""
+        request, record = exchange.request, exchange.record
+        status = CLIENT_GONE if cut_by == Reason.CLIENT.value else exchange.reply.status or 500
+        label, shown = ("other", repr(request.path[:60])) if route is None else (route.path, route.path)
+        self._service.metrics.count_request(_known(request.method), label, status)
+        if record is not None:
+            record.settle(cut_by)
+        level = logging.DEBUG if route is not None and not route.is_work and status < 400 else logging.INFO
+        if log.isEnabledFor(level):
+            took_ms = 1000 * (self._service.clock() - request.arrived_s)
+            cut = "" if cut_by in (None, "error") else f", cut by {cut_by}"
+            of = "" if record is None else f" {record}"
+            method = _known(request.method)
+            log.log(level, "%s %s %d %s%s, %.0f ms%s", method, shown, status, request.id, of, took_ms, cut)
+
+
+def _interrupt() -> Interrupt:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("Servery's application must run in a task of asyncio.")
+    return Interrupt(task)
+
+
+def _known(method: str) -> str:
+    return method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH") else "other"

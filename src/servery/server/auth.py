@@ -1,0 +1,36 @@
+"""Who may ask: API keys, compared in constant time and never logged."""
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+
+from servery.wire.errors import ApiError
+
+_CHALLENGE = (("www-authenticate", "Bearer"),)
+
+
+class Keys:
+    """The accepted keys, kept as digests; without any, everybody is served."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [_digest(key.encode()) for key in keys]
+
+    def check(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raise `ApiError` (401) unless `headers` carry an accepted key as a bearer token."""
+        if not self._digests:
+            return
+        scheme, _, token = headers.get(b"authorization", b"").strip().partition(b" ")
+        if scheme.lower() != b"bearer" or not token.strip():
+            raise _refusal("No API key was given. Send it in the header: 'Authorization: Bearer YOUR_KEY'.")
+        given = _digest(token.strip())
+        # Summed, not searched: every key is compared, so that the time does not tell which one it was.
+        if not sum(hmac.compare_digest(given, known) for known in self._digests):
+            raise _refusal("The API key is not accepted by this server.")
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _refusal(message: str) -> ApiError:
+    return ApiError(401, message, code="invalid_api_key", headers=_CHALLENGE)

@@ -1,0 +1,101 @@
+"""An answer on its way out: whole, or as a stream whose head waits for its first event."""
+
+import asyncio
+from collections.abc import Iterable
+
+from servery.server.types import Send
+from servery.wire import sse
+from servery.wire.errors import ApiError, encode_error
+
+_STREAM_HEADERS = (
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),
+)
+# How long a client that reads nothing may delay the end of its own answer.
+_LAST_WORDS_S = 2.0
+
+
+class Reply:
+    """Writes one response. The status is final with the first byte; an error after that goes in-band."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._comment: asyncio.Task[None] | None = None
+        self.status: int | None = None
+        self.is_complete = False
+        self._is_stream = False
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the status is out and cannot be changed."""
+        return self.status is not None
+
+    async def whole(
+        self,
+        body: bytes,
+        *,
+        status: int = 200,
+        content_type: str = "application/json",
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Send a complete response."""
+        length = ("content-length", str(len(body)))
+        await self._start(status, (("content-type", content_type), length, *headers))
+        await self._write(body, is_last=True)
+
+    async def stream(self, events: bytes) -> None:
+        """Send whole events of a stream, after its head if they are the first."""
+        if self._comment is not None:
+            await self._comment
+            self._comment = None
+        if not self.is_started:
+            self._is_stream = True
+            await self._start(200, _STREAM_HEADERS)
+        await self._write(events)
+
+    async def end_stream(self) -> None:
+        """Say that the stream is complete."""
+        await self.stream(sse.DONE)
+        await self._write(b"", is_last=True)
+
+    def keep_alive(self) -> None:
+        """Send a comment, by the way, in a stream that is silent; no further one while that is on its way."""
+        if not self.is_complete and (self._comment is None or self._comment.done()):
+            self._comment = asyncio.create_task(self._write_comment())
+
+    async def fail(self, error: ApiError) -> None:
+        """Answer with an error, or end a stream under way with one and without [DONE]."""
+        if self.is_complete:
+            return
+        try:
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self._fail(error)
+        except TimeoutError:
+            self.is_complete = True  # it reads nothing: the server closes the connection
+
+    async def _fail(self, error: ApiError) -> None:
+        body = encode_error(error)
+        if self._comment is not None:
+            await self._comment
+        if not self.is_started:
+            await self.whole(body, status=error.status, headers=error.headers)
+        elif self._is_stream:
+            await self._write(sse.event(body), is_last=True)
+
+    async def _write_comment(self) -> None:
+        if not self.is_started:
+            self._is_stream = True
+            await self._start(200, _STREAM_HEADERS)
+        await self._write(sse.KEEP_ALIVE)
+
+    async def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        self.status = status
+        named = (*headers, ("x-request-id", self._request_id))
+        encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in named]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    async def _write(self, data: bytes, *, is_last: bool = False) -> None:
+        self.is_complete = is_last
+        await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})

@@ -1,0 +1,81 @@
+"""A request as it comes in: its head at once, its body bounded."""
+
+import re
+import secrets
+
+from servery.server.interrupt import ClientGone
+from servery.server.types import Receive, Scope
+from servery.wire.errors import ApiError
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+# A body over the limit is read on, and thrown away, up to this many times the limit, so that a client that is still
+# sending reads the answer instead of a reset connection.
+_DISCARD_FACTOR = 16
+
+
+class Request:
+    """One HTTP request. Header names are in lower case; of headers that occur twice the last counts."""
+
+    def __init__(self, scope: Scope, receive: Receive, arrived_s: float) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.receive = receive
+        self.arrived_s = arrived_s
+        self.id = _request_id(self.headers.get(b"x-request-id", b""))
+
+    async def json_body(self, max_bytes: int) -> bytes:
+        """The body of a request that says it is JSON.
+
+        Raises `ApiError` (415 for another content type, 413 over `max_bytes`), `ClientGone` when the connection is lost.
+        """
+        self._check_content_type()
+        self._check_length(max_bytes)
+        return await self._read(max_bytes)
+
+    def _check_content_type(self) -> None:
+        given = self.headers.get(b"content-type", b"application/json").decode("latin-1")
+        media, _, parameters = given.partition(";")
+        if media.strip().lower() != "application/json":
+            advice = "send 'application/json' (curl: -H 'Content-Type: application/json')"
+            raise ApiError(415, f"The Content-Type is {given[:80]!r}; {advice}.", code="unsupported_media_type")
+        charset = parameters.lower().replace('"', "").partition("charset=")[2].strip()
+        if charset not in ("", "utf-8", "utf8"):
+            raise ApiError(415, f"The charset is {charset[:40]!r}; JSON is UTF-8.", code="unsupported_media_type")
+        encoding = self.headers.get(b"content-encoding", b"identity").decode("latin-1").lower()
+        if encoding != "identity":
+            message = f"The Content-Encoding is {encoding[:40]!r}; send the body uncompressed."
+            raise ApiError(415, message, code="unsupported_media_type")
+
+    def _check_length(self, max_bytes: int) -> None:
+        length = self.headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length[:20]) > max_bytes:
+            is_soon_over = int(length[:20]) <= _DISCARD_FACTOR * max_bytes
+            raise _too_large(max_bytes, is_closing=not is_soon_over)
+
+    async def _read(self, max_bytes: int) -> bytes:
+        body = bytearray()
+        received = 0
+        while True:
+            event = await self.receive()
+            if event["type"] == "http.disconnect":
+                raise ClientGone
+            received += len(event.get("body", b""))
+            if received <= max_bytes:
+                body += event.get("body", b"")
+            is_over = not event.get("more_body", False)
+            if received > max_bytes and (is_over or received > _DISCARD_FACTOR * max_bytes):
+                raise _too_large(max_bytes, is_closing=not is_over)
+            if is_over:
+                return bytes(body)
+
+
+def _too_large(max_bytes: int, *, is_closing: bool) -> ApiError:
+    message = f"The request body is larger than this server's limit of {max_bytes} bytes (max_body_bytes)."
+    headers = [("connection", "close")] if is_closing else []
+    return ApiError(413, message, code="request_too_large", headers=headers)
+
+
+def _request_id(given: bytes) -> str:
+    """The client's id for the request if it can stand in logs and headers, else one of ours."""
+    return given.decode("ascii") if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"

@@ -1,0 +1,188 @@
+"""`servery serve`: the process that listens, from the first line it prints to its exit code."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from servery.engine.engine import AsyncEngine
+from servery.engine.stats import EngineInfo
+from servery.server.app import App
+from servery.server.auth import Keys
+from servery.server.options import OptionError, ServeOptions
+from servery.server.protocol import BoundedProtocol
+from servery.server.service import Service
+from servery.upstream.embedded import EmbeddedUpstream
+
+log = logging.getLogger("servery.serve")
+
+DONE = 0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Idle connections are kept longer than the usual load balancer keeps them (60 s), so that it is never ours that close
+# under a request.
+_KEEP_ALIVE_S = 75
+
+
+def run(options: ServeOptions) -> int:
+    """Serve until told to stop; return the process's exit code.
+
+    0: every answer under way could be finished, or was told, after SIGTERM or SIGINT; 128 + the signal's number: told
+    twice to stop. Raises `OptionError` when the address cannot be listened on, `LoadError` when a model cannot be loaded.
+    """
+    started_s = time.monotonic()
+    _set_up_logging(options.log_level)
+    with (
+        _listening_socket(options.host, options.port) as sock,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(_Serving(options, sock, started_s).run())
+
+
+class _Listener(uvicorn.Server):
+    """Uvicorn without its own signal handling: signals mean draining, which it knows nothing of."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Serving:
+    """One run of the server."""
+
+    def __init__(self, options: ServeOptions, sock: socket.socket, started_s: float) -> None:
+        self._options = options
+        self._sock = sock
+        self._started_s = started_s
+        self._upstreams = [EmbeddedUpstream(model.name, AsyncEngine(model.engine)) for model in options.models]
+        self._service = Service(
+            upstreams={upstream.name: upstream for upstream in self._upstreams},
+            options=options,
+            keys=Keys(options.api_keys),
+            clock=time.monotonic,
+        )
+        for upstream in self._upstreams:
+            self._service.metrics.watch_engine(upstream.name, upstream.stats)
+        self._listener = _Listener(_uvicorn_config(App(self._service)))
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+
+    async def run(self) -> int:
+        """Listen, load, serve, drain; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._signals.put_nowait, number)
+        listening = asyncio.create_task(self._listener.serve([self._sock]))
+        told = asyncio.create_task(self._signals.get())
+        loading = asyncio.create_task(self._load())
+        try:
+            await asyncio.wait((loading, told, listening), return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()  # raises what says that a model cannot be served
+                await asyncio.wait((told, listening), return_when=asyncio.FIRST_COMPLETED)
+            return await self._drain() if told.done() else DONE
+        finally:
+            await self._end(listening, loading, told)
+
+    async def _load(self) -> None:
+        for upstream in self._upstreams:
+            await upstream.start()
+            _say(_resolved(upstream.name, upstream.engine.info))
+        names = ", ".join(upstream.name for upstream in self._upstreams)
+        took_s = time.monotonic() - self._started_s
+        _say(f"Servery is ready at {_url(self._sock)} with {names}, {took_s:.1f} s after its start.")
+
+    async def _drain(self) -> int:
+        """Finish what is under way; a second signal cuts that short."""
+        limit_s, in_flight = self._options.drain_timeout_s, self._service.lifecycle.in_flight
+        _say(f"Stopping: no new work; {in_flight} answers may go on for {limit_s:g} s. Once more stops at once.")
+        draining = asyncio.create_task(self._service.lifecycle.drain(limit_s))
+        again = asyncio.create_task(self._signals.get())
+        await asyncio.wait((draining, again), return_when=asyncio.FIRST_COMPLETED)
+        if draining.done():
+            again.cancel()
+            _say("Stopped." if draining.result() else "Stopped; what could not be finished in time was told so.")
+            return DONE
+        self._service.lifecycle.end_all()
+        await draining
+        return 128 + again.result()
+
+    async def _end(self, listening: "asyncio.Task[None]", *others: "asyncio.Task[object]") -> None:
+        """Close everything, whatever happened."""
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self._listener.should_exit = True
+        await asyncio.gather(listening, *(upstream.stop() for upstream in self._upstreams))
+
+
+def _uvicorn_config(app: App) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=5,
+    )
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    """A bound socket; raises `OptionError` with what to do when the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise OptionError(f"the host {host!r} cannot be resolved: {error.strerror}.") from error
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+        sock.listen(2048)  # from here on nobody else can have the port
+    except OSError as error:
+        sock.close()
+        advice = "choose another with --port, or 0 for any that is free"
+        raise OptionError(f"cannot listen on {host} port {port}: {error.strerror}; {advice}.") from error
+    sock.setblocking(False)
+    return sock
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _resolved(name: str, info: EngineInfo) -> str:
+    """What was decided about an engine, in one paragraph."""
+    return (
+        f"{name}: {info.architecture}, {info.parameters / 1e6:.1f}M parameters in {info.dtype} "
+        f"({_mib(info.weight_bytes)}), on {info.device} with {info.threads} threads, kernels: {info.kernels}\n"
+        f"{' ' * len(name)}  context {info.max_model_len} tokens; KV cache {info.num_blocks} blocks of "
+        f"{info.block_size} tokens ({_mib(info.kv_bytes)}, {info.kv_bytes_per_token} bytes per token); "
+        f"up to {info.max_running} sequences, {info.max_step_tokens} tokens per step; loaded in {info.load_s:.1f} s"
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
+
+
+def _say(text: str) -> None:
+    """Tell the user; logs go elsewhere."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+    # Uvicorn tells of every start and stop, and warns of every client that is no HTTP client.
+    logging.getLogger("uvicorn").setLevel(max(logging.ERROR, logging.getLogger().level))

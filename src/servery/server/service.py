@@ -1,0 +1,62 @@
+"""What the handlers of all requests share, and one request on its way through them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from servery.server.answer_record import AnswerRecord
+from servery.server.auth import Keys
+from servery.server.interrupt import Interrupt, Reason
+from servery.server.lifecycle import Lifecycle
+from servery.server.options import ServeOptions
+from servery.server.reply import Reply
+from servery.server.request import Request
+from servery.telemetry.metrics import Metrics
+from servery.upstream.upstream import Upstream
+from servery.wire.errors import ApiError, model_not_found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A server's parts: one upstream per model by the name that clients ask for, and the clock of all timings."""
+
+    upstreams: Mapping[str, Upstream]
+    options: ServeOptions
+    keys: Keys
+    clock: Callable[[], float]
+    metrics: Metrics = field(default_factory=Metrics)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+
+    def upstream(self, model: str) -> Upstream:
+        """Where `model` runs; raises `ApiError` (404) naming those that are served."""
+        try:
+            return self.upstreams[model]
+        except KeyError:
+            raise model_not_found(model, self.upstreams) from None
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One request and its answer; `record` is there once it is known which model answers."""
+
+    request: Request
+    reply: Reply
+    interrupt: Interrupt
+    record: AnswerRecord | None = None
+
+    async def body(self, options: ServeOptions) -> bytes:
+        """The request's JSON, bounded in bytes and time; then the time for the answer begins to run."""
+        self.interrupt.fire_after(options.body_timeout_s, Reason.SLOW_BODY)
+        body = await self.request.json_body(options.max_body_bytes)
+        self.interrupt.fire_after(options.request_timeout_s, Reason.TIMEOUT)
+        return body
+
+
+def only_model(service: Service, model: str | None) -> str:
+    """The model asked for, or the only one that is served; raises `ApiError` when that is not clear."""
+    if model is not None:
+        return model
+    if len(service.upstreams) == 1:
+        return next(iter(service.upstreams))
+    names = ", ".join(f"'{name}'" for name in sorted(service.upstreams))
+    message = f"Missing required parameter: 'model'. Served here: {names}."
+    raise ApiError(400, message, param="model", code="missing_required_parameter")
