@@ -30,7 +30,7 @@ class ChatAnswer:
         async for delta in deltas:
             data = b"" if delta.index in begun else events.role(delta.index)
             begun.add(delta.index)
-            if delta.text or delta.token_ids:
+            if delta.text or (request.logprobs and delta.logprobs):
                 data += events.text(delta.index, delta.text, self._logprobs(delta.logprobs))
             if delta.finish_reason is not None:
                 data += events.finish(delta.index, delta.finish_reason.value)

@@ -62,7 +62,7 @@ class CompletionAnswer:
             if index not in sent_chars:
                 piece = self._echoed(item.prompt, piece)
             at = sent_chars.setdefault(index, 0)
-            if piece.text or piece.token_ids:
+            if piece.text or (request.logprobs is not None and piece.token_ids):
                 data = events.text(index, piece.text, self._logprobs(piece, at))
                 sent_chars[index] = at + len(piece.text)
             if (reason := self._reason(item.delta)) is not None:
