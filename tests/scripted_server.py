@@ -91,7 +91,7 @@ class ScriptedServer:
         for task in waiting:
             task.cancel()
         if left in done:
-            raise ConnectionResetError
+            raise left.exception() or ConnectionResetError
 
 
 @asynccontextmanager

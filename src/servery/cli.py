@@ -183,9 +183,10 @@ def _usage_errors() -> tuple[type[Exception], ...]:
 
 def _our_errors() -> tuple[type[Exception], ...]:
     from servery.bench.errors import ClientError
+    from servery.chat.conversation import ConversationError
     from servery.engine.errors import EngineError
 
-    return (ClientError, EngineError, OSError)
+    return (ClientError, ConversationError, EngineError, OSError)
 
 
 def _complain(verb: str, error: Exception, code: int) -> int:

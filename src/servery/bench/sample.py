@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from servery.bench.client import Client
+from servery.bench.client import Client, Delta
 from servery.bench.errors import ClientError
 
 
@@ -58,6 +58,17 @@ class Sample:
         """Times between successive events with text (ITL; an event may carry more than one token)."""
         return [later - earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False)]
 
+    def take(self, delta: Delta) -> None:
+        """Note the next event of the answer."""
+        has_text = bool(delta.text or delta.reasoning)
+        if has_text:
+            self.arrivals.append(delta.at)
+        if has_text or delta.finish_reason is not None:
+            self.ended = delta.at
+        if delta.usage is not None:
+            self.prompt_tokens, self.counted_tokens, self.cached_tokens = delta.usage
+        self.finish_reason = delta.finish_reason or self.finish_reason
+
 
 async def ask(client: Client, request: dict[str, Any]) -> Sample:
     """Send one chat completion and note what comes; an error ends up in the sample, it is not raised."""
@@ -65,13 +76,7 @@ async def ask(client: Client, request: dict[str, Any]) -> Sample:
     try:
         async with aclosing(client.chat(request)) as deltas:
             async for delta in deltas:
-                if delta.text or delta.reasoning:
-                    sample.arrivals.append(delta.at)
-                if delta.text or delta.reasoning or delta.finish_reason:
-                    sample.ended = delta.at
-                if delta.usage is not None:
-                    sample.prompt_tokens, sample.counted_tokens, sample.cached_tokens = delta.usage
-                sample.finish_reason = delta.finish_reason or sample.finish_reason
+                sample.take(delta)
     except ClientError as error:
         sample.error_kind, sample.error = error.kind, str(error)
     return sample

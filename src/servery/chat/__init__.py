@@ -1,0 +1,1 @@
+"""`servery chat`: talk to a model in the terminal."""
