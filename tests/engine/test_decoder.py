@@ -5,7 +5,7 @@ import torch
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.batch import Batch
-from servery.engine.decoder import Decoder
+from servery.engine.decoder import Decoder, RMSNorm
 from servery.engine.kv import KVCache
 from servery.engine.loader import load_model
 from tests.engine import checkpoints
@@ -75,3 +75,65 @@ def test_greedy_generation_is_that_of_transformers_for_200_tokens(pair):
             torch.tensor([tokens]), max_new_tokens=210, min_new_tokens=210, do_sample=False, eos_token_id=None
         )
     assert greedy(Paged(ours), 0, tokens, 210) == expected[0, 37:].tolist()
+
+
+def test_pieces_of_any_size_give_the_logits_of_the_whole_prompt(pair):
+    _, ours = pair
+    tokens = prompt(90)
+    whole = Paged(ours).step((0, 0, tokens))[0]
+    for size in (1, 7, 32):
+        paged = Paged(ours)
+        pieces = [paged.step((0, at, tokens[at : at + size]))[0] for at in range(0, len(tokens), size)]
+        assert relative_difference(torch.cat(pieces), whole) <= 1e-5
+
+
+def test_a_sequence_is_not_touched_by_those_that_share_its_steps(pair):
+    _, ours = pair
+    tokens = [prompt(length, seed=length) for length in (50, 9, 31, 70)]
+    alone = [Paged(ours).step((0, 0, sequence))[0] for sequence in tokens]
+    paged = Paged(ours)
+    first = paged.step(*[(i, 0, sequence[: 3 * i + 5]) for i, sequence in enumerate(tokens)])
+    # One piece, two single tokens and another piece in one step, in mixed order.
+    middle = paged.step(
+        (2, 11, tokens[2][11:20]), (0, 5, tokens[0][5:6]), (1, 8, tokens[1][8:9]), (3, 14, tokens[3][14:])
+    )
+    last = paged.step((0, 6, tokens[0][6:]), (2, 20, tokens[2][20:]))
+    together = [
+        torch.cat((first[0], middle[1], last[0])),
+        torch.cat((first[1], middle[2])),
+        torch.cat((first[2], middle[0], last[1])),
+        torch.cat((first[3], middle[3])),
+    ]
+    for ours_together, ours_alone in zip(together, alone, strict=True):
+        assert relative_difference(ours_together, ours_alone) <= 1e-5
+
+
+def test_bfloat16_stays_close_to_float32(tmp_path):
+    path = checkpoints.save(checkpoints.qwen3_tied(), tmp_path)
+    config = ModelConfig.load(path)
+    tokens = prompt(60)
+    exact = Paged(load_model(path, config, torch.float32)).step((0, 0, tokens))[0]
+    rounded = Paged(load_model(path, config, torch.bfloat16)).step((0, 0, tokens))[0]
+    assert rounded.dtype is torch.float32
+    assert relative_difference(rounded, exact) <= 0.05
+
+
+def test_norm_is_the_textbook_formula():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 40, generator=generator)
+    for scale in (1e-6, 1.0, 1e6):
+        x = torch.randn(5, 3, 40, generator=generator) * scale
+        expected = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * weight
+        torch.testing.assert_close(RMSNorm(weight, 1e-6)(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_whose_numbers_overflow_spoils_nobody_else(tmp_path):
+    """The blocks of a sequence that went to infinity are reused as they are; the next owner must not see them."""
+    path = checkpoints.save(checkpoints.qwen3(), tmp_path)
+    model = load_model(path, ModelConfig.load(path), torch.float32)
+    clean = Paged(model).step((0, 0, prompt(21)), (1, 0, [5]))
+    dirty = Paged(model)
+    for layer in dirty.cache.layers:
+        layer.fill_(float("nan"))
+    for ours, expected in zip(dirty.step((0, 0, prompt(21)), (1, 0, [5])), clean, strict=True):
+        assert torch.equal(ours, expected)

@@ -142,7 +142,7 @@ def _refuse_unsupported(fields: JsonFields) -> None:
             f"{fields.path}: quantization_config says that the weights are quantized with {method}; quantized "
             "checkpoints cannot be loaded. Use the original float16, bfloat16 or float32 checkpoint."
         )
-    if fields.raw("hidden_act") not in {None, "silu"}:
+    if fields.raw("hidden_act") not in (None, "silu"):
         raise fields.error("hidden_act", "only silu is supported")
 
 
@@ -209,9 +209,9 @@ def _sliding_layers(fields: JsonFields, num_layers: int) -> list[bool]:
             raise fields.error("max_window_layers", "with use_sliding_window it must be a whole number")
         return [layer >= first for layer in range(num_layers)]
     types = fields.raw("layer_types")
-    known = {"full_attention", "sliding_attention"}
+    known = ["full_attention", "sliding_attention"]
     if not isinstance(types, list) or len(types) != num_layers or not all(kind in known for kind in types):
-        raise fields.error("layer_types", f"it must list one of {', '.join(sorted(known))} for each layer")
+        raise fields.error("layer_types", f"it must list one of {', '.join(known)} for each layer")
     return [kind == "sliding_attention" for kind in types]
 
 
@@ -219,6 +219,9 @@ def _rope(fields: JsonFields, max_position: int) -> RopeConfig:
     """Read `rope_parameters` of transformers 5, or the `rope_theta` and `rope_scaling` (kind in `type`) of older ones."""
     name = "rope_parameters" if fields.has("rope_parameters") else "rope_scaling"
     rope = fields.inner(name)
+    for part in (fields, rope):
+        if part is not None and part.number("partial_rotary_factor", 1.0) != 1.0:
+            raise part.error("partial_rotary_factor", "only 1, which rotates all of a head, is supported")
     theta = fields.number("rope_theta", 10_000.0)
     if rope is None:
         return RopeConfig(theta=theta)
@@ -226,8 +229,6 @@ def _rope(fields: JsonFields, max_position: int) -> RopeConfig:
     kind = rope.raw("rope_type") or rope.raw("type") or "default"
     if kind not in ROPE_TYPES:
         raise fields.error(name, f"supported rope types are {', '.join(ROPE_TYPES)}")
-    if rope.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0)) != 1.0:
-        raise fields.error(name, "only a partial_rotary_factor of 1 is supported")
     if kind in {"default", "dynamic"}:
         return RopeConfig(theta=theta, kind=kind)
     if kind == "linear":

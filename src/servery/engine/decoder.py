@@ -23,14 +23,13 @@ class RMSNorm:
     It is computed as x / hypot(|x|, sqrt(n eps)) * (weight sqrt(n)): three passes, where the textbook order is six.
     """
 
-    __slots__ = ("_dtype", "_floor", "_scaled", "num_bytes")
+    __slots__ = ("_dtype", "_floor", "_scaled")
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         size = weight.shape[-1]
         self._dtype = weight.dtype
         self._scaled = weight.float() * math.sqrt(size)
         self._floor = torch.tensor(math.sqrt(size * eps))
-        self.num_bytes = weight.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
         """Same shape and dtype as `x`; any broadcast of the weight's shape."""
@@ -53,12 +52,6 @@ class Layer:
     mlp_norm: RMSNorm
     gate_up: Linear
     down: Linear
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of the layer's weights."""
-        parts = (self.attention_norm, self.qkv, self.output, self.mlp_norm, self.gate_up, self.down)
-        return sum(part.num_bytes for part in parts) + (self.qk_norm.num_bytes if self.qk_norm else 0)
 
 
 class Decoder:
@@ -85,9 +78,8 @@ class Decoder:
 
     @property
     def weight_bytes(self) -> int:
-        """Memory of all weights, tied ones counted once."""
-        head = 0 if self.config.tie_embeddings else self._head.num_bytes
-        return self._embedding.nbytes + sum(layer.num_bytes for layer in self._layers) + self._norm.num_bytes + head
+        """Memory of the weights, tied ones counted once; what a step has to read."""
+        return self.config.weight_bytes(self.dtype.itemsize)
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:

@@ -25,8 +25,3 @@ class Linear:
         if self.bias is not None:
             residual = residual + self.bias
         return torch.addmm(residual, x, self._transposed)
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of weight and bias."""
-        return self.weight.nbytes + (self.bias.nbytes if self.bias is not None else 0)

@@ -1,0 +1,220 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from servery.engine.architecture import ARCHITECTURES, ModelConfig, RopeConfig
+from servery.engine.errors import LoadError
+from tests.engine import checkpoints
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+}
+SCALED = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+
+
+def write(path, config, generation=None):
+    (path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    if generation is not None:
+        (path / "generation_config.json").write_text(json.dumps(generation))
+    return path
+
+
+def load(path, **changes):
+    return ModelConfig.load(write(path, LLAMA | changes))
+
+
+def test_a_minimal_config_is_filled_with_the_meaning_of_missing_fields(tmp_path):
+    assert load(tmp_path) == ModelConfig(
+        architecture="LlamaForCausalLM",
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=3,
+        num_heads=4,
+        num_kv_heads=4,
+        head_dim=8,
+        max_position=64,
+        norm_eps=1e-5,
+        rope=RopeConfig(theta=10_000.0),
+        windows=(None, None, None),
+        qkv_bias=False,
+        output_bias=False,
+        mlp_bias=False,
+        qk_norm=False,
+        tie_embeddings=False,
+        eos_token_ids=frozenset(),
+        bos_token_id=None,
+        dtype=None,
+    )
+
+
+@pytest.mark.parametrize("make", checkpoints.MODELS.values(), ids=checkpoints.MODELS)
+def test_sizes_are_those_of_the_real_model(make, tmp_path):
+    model = make()
+    config = ModelConfig.load(checkpoints.save(model, tmp_path))
+    assert config.num_parameters == model.num_parameters()
+    assert config.weight_bytes(2) == 2 * model.num_parameters()
+    assert config.kv_bytes_per_token(4) == 2 * 3 * config.num_kv_heads * config.head_dim * 4
+
+
+def test_eos_is_the_set_of_both_files(tmp_path):
+    write(tmp_path, LLAMA | {"eos_token_id": 2}, {"eos_token_id": [7, 9]})
+    assert ModelConfig.load(tmp_path).eos_token_ids == {2, 7, 9}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_theta": 5e5, "rope_scaling": SCALED | {"rope_type": "llama3"}},
+        {"rope_theta": 5e5, "rope_scaling": SCALED | {"type": "llama3"}},
+        {"rope_parameters": SCALED | {"rope_type": "llama3", "rope_theta": 5e5}},
+    ],
+    ids=["before transformers 5", "long before", "transformers 5"],
+)
+def test_rope_is_read_as_any_transformers_wrote_it(changes, tmp_path):
+    assert load(tmp_path, **changes).rope == RopeConfig(
+        theta=5e5, kind="llama3", factor=8.0, original_max_position=32, low_freq_factor=1.0, high_freq_factor=4.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "windows"),
+    [
+        ({"architectures": ["MistralForCausalLM"]}, (4096,) * 3),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": None}, (None,) * 3),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": 8}, (8,) * 3),
+        ({"architectures": ["LlamaForCausalLM"], "sliding_window": 8}, (None,) * 3),
+        ({"architectures": ["Qwen2ForCausalLM"], "sliding_window": 8, "max_window_layers": 1}, (None,) * 3),
+        (
+            {
+                "architectures": ["Qwen2ForCausalLM"],
+                "use_sliding_window": True,
+                "sliding_window": 8,
+                "max_window_layers": 1,
+            },
+            (None, 8, 8),
+        ),
+        (
+            {
+                "architectures": ["Qwen3ForCausalLM"],
+                "use_sliding_window": True,
+                "sliding_window": 8,
+                "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            },
+            (8, None, 8),
+        ),
+    ],
+)
+def test_windows_follow_the_architecture(changes, windows, tmp_path):
+    assert load(tmp_path, **changes).windows == windows
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": ["FalconForCausalLM"]}, r'architectures is \["FalconForCausalLM"\]; supported are Llama'),
+        ({"architectures": None}, "architectures is null; it must be a list with one name; supported are Llama"),
+        ({"architectures": "LlamaForCausalLM"}, "architectures is .* it must be a list"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantized with gptq; .* Use the original"),
+        ({"hidden_act": ["silu"]}, r'hidden_act is \["silu"\]; only silu'),
+        ({"hidden_act": "gelu"}, 'hidden_act is "gelu"; only silu'),
+        ({"vocab_size": 0}, "vocab_size is 0; it must be a whole number of at least 1"),
+        ({"hidden_size": 32.5}, "hidden_size is 32.5; it must be a whole number"),
+        ({"num_hidden_layers": True}, "num_hidden_layers is true; it must be a whole number"),
+        ({"num_hidden_layers": None}, "num_hidden_layers is null"),
+        ({"hidden_size": 33}, "hidden_size is 33; without head_dim it must be a multiple of num_attention_heads 4"),
+        ({"head_dim": 7}, "head_dim is 7; rotary embeddings need an even head_dim"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads is 3; it must divide num_attention_heads, which is 4"),
+        ({"rms_norm_eps": -1}, "rms_norm_eps is -1; it must be a number greater than 0"),
+        ({"rms_norm_eps": "1e-5"}, 'rms_norm_eps is "1e-5"; it must be a number'),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1; it must be true or false"),
+        ({"eos_token_id": [2, "x"]}, "eos_token_id is .* it must be a token id or a list of token ids"),
+        ({"rope_scaling": 3}, "rope_scaling is 3; it must be an object"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "rope_scaling is .*; supported rope types are default, linear"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "rope_scaling.factor is missing; it must be a number"),
+        (
+            {"rope_scaling": SCALED | {"rope_type": "llama3", "low_freq_factor": 4.0}},
+            "rope_scaling.low_freq_factor is 4.0; it must be less than high_freq_factor, which is 4",
+        ),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5; only 1, which rotates all of a head"),
+        (
+            {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            "rope_parameters.partial_rotary_factor is 0.5; only 1",
+        ),
+        (
+            {"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True, "sliding_window": 8},
+            "max_window_layers is missing; with use_sliding_window it must be a whole number",
+        ),
+        (
+            {"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True, "layer_types": [{}, [], 1]},
+            "layer_types is .*; it must list one of full_attention, sliding_attention for each layer",
+        ),
+    ],
+)
+def test_a_config_that_cannot_be_served_names_file_field_and_rule(changes, message, tmp_path):
+    with pytest.raises(LoadError, match=message) as refusal:
+        load(tmp_path, **changes)
+    assert str(refusal.value).startswith(str(tmp_path / "config.json"))
+
+
+def test_an_unknown_architecture_lists_all_that_are_supported(tmp_path):
+    with pytest.raises(LoadError) as refusal:
+        load(tmp_path, architectures=["GPT2LMHeadModel"])
+    assert all(name in str(refusal.value) for name in ARCHITECTURES)
+
+
+@pytest.mark.parametrize("field", sorted(LLAMA))
+def test_a_missing_field_is_named(field, tmp_path):
+    with pytest.raises(LoadError, match=f"config.json: {field} is missing"):
+        ModelConfig.load(write(tmp_path, {name: value for name, value in LLAMA.items() if name != field}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"vocab_size": ', "config.json is not valid JSON: .*Download it again"),
+        ("", "config.json is not valid JSON"),
+        ("\udcff\udcfe", "config.json is not valid JSON"),
+        ("[" * 100_000, "config.json is not valid JSON"),
+        ("[1]", "config.json holds a list; it must be a JSON object"),
+    ],
+)
+def test_a_config_that_is_no_json_object_is_refused(content, message, tmp_path):
+    (tmp_path / "config.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(LoadError, match=message):
+        ModelConfig.load(tmp_path)
+
+
+def test_a_directory_without_config_is_refused(tmp_path):
+    with pytest.raises(
+        LoadError, match=r"config\.json does not exist; a model directory in Hugging Face layout has it"
+    ):
+        ModelConfig.load(tmp_path)
+
+
+def test_a_path_that_is_no_directory_is_refused(tmp_path):
+    with pytest.raises(LoadError, match=r"nowhere is not a directory; give one with config\.json"):
+        ModelConfig.load(tmp_path / "nowhere")
+
+
+def test_a_broken_generation_config_is_named(tmp_path):
+    with pytest.raises(LoadError, match=r"generation_config\.json: eos_token_id is -1"):
+        ModelConfig.load(write(tmp_path, LLAMA, {"eos_token_id": -1}))
+
+
+def test_reading_a_config_does_not_load_torch(tmp_path):
+    write(tmp_path, LLAMA)
+    program = (
+        "import sys; from servery.engine.architecture import ModelConfig; "
+        f"ModelConfig.load({str(tmp_path)!r}); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
