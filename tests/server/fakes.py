@@ -1,0 +1,82 @@
+"""An upstream that answers by a script: pieces, waits and failures, as faults at the server's edge need them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from servery.engine.config import EngineConfig
+from servery.engine.stats import EngineStats
+from servery.server.app import App
+from servery.server.auth import Keys
+from servery.server.options import ServedModel, ServeOptions
+from servery.server.service import Service
+from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
+from servery.wire.models import Model
+from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
+
+Step: TypeAlias = Chunk | Exception | asyncio.Event
+
+
+class FakeUpstream:
+    """Plays `script` for every request: sends chunks, raises exceptions, waits for events."""
+
+    def __init__(self, *script: Step, name: str = "m") -> None:
+        self.name = name
+        self.script: Sequence[Step] = script
+        self.state = Health(True, "", 0.5)
+        self.requests: list[tuple[ModelRequest, Call]] = []
+        self.begun = asyncio.Event()
+        self.closed = 0
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    def health(self) -> Health:
+        return self.state
+
+    def model(self) -> Model:
+        return Model(id=self.name, created=1, max_model_len=2048)
+
+    def stats(self) -> EngineStats | None:
+        return None
+
+    async def answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+        self.requests.append((request, call))
+        self.begun.set()
+        try:
+            for step in self.script:
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                elif isinstance(step, Exception):
+                    raise step
+                else:
+                    yield step
+        finally:
+            self.closed += 1
+
+    async def tokenize(self, request: TokenizeRequest) -> bytes:
+        return encode_tokens([1, 2], 2048, None)
+
+    async def detokenize(self, request: DetokenizeRequest) -> bytes:
+        return encode_text("text")
+
+
+def make_service(*upstreams: FakeUpstream, **options: Any) -> Service:
+    """A service with these upstreams; its clock is the event loop's."""
+    models = tuple(ServedModel(name=each.name, engine=EngineConfig(model=Path("/nowhere"))) for each in upstreams)
+    served = ServeOptions(models=models, **options)
+    return Service(
+        upstreams={each.name: each for each in upstreams},
+        options=served,
+        keys=Keys(served.api_keys),
+        clock=lambda: asyncio.get_running_loop().time(),
+    )
+
+
+def make_app(*upstreams: FakeUpstream, **options: Any) -> App:
+    """An application that serves these upstreams."""
+    return App(make_service(*upstreams, **options))
