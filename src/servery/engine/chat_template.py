@@ -129,7 +129,7 @@ class ChatTemplate:
         return "probe" in text and "'type'" not in text and '"type"' not in text
 
     def _control_tokens_of(self, tokenizer: Tokenizer) -> ControlTokens:
-        with self._lock:  # built once, on first use: it holds a second tokenizer
+        with self._lock:
             if self._control_tokens is None or self._control_tokens[0] is not tokenizer:
                 added = tokenizer.backend.get_added_tokens_decoder().values()
                 special = {token.content for token in added if token.special}

@@ -17,6 +17,7 @@ If no string of the client contains a control token, none of this is needed and 
 import json
 import re
 import secrets
+import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -50,7 +51,9 @@ class ControlTokens:
         self._own = _any_of(texts[1:])
         nonce = secrets.token_hex(8)
         self._spelling = {text: f"{_MARK}{nonce}.{i}{_MARK}" for i, text in enumerate(texts) if i > 0}
-        self._variant = _respelled(backend, self._spelling)
+        self._backend = backend
+        self._variant: tokenizers.Tokenizer | None = None
+        self._lock = threading.Lock()
 
     def hide(self, value: Any, *, is_assistant: bool) -> Any:
         """A copy of `value` (JSON-like) with the control tokens in its strings, keys included, replaced by marks."""
@@ -61,7 +64,14 @@ class ControlTokens:
         """The ids of a rendered text with marks."""
         spelled = self._own.sub(lambda match: self._spelling[match[0]], text)
         revealed = re.sub(f"{_MARK}[\U00100000-\U0010fff0]", lambda match: self._text_of.get(match[0], ""), spelled)
-        return self._variant.encode(revealed, add_special_tokens=False).ids
+        return self._respelled_backend().encode(revealed, add_special_tokens=False).ids
+
+    def _respelled_backend(self) -> tokenizers.Tokenizer:
+        """The variant, made when a client first writes a control token: it takes as long to load as the original."""
+        with self._lock:
+            if self._variant is None:
+                self._variant = _respelled(self._backend, self._spelling)
+            return self._variant
 
 
 def _map_strings(value: Any, change: Callable[[str], str], depth: int = 0) -> Any:

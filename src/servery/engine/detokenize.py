@@ -83,6 +83,7 @@ class StopMatcher:
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._automata = [_Automaton(stop) for stop in stops]
+        self._beginnings = frozenset(stop[0] for stop in stops)
         self._held = ""
         self._sent = 0  # characters released so far
         self._starts: deque[tuple[int, bool]] = deque()  # of tokens not yet released: offset, whether it has text
@@ -92,6 +93,9 @@ class StopMatcher:
         """Take the next `text`, that of `tokens` more tokens (0 for what `Detokenizer.finish` gave)."""
         if self.stop is not None:
             return Released("", 0, self.stop)
+        if not self._held and self._beginnings.isdisjoint(text):  # the common case: no match has begun
+            self._sent += len(text)
+            return Released(text, tokens)
         self._starts.extend([(self._sent + len(self._held), bool(text))] * tokens)
         self._held += text
         for position in range(len(self._held) - len(text), len(self._held)):
