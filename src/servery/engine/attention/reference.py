@@ -73,7 +73,11 @@ class ReferencePlan:
             return _attend(segments[0], query, keys_values)
         result = torch.empty_like(query, memory_format=torch.contiguous_format)
         for segment in segments:
-            result[segment.queries] = _attend(segment, query, keys_values)
+            part = _attend(segment, query, keys_values)
+            if isinstance(segment.queries, slice):
+                result[segment.queries] = part
+            else:
+                result.index_copy_(0, segment.queries, part)
         return result
 
 
