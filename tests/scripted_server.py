@@ -90,6 +90,7 @@ class ScriptedServer:
         done, waiting = await asyncio.wait([told, left], return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)  # the next to read must find nobody waiting
         if left in done:
             raise left.exception() or ConnectionResetError
 

@@ -230,6 +230,11 @@ def test_nobody_at_the_default_address_says_how_to_start_one() -> None:
         Terminal(ChatOptions(url=url), Paper([]).screen, runner, Conversation()).talk()
 
 
+def test_a_server_that_is_still_loading_is_waited_for() -> None:
+    paper, _, _ = talk({"/ready": [json_answer({}, 503), json_answer({})], CHAT: [stream("ok")]}, ["a"])
+    assert (paper.answers, paper.told[0]) == ("ok\n", "The server is loading its model; waiting for it.\n")
+
+
 def test_a_wrong_key_says_where_to_give_one() -> None:
     refused = [json_answer({"error": {"message": "Wrong key.", "code": "invalid_api_key"}}, 401)]
     for script in ({"/v1/models": refused}, {"/v1/models": refused, CHAT: refused}):

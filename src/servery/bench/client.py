@@ -4,9 +4,11 @@ What the wire promises is in the API's reference; two rules that are often misse
 come after a good status, and a stream that ends without `[DONE]` and without a finish reason was cut.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from time import monotonic
 from typing import Any, NamedTuple
 
 import msgspec
@@ -86,6 +88,18 @@ class Client:
             headers["authorization"] = f"Bearer {api_key}"
         self._connection = Connection(address, headers, timeout_s, tls)
 
+    async def wait_until_ready(self, limit_s: float, pause_s: float = 0.25) -> bool:
+        """Wait while the server says on /ready that it is still loading (503); whether that ended in time.
+
+        Servers without a /ready are taken to be ready.
+        """
+        end = monotonic() + limit_s
+        while not await self._is_ready():
+            if monotonic() >= end:
+                return False
+            await asyncio.sleep(pause_s)
+        return True
+
     async def models(self) -> list[str]:
         """The names of the models that the server offers, in its order."""
         answer = await self._json("GET", f"{self.address.api}/models")
@@ -133,6 +147,13 @@ class Client:
     def close(self) -> None:
         """Close the connection; the next request opens another."""
         self._connection.close()
+
+    async def _is_ready(self) -> bool:
+        try:
+            await self._exchange("GET", f"{self.address.root}/ready")
+        except WrongStatus as error:
+            return error.status != 503
+        return True
 
     async def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         data = await self._exchange(method, path, orjson.dumps(body) if body is not None else b"")

@@ -27,7 +27,7 @@ class Provenance:
         """Of this process."""
         return cls(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=[Path(sys.argv[0]).name, *_without_keys(sys.argv[1:])],
+            command=[_program(), *_without_keys(sys.argv[1:])],
             version=__version__,
             commit=_commit(),
             machine=_machine(),
@@ -82,6 +82,11 @@ def _git(folder: Path, *words: str) -> str | None:
         done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)  # noqa: S603, S607 - fixed words, the user's own git
         return done.stdout.strip() if done.returncode == 0 else None
     return None
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "servery" if name == "__main__.py" else name
 
 
 def _without_keys(words: list[str]) -> list[str]:

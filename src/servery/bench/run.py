@@ -28,6 +28,7 @@ from servery.bench.report import Report, sample_rows, show, summarize
 from servery.bench.span import Span
 from servery.byte_size import format_byte_size
 
+LOADING_S = 120.0  # how long a server may still be loading its model before that is an error
 BUSY_CLIENT = 0.7  # share of a core above which the client's own queueing may show in the latencies
 
 
@@ -68,6 +69,7 @@ async def measure(options: BenchOptions) -> Report:
     provenance = Provenance.now()
     clients = [Client(address, options.api_key, options.timeout_s) for _ in range(options.concurrency)]
     try:
+        await clients[0].wait_until_ready(LOADING_S)
         model = options.model or await _first_model(clients[0])
         dialect = await _probe(clients[0], options, model)
         counter = await token_counter(clients[0], model)

@@ -21,6 +21,7 @@ from servery.bench.errors import ClientError, Malformed, Unreachable, WrongStatu
 from servery.bench.sample import Sample
 from servery.chat.conversation import Conversation, ConversationError
 
+LOADING_S = 120.0  # how long a server may still be loading its model before that is an error
 PROMPT, MORE_PROMPT = "> ", ". "
 
 
@@ -93,6 +94,9 @@ class Terminal:
     async def _choose_model(self) -> str:
         """The model asked for, else the first one listed; either way somebody must listen there."""
         try:
+            if not await self._client.wait_until_ready(0.0):
+                self._screen.tell("The server is loading its model; waiting for it.\n")
+                await self._client.wait_until_ready(LOADING_S)
             names = await self._client.models()
         except Unreachable as error:
             if not self._options.is_default_url:
