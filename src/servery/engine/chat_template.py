@@ -90,7 +90,7 @@ class ChatTemplate:
         name = self._name_for(tools)
         normalised = _normalised(messages, self._reads_parts[name])
         control = self._control_tokens_of(tokenizer)
-        hidden = [control.hide(message, is_assistant=message["role"] == "assistant") for message in normalised]
+        hidden = [_hide(control, message) for message in normalised]
         others = {"tools": tools, "variables": variables}
         hidden_others = control.hide(others, is_assistant=False)
         text = self._render(name, hidden, hidden_others["tools"], add_generation_prompt, hidden_others["variables"])
@@ -136,6 +136,16 @@ class ChatTemplate:
                 named = {token.content for token in added if any(token.content in s for s in self.sources.values())}
                 self._control_tokens = (tokenizer, ControlTokens(tokenizer.backend, special, named - special))
             return self._control_tokens[1]
+
+
+def _hide(control: ControlTokens, message: Mapping[str, Any]) -> Any:
+    """The message without control tokens, those included that a client cut in two and spread over text parts."""
+    content = message["content"]
+    if isinstance(content, list):
+        joined = "".join(part["text"] for part in content)
+        if control.are_in(joined):
+            message = {**message, "content": [{"type": "text", "text": joined}]}
+    return control.hide(message, is_assistant=message["role"] == "assistant")
 
 
 def no_chat_template(model: str) -> InvalidRequest:

@@ -60,6 +60,10 @@ class ControlTokens:
         pattern = self._quoted if is_assistant else self._quoted_or_marker
         return _map_strings(value, lambda text: pattern.sub(lambda match: self._mark_of[match[0]], text))
 
+    def are_in(self, text: str) -> bool:
+        """Whether any control token is written out in `text`."""
+        return self._own.search(text) is not None
+
     def encode(self, text: str) -> list[int]:
         """The ids of a rendered text with marks."""
         spelled = self._own.sub(lambda match: self._spelling[match[0]], text)

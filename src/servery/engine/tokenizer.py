@@ -210,7 +210,9 @@ class _Decoding:
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         # The decoder alone: writing out a tokenizer of 150,000 tokens takes a third of a second.
-        decoder = {"type": None} if backend.decoder is None else json.loads(backend.decoder.__getstate__())
+        decoder: dict[str, Any] = (
+            {"type": None} if backend.decoder is None else json.loads(backend.decoder.__getstate__())
+        )
         steps: list[dict[str, Any]] = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
         kinds = [step["type"] for step in steps]
         self.is_byte_level = kinds == ["ByteLevel"]
