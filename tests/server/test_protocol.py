@@ -1,0 +1,92 @@
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvicorn
+
+from servery.server import protocol
+from servery.server.protocol import BoundedProtocol
+from tests.server.fakes import FakeUpstream, make_app
+
+Story = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def with_connection(story: Story) -> None:
+    """Run `story` with a connection to a server that speaks our protocol."""
+
+    async def run() -> None:
+        config = uvicorn.Config(make_app(FakeUpstream()), lifespan="off", log_config=None)
+        config.load()
+        state = uvicorn.server.ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: BoundedProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        try:
+            async with asyncio.timeout(10):
+                await story(reader, writer)
+        finally:
+            writer.close()
+            server.close()
+            await asyncio.gather(*state.tasks)
+
+    asyncio.run(run())
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, str]:
+    """Status and error code of the answer after which the server closes."""
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert b"content-type: application/json" in head
+    assert b"connection: close" in head
+    return int(head.split(b" ")[1]), json.loads(body)["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (b"GARBAGE\r\n\r\n", (400, "invalid_http")),
+        (b"GET /health HTTP/1.1\r\nno colon\r\n\r\n", (400, "invalid_http")),
+        (b"GET /h\xff HTTP/1.1\r\n\r\n", (400, "invalid_http")),
+        (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\n\r\n", (431, "head_too_large")),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * 40_000 + b"\r\n\r\n", (431, "head_too_large")),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n", (431, "head_too_large")),
+    ],
+)
+def test_what_is_no_bounded_http_gets_one_json_answer(sent: bytes, expected: tuple[int, str]) -> None:
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        assert await answer(reader) == expected
+
+    with_connection(story)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nhost:"])
+def test_a_head_that_does_not_come_is_a_408(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.02)
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        assert await answer(reader) == (408, "request_timeout")
+
+    with_connection(story)
+
+
+def test_a_connection_carries_many_requests() -> None:
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(3):
+            writer.write(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
+            assert json.loads(await reader.readexactly(length))["status"] == "ok"
+
+    with_connection(story)
+
+
+def test_head_of_a_get_has_no_body() -> None:
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HEAD /health HTTP/1.1\r\nconnection: close\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert (head.split(b" ")[1], body) == (b"200", b"")
+
+    with_connection(story)
