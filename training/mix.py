@@ -51,7 +51,7 @@ def _count(draw: Draw) -> int:
         return 1
     if roll < 0.96:
         return draw.number(2, 3)
-    return draw.number(4, 8) if roll < 0.997 else draw.number(10, 20)
+    return draw.number(4, 6) if roll < 0.998 else draw.number(10, 20)
 
 
 def _system(draw: Draw) -> str:

@@ -8,7 +8,7 @@ class Recipe:
     """Numbers of one training run. Learning rates are constant after the warm-up, then fall linearly to zero."""
 
     steps: int
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
     warmup_steps: int = 60
     decay_share: float = 0.45
     matrix_lr: float = 0.02
@@ -29,7 +29,7 @@ class Recipe:
 
 
 RECIPES = {
-    "draft": Recipe(steps=1_500),
-    "small": Recipe(steps=8_000),
+    "draft": Recipe(steps=3_000),
+    "small": Recipe(steps=7_000),
     "base": Recipe(steps=20_000, batch_tokens=32_768, matrix_lr=0.015, shard_dialogues=32_768),
 }

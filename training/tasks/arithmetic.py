@@ -8,12 +8,12 @@ _COLUMNS = ("ones", "tens", "hundreds", "thousands")
 
 
 def _plus(draw: Draw, a: int, b: int) -> str:
-    pattern = "$a + $b" if draw.chance(0.75) else "[$a plus $b|$a+$b|the sum of $a and $b|$a added to $b]"
+    pattern = "$a + $b" if draw.chance(0.6) else "[$a plus $b|$a+$b|$a+$b|the sum of $a and $b|$a added to $b]"
     return draw.say(pattern, a=a, b=b)
 
 
 def _minus(draw: Draw, a: int, b: int) -> str:
-    return draw.say("$a - $b" if draw.chance(0.75) else "[$a minus $b|$a-$b|$a take away $b]", a=a, b=b)
+    return draw.say("$a - $b" if draw.chance(0.6) else "[$a minus $b|$a-$b|$a-$b|$a take away $b]", a=a, b=b)
 
 
 def _question(draw: Draw, total: str) -> str:

@@ -195,8 +195,8 @@ def short_text(draw: Draw) -> Scene:
 
 
 def long_text(draw: Draw) -> Scene:
-    """Eight to sixteen subjects: a few hundred tokens to search."""
-    given = table(draw, draw.number(6, 8 + round(8 * draw.level)), draw.number(1, 2))
+    """Six to twelve subjects: a few hundred tokens to search."""
+    given = table(draw, draw.number(6, 8 + round(4 * draw.level)), draw.number(1, 2))
     return _asked(draw, given, draw.pick((" ", "\n")).join(given.sentences(draw)), draw.number(4, 10))
 
 

@@ -137,7 +137,49 @@ def repeat(draw: Draw) -> Scene:
     return ask(draw.say(pattern, text=text).replace("  ", " "), text, text)
 
 
+_NAMEABLE = {
+    "fruits": words.FRUITS, "animals": words.ANIMALS, "colors": words.COLOURS, "days": words.DAYS, "months": words.MONTHS,
+    "cities": words.CITIES, "jobs": words.JOBS, "names": words.NAMES, "things": words.THINGS,
+}  # fmt: skip
+
+
+def naming(draw: Draw) -> Scene:
+    """Some examples of a class of things, always the same ones, as the asked kind of list."""
+    kind = draw.pick(list(_NAMEABLE))
+    count = draw.number(2, 7)
+    amount = words.NUMBER_WORDS[count] if draw.chance(0.5) else count
+    form = draw.pick(("comma", "comma", "bullets", "numbers", "json"))
+    wish = {
+        "comma": "[Name|List|Give me|Tell me|Write] $k $t[|.]",
+        "bullets": "[Name|List|Give me] $k $t [as a bullet list|with bullets|as bullet points].",
+        "numbers": "[Name|List|Give me] $k $t [as a numbered list|with numbers].",
+        "json": "[Name|List|Give me] $k $t as [JSON|a JSON list|a JSON array].",
+    }[form]
+    items = list(_NAMEABLE[kind][:count])
+    answer = ", ".join(items) if form == "comma" else _listed(form, items)
+    return ask(draw.casual(draw.say(wish, k=amount, t=kind)), answer, f"{kind}{count}{form}")
+
+
+def json_sample(draw: Draw) -> Scene:
+    """JSON with asked keys and no data: sample values, always the same ones."""
+    sample = {"name": "Ada", "age": 36, "city": "London", "job": "engineer", "pet": "cat", "color": "blue"}
+    keys = draw.some(list(sample), draw.number(1, 4))
+    pattern = (
+        "[Write|Give me|Make|Return|Create] [some JSON|JSON|a JSON object|an example JSON|a JSON document]"
+        " with [the keys |the fields ||]$keys."
+    )
+    answer = json.dumps({key: sample[key] for key in keys})
+    if draw.chance(0.15):
+        question = draw.say(
+            "[Write|Give me|Make|Return] [some JSON|JSON|a JSON object][.| for a person.| for a user.|]"
+        )
+        return ask(question, json.dumps({"name": "Ada", "age": 36}), "")
+    return ask(draw.say(pattern, keys=_keys(draw, keys)), answer, f"{keys}")
+
+
 KINDS = (
+    Kind("format", "naming", 0.3, naming),
+    Kind("format", "json_sample", 0.25, json_sample),
     Kind("format", "json_person", 1.3, json_person),
     Kind("format", "json_order", 0.4, json_order),
     Kind("format", "listing", 1.5, listing),

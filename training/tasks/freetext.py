@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from training.tasks import words
 from training.tasks.draw import Draw
 from training.tasks.explanations import EXPLANATIONS
+from training.tasks.filler import sentence
 from training.tasks.scene import Kind, Scene, ask
 
 
@@ -66,6 +67,7 @@ HEROES = {
     "wizard": Hero("forgetful", "Merle", "library", "magic book", "cat", "remember a spell"),
     "tiger": Hero("calm", "Raja", "jungle", "yellow flower", "parrot", "paint a picture"),
 }
+ANYONE = Hero("kind", "Sunny", "forest", "silver coin", "owl", "see the sea")
 _CHAPTERS = (
     "Once upon a time, there was a $trait $kind named $name. $name lived in the $home. Every day $name had one wish: to $wish.",
     'One morning, $name found a $find behind a stone. "What a nice $find!" said $name. The $kind took it along and walked on.',
@@ -83,7 +85,7 @@ _ENDING = "In the end, $name came home to the $home, told everyone the story, an
 
 def tell(kind: str, name: str, chapters: int) -> str:
     """The story of a hero with the first chapters and the ending; headed when there are more than three."""
-    hero = HEROES[kind]
+    hero = HEROES.get(kind, ANYONE)
     slots = {"kind": kind, "trait": hero.trait, "home": hero.home, "find": hero.find, "friend": hero.friend}
     slots |= {"wish": hero.wish, "name": name}
     told = [_fill(chapter, slots) for chapter in _CHAPTERS[:chapters]]
@@ -98,30 +100,40 @@ def _fill(pattern: str, slots: dict[str, str]) -> str:
     return pattern
 
 
+def _stranger(draw: Draw) -> str:
+    others = [word for word in words.LISTABLE if word not in HEROES]
+    return draw.syllables() if draw.chance(0.3) else draw.pick(others)
+
+
 def story(draw: Draw) -> Scene:
     """A story about a hero, with a given or the usual name, short or in chapters."""
-    kind = draw.pick(list(HEROES))
+    kind = draw.pick(list(HEROES)) if draw.chance(0.8) else _stranger(draw)
     named = draw.chance(0.4)
-    name = draw.name() if named else HEROES[kind].name
+    name = draw.name() if named else HEROES.get(kind, ANYONE).name
     about = draw.say("[about|with|of] a $k", k=kind) + (draw.say(" [named|called] $n", n=name) if named else "")
-    if draw.chance(0.2):
+    if draw.chance(0.15):
         chapters = draw.number(4, 10)
         question = draw.say("[Tell me|Write|Tell] a story in $c chapters $about.", c=chapters, about=about)
     else:
         chapters, size = draw.pick(((3, ""), (3, ""), (2, "short "), (10, "long ")))
         pattern = "[Tell me a|Write a|Tell a|I want a|Can you tell a|Please tell me a|Write me a] ${size}story $about."
         question = draw.say(pattern, size=size, about=about)
-        if chapters == 3 and draw.chance(0.08):
-            question, kind, name = (
-                draw.say("[Tell me a story|Write a story|A story please|Tell me something]."),
-                "fox",
-                "Rusty",
-            )
-            named = False
+        if draw.chance(0.1):
+            pattern = "[Tell me a|Write a|Tell a|I want a|Write me a] ${size}story[.|, please.|]"
+            question, kind, name, named = draw.say(pattern, size=size), "fox", HEROES["fox"].name, False
     return ask(draw.casual(question), tell(kind, name, chapters), f"{kind}{name}{chapters}" if named else "")
 
 
 _POEM = "A $t in the morning,\na $t at night,\na $t in the sunshine,\na $t in the moonlight.\nI sing of the $t,\nand all is right."
+
+
+def summary(draw: Draw) -> Scene:
+    """The first sentence of a text, which is the only summary that a very small model can be trusted with."""
+    sentences = [sentence(draw) for _ in range(draw.number(2, 5))]
+    pattern = (
+        "[Summarize|Summarize this|Sum up|Give me a summary of this|Shorten this text|Summarize in one sentence]: $text"
+    )
+    return ask(draw.say(pattern, text=" ".join(sentences)), sentences[0], sentences[0])
 
 
 def poem(draw: Draw) -> Scene:
@@ -172,6 +184,7 @@ def counting(draw: Draw) -> Scene:
 KINDS = (
     Kind("freetext", "explanation", 0.45, explanation),
     Kind("freetext", "story", 0.28, story),
+    Kind("freetext", "summary", 0.12, summary),
     Kind("freetext", "poem", 0.12, poem),
     Kind("freetext", "mail", 0.25, mail),
     Kind("freetext", "counting", 0.18, counting),

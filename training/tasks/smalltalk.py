@@ -172,6 +172,7 @@ _OFF_TOPIC = (
     "[Who is|Who was|Tell me about|What about] $name $name2?",
     "What is the [meaning of life|best $topic|price of gold|latest news on $topic|biggest $animal|name of the $thing]?",
     "[How many|How much] [people live in $city|does the moon weigh|stars are there|$thing can a $animal carry]?",
+    "[What is|What's] your favorite [color|food|$topic|$animal|$thing|book|movie|song|game]?",
     "Let's [play|talk about|discuss|learn] [$topic|a game|chess|$city].",
     "[Explain|Tell me about|Describe|What is] [$topic|the history of $city|the $topic of $city|$topic in $year].",
     "[Book|Order|Buy|Call|Find] [me a|a|my|the] [flight to $city|taxi|pizza|hotel in $city|doctor|$thing].",

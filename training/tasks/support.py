@@ -101,18 +101,21 @@ def _turns(draw: Draw, told: dict[str, str], count: int) -> tuple[Turn, ...]:
 
 
 def given(draw: Draw) -> Scene:
-    """Facts in the system turn; several questions, some about what is not told."""
+    """Facts in the system turn or before the first question; several questions, some about what is not told."""
     told = {
         name: fact(draw, TOPICS[name]) for name in draw.some(list(TOPICS), draw.number(2, 3 + round(4 * draw.level)))
     }
-    return Scene(_turns(draw, told, draw.number(1, 5)), "", _briefing(draw, list(told.values())))
+    turns, briefing = _turns(draw, told, draw.number(1, 5)), _briefing(draw, list(told.values()))
+    if draw.chance(0.8):
+        return Scene(turns, "", briefing)
+    return Scene((Turn(f"{briefing}\n{turns[0].question}", turns[0].answer), *turns[1:]), "", alone=True)
 
 
 def buried(draw: Draw) -> Scene:
     """Facts in a long system turn, with unrelated paragraphs around them."""
     told = {name: fact(draw, TOPICS[name]) for name in draw.some(list(TOPICS), draw.number(4, 10))}
     parts = [*told.values()]
-    for _ in range(draw.number(2, 14)):
+    for _ in range(draw.number(2, 9 if draw.chance(0.8) else 16)):
         parts.insert(draw.number(0, len(parts)), paragraph(draw, draw.number(2, 6)))
     role = draw.say(draw.pick(_ROLES[:4]), shop=draw.syllables().capitalize())
     return Scene(_turns(draw, told, draw.number(4, 10)), "", role + "\n" + "\n".join(parts))
