@@ -67,6 +67,8 @@ def test_what_the_server_can_do_is_accepted(fields: dict[str, Any]) -> None:
             "unsupported_parameter",
         ),
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs", "invalid_value"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens", "invalid_value"),
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "invalid_value"),

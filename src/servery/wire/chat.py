@@ -8,6 +8,8 @@ from servery.wire.body import decode
 from servery.wire.errors import invalid, unsupported
 from servery.wire.sampling import Generation, check_unsupported
 
+MAX_TOP_LOGPROBS = 20
+
 _UNSUPPORTED = {
     "audio": "this model writes text only.",
     "function_call": "it is deprecated; use 'tool_choice'.",
@@ -203,6 +205,9 @@ def _check_answer_form(request: ChatRequest) -> None:
         raise unsupported("service_tier", "only 'auto' and 'default' are; there is one tier.")
     if request.top_logprobs is not None and not request.logprobs:
         raise invalid("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")
+    if request.top_logprobs is not None and not 0 <= request.top_logprobs <= MAX_TOP_LOGPROBS:
+        message = f"'top_logprobs' is {request.top_logprobs}; it must be between 0 and {MAX_TOP_LOGPROBS}."
+        raise invalid(message, "top_logprobs")
     if request.continue_final_message:
         raise unsupported("continue_final_message", "an answer is always a message of its own.")
     check_template_variables(request.chat_template_kwargs)
