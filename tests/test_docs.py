@@ -3,46 +3,14 @@
 import json
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from servery import cli
+from tests.documentation import PAGES, ROOT, Block, blocks
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A fenced block: the words after the fence's backticks, and the text inside."""
-
-    page: str
-    line: int
-    info: tuple[str, ...]
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
-def blocks(*languages: str) -> list[Block]:
-    """All fenced blocks of all pages in one of these languages."""
-    found = []
-    for page in PAGES:
-        text = page.read_text()
-        for fence in re.finditer(r"^```([^\n`]+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            block = Block(
-                page=str(page.relative_to(ROOT)),
-                line=text.count("\n", 0, fence.start()) + 1,
-                info=tuple(fence[1].split()),
-                text=fence[2],
-            )
-            if block.info[0] in languages:
-                found.append(block)
-    return found
 
 
 def commands(script: str) -> list[list[str]]:
