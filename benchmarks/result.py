@@ -1,0 +1,47 @@
+"""What every benchmark does with its figures: a dated JSON file, and one line of JSON as the last of its output."""
+
+import dataclasses
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from servery.bench import bandwidth
+from servery.bench.machine import Provenance, usable_cores
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def publish(name: str, figures: dict[str, Any]) -> Path:
+    """Write `figures` with machine, commit, date and command to `results/NAME-DATE.json`; print them without `runs`."""
+    provenance = dataclasses.asdict(Provenance.now())
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}-{provenance['date'][:19].replace(':', '')}.json"
+    result = {"benchmark": name, **figures, "provenance": provenance}
+    path.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    told = {key: value for key, value in result.items() if key not in ("runs", "provenance")}
+    sys.stdout.write(orjson.dumps({**told, "file": path.name}).decode() + "\n")
+    return path
+
+
+def interleaved(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Every name once per round, each round beginning with another one, so that drift of the machine hits all alike."""
+    for number in range(rounds):
+        shift = number % len(names)
+        for name in (*names[shift:], *names[:shift]):
+            sys.stderr.write(f"round {number + 1} of {rounds}: {name}\n")
+            yield number, name
+
+
+def median_ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """The median of the ratios round by round, and the smallest and the largest of them."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def ceiling() -> dict[str, Any]:
+    """The memory bandwidth of this machine, all cores together."""
+    return dataclasses.asdict(bandwidth.measure(usable_cores()))
