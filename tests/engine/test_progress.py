@@ -105,3 +105,15 @@ def test_prompt_logprobs_come_once_with_the_first_output_and_cover_the_prompt():
     assert first.prompt_logprobs[0] is None
     assert [entry.token_id for entry in first.prompt_logprobs[1:]] == list(range(101, 109))
     assert drive.last("a", 1).cached_tokens == 8, "the second completion has nothing to report and may share"
+
+
+def test_prompt_logprobs_start_over_after_a_preemption_in_the_middle_of_the_prompt():
+    drive = Drive(max_step_tokens=8)
+    drive.add(request("a", 20, prompt_logprobs=0, max_tokens=1))
+    drive.step()
+    (sequence,) = drive.scheduler._running
+    assert len(sequence.prompt_logprobs) == 9
+    drive.scheduler._make_room(drive.scheduler._plan(0), sequence)
+    drive.finish()
+    scored = drive.last("a").prompt_logprobs
+    assert [entry and entry.token_id for entry in scored] == [None, *range(101, 120)]

@@ -354,6 +354,15 @@ def test_priority_comes_before_arrival_and_arrival_before_the_rest():
     assert order == ["d/0", "b/0", "c/0", "a/0"]
 
 
+def test_prefills_under_way_are_served_in_the_order_of_priority_too():
+    drive = Drive(max_step_tokens=8, prefill_share=0.3)
+    drive.add(*(request(name, other(start, 40), priority=1) for name, start in [("a", 100), ("b", 200)]))
+    assert drive.step() == {"a/0": 3, "b/0": 5}
+    drive.add(request("vip", other(300, 40), priority=0))
+    assert drive.step() == {"a/0": 3, "b/0": 3, "vip/0": 2}
+    assert drive.step() == {"vip/0": 3, "a/0": 3, "b/0": 2}
+
+
 def test_abort_frees_everything_at_once_whether_waiting_or_running_and_is_idempotent():
     drive = Drive(max_running=2)
     drive.add(request("a", 9, n=3, max_tokens=20))

@@ -100,8 +100,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(batch=st.lists(requests(), min_size=1, max_size=4), patience=st.sampled_from([None, None, 2.0, 0.0]))
     def add(self, batch: list[NewRequest], patience: float | None) -> None:
-        for request in batch:
-            self._add(request, patience)
+        for each in batch:
+            self._add(each, patience)
 
     def _add(self, request: NewRequest, patience: float | None) -> None:
         self.count += 1
@@ -183,6 +183,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.known[sequence.request_id].is_touched = True
         assert step.num_tokens == sum(in_step.values()) <= self.config.max_step_tokens
         assert all(count > 0 for count in in_step.values())
+        assert all(len(item.sequence.drafts) == item.num_drafts for item in step.scheduled), "the others are dropped"
         assert bool(step.scheduled) == self.scheduler.has_work == (step.idle_reason is None)
         assert set(decoding) <= {*in_step, *step.preempted}, "whoever decodes gets a token in every step"
         assert not set(step.preempted) & set(in_step)

@@ -247,7 +247,6 @@ class Scheduler:
         self.pool.release(victim.block_ids)  # what is published stays cached and makes the recompute cheap
         victim.block_ids = []
         victim.computed = victim.published = 0
-        victim.drafts.clear()
         victim.prompt_logprobs.clear()
         self._waiting.put_back(victim)
         self._counters.preemptions += 1
