@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from servery.server.app import App
+from servery.server.types import Event, Send
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Call:
             await self.changed.wait_for(lambda: text in self.body or self.task.done())
         assert text in self.body
 
-    async def send(self, event: dict[str, Any]) -> None:
+    async def send(self, event: Event) -> None:
         async with self.changed:
             if event["type"] == "http.response.start":
                 assert self.status is None
@@ -66,7 +67,9 @@ class Call:
             self.changed.notify_all()
 
 
-def start(app: App, method: str, path: str, body: bytes | None = b"", **headers: str) -> Call:
+def start(
+    app: App, method: str, path: str, body: bytes | None = b"", *, send: Send | None = None, **headers: str
+) -> Call:
     """Send a request; with `body` None only its head. Names of headers are written with underscores."""
     to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     call: Call
@@ -80,7 +83,7 @@ def start(app: App, method: str, path: str, body: bytes | None = b"", **headers:
 
     async def go() -> None:
         await started.wait()
-        await app(scope, to_app.get, call.send)
+        await app(scope, to_app.get, send or call.send)
 
     call = Call(asyncio.create_task(go()), to_app)
     if body is not None:

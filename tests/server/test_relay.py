@@ -3,7 +3,9 @@ from typing import Any
 
 import pytest
 
+from servery.server import reply
 from servery.server.app import App
+from servery.server.types import Event
 from servery.upstream.upstream import Chunk
 from servery.wire.errors import failed
 from tests.server.asgi import ask, start
@@ -106,6 +108,24 @@ def test_an_answer_that_takes_too_long_is_ended(script: list[Step], status: int)
         assert error["code"] == "timeout"
         assert status == 200 or call.headers["x-should-retry"] == "false"
         assert upstream.closed == 1
+
+    asyncio.run(story())
+
+
+def test_a_client_that_reads_nothing_cannot_hold_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reply, "_LAST_WORDS_S", 0.01)
+
+    async def story() -> None:
+        async def stuck(_: Event) -> None:
+            await asyncio.Event().wait()
+
+        upstream = FakeUpstream(A, A)
+        service = make_service(upstream, request_timeout_s=0.05)
+        call = start(App(service), "POST", PATH, STREAM, send=stuck)
+        await call.task
+
+        assert upstream.closed == 1
+        assert service.lifecycle.in_flight == 0
 
     asyncio.run(story())
 

@@ -92,10 +92,12 @@ class App:
         level = logging.DEBUG if route is not None and not route.is_work and status < 400 else logging.INFO
         if log.isEnabledFor(level):
             took_ms = 1000 * (self._service.clock() - request.arrived_s)
-            cut = "" if cut_by in (None, "error") else f", cut by {cut_by}"
-            of = "" if record is None else f" {record}"
-            method = _known(request.method)
-            log.log(level, "%s %s %d %s%s, %.0f ms%s", method, shown, status, request.id, of, took_ms, cut)
+            details = [f"{took_ms:.0f} ms"] if record is None else [str(record), f"{took_ms:.0f} ms"]
+            if exchange.reply.error is not None:
+                details.append(f"error {exchange.reply.error.code}")
+            if cut_by == Reason.CLIENT.value:
+                details.append("the client had gone")
+            log.log(level, "%s %s %d %s %s", _known(request.method), shown, status, request.id, ", ".join(details))
 
 
 def _interrupt() -> Interrupt:

@@ -24,6 +24,7 @@ class Reply:
         self._request_id = request_id
         self._comment: asyncio.Task[None] | None = None
         self.status: int | None = None
+        self.error: ApiError | None = None
         self.is_complete = False
         self._is_stream = False
 
@@ -67,6 +68,7 @@ class Reply:
 
     async def fail(self, error: ApiError) -> None:
         """Answer with an error, or end a stream under way with one and without [DONE]."""
+        self.error = error
         if self.is_complete:
             return
         try:

@@ -1,0 +1,39 @@
+import socket
+
+import pytest
+
+from servery.engine.stats import EngineInfo
+from servery.server.options import OptionError
+from servery.server.serve import _listening_socket, _resolved, _url
+
+
+def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OptionError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+            _listening_socket("127.0.0.1", port)
+
+
+def test_an_unknown_host_is_an_error_that_names_it() -> None:
+    with pytest.raises(OptionError, match=r"the host 'no\.such\.host\.invalid' cannot be resolved"):
+        _listening_socket("no.such.host.invalid", 0)
+
+
+def test_the_url_has_the_port_that_the_system_chose() -> None:
+    with _listening_socket("127.0.0.1", 0) as sock:
+        assert _url(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+def test_what_was_resolved_is_told_with_units() -> None:
+    info = EngineInfo(
+        architecture="Qwen3ForCausalLM", vocab_size=1536, hidden_size=96, parameters=2_600_000, dtype="float32",
+        device="cpu", kernels="torch", threads=2, max_model_len=4096, max_running=64, max_step_tokens=256,
+        block_size=16, num_blocks=512, kv_bytes=32 << 20, kv_bytes_per_token=4096, weight_bytes=10 << 20,
+        eos_token_ids=[5], load_s=0.25, pid=77,
+    )  # fmt: skip
+    assert _resolved("amuse", info) == (
+        "amuse: Qwen3ForCausalLM, 2.6M parameters in float32 (10.0 MiB), on cpu with 2 threads, kernels: torch, "
+        "process 77\n"
+        "       context 4096 tokens; KV cache 512 blocks of 16 tokens (32.0 MiB, 4096 bytes per token); "
+        "up to 64 sequences, 256 tokens per step; loaded in 0.2 s"
+    )
