@@ -40,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[object]]:
             return cli.DONE
 
         module = ModuleType(module_name)
-        module.__dict__["run"] = run
+        module.__dict__.update(run=run, ChatOptions=dict, BenchOptions=dict)
         monkeypatch.setitem(sys.modules, module_name, module)
         return calls
 
@@ -181,9 +181,19 @@ def test_what_cannot_be_done_is_one_line_and_no_traceback(
     assert complaint in said.err.splitlines()[0]
 
 
-@pytest.mark.parametrize(
-    "error", [LoadError("no weights"), Unreachable("nobody there"), OSError(98, "Address already in use")]
-)
+@pytest.mark.parametrize("verb", ["chat", "bench"])
+def test_nobody_at_the_default_address_says_how_to_start_one(
+    verb: str, asked: Callable[..., list[object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked({"chat": "servery.chat.terminal", "bench": "servery.bench.run"}[verb], Unreachable("nobody there"))
+    hint = "Start a server with `servery serve`, or name another address with --url.\n"
+    assert cli.main([verb]) == cli.FAILED
+    assert capsys.readouterr().err == f"servery {verb}: nobody there\n{hint}"
+    assert cli.main([verb, "--url", "http://x"]) == cli.FAILED
+    assert capsys.readouterr().err == f"servery {verb}: nobody there\n"
+
+
+@pytest.mark.parametrize("error", [LoadError("no weights"), OSError(98, "Address already in use")])
 def test_our_errors_become_exit_code_1(
     error: Exception, asked: Callable[..., list[object]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,7 +91,6 @@ def chat(options: argparse.Namespace) -> int:
     return run(
         ChatOptions(
             url=options.url,
-            is_default_url=options.url == DEFAULT_URL,
             model=options.model,
             api_key=_client_key(options.api_key),
             system=options.system,
@@ -164,9 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left: nothing more to say
         return FAILED
     except _usage_errors() as error:
-        return _complain(options.verb, error, USAGE)
+        return _complain(options, error, USAGE)
     except _our_errors() as error:
-        return _complain(options.verb, error, FAILED)
+        return _complain(options, error, FAILED)
 
 
 def entry() -> NoReturn:
@@ -189,11 +188,19 @@ def _our_errors() -> tuple[type[Exception], ...]:
     return (ClientError, ConversationError, EngineError, OSError)
 
 
-def _complain(verb: str, error: Exception, code: int) -> int:
-    print(f"servery {verb}: {error}", file=sys.stderr)
+def _complain(options: argparse.Namespace, error: Exception, code: int) -> int:
+    print(f"servery {options.verb}: {error}", file=sys.stderr)
     if code == USAGE:
-        print(f"Try `servery {verb} --help`.", file=sys.stderr)
+        print(f"Try `servery {options.verb} --help`.", file=sys.stderr)
+    elif _is_nobody_there(error) and options.url == DEFAULT_URL:
+        print("Start a server with `servery serve`, or name another address with --url.", file=sys.stderr)
     return code
+
+
+def _is_nobody_there(error: Exception) -> bool:
+    from servery.bench.errors import Unreachable
+
+    return isinstance(error, Unreachable)
 
 
 def _add_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", run: Verb) -> argparse.ArgumentParser:

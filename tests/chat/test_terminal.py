@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from servery.bench.errors import ClientError, InBandError, Unreachable, WrongStatus
+from servery.bench.errors import ClientError, InBandError, WrongStatus
 from servery.bench.sample import Sample
 from servery.chat.conversation import Conversation, ConversationError, Message
 from servery.chat.terminal import ChatOptions, Screen, Terminal, pace, printable
@@ -219,15 +219,6 @@ def test_a_wrong_command_is_explained(line: str, complaint: str) -> None:
     assert server.bodies(CHAT) == []
     with pytest.raises((ConversationError, OSError)):
         talk({}, [line], is_interactive=False)
-
-
-def test_nobody_at_the_default_address_says_how_to_start_one() -> None:
-    with serving({}) as (runner, server):
-        url = server.url
-    with asyncio.Runner() as runner, pytest.raises(Unreachable, match="`servery serve`"):
-        Terminal(ChatOptions(url=url, is_default_url=True), Paper([]).screen, runner, Conversation()).talk()
-    with asyncio.Runner() as runner, pytest.raises(Unreachable, match=r"refused\)\.$|failed.*\)\.$"):
-        Terminal(ChatOptions(url=url), Paper([]).screen, runner, Conversation()).talk()
 
 
 def test_a_server_that_is_still_loading_is_waited_for() -> None:

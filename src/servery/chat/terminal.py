@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from servery.bench.address import Address
 from servery.bench.client import Client
 from servery.bench.dialect import Dialect
-from servery.bench.errors import ClientError, Malformed, Unreachable, WrongStatus
+from servery.bench.errors import ClientError, Malformed, WrongStatus
 from servery.bench.sample import Sample
 from servery.chat.conversation import Conversation, ConversationError
 
@@ -30,7 +30,6 @@ class ChatOptions:
     """What `servery chat` was asked for; `sampling` goes into every request as it is."""
 
     url: str
-    is_default_url: bool = False
     model: str | None = None
     api_key: str | None = field(default=None, repr=False)
     system: str | None = None
@@ -98,10 +97,6 @@ class Terminal:
                 self._screen.tell("The server is loading its model; waiting for it.\n")
                 await self._client.wait_until_ready(LOADING_S)
             names = await self._client.models()
-        except Unreachable as error:
-            if not self._options.is_default_url:
-                raise
-            raise Unreachable(f"{error} Start a server with `servery serve`, or name another with --url.") from None
         except (WrongStatus, Malformed) as error:
             _explain_key(error)
             if self._options.model is None:
