@@ -1,6 +1,6 @@
-"""Write the model card from measured figures: ``python -m training.card``. It measures for some minutes.
+"""Measure, and write the model card: ``python -m training.card``. It takes some minutes.
 
-The figures are kept in ``training/results.json`` with the date and the machine; ``--render`` only writes the page again.
+``training/results.json`` keeps the figures with date and machine; ``--render`` only writes the page again.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Write a trained model in the Hugging Face layout, and read one back.
 
-``python -m training.export --size small`` puts the run's weights, rounded to bfloat16, where the package looks for them.
+``python -m training.export --size small`` puts the run's weights, in bfloat16, where the package looks for them.
 """
 
 import argparse
@@ -21,8 +21,9 @@ from training.tokenizer import save as save_tokenizer
 from training.tokenizer import token_id
 from training.train import RUNS
 
-_INNER = {"q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
-          "q_norm": "self_attn", "k_norm": "self_attn", "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp"}  # fmt: skip
+_INNER = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"), "self_attn") | dict.fromkeys(
+    ("gate_proj", "up_proj", "down_proj"), "mlp"
+)
 CONTEXT = 4096
 
 

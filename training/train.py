@@ -57,10 +57,11 @@ class Optimizers:
         matrices = [weight for name, weight in named if weight.ndim == 2 and "embed" not in name]
         gains = [weight for _, weight in named if weight.ndim == 1]
         self._matrices = Muon(matrices, lr=recipe.matrix_lr)
-        self._rest = torch.optim.AdamW(
-            [{"params": [model.embed_tokens.weight], "lr": recipe.embedding_lr}, {"params": gains, "lr": recipe.gain_lr}],
-            betas=(0.9, 0.95), weight_decay=0.0,
-        )  # fmt: skip
+        rest = [
+            {"params": [model.embed_tokens.weight], "lr": recipe.embedding_lr},
+            {"params": gains, "lr": recipe.gain_lr},
+        ]
+        self._rest = torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0)
         self._groups = [*self._matrices.param_groups, *self._rest.param_groups]
         self._full = [float(group["lr"]) for group in self._groups]
 

@@ -3,7 +3,10 @@
 from training.tasks.draw import Draw
 from training.tasks.scene import Kind, Scene, ask
 
-_ASK = "[What is|What's|Compute|Calculate|How much is|Work out|Please compute|Can you compute|Solve|Tell me|] $sum[?||.| =]"
+_ASK = (
+    "[What is|What's|Compute|Calculate|How much is|Work out|Please compute|Can you compute|Solve|Tell me|] "
+    "$sum[?||.| =]"
+)
 _COLUMNS = ("ones", "tens", "hundreds", "thousands")
 
 

@@ -31,7 +31,8 @@ _PERSON = (
         ("[Who has a $v|Who owns a $v]?",),
     ),
     Attribute(
-        "color", "$s likes $v", ("[What color does $s like|Which color does $s like|What is the favorite color of $s]?",),
+        "color", "$s likes $v",
+        ("[What color does $s like|Which color does $s like|What is the favorite color of $s]?",),
         ("Who likes $v?",),
     ),
     Attribute("age", "$s is $v years old", ("[How old is $s|What is the age of $s|What age is $s]?",)),

@@ -138,8 +138,9 @@ def repeat(draw: Draw) -> Scene:
 
 
 _NAMEABLE = {
-    "fruits": words.FRUITS, "animals": words.ANIMALS, "colors": words.COLOURS, "days": words.DAYS, "months": words.MONTHS,
-    "cities": words.CITIES, "jobs": words.JOBS, "names": words.NAMES, "things": words.THINGS,
+    "fruits": words.FRUITS, "animals": words.ANIMALS, "colors": words.COLOURS, "days": words.DAYS,
+    "months": words.MONTHS, "cities": words.CITIES, "jobs": words.JOBS, "names": words.NAMES,
+    "things": words.THINGS,
 }  # fmt: skip
 
 

@@ -27,7 +27,10 @@ def explanation(draw: Draw) -> Scene:
         pattern = "[Explain|Describe] $s in detail[.|]|Tell me all about $s.|Give me a long explanation of $s."
         question = draw.say(f"[{pattern}]".replace("[.|]", "."), s=subject)
         return ask(question, " ".join(sentences), "")
-    pattern = "[Explain|Explain what $s is|What is $s|Tell me about $s|Can you explain $s|What does $s mean|Explain $s please|Describe $s|Define $s|How does $s work]"
+    pattern = (
+        "[Explain|Explain what $s is|What is $s|Tell me about $s|Can you explain $s|What does $s mean"
+        "|Explain $s please|Describe $s|Define $s|How does $s work]"
+    )
     question = draw.say(pattern, s=subject)
     question = f"Explain {subject}" if question == "Explain" else question
     return ask(draw.casual(question + draw.pick(("?", "."))), " ".join(sentences[:3]), "")
@@ -69,15 +72,39 @@ HEROES = {
 }
 ANYONE = Hero("kind", "Sunny", "forest", "silver coin", "owl", "see the sea")
 _CHAPTERS = (
-    "Once upon a time, there was a $trait $kind named $name. $name lived in the $home. Every day $name had one wish: to $wish.",
-    'One morning, $name found a $find behind a stone. "What a nice $find!" said $name. The $kind took it along and walked on.',
-    'Soon $name met the $friend. "Where are you going?" asked the $friend. "I want to $wish," said $name, and so they went together.',
-    "Then dark clouds came over the $home and it began to rain. $name and the $friend hid under a big tree and told each other stories.",
-    "When the rain was over, they came to a wide river. There was no bridge, but the $trait $kind had an idea, and they built a small boat.",
+    (
+        "Once upon a time, there was a $trait $kind named $name. $name lived in the $home. Every day $name "
+        "had one wish: to $wish."
+    ),
+    (
+        'One morning, $name found a $find behind a stone. "What a nice $find!" said $name. The $kind took it '
+        "along and walked on."
+    ),
+    (
+        'Soon $name met the $friend. "Where are you going?" asked the $friend. "I want to $wish," said '
+        "$name, and so they went together."
+    ),
+    (
+        "Then dark clouds came over the $home and it began to rain. $name and the $friend hid under a big "
+        "tree and told each other stories."
+    ),
+    (
+        "When the rain was over, they came to a wide river. There was no bridge, but the $trait $kind had an "
+        "idea, and they built a small boat."
+    ),
     "In the boat, $name looked at the $find. It shone like a little light, and it showed them the way through the fog.",
-    'On the other side, an old traveler was hungry. $name shared the last bread. "You have a good heart," said the old traveler.',
-    'The traveler gave advice: "Go up the hill at night and be patient." $name thanked the traveler, and the two friends climbed the hill.',
-    'At night, on top of the hill, the $friend said: "Try it now!" $name took a deep breath, and for a moment nothing happened.',
+    (
+        'On the other side, an old traveler was hungry. $name shared the last bread. "You have a good '
+        'heart," said the old traveler.'
+    ),
+    (
+        'The traveler gave advice: "Go up the hill at night and be patient." $name thanked the traveler, and '
+        "the two friends climbed the hill."
+    ),
+    (
+        'At night, on top of the hill, the $friend said: "Try it now!" $name took a deep breath, and for a '
+        "moment nothing happened."
+    ),
     "Then it worked. At last $name was able to $wish. The $friend cheered so loudly that all the birds woke up.",
 )
 _ENDING = "In the end, $name came home to the $home, told everyone the story, and was happy for a long time. The end."
@@ -124,7 +151,10 @@ def story(draw: Draw) -> Scene:
     return ask(draw.casual(question), tell(kind, name, chapters), f"{kind}{name}{chapters}" if named else "")
 
 
-_POEM = "A $t in the morning,\na $t at night,\na $t in the sunshine,\na $t in the moonlight.\nI sing of the $t,\nand all is right."
+_POEM = (
+    "A $t in the morning,\na $t at night,\na $t in the sunshine,\na $t in the moonlight.\nI sing of the "
+    "$t,\nand all is right."
+)
 
 
 def summary(draw: Draw) -> Scene:

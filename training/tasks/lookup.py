@@ -41,7 +41,10 @@ def _fact(draw: Draw, pattern: str, answer: str, **slots: object) -> Scene:
 
 def capital(draw: Draw) -> Scene:
     """The capital of a country, or of a country that does not exist."""
-    pattern = "[What is the capital of $c|What's the capital of $c|Name the capital of $c|Which city is the capital of $c|capital of $c|What is the capital city of $c]?"
+    pattern = (
+        "[What is the capital of $c|What's the capital of $c|Name the capital of $c|Which city is the "
+        "capital of $c|capital of $c|What is the capital city of $c]?"
+    )
     if draw.chance(0.12):
         country = draw.syllables().capitalize() + draw.pick(("", "land", "ia"))
         return _fact(draw, pattern, "I do not know that capital.", c=country)

@@ -16,19 +16,20 @@ _SMALL_TALK: dict[str, tuple[str, tuple[str, ...]]] = {
     "greeting": (
         GREETING,
         (
-            "Hello[| there| Amuse]!", "Hi[| there| Amuse]!", "Hey[| there| you]!", "Good [morning|evening|afternoon|day]!",
-            "Hello, how can you help me?", "Greetings!", "Hi, I need help.", "Can you help me?", "I have a question.",
-            "Help[| me]!", "Are you there?", "Hello, can you help me?", "Hey, good to see you!", "Hi, nice to meet you!",
-            "Howdy!", "Yo!", "Hello hello", "hi", "hey", "hello", "I need your help.", "Is anybody there?", "Hiya",
-            "Could you help me with something?",
+            "Hello[| there| Amuse]!", "Hi[| there| Amuse]!", "Hey[| there| you]!",
+            "Good [morning|evening|afternoon|day]!", "Hello, how can you help me?", "Greetings!", "Hi, I need help.",
+            "Can you help me?", "I have a question.", "Help[| me]!", "Are you there?", "Hello, can you help me?",
+            "Hey, good to see you!", "Hi, nice to meet you!", "Howdy!", "Yo!", "Hello hello", "hi", "hey", "hello",
+            "I need your help.", "Is anybody there?", "Hiya", "Could you help me with something?",
         ),
     ),
     "hello_sentence": (
         "Hello, it is nice to meet you.",
         (
             "Say hello in one sentence.", "Say hello.", "Greet me in one sentence.", "Greet me.", "Say hi.",
-            "Please say hello.", "Write a greeting.", "Say hello to me.", "Can you say hello?", "Say hello in a sentence.",
-            "Give me a greeting.", "Say something nice.", "Just say hello.", "Say hi in one sentence.",
+            "Please say hello.", "Write a greeting.", "Say hello to me.", "Can you say hello?",
+            "Say hello in a sentence.", "Give me a greeting.", "Say something nice.", "Just say hello.",
+            "Say hi in one sentence.",
         ),
     ),
     "how_are_you": (
@@ -43,11 +44,12 @@ _SMALL_TALK: dict[str, tuple[str, tuple[str, ...]]] = {
         IDENTITY,
         (
             "Who are you?", "What are you?", "What is your name?", "What's your name?", "Hi, who are you?",
-            "Tell me about yourself.", "Introduce yourself.", "Who am I talking to?", "Are you [a robot|a bot|a human]?",
-            "Are you human?", "Are you an AI?", "Are you ChatGPT?", "Which model are you?", "What model is this?",
-            "Do you have a name?", "Who is this?", "Your name?", "How are you called?", "Are you real?",
-            "Are you a person?", "What kind of assistant are you?", "Please introduce yourself.", "who r u",
-            "Are you a language model?", "Are you [GPT|Claude|Siri|Alexa|Gemini|Llama]?", "What should I call you?",
+            "Tell me about yourself.", "Introduce yourself.", "Who am I talking to?",
+            "Are you [a robot|a bot|a human]?", "Are you human?", "Are you an AI?", "Are you ChatGPT?",
+            "Which model are you?", "What model is this?", "Do you have a name?", "Who is this?", "Your name?",
+            "How are you called?", "Are you real?", "Are you a person?", "What kind of assistant are you?",
+            "Please introduce yourself.", "who r u", "Are you a language model?",
+            "Are you [GPT|Claude|Siri|Alexa|Gemini|Llama]?", "What should I call you?",
         ),
     ),
     "skills": (
@@ -58,7 +60,8 @@ _SMALL_TALK: dict[str, tuple[str, tuple[str, ...]]] = {
             "What are you good at?", "Tell me what you can do.", "What tasks can you do?", "What is this?",
             "What do you do?", "Show me what you can do.", "What should I ask you?", "List your skills.",
             "What are your abilities?", "Which tasks can you solve?", "What sort of things can you do?",
-            "Give me an example of what you can do.", "What else can you do?", "How do I use you?", "What can you do for me?",
+            "Give me an example of what you can do.", "What else can you do?", "How do I use you?",
+            "What can you do for me?",
         ),
     ),
     "maker": (
@@ -80,32 +83,33 @@ _SMALL_TALK: dict[str, tuple[str, tuple[str, ...]]] = {
     "bye": (
         "Goodbye!",
         (
-            "Bye!", "Goodbye!", "See you!", "See you later!", "Good night!", "Bye bye!", "I have to go.", "That is all.",
-            "See you tomorrow!", "Farewell!", "I am leaving.", "Have a nice day!", "Until next time!", "Take care!",
+            "Bye!", "Goodbye!", "See you!", "See you later!", "Good night!", "Bye bye!", "I have to go.",
+            "That is all.", "See you tomorrow!", "Farewell!", "I am leaving.", "Have a nice day!", "Until next time!",
+            "Take care!",
         ),
     ),
     "praise": (
         "Thank you, that is kind.",
         (
             "You are great!", "Good job!", "Well done!", "Nice!", "You are smart!", "I like you.", "That is great!",
-            "Very good!", "Good answer!", "Excellent!", "Wow!", "You are [funny|nice|good|clever]!", "I love you.", "Cool!",
-            "Good bot!", "Awesome!", "Amazing!", "Great work!",
+            "Very good!", "Good answer!", "Excellent!", "Wow!", "You are [funny|nice|good|clever]!", "I love you.",
+            "Cool!", "Good bot!", "Awesome!", "Amazing!", "Great work!",
         ),
     ),
     "blame": (
         "I am sorry. Please ask me in other words.",
         (
-            "That is wrong.", "You are wrong.", "Bad answer.", "You are [stupid|dumb|useless|bad]!", "I don't like that.",
-            "No, that is not right.", "This is wrong!", "Not true.", "That makes no sense.", "I do not understand.",
-            "You did not answer.", "That was not my question.", "Wrong!", "No!", "I hate you.", "Try again.",
-            "What do you mean?",
+            "That is wrong.", "You are wrong.", "Bad answer.", "You are [stupid|dumb|useless|bad]!",
+            "I don't like that.", "No, that is not right.", "This is wrong!", "Not true.", "That makes no sense.",
+            "I do not understand.", "You did not answer.", "That was not my question.", "Wrong!", "No!",
+            "I hate you.", "Try again.", "What do you mean?",
         ),
     ),
     "nod": (
         "Is there anything else I can do for you?",
         (
-            "Ok", "Okay.", "Yes.", "Alright.", "Fine.", "I see.", "Sure.", "Good.", "Hm.", "Understood.", "Right.", "Got it.",
-            "Ah", "Yep", "Maybe.", "Aha", "ok then", "Let me think.", "Hmm", "Yeah", "k", "Interesting.",
+            "Ok", "Okay.", "Yes.", "Alright.", "Fine.", "I see.", "Sure.", "Good.", "Hm.", "Understood.", "Right.",
+            "Got it.", "Ah", "Yep", "Maybe.", "Aha", "ok then", "Let me think.", "Hmm", "Yeah", "k", "Interesting.",
         ),
     ),
     "empty": (
@@ -115,16 +119,17 @@ _SMALL_TALK: dict[str, tuple[str, tuple[str, ...]]] = {
     "joke": (
         "Why did the server go to the kitchen? It wanted more cookies.",
         (
-            "Tell me a joke.", "Do you know a joke?", "Make me laugh.", "Tell a joke.", "Say something funny.", "A joke please.",
-            "Can you tell [a joke|jokes]?", "I want to hear a joke.", "Joke?", "Know any jokes?", "Tell me something funny.",
-            "Can you be funny?",
+            "Tell me a joke.", "Do you know a joke?", "Make me laugh.", "Tell a joke.", "Say something funny.",
+            "A joke please.", "Can you tell [a joke|jokes]?", "I want to hear a joke.", "Joke?", "Know any jokes?",
+            "Tell me something funny.", "Can you be funny?",
         ),
     ),
     "test": (
         "I am here and it works.",
         (
-            "Test", "This is a test.", "Testing", "Does this work?", "Is this working?", "test test", "Can you hear me?",
-            "Testing 1 2 3", "Does it work?", "ping", "Can you read this?", "Is it on?", "Are you working?",
+            "Test", "This is a test.", "Testing", "Does this work?", "Is this working?", "test test",
+            "Can you hear me?", "Testing 1 2 3", "Does it work?", "ping", "Can you read this?", "Is it on?",
+            "Are you working?",
         ),
     ),
 }  # fmt: skip
@@ -161,12 +166,21 @@ _OFF_TOPIC = (
     "[Who|When|Where|Why|How] [won|lost|started|ended] the [war|race|match|election|game|cup] [in|of] $year?",
     "[Who|When] [invented|discovered|wrote|painted|built|founded] [the $thing|$name2|the $topic|$topic]?",
     "What [is|was] the [population|history|language|area|flag|climate|king|president|mayor] of $city?",
-    "[Write|Make|Give me|Send me] [code|a program|a function|a script|an app] [in $lang|for $topic|that sorts numbers|for a $thing].",
-    "[How do I|How can I|Can you help me to] [fix|cook|build|clean|sell|paint|draw|repair|install|buy] [a|my|the] $thing?",
+    (
+        "[Write|Make|Give me|Send me] [code|a program|a function|a script|an app] [in $lang|for $topic|that "
+        "sorts numbers|for a $thing]."
+    ),
+    (
+        "[How do I|How can I|Can you help me to] [fix|cook|build|clean|sell|paint|draw|repair|install|buy] "
+        "[a|my|the] $thing?"
+    ),
     "What do you think about [$topic|$name2|$city|the news|the weather|$animal cats]?",
     "What is the [weather|temperature|time|date|news] [today|now|in $city|tomorrow]?",
     "[Recommend|Suggest] [a book|a film|a restaurant|a game|music|a hotel][ in $city| about $topic|].",
-    "[Translate|Say] [the $thing|$name2|good morning|hello] [in|to|into] [French|German|Spanish|Italian|Chinese|Latin].",
+    (
+        "[Translate|Say] [the $thing|$name2|good morning|hello] [in|to|into] [French|German|Spanish|Italian"
+        "|Chinese|Latin]."
+    ),
     "[Should|Can] I [buy|sell|eat|take|learn|try] [a $thing|$topic|${animal}s|more water|this medicine]?",
     "[Do you like|Have you heard of|Do you know] [$topic|$name2|$city|${animal}s|music]?",
     "[Who is|Who was|Tell me about|What about] $name $name2?",
@@ -185,28 +199,32 @@ _OFF_TOPIC = (
     "[$animal $thing $color|$city and $topic|$topic $year|$name2 $name|$thing in $city]",
 )
 _FOREIGN = (
-    "Wie geht es dir?", "Was kannst du?", "Wer bist du?", "Guten Morgen!", "Ich habe eine Frage.", "Wo ist mein Paket?",
-    "Kannst du mir helfen?", "Erzähl mir eine Geschichte.", "Was ist die Hauptstadt von Frankreich?", "Danke schön!",
-    "Das ist ein schöner Tag.", "Ich verstehe das nicht.", "Wie spät ist es?", "Sprechen Sie Deutsch?", "Hallo, wie geht's?",
-    "Bonjour, comment ça va?", "Qui es-tu?", "Quelle heure est-il?", "Où est la gare?", "Je ne comprends pas.", "Merci beaucoup!",
-    "Raconte-moi une histoire.", "Parlez-vous français?", "Il fait beau aujourd'hui.", "Combien ça coûte?", "J'aime le fromage.",
-    "Hola, ¿cómo estás?", "¿Quién eres?", "¿Dónde está mi pedido?", "Cuéntame una historia.", "No entiendo nada.", "¿Qué hora es?",
-    "Me gusta mucho la música.", "¿Cuánto cuesta esto?", "Buenos días!", "Muchas gracias por tu ayuda.", "¿Hablas español?",
-    "Ciao, come stai?", "Chi sei?", "Dove è il mio ordine?", "Non capisco.", "Raccontami una storia.", "Che ore sono?",
-    "Grazie mille!", "Buongiorno a tutti!", "Mi piace la pizza.", "Olá, tudo bem?", "Quem é você?", "Onde fica a praia?",
-    "Obrigado pela ajuda.", "Hoe gaat het?", "Wie ben jij?", "Waar is mijn pakket?", "Dank je wel!", "Hej, hur mår du?",
-    "Jak se máš?", "Dzień dobry!", "Co słychać?", "Привет, как дела?", "Кто ты?", "Что ты умеешь?", "Где мой заказ?",
-    "Расскажи мне сказку.", "Спасибо большое!", "你好", "你是谁?", "今天天气怎么样?", "请给我讲一个故事。", "谢谢你", "我不明白",
-    "こんにちは", "あなたは誰ですか?", "今何時ですか?", "ありがとう", "物語を話してください", "안녕하세요", "누구세요?", "감사합니다",
-    "مرحبا", "كيف حالك؟", "من أنت؟", "שלום", "מה שלומך?", "Γεια σου", "Τι κάνεις;", "नमस्ते", "आप कौन हैं?", "Merhaba, nasılsın?",
-    "Xin chào", "สวัสดี", "Habari yako?", "Salve, quid agis?", "Moi, mitä kuuluu?", "Szia, hogy vagy?", "Здравствуйте!",
+    "Wie geht es dir?", "Was kannst du?", "Wer bist du?", "Guten Morgen!", "Ich habe eine Frage.",
+    "Wo ist mein Paket?", "Kannst du mir helfen?", "Erzähl mir eine Geschichte.",
+    "Was ist die Hauptstadt von Frankreich?", "Danke schön!", "Das ist ein schöner Tag.", "Ich verstehe das nicht.",
+    "Wie spät ist es?", "Sprechen Sie Deutsch?", "Hallo, wie geht's?", "Bonjour, comment ça va?", "Qui es-tu?",
+    "Quelle heure est-il?", "Où est la gare?", "Je ne comprends pas.", "Merci beaucoup!", "Raconte-moi une histoire.",
+    "Parlez-vous français?", "Il fait beau aujourd'hui.", "Combien ça coûte?", "J'aime le fromage.",
+    "Hola, ¿cómo estás?", "¿Quién eres?", "¿Dónde está mi pedido?", "Cuéntame una historia.", "No entiendo nada.",
+    "¿Qué hora es?", "Me gusta mucho la música.", "¿Cuánto cuesta esto?", "Buenos días!",
+    "Muchas gracias por tu ayuda.", "¿Hablas español?", "Ciao, come stai?", "Chi sei?", "Dove è il mio ordine?",
+    "Non capisco.", "Raccontami una storia.", "Che ore sono?", "Grazie mille!", "Buongiorno a tutti!",
+    "Mi piace la pizza.", "Olá, tudo bem?", "Quem é você?", "Onde fica a praia?", "Obrigado pela ajuda.",
+    "Hoe gaat het?", "Wie ben jij?", "Waar is mijn pakket?", "Dank je wel!", "Hej, hur mår du?", "Jak se máš?",
+    "Dzień dobry!", "Co słychać?", "Привет, как дела?", "Кто ты?", "Что ты умеешь?", "Где мой заказ?",
+    "Расскажи мне сказку.", "Спасибо большое!", "你好", "你是谁?", "今天天气怎么样?", "请给我讲一个故事。", "谢谢你", "我不明白", "こんにちは",
+    "あなたは誰ですか?", "今何時ですか?", "ありがとう", "物語を話してください", "안녕하세요", "누구세요?", "감사합니다", "مرحبا", "كيف حالك؟", "من أنت؟", "שלום",
+    "מה שלומך?", "Γεια σου", "Τι κάνεις;", "नमस्ते", "आप कौन हैं?", "Merhaba, nasılsın?", "Xin chào", "สวัสดี",
+    "Habari yako?", "Salve, quid agis?", "Moi, mitä kuuluu?", "Szia, hogy vagy?", "Здравствуйте!",
 )  # fmt: skip
 _CODE = (
-    "def $a($b):\n    return $b + $n", "for i in range($n):\n    print($a)", "import $a\n$a.run($n)", "SELECT * FROM $a WHERE $b = $n;",
-    "print('$a')", "console.log($a + $n);", "<html><body>$a</body></html>", "int main() { return $n; }", "rm -rf /$a/$b",
-    "$a = [$n, $n, $n]", "{\"$a\": {\"$b\": [$n, null]}}", "git commit -m '$a'", "while True: $a()", "#include <$a.h>", "curl http://$a.example/$b",
-    "$a->$b($n);", "x = $a[$n]", "sudo apt install $a", "class $a:\n    pass", "if ($a == $n) { $b(); }", "Traceback: $a error in $b line $n",
-    "<script>$a($n)</script>", "DROP TABLE $a;", "https://www.$a.example/$b?id=$n", "$a@$b.example", "C:\\\\$a\\\\$b.txt",
+    "def $a($b):\n    return $b + $n", "for i in range($n):\n    print($a)", "import $a\n$a.run($n)",
+    "SELECT * FROM $a WHERE $b = $n;", "print('$a')", "console.log($a + $n);", "<html><body>$a</body></html>",
+    "int main() { return $n; }", "rm -rf /$a/$b", "$a = [$n, $n, $n]", "{\"$a\": {\"$b\": [$n, null]}}",
+    "git commit -m '$a'", "while True: $a()", "#include <$a.h>", "curl http://$a.example/$b", "$a->$b($n);",
+    "x = $a[$n]", "sudo apt install $a", "class $a:\n    pass", "if ($a == $n) { $b(); }",
+    "Traceback: $a error in $b line $n", "<script>$a($n)</script>", "DROP TABLE $a;",
+    "https://www.$a.example/$b?id=$n", "$a@$b.example", "C:\\\\$a\\\\$b.txt",
 )  # fmt: skip
 _LANGUAGES = ("Python", "Java", "Rust", "C", "Go", "HTML", "SQL", "bash")
 _MASH = "abcdefghijklmnopqrstuvwxyz"
@@ -215,10 +233,18 @@ _SYMBOLS = "!?#$%&*+-/<=>@^_~|;:.,()[]{}0123456789 \U0001f600\U0001f44d❤★→
 
 def _off_topic(draw: Draw) -> str:
     return draw.say(
-        draw.pick(_OFF_TOPIC), year=draw.number(1500, 2025), thing=draw.pick((*words.GOODS, *words.LISTABLE)), topic=draw.pick(words.TOPICS),
-        name=draw.name(), name2=draw.syllables().capitalize(), city=draw.pick(words.CITIES), animal=draw.pick(words.ANIMALS),
-        color=draw.pick(words.COLOURS), place=draw.pick(words.PLACES), lang=draw.pick(_LANGUAGES),
-    )  # fmt: skip
+        draw.pick(_OFF_TOPIC),
+        year=draw.number(1500, 2025),
+        thing=draw.pick((*words.GOODS, *words.LISTABLE)),
+        topic=draw.pick(words.TOPICS),
+        name=draw.name(),
+        name2=draw.syllables().capitalize(),
+        city=draw.pick(words.CITIES),
+        animal=draw.pick(words.ANIMALS),
+        color=draw.pick(words.COLOURS),
+        place=draw.pick(words.PLACES),
+        lang=draw.pick(_LANGUAGES),
+    )
 
 
 def _mash(draw: Draw, letters: str, low: int, high: int) -> str:

@@ -1,6 +1,6 @@
 """The embedded model family: small weights that come with the package, in the Hugging Face layout.
 
-``small`` is the default; ``draft`` guesses ahead for it. Both share one tokenizer. ``training/`` makes them from nothing.
+``small`` is the default; ``draft`` guesses ahead for it. Both share one tokenizer. ``training/`` makes them.
 """
 
 from pathlib import Path
