@@ -16,6 +16,7 @@ from servery import amuse
 from training import agreement, evaluate, loops
 from training.export import read
 from training.model import SHAPES
+from training.train import RUNS
 
 RESULTS = Path(__file__).parent / "results.json"
 _TEXT = Path(__file__).parent / "card.md"
@@ -48,7 +49,15 @@ def measure(count: int) -> dict[str, Any]:
         "exact": exact,
         "runaways": runaways,
         "agreement": agreement.report(30),
+        "training": {size: _training(size) for size in sizes},
     }
+
+
+def _training(size: str) -> dict[str, int]:
+    """Steps and tokens of the run on this machine, or nothing when the weights came from elsewhere."""
+    log = RUNS / size / "log.jsonl"
+    last = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
+    return {name: last[name] for name in ("step", "tokens") if name in last}
 
 
 def _processor() -> str:
@@ -97,6 +106,11 @@ def render(results: dict[str, Any]) -> str:
         "machine": results["machine"],
         "agreement": f"{agreed['all']} % of all tokens ({low} {spread[low]} %, {high} {spread[high]} %)",
         "runaways": runs,
+        "training": "; ".join(
+            f"{size}: {run['step']:,} steps, {run['tokens'] / 1e6:.1f}M tokens"
+            for size, run in results["training"].items()
+            if run
+        ),
     }
     page = _TEXT.read_text()
     for name, text in parts.items():
