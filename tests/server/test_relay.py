@@ -168,6 +168,6 @@ def test_an_answer_is_counted_when_it_is_over() -> None:
             'servery_e2e_request_latency_seconds_count{model_name="m"} 1.0',
         ):
             assert line in shown
-        assert "aborts_total{" not in shown
+        assert 'aborts_total{by="client",model_name="m"} 0.0' in shown
 
     asyncio.run(story())

@@ -54,12 +54,13 @@ def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
 
 def test_an_answer_is_counted_in_tokens_and_observed_in_seconds() -> None:
     metrics, timing = Metrics(), AnswerTiming(arrived_s=1.0)
-    metrics.count_prompt("m", 12, 8)
+    of_model = metrics.of_model("m")
+    of_model.count_prompt(12, 8)
     for now in (1.5, 2.0, 2.5):
-        metrics.count_tokens("m", 1, timing.add(0, 1, now))
-    metrics.count_finish("m", "stop")
-    metrics.observe_queue("m", 0.25)
-    metrics.observe_answer("m", timing, 3.0)
+        of_model.count_tokens(1, timing.add(0, 1, now))
+    of_model.count_finish("stop")
+    of_model.observe_queue(0.25)
+    of_model.observe_answer(timing, 3.0)
 
     shown = rendered(metrics)
     label = '{model_name="m"}'
@@ -84,7 +85,7 @@ def test_an_answer_is_counted_in_tokens_and_observed_in_seconds() -> None:
 def test_requests_and_aborts_are_counted_by_bounded_labels() -> None:
     metrics = Metrics()
     metrics.count_request("POST", "/v1/chat/completions", 200)
-    metrics.count_abort("m", "client")
+    metrics.of_model("m").count_abort("client")
 
     shown = rendered(metrics)
     assert shown['servery_http_requests_total{method="POST",route="/v1/chat/completions",status="200"}'] == 1
@@ -93,6 +94,6 @@ def test_requests_and_aborts_are_counted_by_bounded_labels() -> None:
 
 def test_two_servers_in_one_process_do_not_share_metrics() -> None:
     one, other = Metrics(), Metrics()
-    one.count_abort("m", "client")
+    one.of_model("m").count_abort("client")
 
     assert "client" not in other.render().decode()

@@ -128,6 +128,14 @@ def test_each_wrong_field_is_named_with_its_path(data: bytes, message: str, para
     assert refusal(data) == (400, message, param, code)
 
 
+def test_keys_that_differ_in_a_long_list_of_numbers_are_different_keys() -> None:
+    first, second = (f"[{number}]" for number in ("1" * 70, "2" * 70))
+    fields = f'"{first}": 1, "{second}": 2'
+
+    assert decode_chat(body(f', "metadata": {{{fields}}}')).metadata == {first: 1, second: 2}
+    assert refusal(body(f', "metadata": {{{fields}, "{first}": 3}}'))[3] == "invalid_json"
+
+
 def test_null_means_not_given() -> None:
     fields = [name for name in ChatRequest.__struct_fields__ if name not in ("model", "messages")]
     nulls = "".join(f', "{name}": null' for name in fields)

@@ -16,7 +16,7 @@ class AnswerRecord:
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.finish_reasons: list[str] = []
-        self._metrics = metrics
+        self._metrics = metrics.of_model(model)
         self._clock = clock
 
     def add(self, chunk: Chunk) -> None:
@@ -24,21 +24,21 @@ class AnswerRecord:
         if chunk.prompt_tokens:
             self.prompt_tokens += chunk.prompt_tokens
             self.cached_tokens += chunk.cached_tokens
-            self._metrics.count_prompt(self.model, chunk.prompt_tokens, chunk.cached_tokens)
+            self._metrics.count_prompt(chunk.prompt_tokens, chunk.cached_tokens)
         if chunk.queued_s is not None:
-            self._metrics.observe_queue(self.model, chunk.queued_s)
+            self._metrics.observe_queue(chunk.queued_s)
         if chunk.tokens:
             gap_s = self.timing.add(chunk.index, chunk.tokens, self._clock())
-            self._metrics.count_tokens(self.model, chunk.tokens, gap_s)
+            self._metrics.count_tokens(chunk.tokens, gap_s)
         if chunk.finish_reason is not None:
             self.finish_reasons.append(chunk.finish_reason)
-            self._metrics.count_finish(self.model, chunk.finish_reason)
+            self._metrics.count_finish(chunk.finish_reason)
 
     def settle(self, cut_by: str | None) -> None:
         """The answer is over; `cut_by` says who cut it short, None when it is complete."""
-        self._metrics.observe_answer(self.model, self.timing, self._clock())
+        self._metrics.observe_answer(self.timing, self._clock())
         if cut_by is not None:
-            self._metrics.count_abort(self.model, cut_by)
+            self._metrics.count_abort(cut_by)
 
     def __str__(self) -> str:
         """For the log: sizes and times, never content."""

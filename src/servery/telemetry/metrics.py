@@ -19,6 +19,9 @@ _TPOT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 
 _E2E_S = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 
+FINISHED_BY = ("stop", "length", "abort", "error")
+ABORTED_BY = ("client", "timeout", "shutdown", "error")
+
 StatsReader = Callable[[], EngineStats | None]
 
 
@@ -29,20 +32,21 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._engines = _EngineCollector()
         self._registry.register(self._engines)
+        self._models: dict[str, ModelMetrics] = {}
         counter, histogram = self._counter, self._histogram
         self._http = counter("http_requests", "Requests answered, by route and status.", "method", "route", "status")
-        self._prompt = counter("prompt_tokens", "Prompt tokens of requests that were taken.", "model_name")
-        self._cached = counter("prompt_tokens_cached", "Of these, supplied by the prefix cache.", "model_name")
-        self._generated = counter("generation_tokens", "Tokens generated.", "model_name")
-        self._finished = counter("request_success", "Completions that ended.", "model_name", "finished_reason")
-        self._aborted = counter("request_aborts", "Answers cut short, by who did it.", "model_name", "by")
-        self._ttft = histogram("time_to_first_token_seconds", "From arrival to the first token.", _TTFT_S)
-        self._itl = histogram("inter_token_latency_seconds", "Between tokens of one completion.", _TPOT_S)
-        self._tpot = histogram("request_time_per_output_token_seconds", "Mean after the first token.", _TPOT_S)
-        self._e2e = histogram("e2e_request_latency_seconds", "From arrival to the end of the answer.", _E2E_S)
-        self._queue = histogram("request_queue_time_seconds", "From arrival to being scheduled first.", _E2E_S)
-        self._prompt_size = histogram("request_prompt_tokens", "Prompt tokens per request.", _TOKENS)
-        self._answer_size = histogram("request_generation_tokens", "Generated tokens per request.", _TOKENS)
+        self.prompt = counter("prompt_tokens", "Prompt tokens of requests that were taken.", "model_name")
+        self.cached = counter("prompt_tokens_cached", "Of these, supplied by the prefix cache.", "model_name")
+        self.generated = counter("generation_tokens", "Tokens generated.", "model_name")
+        self.finished = counter("request_success", "Completions that ended.", "model_name", "finished_reason")
+        self.aborted = counter("request_aborts", "Answers cut short, by who did it.", "model_name", "by")
+        self.ttft = histogram("time_to_first_token_seconds", "From arrival to the first token.", _TTFT_S)
+        self.itl = histogram("inter_token_latency_seconds", "Between tokens of one completion.", _TPOT_S)
+        self.tpot = histogram("request_time_per_output_token_seconds", "Mean after the first token.", _TPOT_S)
+        self.e2e = histogram("e2e_request_latency_seconds", "From arrival to the end of the answer.", _E2E_S)
+        self.queue = histogram("request_queue_time_seconds", "From arrival to being scheduled first.", _E2E_S)
+        self.prompt_size = histogram("request_prompt_tokens", "Prompt tokens per request.", _TOKENS)
+        self.answer_size = histogram("request_generation_tokens", "Generated tokens per request.", _TOKENS)
 
     def watch_engine(self, model: str, read: StatsReader) -> None:
         """Report an engine's own figures, read whenever the metrics are."""
@@ -52,38 +56,11 @@ class Metrics:
         """Count an HTTP request that was answered with `status` (499: the client had gone)."""
         self._http.labels(method, route, str(status)).inc()
 
-    def count_prompt(self, model: str, prompt_tokens: int, cached_tokens: int) -> None:
-        """Count a prompt whose first token has come."""
-        self._prompt.labels(model).inc(prompt_tokens)
-        self._cached.labels(model).inc(cached_tokens)
-        self._prompt_size.labels(model).observe(prompt_tokens)
-
-    def count_tokens(self, model: str, tokens: int, gap_s: float | None) -> None:
-        """Count tokens that a completion got, `gap_s` after its last ones."""
-        self._generated.labels(model).inc(tokens)
-        if gap_s is not None:
-            self._itl.labels(model).observe(gap_s)
-
-    def count_finish(self, model: str, reason: str) -> None:
-        """Count a completion that ended by itself."""
-        self._finished.labels(model, reason).inc()
-
-    def count_abort(self, model: str, by: str) -> None:
-        """Count an answer that was cut short by the `client`, by a `timeout`, by `shutdown` or by an `error`."""
-        self._aborted.labels(model, by).inc()
-
-    def observe_queue(self, model: str, queued_s: float) -> None:
-        """Take in how long a request waited for the engine."""
-        self._queue.labels(model).observe(queued_s)
-
-    def observe_answer(self, model: str, timing: AnswerTiming, now: float) -> None:
-        """Take in the times of an answer that is over, however it ended."""
-        self._e2e.labels(model).observe(now - timing.arrived_s)
-        if timing.ttft_s is not None:
-            self._ttft.labels(model).observe(timing.ttft_s)
-            self._answer_size.labels(model).observe(timing.tokens)
-        for tpot_s in timing.tpots_s:
-            self._tpot.labels(model).observe(tpot_s)
+    def of_model(self, name: str) -> "ModelMetrics":
+        """The metrics of one model; made once, because finding a label costs more than counting."""
+        if name not in self._models:
+            self._models[name] = ModelMetrics(self, name)
+        return self._models[name]
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -94,6 +71,57 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"servery_{name}", text, ("model_name",), buckets=buckets, registry=self._registry)
+
+
+class ModelMetrics:
+    """What is counted for one model."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._prompt = metrics.prompt.labels(model)
+        self._cached = metrics.cached.labels(model)
+        self._generated = metrics.generated.labels(model)
+        self._finished = {reason: metrics.finished.labels(model, reason) for reason in FINISHED_BY}
+        self._aborted = {by: metrics.aborted.labels(model, by) for by in ABORTED_BY}
+        self._ttft = metrics.ttft.labels(model)
+        self._itl = metrics.itl.labels(model)
+        self._tpot = metrics.tpot.labels(model)
+        self._e2e = metrics.e2e.labels(model)
+        self._queue = metrics.queue.labels(model)
+        self._prompt_size = metrics.prompt_size.labels(model)
+        self._answer_size = metrics.answer_size.labels(model)
+
+    def count_prompt(self, prompt_tokens: int, cached_tokens: int) -> None:
+        """Count a prompt whose first token has come."""
+        self._prompt.inc(prompt_tokens)
+        self._cached.inc(cached_tokens)
+        self._prompt_size.observe(prompt_tokens)
+
+    def count_tokens(self, tokens: int, gap_s: float | None) -> None:
+        """Count tokens that a completion got, `gap_s` after its last ones."""
+        self._generated.inc(tokens)
+        if gap_s is not None:
+            self._itl.observe(gap_s)
+
+    def count_finish(self, reason: str) -> None:
+        """Count a completion that the engine ended, for one of the reasons of `FINISHED_BY`."""
+        self._finished[reason].inc()
+
+    def count_abort(self, by: str) -> None:
+        """Count an answer that was cut short by one of `ABORTED_BY`."""
+        self._aborted[by].inc()
+
+    def observe_queue(self, queued_s: float) -> None:
+        """Take in how long a request waited for the engine."""
+        self._queue.observe(queued_s)
+
+    def observe_answer(self, timing: AnswerTiming, now: float) -> None:
+        """Take in the times of an answer that is over, however it ended."""
+        self._e2e.observe(now - timing.arrived_s)
+        if timing.ttft_s is not None:
+            self._ttft.observe(timing.ttft_s)
+            self._answer_size.observe(timing.tokens)
+        for tpot_s in timing.tpots_s:
+            self._tpot.observe(tpot_s)
 
 
 class _EngineCollector:
