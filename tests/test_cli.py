@@ -168,6 +168,7 @@ def test_a_bad_word_is_refused_with_the_rule(words: str, complaint: str, capsys:
         ("serve model --max-running 9 --max-step-tokens 8", cli.FAILED, "raise max_step_tokens"),
         ("serve model --api-key-file none", cli.FAILED, "No such file"),
         ("serve model --api-key-file empty", cli.USAGE, "empty has no key"),
+        ("bench --json nowhere/x.json", cli.FAILED, "no such directory to write to: 'nowhere'"),
         ("bench --url ftp://x", cli.USAGE, "'ftp://x' is not an address"),
     ],
 )

@@ -6,12 +6,13 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servery.bench.percentile import Distribution, Percentile, interval_ranks, percentile, quantile, smallest_n
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=200), st.floats(0.01, 0.99))
 def test_a_quantile_is_numpys(samples: list[float], q: float) -> None:
     assert quantile(sorted(samples), q) == pytest.approx(float(np.quantile(samples, q)), rel=1e-9, abs=1e-6)

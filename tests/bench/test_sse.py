@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servery.bench.connection import Piece
@@ -14,6 +14,7 @@ STREAM = b": hello\n\ndata: one\n\r\ndata:two\r\rid: 7\nevent: x\ndata: a\ndata:
 EVENTS = [b"one", b"two", b"a\n b", "ä".encode()]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_events_do_not_depend_on_where_the_bytes_were_cut(cuts: list[int]) -> None:
     ends = [0, *sorted(cuts), len(STREAM)]

@@ -72,8 +72,8 @@ def _cpu_model() -> str:
 def _commit() -> str | None:
     folder = Path(__file__).parent
     revision = _git(folder, "rev-parse", "--short=12", "HEAD")
-    if revision is None:
-        return None
+    if revision is None or _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None  # no checkout, or that of whoever has installed this package inside it
     return revision + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
 
 

@@ -72,7 +72,8 @@ def interval_ranks(n: int, q: float, coverage: float = 0.95) -> tuple[int, int]:
     """
     tail = (1 - coverage) / 2
     total, low, high = 0.0, 0, n - 1
-    for k in range(n + 1):
+    start = max(0, math.floor(n * q - 8 * math.sqrt(n * q * (1 - q))))  # what lies below does not count
+    for k in range(start, n + 1):
         previous, total = total, total + _binomial(n, k, q)
         if previous <= tail < total:
             low = max(k - 1, 0)

@@ -1,6 +1,7 @@
 """`servery bench`: prepare the prompts, warm up, measure, report."""
 
 import dataclasses
+import errno
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -54,7 +55,9 @@ class BenchOptions:
 
 
 def run(options: BenchOptions) -> int:
-    """Measure and report; 0 if every request was good, else 1. Raises `ClientError` if it cannot even begin."""
+    """Measure and report; 0 if every request was good, else 1. Raises `ClientError` or `OSError` if it cannot begin."""
+    if options.json_path is not None and not options.json_path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such directory to write to", str(options.json_path.parent))
     report = uvloop.run(measure(options))
     if options.json_path != Path("-"):
         show(report, Console())
