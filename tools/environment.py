@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,15 +84,28 @@ class Environment:
         """Run pip; raises `Missing` with its exit status if it fails."""
         print(f"Installing servery[{extras}] (the first time downloads PyTorch: minutes) ...", flush=True)
         self.unfinished.touch()
-        command = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        command = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
         command += ["--constraint", "constraints.txt", "--editable", f".[{extras}]"]
-        status = subprocess.run(command, cwd=self.root, check=False).returncode
+        status = run_pip(command, self.root)
         # pip has ended by itself, and rolls back what it could not finish.
         self.unfinished.unlink()
         if status:
             raise Missing(
                 f"pip ended with status {status}, see above; with a network and disk space, run the same again."
             )
+
+
+def run_pip(command: list[str], root: Path) -> int:
+    """Run pip, show which large files it downloads and its complaints, and return its exit status.
+
+    It compiles nothing: Python does that on import, for the few files that are imported.
+    """
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as pip:
+        for line in pip.stdout or ():
+            if line.lstrip().startswith("Downloading") and re.search(r"\(\d+(\.\d+)? [MG]B\)", line):
+                print(line.rstrip(), flush=True)
+    return pip.returncode
 
 
 @contextmanager
@@ -113,6 +128,8 @@ def main(extras: str) -> None:
             Environment(ROOT, directory).ensure(extras)
     except Missing as error:
         sys.exit(f"servery: {error}")
+    except KeyboardInterrupt:
+        sys.exit("servery: interrupted; the same command starts over.")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tools.environment import Environment, Missing, only_one
+import tools.environment
+from tools.environment import Environment, Missing, only_one, run_pip
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,16 +78,19 @@ def test_an_environment_whose_python_is_gone_is_made_again(environment: Recorded
 def test_a_failed_install_leaves_no_stamp_and_says_what_to_do(
     environment: RecordedEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing_pip(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.CompletedProcess(command, 1)
-
     environment.create()
-    monkeypatch.setattr(subprocess, "run", failing_pip)
+    monkeypatch.setattr(tools.environment, "run_pip", lambda command, root: 1)
     monkeypatch.setattr(environment, "is_whole", lambda: True)
     monkeypatch.setattr(environment, "install", lambda extras: Environment.install(environment, extras))
     with pytest.raises(Missing, match="pip ended with status 1"):
         environment.ensure("engine")
     assert sorted(path.name for path in environment.directory.iterdir()) == ["bin"]
+
+
+def test_only_large_downloads_of_pip_are_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    said = "Collecting torch\n  Downloading torch-2.13.0.whl (190.5 MB)\n  Downloading idna.whl (70 kB)\n"
+    status = run_pip([sys.executable, "-c", f"print({said!r}); raise SystemExit(3)"], tmp_path)
+    assert (status, capfd.readouterr().out) == (3, "  Downloading torch-2.13.0.whl (190.5 MB)\n")
 
 
 def test_a_python_that_is_too_old_is_named(environment: RecordedEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
