@@ -48,9 +48,7 @@ class Reply:
 
     async def stream(self, events: bytes) -> None:
         """Send whole events of a stream, after its head if they are the first."""
-        if self._comment is not None:
-            await self._comment
-            self._comment = None
+        await self._comment_sent()
         if not self.is_started:
             self._is_stream = True
             await self._start(200, _STREAM_HEADERS)
@@ -79,12 +77,17 @@ class Reply:
 
     async def _fail(self, error: ApiError) -> None:
         body = encode_error(error)
-        if self._comment is not None:
-            await self._comment
+        await self._comment_sent()
         if not self.is_started:
             await self.whole(body, status=error.status, headers=error.headers)
         elif self._is_stream:
             await self._write(sse.event(body), is_last=True)
+
+    async def _comment_sent(self) -> None:
+        """Let a comment on its way go first; to be cancelled here leaves it in peace."""
+        if self._comment is not None:
+            await asyncio.wait((self._comment,))
+            self._comment = None
 
     async def _write_comment(self) -> None:
         if not self.is_started:
