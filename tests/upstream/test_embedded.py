@@ -8,6 +8,8 @@ import pytest
 from servery.engine.engine import EngineState
 from servery.engine.errors import EngineDead, InvalidRequest, LoadError, Overloaded, PromptTooLong, RequestFailed
 from servery.engine.request import FinishReason, SamplingParams
+from servery.engine.scheduler_stats import SchedulerStats
+from servery.engine.stats import EngineStats
 from servery.upstream.embedded import EmbeddedUpstream
 from servery.upstream.upstream import Call, Chunk, Health
 from servery.wire.chat import decode_chat
@@ -311,6 +313,24 @@ def test_health_is_the_engines(checkpoint: Path) -> None:
         assert upstream.health() == Health(False, "its engine is restarting", 0.0)
         await upstream.stop()
         assert not upstream.health().is_ready
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("waiting", "tokens", "is_ready"), [(511, 999_999, True), (512, 0, False), (0, 1_000_000, False)]
+)
+def test_a_full_queue_takes_no_more_traffic(checkpoint: Path, waiting: int, tokens: int, is_ready: bool) -> None:
+    async def story() -> None:
+        engine = FakeEngine(checkpoint)
+        upstream = await started(engine)
+        scheduler = SchedulerStats(
+            running=64, waiting=waiting, waiting_requests=waiting, waiting_tokens=tokens, num_blocks=8, free_blocks=0,
+            held_blocks=8, cached_blocks=0,
+        )  # fmt: skip
+        engine.stats = EngineStats(scheduler=scheduler)
+
+        assert upstream.health() == Health(is_ready, "its engine is ready" if is_ready else "its queue is full", 0.25)
 
     asyncio.run(story())
 

@@ -69,10 +69,12 @@ class EmbeddedUpstream:
         await self.engine.stop()
 
     def health(self) -> Health:
-        """Ready when the engine is; while it loads or restarts it owes no heartbeat."""
+        """Ready when the engine is and its queue has room; while it loads or restarts it owes no heartbeat."""
         state = EngineState.LOADING if self._loaded is None else self.engine.state
         is_beating = state in (EngineState.READY, EngineState.DRAINING)
         age_s = self.engine.heartbeat_age_s() if is_beating else 0.0
+        if state is EngineState.READY and self._is_queue_full():
+            return Health(False, "its queue is full", age_s)
         return Health(state is EngineState.READY, f"its engine is {state.value}", age_s)
 
     def model(self) -> Model:
@@ -113,6 +115,13 @@ class EmbeddedUpstream:
         loaded = self._require_loaded()
         check_token_ids(request.tokens, "tokens", loaded.info.vocab_size)
         return encode_text(loaded.encoder.tokenizer.decode(request.tokens, skip_special_tokens=False))
+
+    def _is_queue_full(self) -> bool:
+        stats, config = self.engine.stats, self.engine.config
+        if stats is None:
+            return False
+        waiting, tokens = stats.scheduler.waiting_requests, stats.scheduler.waiting_tokens
+        return waiting >= config.max_waiting_requests or tokens >= config.max_waiting_tokens
 
     async def _chat(self, request: ChatRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         loaded = self._require_loaded()
