@@ -203,6 +203,15 @@ def test_our_errors_become_exit_code_1(
     assert capsys.readouterr().err == f"servery serve: {error}\n"
 
 
+def test_a_missing_engine_says_how_to_install_it(
+    asked: Callable[..., list[object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked("servery.server.serve", ModuleNotFoundError("No module named 'torch'", name="torch"))
+    code = cli.main(["serve", "model"])
+    said = "torch is missing: the embedded engine is not installed; pip install 'servery[engine]' brings it."
+    assert (code, capsys.readouterr().err) == (cli.FAILED, f"servery serve: {said}\n")
+
+
 def test_a_bug_is_not_hidden(asked: Callable[..., list[object]]) -> None:
     asked("servery.server.serve", ZeroDivisionError("ours"))
     with pytest.raises(ZeroDivisionError):

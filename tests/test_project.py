@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import servery
+from servery.cli import ENGINE_MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "servery"
@@ -58,6 +59,10 @@ def test_importing_servery_loads_no_torch() -> None:
 def test_the_gateway_installs_without_torch() -> None:
     heavy = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "jinja2"}
     assert {requirement.name for requirement in requirements()} & heavy == set()
+
+
+def test_a_missing_engine_is_recognised() -> None:
+    assert {requirement.name for requirement in requirements("engine")} == ENGINE_MODULES
 
 
 def test_every_required_package_is_pinned_within_its_range() -> None:

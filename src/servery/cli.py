@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from servery import __version__
 from servery.byte_size import parse_byte_size
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEFAULT_URL = "http://127.0.0.1:8000"
 KEY_VARIABLE = "SERVERY_API_KEY"
+# What the extra `engine` installs and the gateway does without.
+ENGINE_MODULES = frozenset({"jinja2", "numpy", "safetensors", "tokenizers", "torch"})
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -166,11 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(options, error, USAGE)
     except _our_errors() as error:
         return _complain(options, error, FAILED)
-
-
-def entry() -> NoReturn:
-    """The console script."""
-    sys.exit(main())
+    except ModuleNotFoundError as error:
+        if error.name not in ENGINE_MODULES:
+            raise
+        advice = "the embedded engine is not installed; pip install 'servery[engine]' brings it"
+        return _complain(options, UsageError(f"{error.name} is missing: {advice}."), FAILED)
 
 
 def _usage_errors() -> tuple[type[Exception], ...]:
