@@ -252,7 +252,7 @@ def _add_engine(verb: argparse.ArgumentParser) -> None:
     count = _at_least(1)
     default = {field.name: field.default for field in dataclasses.fields(EngineConfig)}
     add(
-        "--dtype", default=default["dtype"], choices=DTYPES, help="type of weights and KV cache; auto: the checkpoint's"
+        "--dtype", default=default["dtype"], choices=DTYPES, help="type of weights and KV cache; auto: float32 on a CPU"
     )
     add("--max-model-len", type=count, metavar="TOKENS", help="longest prompt and answer together; else the model's")
     add("--kv-memory", type=_byte_size, metavar="SIZE", help="memory for the KV cache, such as 4GiB; else what fits")
@@ -286,7 +286,7 @@ def _add_engine(verb: argparse.ArgumentParser) -> None:
         help="prompt tokens queued before 429",
     )
     add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute every prompt from its start")
-    add("--threads", type=count, metavar="N", help="threads of the engine; else as many as there are cores")
+    add("--threads", type=count, metavar="N", help="threads of the engine; else one less than there are cores")
 
 
 def _add_client(verb: argparse.ArgumentParser) -> None:
