@@ -1,5 +1,6 @@
 """What the documentation tells people to type exists, and what it links to is there."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -63,6 +64,12 @@ def test_the_command_line_parses(where: str, arguments: list[str]) -> None:
 @pytest.mark.parametrize(("where", "arguments"), typed("make"), ids=shown)
 def test_the_make_target_exists(where: str, arguments: list[str]) -> None:
     assert {word for word in arguments if "=" not in word} <= TARGETS, where
+
+
+@pytest.mark.parametrize(("where", "arguments"), typed("python"), ids=shown)
+def test_the_python_module_exists(where: str, arguments: list[str]) -> None:
+    assert arguments[0] == "-m", where
+    assert importlib.util.find_spec(arguments[1]), where
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
