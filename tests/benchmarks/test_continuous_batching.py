@@ -2,10 +2,11 @@
 
 import pytest
 
-from benchmarks.continuous_batching import Load, Slots, compare, measure, policies, workload
+from benchmarks.continuous_batching import Load, Slots, compare, measure, padded_rows_per_token, policies, workload
 from servery import amuse
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
+from servery.engine.request import NewRequest, SamplingParams
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,14 @@ def test_waste_is_what_is_reserved_and_holds_nothing() -> None:
         {"paged": 10.0, "contiguous, answer length known": 50.0, "contiguous, context length": 90.0}
     )
     assert Slots().waste_percent() == {}
+
+
+def test_padding_counts_every_row_until_the_longest_of_its_batch_ends() -> None:
+    requests = [
+        NewRequest(request_id=str(length), prompt=[1], params=SamplingParams(max_tokens=length))
+        for length in (10, 30, 5, 15, 20)
+    ]
+    assert padded_rows_per_token(requests, batch=2) == (2 * 30 + 2 * 15 + 20) / 80
 
 
 def test_the_lengths_of_answers_are_mixed() -> None:
