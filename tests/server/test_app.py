@@ -109,16 +109,31 @@ def test_a_body_must_be_plain_json(headers: dict[str, str], status: int) -> None
     asyncio.run(story())
 
 
-def test_a_declared_body_over_the_limit_is_refused_unread() -> None:
+def test_a_declared_body_far_over_the_limit_or_not_yet_sent_is_refused_unread() -> None:
     async def story() -> None:
         app = make_app(FakeUpstream(), max_body_bytes=100)
-        near = start(app, "POST", CHAT_PATH, None, content_length="101")
-        far = start(app, "POST", CHAT_PATH, None, content_length="9" * 30)
-        await asyncio.gather(near.task, far.task)
+        far = [start(app, "POST", CHAT_PATH, None, content_length=length) for length in ("1601", "9" * 30)]
+        asking = start(app, "POST", CHAT_PATH, None, content_length="101", expect="100-continue")
+        await asyncio.gather(*(call.task for call in (*far, asking)))
 
-        assert [(call.status, call.error["code"]) for call in (near, far)] == [(413, "request_too_large")] * 2
-        # The rest of a body that is soon over is let in, so that its sender reads the answer.
-        assert ("connection" in near.headers, far.headers["connection"]) == (False, "close")
+        for call in (*far, asking):
+            assert (call.status, call.error["code"], call.headers["connection"]) == (413, "request_too_large", "close")
+
+    asyncio.run(story())
+
+
+def test_a_declared_body_over_the_limit_that_is_under_way_is_thrown_away_first() -> None:
+    """Closing while the client is still sending resets the connection, and the client never reads why."""
+
+    async def story() -> None:
+        call = start(make_app(FakeUpstream(), max_body_bytes=100), "POST", CHAT_PATH, None, content_length="101")
+        call.feed(b"x" * 60, more=True)
+        await asyncio.sleep(0)
+        assert call.status is None
+        call.feed(b"x" * 41)
+        await call.task
+
+        assert (call.status, "connection" in call.headers) == (413, False)
 
     asyncio.run(story())
 

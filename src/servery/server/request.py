@@ -8,8 +8,8 @@ from servery.server.types import Receive, Scope
 from servery.wire.errors import ApiError
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-# A body over the limit is read on, and thrown away, up to this many times the limit, so that a client that is still
-# sending reads the answer instead of a reset connection.
+# A body over the limit is read on, and thrown away, up to this many times the limit: a connection that is closed while
+# its client is still sending is reset, and the client never reads why.
 _DISCARD_FACTOR = 16
 
 
@@ -48,10 +48,12 @@ class Request:
             raise ApiError(415, message, code="unsupported_media_type")
 
     def _check_length(self, max_bytes: int) -> None:
-        length = self.headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length[:20]) > max_bytes:
-            is_soon_over = int(length[:20]) <= _DISCARD_FACTOR * max_bytes
-            raise _too_large(max_bytes, is_closing=not is_soon_over)
+        """Refuse a body that is declared too large, unless it is under way and soon over."""
+        digits = self.headers.get(b"content-length", b"0")
+        length = int(digits[:20]) if digits.isdigit() else 0
+        waits = self.headers.get(b"expect", b"").lower() == b"100-continue"
+        if length > max_bytes and (waits or length > _DISCARD_FACTOR * max_bytes):
+            raise _too_large(max_bytes, is_closing=True)
 
     async def _read(self, max_bytes: int) -> bytes:
         body = bytearray()
