@@ -162,6 +162,21 @@ def test_a_killed_process_fails_its_requests_and_comes_back(tiny: Path) -> None:
     run(story)
 
 
+def test_a_signal_to_the_whole_group_leaves_the_engine_to_its_server(tiny: Path) -> None:
+    """Ctrl-C and service managers signal every process; answers under way must still be finished by the drain."""
+
+    async def story() -> None:
+        async with started(tiny) as engine:
+            running = asyncio.create_task(tokens(engine, request("r", **ENDLESS)))
+            await until(lambda: held_blocks(engine) > 0)
+            os.kill(engine.info.pid, signal.SIGTERM)
+            os.kill(engine.info.pid, signal.SIGINT)
+            assert len(await running) == 200
+            assert engine.restarts == 0
+
+    run(story)
+
+
 def test_drain_takes_nothing_new_and_lets_answers_finish(tiny: Path) -> None:
     async def story() -> None:
         async with started(tiny) as engine:

@@ -61,8 +61,9 @@ def _refusal(request_id: str, error: EngineError) -> Refused:
 
 def main(fd: int, config: EngineConfig) -> int:
     """Load, say so, serve; the exit status is 0 when told to stop, 1 when the model cannot be loaded."""
-    # The terminal's Ctrl-C goes to the whole process group; the server decides when the engine stops.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and the stop of a service manager, go to all processes at once; the server decides when the engine stops.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=fd) as sock:
         channel = CoreChannel(sock)
         try:
