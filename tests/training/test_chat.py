@@ -20,10 +20,11 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "zone": {"anyOf": []}}},
     },
 }
+COMPILED = jinja2.Environment(autoescape=False).from_string(TEMPLATE)
 
 
 def render(conversation: list[dict], **options: object) -> str:
-    return jinja2.Environment(autoescape=False).from_string(TEMPLATE).render(messages=conversation, **options)
+    return COMPILED.render(messages=conversation, **options)
 
 
 def written(conversation: Dialogue) -> str:
@@ -32,7 +33,7 @@ def written(conversation: Dialogue) -> str:
 
 def test_the_template_renders_what_is_trained() -> None:
     [tools] = (kind for kind in KINDS if kind.name == "call")
-    for one in [*dialogues(3, 0, 200, 1.0), *examination(tools, 20)]:
+    for one in [*dialogues(3, 0, 100, 1.0), *examination(tools, 20)]:
         if "<|" not in str(one):
             assert render(messages(one), tools=list(one.tools)) == written(one)
 
