@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -48,57 +48,66 @@ def held_blocks(engine: AsyncEngine) -> int:
     return -1 if engine.stats is None else engine.stats.scheduler.held_blocks
 
 
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def engine(runner: asyncio.Runner, tiny: Path) -> Iterator[AsyncEngine]:
+    """One engine for all tests that leave it as they found it; its loop runs while a test's story does."""
+    engine = AsyncEngine(EngineConfig(model=tiny, threads=1, max_model_len=256))
+    runner.run(engine.start())
+    yield engine
+    runner.run(engine.stop())
+
+
 def run(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(story())  # type: ignore[arg-type]
 
 
-def test_answers_come_side_by_side_and_equal_those_given_alone(tiny: Path) -> None:
+def test_answers_come_side_by_side_and_equal_those_given_alone(runner: asyncio.Runner, engine: AsyncEngine) -> None:
     async def story() -> None:
-        async with started(tiny) as engine:
-            requests = [request(f"r{number}", [5 + number] * 9) for number in range(6)]
-            together = await asyncio.gather(*(tokens(engine, one) for one in requests))
-            alone = [await tokens(engine, one) for one in requests]
-            assert together == alone
-            assert [len(row) for row in together] == [8] * 6
-            assert engine.in_flight == 0
+        requests = [request(f"r{number}", [5 + number] * 9) for number in range(6)]
+        together = await asyncio.gather(*(tokens(engine, one) for one in requests))
+        alone = [await tokens(engine, one) for one in requests]
+        assert together == alone
+        assert [len(row) for row in together] == [8] * 6
+        assert engine.in_flight == 0
 
-    run(story)
+    runner.run(story())
 
 
-def test_several_completions_end_together(tiny: Path) -> None:
+def test_several_completions_end_together(runner: asyncio.Runner, engine: AsyncEngine) -> None:
     async def story() -> None:
-        async with started(tiny) as engine:
-            outputs = [output async for output in engine.generate(request("r", n=3, temperature=1.0, seed=1))]
-            ends = [(o.index, o.finish_reason) for o in outputs if o.finish_reason]
-            assert sorted(ends, key=str) == [(index, FinishReason.LENGTH) for index in range(3)]
+        outputs = [output async for output in engine.generate(request("r", n=3, temperature=1.0, seed=1))]
+        ends = [(o.index, o.finish_reason) for o in outputs if o.finish_reason]
+        assert sorted(ends, key=str) == [(index, FinishReason.LENGTH) for index in range(3)]
 
-    run(story)
+    runner.run(story())
 
 
-def test_closing_the_iterator_frees_its_blocks(tiny: Path) -> None:
+def test_closing_the_iterator_frees_its_blocks(runner: asyncio.Runner, engine: AsyncEngine) -> None:
     async def story() -> None:
-        async with started(tiny) as engine:
-            async with aclosing(engine.generate(request("r", **ENDLESS))) as outputs:
-                async for _ in outputs:
-                    break
-            assert engine.in_flight == 0
-            await until(lambda: held_blocks(engine) == 0)
-            assert engine.stats is not None
-            assert engine.stats.scheduler.finished_abort == 1
-
-    run(story)
-
-
-def test_cancelling_the_task_frees_its_blocks(tiny: Path) -> None:
-    async def story() -> None:
-        async with started(tiny) as engine:
-            task = asyncio.create_task(tokens(engine, request("r", **ENDLESS)))
+        async with aclosing(engine.generate(request("r", **ENDLESS))) as outputs:
+            await anext(outputs)
             await until(lambda: held_blocks(engine) > 0)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await until(lambda: held_blocks(engine) == 0)
+        assert engine.in_flight == 0
+        await until(lambda: held_blocks(engine) == 0)
 
-    run(story)
+    runner.run(story())
+
+
+def test_cancelling_the_task_frees_its_blocks(runner: asyncio.Runner, engine: AsyncEngine) -> None:
+    async def story() -> None:
+        task = asyncio.create_task(tokens(engine, request("r", **ENDLESS)))
+        await until(lambda: held_blocks(engine) > 0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: held_blocks(engine) == 0)
+
+    runner.run(story())
 
 
 def test_refusals_are_the_core_s_own_errors(tiny: Path) -> None:
@@ -132,14 +141,14 @@ def test_a_deadline_that_passes_in_the_queue_is_an_overload(tiny: Path) -> None:
     run(story)
 
 
-def test_a_request_id_in_use_is_refused(tiny: Path) -> None:
+def test_a_request_id_in_use_is_refused(runner: asyncio.Runner, engine: AsyncEngine) -> None:
     async def story() -> None:
-        async with started(tiny) as engine, aclosing(engine.generate(request("r", **ENDLESS))) as outputs:
+        async with aclosing(engine.generate(request("r", **ENDLESS))) as outputs:
             await anext(outputs)
             with pytest.raises(InvalidRequest, match="'r' is in use"):
                 await tokens(engine, request("r"))
 
-    run(story)
+    runner.run(story())
 
 
 def test_a_killed_process_fails_its_requests_and_comes_back(tiny: Path) -> None:
@@ -205,15 +214,14 @@ def test_drain_that_takes_too_long_says_so_and_stop_fails_the_rest(tiny: Path) -
     run(story)
 
 
-def test_the_heart_beats_while_idle(tiny: Path) -> None:
+def test_the_heart_beats_while_idle(runner: asyncio.Runner, engine: AsyncEngine) -> None:
     async def story() -> None:
-        async with started(tiny) as engine:
-            await until(lambda: engine.stats is not None)
-            first = engine.stats
-            await until(lambda: engine.stats is not first)
-            assert engine.heartbeat_age_s() < 5.0
+        await until(lambda: engine.stats is not None)
+        first = engine.stats
+        await until(lambda: engine.stats is not first)
+        assert engine.heartbeat_age_s() < 5.0
 
-    run(story)
+    runner.run(story())
 
 
 def test_a_model_that_cannot_be_loaded_says_why(tiny: Path) -> None:
