@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from servery import cli
+from servery.telemetry.metrics import Metrics
 from tests.documentation import PAGES, ROOT, Block, blocks
 
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -91,6 +92,12 @@ def test_every_block_names_its_language() -> None:
         if not fence[1] or fence[1].split()[0] not in known
     ]
     assert unnamed == []
+
+
+def test_the_metrics_page_names_every_metric_and_no_other() -> None:
+    exported = set(re.findall(r"^# TYPE (\S+) ", Metrics().render().decode(), re.MULTILINE))
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert set(re.findall(r"`(servery_[a-z0-9_]+)`", page)) - {"servery_"} == exported
 
 
 def anchors(page: Path) -> set[str]:
