@@ -19,7 +19,9 @@ from servery.cli import ENGINE_MODULES
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "servery"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PYTHON_FILES = sorted(path for part in ("src", "training", "benchmarks", "tools") for path in (ROOT / part).rglob("*.py"))
+PYTHON_FILES = sorted(
+    path for part in ("src", "training", "benchmarks", "tools") for path in (ROOT / part).rglob("*.py")
+)
 WEIGHTS_LIMIT_BYTES = 40_000_000
 
 

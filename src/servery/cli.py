@@ -252,7 +252,10 @@ def _add_engine(verb: argparse.ArgumentParser) -> None:
     count = _at_least(1)
     default = {field.name: field.default for field in dataclasses.fields(EngineConfig)}
     add(
-        "--dtype", default=default["dtype"], choices=DTYPES, help="type of weights and KV cache; auto: float32, or a large checkpoint's own bfloat16"
+        "--dtype",
+        default=default["dtype"],
+        choices=DTYPES,
+        help="type of weights and KV cache; auto: float32, or a large checkpoint's own bfloat16",
     )
     add("--max-model-len", type=count, metavar="TOKENS", help="longest prompt and answer together; else the model's")
     add("--kv-memory", type=_byte_size, metavar="SIZE", help="memory for the KV cache, such as 4GiB; else what fits")
