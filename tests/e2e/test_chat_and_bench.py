@@ -43,7 +43,8 @@ def test_bench_gets_the_lengths_it_asks_for_and_the_engines_share(server: Server
     assert all(5 <= sample["output_tokens"] <= 9 for sample in samples)
     assert all(64 + 40 - 6 <= sample["prompt_tokens"] <= 64 + 80 for sample in samples)
     assert all(sample["cached_tokens"] >= 32 for sample in samples)  # the warm-up has left the shared part
-    assert all(0 < sample["ttft_s"] < sample["e2e_s"] for sample in samples)
+    # Equal where a busy client reads a whole short answer at once.
+    assert all(0 < sample["ttft_s"] <= sample["e2e_s"] for sample in samples)
     assert report["engine"]["steps"] > 0
     assert 0 < report["engine"]["mbu"] < 1
     assert report["engine"]["preemptions"] == 0
