@@ -1,12 +1,14 @@
 """The async handle on a real engine process: requests, aborts, refusals, death and restart, drain and stop."""
 
 import asyncio
+import errno
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,6 +169,29 @@ def test_a_killed_process_fails_its_requests_and_comes_back(tiny: Path) -> None:
             await until(lambda: engine.is_ready)
             assert await tokens(engine, request("after")) == answer
             assert (engine.restarts, engine.info.pid != pid) == (1, True)
+
+    run(story)
+
+
+def test_a_system_that_has_no_process_to_give_is_asked_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An OSError from starting the process once ended the supervisor: no log line, and restarting for ever."""
+    spawn = asyncio.create_subprocess_exec
+    attempts: list[object] = []
+
+    async def refuses_once(*words: str, **options: Any) -> asyncio.subprocess.Process:
+        attempts.append(words)
+        if len(attempts) == 1:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return await spawn(*words, **options)
+
+    async def story() -> None:
+        async with started(tiny) as engine:
+            monkeypatch.setattr("servery.engine.engine.FIRST_RESTART_S", 0.01)
+            monkeypatch.setattr(asyncio, "create_subprocess_exec", refuses_once)
+            os.kill(engine.info.pid, signal.SIGKILL)
+            await until(lambda: engine.restarts == 1)
+            assert len(attempts) == 2
+            assert len(await tokens(engine, request("after"))) == 8
 
     run(story)
 

@@ -224,15 +224,19 @@ class AsyncEngine:
     async def _launch(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "servery.engine.process",
-                str(theirs.fileno()),
-                encode_config(self.config),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "servery.engine.process",
+                    str(theirs.fileno()),
+                    encode_config(self.config),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                )
+            except BaseException:
+                ours.close()
+                raise
         self._frames = FrameReader()
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_READ_BYTES)
         await self._wait_ready()
@@ -249,9 +253,8 @@ class AsyncEngine:
         raise LoadError(reason)
 
     async def _first_message(self) -> FromCore | None:
-        while messages := await self._read():
-            return messages[0]
-        return None
+        messages = await self._read()
+        return messages[0] if messages else None
 
     async def _read(self) -> list[FromCore]:
         """The next messages; an empty list when the process has closed its end."""
@@ -305,7 +308,7 @@ class AsyncEngine:
             wait_s = min(2 * wait_s, MAX_RESTART_S)
             try:
                 await self._launch()
-            except LoadError as error:
+            except (LoadError, OSError) as error:  # OSError: no process or socket to be had just now
                 log.error("the engine could not be restarted: %s Trying again in %.1f s", error, wait_s)
                 continue
             self.restarts += 1
