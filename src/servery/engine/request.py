@@ -5,7 +5,6 @@
 """
 
 import enum
-import math
 from collections.abc import Sequence as SequenceABC
 from dataclasses import dataclass, field
 
@@ -89,10 +88,17 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _check_range(param: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    in_range = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
+    # NaN fails every comparison. An integer may be too long for a float, so none is made of it.
+    in_range = (low < value if open_low else low <= value) and value <= high
     if not in_range:
-        rule = f"greater than {low:g} and at most {high:g}" if open_low else f"between {low:g} and {high:g}"
-        raise InvalidRequest(f"{param} is {value!r}; it must be {rule}.", param)
+        least, most = _shown(low), _shown(high)
+        rule = f"greater than {least} and at most {most}" if open_low else f"between {least} and {most}"
+        raise InvalidRequest(f"{param} is {_shown(value)}; it must be {rule}.", param)
+
+
+def _shown(value: float) -> str:
+    text = repr(value).removesuffix(".0")
+    return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} digits)"
 
 
 def _check_stop(stop: tuple[str, ...]) -> None:

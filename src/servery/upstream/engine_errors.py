@@ -16,7 +16,7 @@ def api_error(error: EngineError, param: str | None = None) -> ApiError:
     if isinstance(error, PromptTooLong):
         return invalid(message, param or error.param, "context_length_exceeded")
     if isinstance(error, InvalidRequest):
-        return invalid(message, error.param)
+        return invalid(_quoted(str(error), error.param), error.param)
     if isinstance(error, Overloaded):
         return rate_limited(message, error.retry_after_s)
     if isinstance(error, EngineDead):
@@ -31,6 +31,13 @@ def engine_errors(param: str | None = None) -> Iterator[None]:
         yield
     except EngineError as error:
         raise api_error(error, param) from error
+
+
+def _quoted(text: str, param: str | None) -> str:
+    """A sentence, in which the name of a parameter at its beginning stays as the client wrote it."""
+    if param is not None and text.startswith(f"{param} "):
+        return f"'{param}'{text.removeprefix(param)}"
+    return _sentence(text)
 
 
 def _sentence(text: str) -> str:
