@@ -7,7 +7,7 @@ from servery.server import reply
 from servery.server.app import App
 from servery.server.types import Event
 from servery.upstream.upstream import Chunk
-from servery.wire.errors import failed
+from servery.wire.errors import failed, rate_limited
 from tests.server.asgi import ask, start
 from tests.server.fakes import FakeUpstream, Step, make_app, make_service
 
@@ -169,5 +169,20 @@ def test_an_answer_is_counted_when_it_is_over() -> None:
         ):
             assert line in shown
         assert 'aborts_total{by="client",model_name="m"} 0.0' in shown
+
+    asyncio.run(story())
+
+
+def test_a_refusal_is_no_answer_that_was_cut_short() -> None:
+    """Otherwise a flood of 429 would make the latencies look good and the aborts bad."""
+
+    async def story() -> None:
+        service = make_service(FakeUpstream(rate_limited("full", 1.0)))
+        await ask(App(service), "POST", PATH, CHAT)
+
+        shown = service.metrics.render().decode()
+        assert f'servery_http_requests_total{{method="POST",route="{PATH}",status="429"}} 1.0' in shown
+        assert 'servery_e2e_request_latency_seconds_count{model_name="m"} 0.0' in shown
+        assert 'servery_request_aborts_total{by="error",model_name="m"} 0.0' in shown
 
     asyncio.run(story())
