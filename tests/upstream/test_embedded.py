@@ -294,6 +294,22 @@ def test_a_model_made_for_greedy_decoding_is_greedy_by_default(tmp_path: Path) -
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [({"top_k": 20.5}, "Expected `int`, got `float`"), ({"temperature": -1}, "it must be between 0 and 100")],
+)
+def test_defaults_that_no_request_can_be_served_with_are_told_at_start(
+    tmp_path: Path, generation: dict[str, float], message: str
+) -> None:
+    """A top_k with a decimal point could not be decoded by the engine process, and every request killed it."""
+
+    async def story() -> None:
+        await started(FakeEngine(save_checkpoint(tmp_path, **generation)))
+
+    with pytest.raises(LoadError, match=rf"generation_config\.json: .*{message}"):
+        asyncio.run(story())
+
+
 def test_before_it_is_loaded_everything_is_a_503(checkpoint: Path) -> None:
     async def story() -> None:
         upstream = EmbeddedUpstream("m", FakeEngine(checkpoint))  # type: ignore[arg-type]

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
+
+from servery.engine.errors import InvalidRequest, LoadError
 from servery.engine.request import SamplingParams
 from servery.engine.tokenizer import read_json
 from servery.upstream.engine_errors import engine_errors
@@ -48,12 +51,22 @@ def sampling_params(
 
 
 def read_defaults(checkpoint: Path) -> SamplingDefaults:
-    """How the model's makers sample from it (generation_config.json); `do_sample: false` means greedily."""
-    config = read_json(checkpoint / "generation_config.json")
-    found = {name: config[name] for name in _DEFAULTED if isinstance(config.get(name), int | float)}
+    """How the model's makers sample from it (generation_config.json); `do_sample: false` means greedily.
+
+    Raises `LoadError` for a value that no request could be served with.
+    """
+    path = checkpoint / "generation_config.json"
+    config = read_json(path)
+    found = {name: config[name] for name in _DEFAULTED if config.get(name) is not None}
     if config.get("do_sample") is False:
         found = {"temperature": 0.0, **{name: value for name, value in found.items() if name == "repetition_penalty"}}
-    return found
+    if found.get("top_k") == -1:
+        found["top_k"] = 0
+    try:
+        params = msgspec.convert(found, SamplingParams)
+    except (msgspec.ValidationError, InvalidRequest) as error:
+        raise LoadError(f"{path}: {error}") from error
+    return {name: getattr(params, name) for name in found}
 
 
 def check_token_ids(token_ids: Iterable[int], param: str, vocab_size: int) -> None:
