@@ -1,5 +1,6 @@
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from servery.engine.errors import EngineDead, InvalidRequest, LoadError, Overloa
 from servery.engine.request import FinishReason, SamplingParams
 from servery.engine.scheduler_stats import SchedulerStats
 from servery.engine.stats import EngineStats
+from servery.engine.tokenizer import Tokenizer
 from servery.upstream.embedded import EmbeddedUpstream
 from servery.upstream.upstream import Call, Chunk, Health
 from servery.wire.chat import decode_chat
@@ -354,6 +356,31 @@ def test_a_full_queue_takes_no_more_traffic(checkpoint: Path, waiting: int, toke
 def test_a_missing_tokenizer_is_a_load_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"tokenizer\.json"):
         asyncio.run(started(FakeEngine(tmp_path)))
+
+
+def test_long_lists_of_tokens_are_turned_into_text_beside_the_event_loop(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body of 4 MiB has two million tokens: decoded on the loop, all other answers stood still for a second."""
+    threads: list[bool] = []
+    decode = Tokenizer.decode
+
+    def noting_the_thread(self: Tokenizer, token_ids: list[int], **options: bool) -> str:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return decode(self, token_ids, **options)
+
+    monkeypatch.setattr(Tokenizer, "decode", noting_the_thread)
+
+    async def story() -> None:
+        upstream = await started(FakeEngine(checkpoint))
+        for count in (3, 3000):
+            body = json.dumps({"tokens": [97] * count}).encode()
+            assert json.loads(await upstream.detokenize(decode_detokenize(body))) == {"prompt": "a" * count}
+        asked = decode_tokenize(json.dumps({"prompt": "a" * 3000, "return_token_strs": True}).encode())
+        assert json.loads(await upstream.tokenize(asked))["token_strs"] == ["a"] * 3000
+
+    asyncio.run(story())
+    assert threads == [True, False]
 
 
 def test_texts_and_chats_are_tokenized_and_back(checkpoint: Path) -> None:

@@ -107,14 +107,14 @@ class EmbeddedUpstream:
         else:
             text = request.prompt or ""
             token_ids = await loaded.encoder.text(text, "prompt", add_special_tokens=request.add_special_tokens)
-        token_strs = loaded.encoder.token_texts(token_ids) if request.return_token_strs else None
+        token_strs = await loaded.encoder.token_texts(token_ids) if request.return_token_strs else None
         return encode_tokens(token_ids, loaded.info.max_model_len, token_strs)
 
     async def detokenize(self, request: DetokenizeRequest) -> bytes:
         """The text of tokens, special ones included; raises `ApiError`."""
         loaded = self._require_loaded()
         check_token_ids(request.tokens, "tokens", loaded.info.vocab_size)
-        return encode_text(loaded.encoder.tokenizer.decode(request.tokens, skip_special_tokens=False))
+        return encode_text(await loaded.encoder.decode(request.tokens))
 
     def _is_queue_full(self) -> bool:
         stats, config = self.engine.stats, self.engine.config

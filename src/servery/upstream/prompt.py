@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from servery.engine.chat_template import ChatTemplate, no_chat_template
 from servery.engine.tokenizer import Tokenizer
@@ -13,8 +13,12 @@ from servery.upstream.sampling import check_token_ids
 from servery.wire.chat import Message, Tool, template_messages, template_tools
 from servery.wire.errors import context_length_exceeded, invalid
 
-# Text longer than this is tokenized in a thread: about a millisecond, more than the event loop should stand still.
+# Longer texts and lists of tokens are worked on in a thread: about a millisecond, more than the event loop should stand
+# still.
 _THREAD_CHARS = 4_000
+_THREAD_TOKENS = 1_000
+
+T = TypeVar("T")
 
 
 class PromptEncoder:
@@ -64,8 +68,16 @@ class PromptEncoder:
             raise invalid(f"'{param}' has no token in this model's vocabulary.", param)
         return token_ids
 
-    def token_texts(self, token_ids: list[int]) -> list[str]:
+    async def decode(self, token_ids: list[int]) -> str:
+        """The text of tokens, special ones included."""
+        decode = functools.partial(self.tokenizer.decode, token_ids, skip_special_tokens=False)
+        return await _in_thread_if(len(token_ids) > _THREAD_TOKENS, decode)
+
+    async def token_texts(self, token_ids: list[int]) -> list[str]:
         """Each token by itself; U+FFFD for bytes that are no character by themselves."""
+        return await _in_thread_if(len(token_ids) > _THREAD_TOKENS, functools.partial(self._texts, token_ids))
+
+    def _texts(self, token_ids: list[int]) -> list[str]:
         return [token_text(self.tokenizer, token_id) for token_id in token_ids]
 
 
@@ -77,8 +89,8 @@ def check_fits(prompt_tokens: int, max_tokens: int | None, limit: int, param: st
         raise context_length_exceeded(limit, prompt_tokens, max_tokens, param)
 
 
-async def _in_thread_if(is_long: bool, encode: "functools.partial[list[int]]") -> list[int]:
-    return await asyncio.to_thread(encode) if is_long else encode()
+async def _in_thread_if(is_long: bool, work: "functools.partial[T]") -> T:
+    return await asyncio.to_thread(work) if is_long else work()
 
 
 def _size(messages: Sequence[dict[str, Any]]) -> int:
