@@ -32,8 +32,8 @@ def test_what_was_resolved_is_told_with_units() -> None:
         eos_token_ids=[5], load_s=0.25, pid=77,
     )  # fmt: skip
     assert _resolved("amuse", info) == (
-        "amuse: Qwen3ForCausalLM, 2.6M parameters in float32 (10.0 MiB), on cpu with 2 threads, kernels: torch, "
+        "amuse: Qwen3ForCausalLM, 2.6M parameters in float32 (10 MiB), on cpu with 2 threads, kernels: torch, "
         "process 77\n"
-        "       context 4096 tokens; KV cache 512 blocks of 16 tokens (32.0 MiB, 4096 bytes per token); "
+        "       context 4096 tokens; KV cache 512 blocks of 16 tokens (32 MiB, 4096 bytes per token); "
         "up to 64 sequences, 256 tokens per step; loaded in 0.2 s"
     )

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from servery.byte_size import format_byte_size
 from servery.engine.config import EngineConfig
 from servery.engine.errors import LoadError
 
@@ -48,7 +49,19 @@ def _cgroup_left(cgroup: Path) -> int | None:
     if not (limit_file.exists() and used_file.exists()):
         return None
     limit = limit_file.read_text().strip()
-    return None if limit == "max" else max(0, int(limit) - int(used_file.read_text()))
+    if limit == "max":
+        return None
+    return max(0, int(limit) - int(used_file.read_text()) + _idle_page_cache(cgroup))
+
+
+def _idle_page_cache(cgroup: Path) -> int:
+    """Files read a while ago count as used, but are dropped when somebody needs the memory (as `MemAvailable` knows)."""
+    stat = cgroup / "memory.stat"
+    if stat.exists():
+        for line in stat.read_text().splitlines():
+            if line.startswith("inactive_file "):
+                return int(line.split()[1])
+    return 0
 
 
 def plan_kv(
@@ -64,19 +77,20 @@ def plan_kv(
     left = None if available is None else available - weight_bytes - RESERVE_BYTES
     if left is not None and left <= 0:
         raise LoadError(
-            f"not enough memory: the weights need {size(weight_bytes)} and the process {size(RESERVE_BYTES)} besides, "
-            f"but {size(available or 0)} are available. Free memory, or serve a smaller model."
+            f"not enough memory: the weights need {format_byte_size(weight_bytes)} and the process "
+            f"{format_byte_size(RESERVE_BYTES)} besides, but {format_byte_size(available or 0)} are available. "
+            "Free memory, or serve a smaller model."
         )
     block_bytes = kv_bytes_per_token * config.block_size
     budget = _kv_budget(config, max_model_len, block_bytes, left)
     num_blocks = budget // block_bytes
     needed = math.ceil(max_model_len / config.block_size)
     if num_blocks < needed:
-        fits = num_blocks * config.block_size
+        fits, needed_bytes = num_blocks * config.block_size, needed * block_bytes
         raise LoadError(
-            f"not enough KV memory: one context of {max_model_len} tokens needs {size(needed * block_bytes)}, but "
-            f"{size(budget)} hold {fits}. Raise --kv-memory to {size(needed * block_bytes)}, or lower --max-model-len"
-            f"{f' to {fits}' if fits else ''}."
+            f"not enough KV memory: one context of {max_model_len} tokens needs {format_byte_size(needed_bytes)}, but "
+            f"{format_byte_size(budget)} hold {fits}. Raise --kv-memory to {needed_bytes} bytes, or lower "
+            f"--max-model-len{f' to {fits}' if fits else ''}."
         )
     return KVPlan(num_blocks, config.block_size, max_model_len, num_blocks * block_bytes)
 
@@ -96,17 +110,9 @@ def _kv_budget(config: EngineConfig, max_model_len: int, block_bytes: int, left:
     if config.kv_memory_bytes is not None:
         if left is not None and config.kv_memory_bytes > left:
             raise LoadError(
-                f"not enough memory: --kv-memory asks for {size(config.kv_memory_bytes)}, but beside the weights "
-                f"{size(left)} are available. Lower --kv-memory."
+                f"not enough memory: --kv-memory asks for {format_byte_size(config.kv_memory_bytes)}, but beside the weights "
+                f"{format_byte_size(left)} are available. Lower --kv-memory."
             )
         return config.kv_memory_bytes
     wanted = config.max_running * math.ceil(max_model_len / config.block_size) * block_bytes
     return min(wanted, DEFAULT_KV_BYTES, left // 2 if left is not None else DEFAULT_KV_BYTES)
-
-
-def size(num_bytes: int) -> str:
-    """`num_bytes` for people: `size(4 << 30) == "4.0 GiB"`."""
-    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.1f} {unit}"
-    return f"{num_bytes} B"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import uvicorn
 import uvloop
 
+from servery.byte_size import format_byte_size
 from servery.engine.engine import AsyncEngine
 from servery.engine.stats import EngineInfo
 from servery.server.app import App
@@ -165,16 +166,12 @@ def _resolved(name: str, info: EngineInfo) -> str:
     """What was decided about an engine, in one paragraph."""
     return (
         f"{name}: {info.architecture}, {info.parameters / 1e6:.1f}M parameters in {info.dtype} "
-        f"({_mib(info.weight_bytes)}), on {info.device} with {info.threads} threads, kernels: {info.kernels}, "
+        f"({format_byte_size(info.weight_bytes)}), on {info.device} with {info.threads} threads, kernels: {info.kernels}, "
         f"process {info.pid}\n"
         f"{' ' * len(name)}  context {info.max_model_len} tokens; KV cache {info.num_blocks} blocks of "
-        f"{info.block_size} tokens ({_mib(info.kv_bytes)}, {info.kv_bytes_per_token} bytes per token); "
+        f"{info.block_size} tokens ({format_byte_size(info.kv_bytes)}, {info.kv_bytes_per_token} bytes per token); "
         f"up to {info.max_running} sequences, {info.max_step_tokens} tokens per step; loaded in {info.load_s:.1f} s"
     )
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"
 
 
 def _say(text: str) -> None:
