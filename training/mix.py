@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from training.tasks import arithmetic, context, form, freetext, lookup, reasoning, smalltalk, support, tooling
+from training.tasks import arithmetic, context, form, freetext, limits, lookup, reasoning, smalltalk, support, tooling
 from training.tasks.draw import Draw
 from training.tasks.filler import long_system
 from training.tasks.scene import Kind, Scene, Tool, Turn
@@ -17,6 +17,7 @@ KINDS: tuple[Kind, ...] = (
     *lookup.KINDS,
     *support.KINDS,
     *smalltalk.KINDS,
+    *limits.KINDS,
     *freetext.KINDS,
     *tooling.KINDS,
 )
