@@ -29,8 +29,10 @@ _TOO_LARGE = {
         "[List|Name|Give me] all [fruits|animals|colors|cities|jobs|names|things|words].",
     ),
     "I say things only once.": (
-        "[Say|Write|Repeat|Type|Print] [the word |]$thing "
-        "[$dozens times|$many times|without end|for ever|until I stop you].",
+        (
+            "[Say|Write|Repeat|Type|Print] [the word |]$thing "
+            "[$dozens times|$many times|without end|for ever|until I stop you]."
+        ),
         "[Keep|Do not stop|Go on] [saying|writing|repeating] $thing.",
     ),
 }

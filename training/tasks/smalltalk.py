@@ -192,8 +192,10 @@ _OFF_TOPIC = (
     "[Book|Order|Buy|Call|Find] [me a|a|my|the] [flight to $city|taxi|pizza|hotel in $city|doctor|$thing].",
     "I [feel|am] [sad|ill|bored|tired|lonely|angry|hungry|happy][ today|].",
     "[Why|How] [do|can] [${animal}s|birds|people|planes] [fly|sleep|sing|dream|swim]?",
-    "[Write|Compose|Sing|Make up] [a song|a speech|an article|a review|a blog post|a play] "
-    "[about|on] [$topic|$city|a $thing].",
+    (
+        "[Write|Compose|Sing|Make up] [a song|a speech|an article|a review|a blog post|a play] "
+        "[about|on] [$topic|$city|a $thing]."
+    ),
     "[Give me|Write|Find] [a recipe for|a picture of|an advertisement for|the rules of] [a $thing|$topic].",
     "[Act as|Pretend to be|Be|You are now] [a $animal|a $color $thing|$name2|a pirate].",
     "[Compare|Rank|Rate|Choose between] $city and $name2.",
