@@ -52,7 +52,6 @@ def test_a_minimal_config_is_filled_with_the_meaning_of_missing_fields(tmp_path)
         qk_norm=False,
         tie_embeddings=False,
         eos_token_ids=frozenset(),
-        bos_token_id=None,
         dtype=None,
     )
 

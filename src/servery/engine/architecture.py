@@ -86,7 +86,6 @@ class ModelConfig:
     qk_norm: bool
     tie_embeddings: bool
     eos_token_ids: frozenset[int]
-    bos_token_id: int | None
     dtype: str | None
 
     @classmethod
@@ -171,7 +170,6 @@ def _model_config(
         qk_norm=architecture.qk_norm,
         tie_embeddings=fields.flag("tie_word_embeddings"),
         eos_token_ids=fields.token_ids("eos_token_id") | generation_eos,
-        bos_token_id=min(fields.token_ids("bos_token_id"), default=None),
         dtype=_dtype(fields),
     )
 

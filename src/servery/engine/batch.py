@@ -29,16 +29,13 @@ class Extent(NamedTuple):
 class Batch:
     """T tokens of B rows. `slots` says where each token's keys and values are stored (see `KVCache`).
 
-    input_ids, positions, slots: int64 [T]. query_starts: int64 [B + 1]. context_lens: int64 [B], this step's tokens
-    included. block_tables: int64 [B, most blocks of any row], padded with 0. `extents` has the same facts as plain
-    integers, for planning without reading tensors back.
+    input_ids, positions, slots: int64 [T]. block_tables: int64 [B, most blocks of any row], padded with 0. `extents` has
+    the facts about rows as plain integers, for planning without reading tensors back.
     """
 
     input_ids: Tensor
     positions: Tensor
     slots: Tensor
-    query_starts: Tensor
-    context_lens: Tensor
     block_tables: Tensor
     extents: tuple[Extent, ...]
 
@@ -57,8 +54,6 @@ class Batch:
             input_ids=torch.tensor(ids),
             positions=torch.tensor(positions),
             slots=torch.tensor(slots),
-            query_starts=torch.tensor([*(extent.query_start for extent in extents), len(ids)]),
-            context_lens=torch.tensor([extent.context_len for extent in extents]),
             block_tables=torch.tensor([[*e.block_ids, *[0] * (longest - len(e.block_ids))] for e in extents]),
             extents=extents,
         )

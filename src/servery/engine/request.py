@@ -5,7 +5,6 @@
 """
 
 import enum
-from collections.abc import Sequence as SequenceABC
 from dataclasses import dataclass, field
 
 import msgspec
@@ -239,16 +238,6 @@ class Sequence:
     def params(self) -> SamplingParams:
         """The request's sampling parameters."""
         return self.parent.params
-
-    @property
-    def output(self) -> SequenceABC[int]:
-        """The generated tokens."""
-        return self.tokens[self.prompt_len :]
-
-    @property
-    def generated(self) -> int:
-        """How many tokens were generated so far."""
-        return len(self.tokens) - self.prompt_len
 
     @property
     def needs_every_position(self) -> bool:

@@ -46,7 +46,6 @@ class Tokenizer:
         # One more than the largest token id; the model's own vocabulary may be padded beyond it.
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.special_ids = frozenset(i for i, t in backend.get_added_tokens_decoder().items() if t.special)
-        self.bos_token_id = self._named_id("bos_token")
         eos_token_id = self._named_id("eos_token")
         self.eos_token_ids = frozenset(eos_token_ids) | (frozenset() if eos_token_id is None else {eos_token_id})
         self._decoding = _Decoding(backend)
@@ -75,13 +74,6 @@ class Tokenizer:
         """
         check_text(text)
         return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
-
-    def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
-        """`encode` of many texts, in parallel."""
-        for text in texts:
-            check_text(text)
-        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        return [encoding.ids for encoding in encodings]
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`; ids that the tokenizer does not know stand for nothing."""

@@ -39,8 +39,7 @@ class WaitingQueue:
     """Sequences in the order of `rank`.
 
     The bounds count what has not started: requests of which no completion ran yet, and the tokens of all their
-    completions' prompts. What
-    was preempted has been accepted long ago and always finds room.
+    completions' prompts. What was preempted has been accepted long ago and always finds room.
     """
 
     def __init__(self, max_requests: int, max_tokens: int) -> None:

@@ -34,7 +34,6 @@ def shape(num_kv_heads: int, group: int, head_dim: int, windows: tuple[int | Non
         qk_norm=False,
         tie_embeddings=True,
         eos_token_ids=frozenset(),
-        bos_token_id=None,
         dtype=None,
     )
 
