@@ -52,6 +52,13 @@ def test_the_end_token_is_no_text_but_a_token(tokenizer: Tokenizer) -> None:
     assert delta.num_tokens == len(story.ids("hello")) + 1
 
 
+def test_an_end_token_that_only_the_model_s_config_knows_is_not_named(tokenizer: Tokenizer) -> None:
+    """The engine reads EOS from config.json too, which the tokenizer never saw."""
+    delta = Story(tokenizer).feed([70], finish_reason=FinishReason.STOP, stop_token_id=70)
+    assert delta is not None
+    assert (delta.text, delta.stop, delta.finish_reason) == ("", None, FinishReason.STOP)
+
+
 def test_a_stop_token_of_the_request_is_named_and_is_no_text(tokenizer: Tokenizer) -> None:
     story = Story(tokenizer, stop_token_ids=(70,))
     delta = story.feed([*story.ids("hello"), 70], finish_reason=FinishReason.STOP, stop_token_id=70)

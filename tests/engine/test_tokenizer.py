@@ -35,11 +35,9 @@ def test_what_was_loaded_is_known(tmp_path):
         eos_token={"content": "<|eot_id|>", "__type": "AddedToken"},
         pad_token=None,
     )
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [500, 508]}))
     tokenizer = Tokenizer.load(tmp_path)
     of = tokenizer.token_id
-    assert (tokenizer.eos_token_ids, tokenizer.vocab_size, tokenizer.special_tokens) == (
-        {500, 508, of("<|eot_id|>")},
+    assert (tokenizer.vocab_size, tokenizer.special_tokens) == (
         of("<|eot_id|>") + 1,
         {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
     )
@@ -51,7 +49,8 @@ def test_special_tokens_can_be_named_in_special_tokens_map_only(tmp_path):
     vocabularies.save(vocabularies.byte_level(), tmp_path)
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "<|im_end|>"}}))
     tokenizer = Tokenizer.load(tmp_path)
-    assert tokenizer.eos_token_ids == {tokenizer.token_id("<|im_end|>")}
+    assert tokenizer.special_tokens == {"eos_token": "<|im_end|>"}
+    assert tokenizer.token_id("<|im_end|>") in tokenizer.special_ids
 
 
 def test_a_named_special_token_is_skipped_in_text_even_if_the_vocabulary_does_not_say_so(tmp_path):

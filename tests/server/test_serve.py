@@ -29,7 +29,7 @@ def test_what_was_resolved_is_told_with_units() -> None:
         architecture="Qwen3ForCausalLM", vocab_size=1536, hidden_size=96, parameters=2_600_000, dtype="float32",
         device="cpu", kernels="torch", threads=2, max_model_len=4096, max_running=64, max_step_tokens=256,
         block_size=16, num_blocks=512, kv_bytes=32 << 20, kv_bytes_per_token=4096, weight_bytes=10 << 20,
-        eos_token_ids=[5], load_s=0.25, pid=77,
+        load_s=0.25, pid=77,
     )  # fmt: skip
     assert _resolved("amuse", info) == (
         "amuse: Qwen3ForCausalLM, 2.6M parameters in float32 (10 MiB), on cpu with 2 threads, kernels: torch, "

@@ -15,8 +15,8 @@ class TextDelta:
 
     `text` may be empty (a chunk that completes no character, or is held back for a stop string); `token_ids` and
     `logprobs` belong to released text only, so that adding up all deltas gives text and tokens that fit together.
-    `num_tokens` counts what the engine generated, released or not. `stop` is the stop string or the stop token's id
-    that ended it, None after EOS. `prompt_logprobs` come once.
+    `num_tokens` counts what the engine generated, released or not. `stop` is the request's stop string or stop token
+    that ended it, None after the model's own EOS. `prompt_logprobs` come once.
     """
 
     index: int
@@ -38,7 +38,7 @@ class TextAssembler:
         self._index = index
         self._detokenizer = Detokenizer(tokenizer, request.prompt, skip_special_tokens)
         self._matcher = StopMatcher(request.params.stop)
-        self._eos_token_ids = tokenizer.eos_token_ids
+        self._stop_token_ids = request.params.stop_token_ids
         self._pending_ids: list[int] = []
         self._pending_logprobs: list[TokenLogprobs] = []
         self.is_finished = False
@@ -62,7 +62,8 @@ class TextAssembler:
                 return self._finish(delta, FinishReason.STOP, self._matcher.stop)
         if output.finish_reason is not None:
             self._flush(delta)
-            stop = self._matcher.stop or (None if output.stop_token_id in self._eos_token_ids else output.stop_token_id)
+            is_asked_for = output.stop_token_id in self._stop_token_ids
+            stop = self._matcher.stop or (output.stop_token_id if is_asked_for else None)
             reason = FinishReason.STOP if self._matcher.stop else output.finish_reason
             return self._finish(delta, reason, stop)
         return delta

@@ -176,7 +176,6 @@ def _info(
         kv_bytes=plan.kv_bytes,
         kv_bytes_per_token=model_config.kv_bytes_per_token(dtype.itemsize),
         weight_bytes=model_config.weight_bytes(dtype.itemsize),
-        eos_token_ids=sorted(model_config.eos_token_ids),
         load_s=load_s,
         pid=os.getpid(),
     )

@@ -6,7 +6,7 @@ from servery.engine.scheduler import SchedulerStats
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What was resolved at start-up; printed once and served with the model's description."""
+    """What was resolved at start-up; printed once, and what a server must know of the model."""
 
     architecture: str
     vocab_size: int
@@ -24,7 +24,6 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes: int
     kv_bytes_per_token: int
     weight_bytes: int
-    eos_token_ids: list[int]
     load_s: float
     pid: int
 

@@ -32,9 +32,8 @@ class Tokenizer:
         self,
         backend: tokenizers.Tokenizer,
         special_tokens: Mapping[str, str] | None = None,
-        eos_token_ids: Iterable[int] = (),
     ) -> None:
-        """`special_tokens` maps names (`"eos_token"`) to texts; `eos_token_ids` adds to the id of eos_token.
+        """`special_tokens` maps names (`"eos_token"`) to texts.
 
         Raises `LoadError` if the backend's decoder is of an unsupported kind.
         """
@@ -46,8 +45,6 @@ class Tokenizer:
         # One more than the largest token id; the model's own vocabulary may be padded beyond it.
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.special_ids = frozenset(i for i, t in backend.get_added_tokens_decoder().items() if t.special)
-        eos_token_id = self._named_id("eos_token")
-        self.eos_token_ids = frozenset(eos_token_ids) | (frozenset() if eos_token_id is None else {eos_token_id})
         self._decoding = _Decoding(backend)
         self._bytes: dict[int, bytes] = {}  # filled on demand, at most one entry per token
 
@@ -55,16 +52,14 @@ class Tokenizer:
     def load(cls, path: str | Path) -> "Tokenizer":
         """The tokenizer in a checkpoint's folder.
 
-        Reads tokenizer.json and, where present, tokenizer_config.json, special_tokens_map.json and
-        generation_config.json. Raises `LoadError` naming the file and what to do.
+        Reads tokenizer.json and, where present, tokenizer_config.json and special_tokens_map.json. Raises `LoadError`
+        naming the file and what to do.
         """
         folder = Path(path)
         backend = _load_backend(folder)
         config = read_json(folder / "tokenizer_config.json")
         _add_missing(backend, config.get("added_tokens_decoder") or {}, folder)
-        eos = read_json(folder / "generation_config.json").get("eos_token_id")
-        eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-        return cls(backend, read_special_tokens(folder), eos_ids)
+        return cls(backend, read_special_tokens(folder))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The ids of `text`; special tokens written out in it are recognised.
@@ -115,10 +110,6 @@ class Tokenizer:
 
     def _token(self, token_id: int) -> str | None:
         return self.backend.id_to_token(token_id) if 0 <= token_id < self.vocab_size else None
-
-    def _named_id(self, name: str) -> int | None:
-        text = self.special_tokens.get(name)
-        return None if text is None else self.backend.token_to_id(text)
 
 
 def check_text(text: str) -> None:
