@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 
 from servery.bench import bandwidth
-from servery.bench.machine import Provenance, usable_cores
+from servery.bench.machine import Provenance
+from servery.engine.threads import usable_cores
 
 FOLDER = Path(__file__).parent / "results"
 

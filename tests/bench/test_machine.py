@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 import servery
-from servery.bench.machine import Provenance, usable_cores
+from servery.bench.machine import Provenance
+from servery.engine.threads import usable_cores
 
 
 def test_provenance_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from servery import __version__
+from servery.engine.threads import usable_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,6 @@ def cache_bytes() -> int | None:
         text = path.read_text().strip()
         sizes.append(int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}.get(text[-1], 1))
     return max(sizes, default=None)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _machine() -> dict[str, str | int | float | None]:

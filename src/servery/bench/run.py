@@ -23,11 +23,12 @@ from servery.bench.closed_loop import Measured
 from servery.bench.dialect import Dialect
 from servery.bench.engine_meter import Counters, EngineWork, read_counters, work_between
 from servery.bench.errors import ClientError, Malformed, WrongStatus
-from servery.bench.machine import Provenance, cache_bytes, usable_cores
+from servery.bench.machine import Provenance, cache_bytes
 from servery.bench.prompts import Messages, PromptMaker, TokenCounter, token_counter
 from servery.bench.report import Report, sample_rows, show, summarize
 from servery.bench.span import Span
 from servery.byte_size import format_byte_size
+from servery.engine.threads import usable_cores
 
 LOADING_S = 120.0  # how long a server may still be loading its model before that is an error
 BUSY_CLIENT = 0.7  # share of a core above which the client's own queueing may show in the latencies

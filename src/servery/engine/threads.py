@@ -2,8 +2,6 @@
 
 import os
 
-import torch
-
 
 def default_threads() -> int:
     """One thread less than the cores this process may use: the last core is for HTTP and tokenizing."""
@@ -19,6 +17,8 @@ def usable_cores() -> int:
 
 def use_threads(threads: int | None) -> int:
     """Let torch compute with `threads` threads (None: `default_threads()`); returns their number."""
+    import torch  # only here, so that whoever counts cores loads none
+
     chosen = threads or default_threads()
     torch.set_num_threads(chosen)
     return chosen
