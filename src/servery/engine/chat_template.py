@@ -19,7 +19,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from servery.engine.control_tokens import ControlTokens
 from servery.engine.errors import InvalidRequest, LoadError
-from servery.engine.tokenizer import Tokenizer, check_text, read_json, read_special_tokens
+from servery.engine.json_fields import read_optional_json
+from servery.engine.tokenizer import Tokenizer, check_text, read_special_tokens
 
 # What a template can raise by itself: Jinja's own errors, and Python's when it meets a shape it did not expect.
 _TEMPLATE_ERRORS = (
@@ -202,7 +203,7 @@ def _compile(environment: jinja2.Environment, name: str, source: str) -> jinja2.
 
 def _read_templates(folder: Path) -> dict[str, str]:
     templates: dict[str, str] = {}
-    declared = read_json(folder / "tokenizer_config.json").get("chat_template")
+    declared = read_optional_json(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(declared, str):
         templates["default"] = declared
     elif isinstance(declared, list):

@@ -23,17 +23,7 @@ class JsonFields:
     @classmethod
     def read(cls, path: Path) -> "JsonFields":
         """Read the object in `path`; raises `LoadError` when it cannot be read or is not a JSON object."""
-        try:
-            value = json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise LoadError(f"{path} does not exist; a model directory in Hugging Face layout has it.") from error
-        except OSError as error:
-            raise LoadError(f"{path} cannot be read: {error.strerror}.") from error
-        except (ValueError, RecursionError) as error:
-            raise LoadError(f"{path} is not valid JSON: {error}. Download it again.") from error
-        if not isinstance(value, dict):
-            raise LoadError(f"{path} holds a {type(value).__name__}; it must be a JSON object.")
-        return cls(path, value)
+        return cls(path, _read(path))
 
     def error(self, name: str, rule: str) -> LoadError:
         """The error for field `name`: what is there and what must be there."""
@@ -97,6 +87,25 @@ class JsonFields:
         if not isinstance(value, dict):
             raise self.error(name, "it must be an object")
         return JsonFields(self.path, value, f"{self._prefix}{name}.")
+
+
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that a checkpoint may lack: {} if it does. Raises `LoadError` as `JsonFields.read`."""
+    return _read(path) if path.exists() else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise LoadError(f"{path} does not exist; a model directory in Hugging Face layout has it.") from error
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise LoadError(f"{path} is not valid JSON: {error}. Download it again.") from error
+    if not isinstance(value, dict):
+        raise LoadError(f"{path} holds a {type(value).__name__}; it must be a JSON object.")
+    return value
 
 
 def _shown(value: Any) -> str:

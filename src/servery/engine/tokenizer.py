@@ -19,6 +19,7 @@ from typing import Any
 import tokenizers
 
 from servery.engine.errors import InvalidRequest, LoadError
+from servery.engine.json_fields import read_optional_json
 
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
@@ -57,7 +58,7 @@ class Tokenizer:
         """
         folder = Path(path)
         backend = _load_backend(folder)
-        config = read_json(folder / "tokenizer_config.json")
+        config = read_optional_json(folder / "tokenizer_config.json")
         _add_missing(backend, config.get("added_tokens_decoder") or {}, folder)
         return cls(backend, read_special_tokens(folder))
 
@@ -125,22 +126,11 @@ def check_text(text: str) -> None:
         ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, {} if there is no such file. Raises `LoadError` if it holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{path} cannot be read as JSON: {error}. Download the model again.") from error
-    if not isinstance(value, dict):
-        raise LoadError(f"{path} holds a JSON {type(value).__name__} where an object is expected.")
-    return value
-
-
 def read_special_tokens(folder: Path) -> dict[str, str]:
     """The texts of a checkpoint's special tokens by name (`"bos_token"`), as chat templates know them."""
-    merged = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
+    merged = read_optional_json(folder / "special_tokens_map.json") | read_optional_json(
+        folder / "tokenizer_config.json"
+    )
     found: dict[str, str] = {}
     for name in _SPECIAL_NAMES:
         value = merged.get(name)

@@ -7,8 +7,8 @@ from typing import TypeAlias
 import msgspec
 
 from servery.engine.errors import InvalidRequest, LoadError
+from servery.engine.json_fields import read_optional_json
 from servery.engine.request import SamplingParams
-from servery.engine.tokenizer import read_json
 from servery.upstream.engine_errors import engine_errors
 from servery.wire.errors import invalid
 from servery.wire.sampling import Generation
@@ -56,7 +56,7 @@ def read_defaults(checkpoint: Path) -> SamplingDefaults:
     Raises `LoadError` for a value that no request could be served with.
     """
     path = checkpoint / "generation_config.json"
-    config = read_json(path)
+    config = read_optional_json(path)
     found = {name: config[name] for name in _DEFAULTED if config.get(name) is not None}
     if config.get("do_sample") is False:
         found = {"temperature": 0.0, **{name: value for name, value in found.items() if name == "repetition_penalty"}}
