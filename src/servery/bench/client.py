@@ -21,6 +21,7 @@ from servery.bench.errors import CutShort, InBandError, Malformed, WrongStatus
 from servery.bench.sse import EventReader
 
 BODY_LIMIT_BYTES = 64 << 20
+LOADING_S = 120.0  # how long a server may still be loading its model before that is an error
 _SHOWN = 300  # characters of an answer that is no JSON, in an error message
 
 
@@ -107,6 +108,13 @@ class Client:
             return [str(model["id"]) for model in answer["data"]]
         except (KeyError, TypeError):
             raise Malformed(f"{self.address} lists its models in a shape that is not the API's.") from None
+
+    async def first_model(self) -> str:
+        """The name of the first model that the server offers; raises `Malformed` when it lists none."""
+        names = await self.models()
+        if not names:
+            raise Malformed(f"{self.address} lists no model; name one with --model.")
+        return names[0]
 
     async def count_tokens(self, model: str, messages: list[dict[str, str]]) -> int:
         """How many tokens `messages` are as a prompt. Raises `WrongStatus` where the server offers no /tokenize."""

@@ -18,11 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from servery.bench import bandwidth, closed_loop
 from servery.bench.address import Address
 from servery.bench.bandwidth import Bandwidth
-from servery.bench.client import Client
+from servery.bench.client import LOADING_S, Client
 from servery.bench.closed_loop import Measured
 from servery.bench.dialect import Dialect
 from servery.bench.engine_meter import Counters, EngineWork, read_counters, work_between
-from servery.bench.errors import ClientError, Malformed, WrongStatus
+from servery.bench.errors import ClientError, WrongStatus
 from servery.bench.machine import Provenance, cache_bytes
 from servery.bench.prompts import Messages, PromptMaker, TokenCounter, token_counter
 from servery.bench.report import Report, sample_rows, show, summarize
@@ -30,7 +30,6 @@ from servery.bench.span import Span
 from servery.byte_size import format_byte_size
 from servery.engine.threads import usable_cores
 
-LOADING_S = 120.0  # how long a server may still be loading its model before that is an error
 BUSY_CLIENT = 0.7  # share of a core above which the client's own queueing may show in the latencies
 
 
@@ -74,7 +73,7 @@ async def measure(options: BenchOptions) -> Report:
     clients = [Client(address, options.api_key, options.timeout_s) for _ in range(options.concurrency)]
     try:
         await clients[0].wait_until_ready(LOADING_S)
-        model = options.model or await _first_model(clients[0])
+        model = options.model or await clients[0].first_model()
         dialect = await _probe(clients[0], options, model)
         counter = await token_counter(clients[0], model)
         requests = await _requests(counter, options, model, dialect)
@@ -98,13 +97,6 @@ async def measure(options: BenchOptions) -> Report:
         notes=[*notes, *_engine_notes(engine)],
         samples=sample_rows(measured),
     )
-
-
-async def _first_model(client: Client) -> str:
-    names = await client.models()
-    if not names:
-        raise Malformed(f"{client.address} lists no model; name one with --model.")
-    return names[0]
 
 
 def _request(options: BenchOptions, model: str, messages: Messages, output_tokens: int) -> dict[str, Any]:

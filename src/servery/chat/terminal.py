@@ -15,13 +15,12 @@ from time import perf_counter
 from typing import Any, TextIO
 
 from servery.bench.address import Address
-from servery.bench.client import Client
+from servery.bench.client import LOADING_S, Client
 from servery.bench.dialect import Dialect
 from servery.bench.errors import ClientError, Malformed, WrongStatus
 from servery.bench.sample import Sample
 from servery.chat.conversation import Conversation, ConversationError
 
-LOADING_S = 120.0  # how long a server may still be loading its model before that is an error
 PROMPT, MORE_PROMPT = "> ", ". "
 
 
@@ -96,15 +95,13 @@ class Terminal:
             if not await self._client.wait_until_ready(0.0):
                 self._screen.tell("The server is loading its model; waiting for it.\n")
                 await self._client.wait_until_ready(LOADING_S)
-            names = await self._client.models()
+            first = await self._client.first_model()
         except (WrongStatus, Malformed) as error:
             _explain_key(error)
             if self._options.model is None:
                 raise
             return self._options.model  # some servers list nothing
-        if not names and self._options.model is None:
-            raise Malformed(f"{self._client.address} lists no model; name one with --model.")
-        return self._options.model or names[0]
+        return self._options.model or first
 
     async def _leave(self) -> None:
         self._client.close()
