@@ -67,3 +67,10 @@ def test_an_unknown_model_is_told_with_those_that_are_served() -> None:
     assert model_not_found("amus", ["amuse", "other"]).message == (
         "The model 'amus' does not exist. Served here: 'amuse', 'other'. Did you mean 'amuse'?"
     )
+
+
+def test_a_long_name_is_neither_repeated_nor_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for what a name of 4 MB might have meant held up all streams for a second."""
+    monkeypatch.setattr("difflib.get_close_matches", None)  # would fail if it was called
+    error = model_not_found("a" * 4_000_000, ["amuse"])
+    assert error.message == f"The model '{'a' * 100}...' does not exist. Served here: 'amuse'."

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from servery.server import answers, health, models, tokens
 from servery.server.service import Exchange, Service
-from servery.wire.errors import ApiError, did_you_mean
+from servery.wire.errors import ApiError, did_you_mean, shown
 
 Handler: TypeAlias = Callable[[Service, Exchange], Awaitable[None]]
 
@@ -63,5 +63,5 @@ def check_method(route: Route, method: str) -> None:
 
 def no_route(path: str) -> ApiError:
     """404 for an unknown path, with the nearest known one."""
-    message = f"There is nothing at '{path[:100]}'.{did_you_mean(path[:100], ROUTES)}"
+    message = f"There is nothing at '{shown(path)}'.{did_you_mean(path, ROUTES)}"
     return ApiError(404, message, code="not_found")

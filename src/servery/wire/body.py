@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from servery.wire.errors import ApiError, did_you_mean, invalid
+from servery.wire.errors import ApiError, did_you_mean, invalid, shown
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ def _explain(message: str, decoder: msgspec.json.Decoder[Any]) -> ApiError:
 
 
 def _field_error(name: str, path: str, decoder: msgspec.json.Decoder[Any], *, is_missing: bool) -> ApiError:
-    full = f"{path}.{name}" if path else name
+    full = shown(f"{path}.{name}" if path else name)
     if is_missing:
         return invalid(f"Missing required parameter: '{full}'.", full, "missing_required_parameter")
     hint = "" if path else did_you_mean(name, decoder.type.__struct_fields__)

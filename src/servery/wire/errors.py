@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+_SHOWN_CHARS = 100  # longer names of models, paths and parameters are cut in messages
+
 
 class ApiError(Exception):
     """Something that the client is told, with the status it deserves.
@@ -96,7 +98,7 @@ def model_not_found(name: str, served: Iterable[str]) -> ApiError:
     """404: a model that is not served here; says which are."""
     names = sorted(served)
     listed = ", ".join(f"'{known}'" for known in names)
-    message = f"The model '{name}' does not exist. Served here: {listed}.{did_you_mean(name, names)}"
+    message = f"The model '{shown(name)}' does not exist. Served here: {listed}.{did_you_mean(name, names)}"
     return ApiError(404, message, param="model", code="model_not_found")
 
 
@@ -120,7 +122,14 @@ def failed(message: str) -> ApiError:
     return ApiError(500, message, kind="server_error", code="internal_error")
 
 
+def shown(name: str) -> str:
+    """A name of the client's choice as a message repeats it: only its beginning if it is long."""
+    return name if len(name) <= _SHOWN_CHARS else f"{name[:_SHOWN_CHARS]}..."
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence with the closest known name, led by a space; empty when nothing is close."""
+    if len(name) > _SHOWN_CHARS:
+        return ""  # comparing takes time in proportion, and clients choose the length
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
