@@ -67,16 +67,21 @@ def main(fd: int, config: EngineConfig) -> int:
     with socket.socket(fileno=fd) as sock:
         channel = CoreChannel(sock)
         try:
-            with LoadingBar(f"loading {config.model.name}") as progress:
-                core = EngineCore(config, progress=progress)
-        except LoadError as error:
-            channel.send(LoadFailed(message=str(error)))
-            return 1
-        channel.send(Ready(info=core.info))
-        try:
-            serve(core, channel)
-        except ConnectionError as error:
-            log.warning("%s; the engine stops", error)
+            return _load_and_serve(config, channel)
+        except ConnectionError as error:  # at any moment, also while the model was being loaded
+            log.warning("the server is gone (%s); the engine stops", error)
+            return 0
+
+
+def _load_and_serve(config: EngineConfig, channel: CoreChannel) -> int:
+    try:
+        with LoadingBar(f"loading {config.model.name}") as progress:
+            core = EngineCore(config, progress=progress)
+    except LoadError as error:
+        channel.send(LoadFailed(message=str(error)))
+        return 1
+    channel.send(Ready(info=core.info))
+    serve(core, channel)
     return 0
 
 

@@ -1,0 +1,25 @@
+"""The engine process by itself; what it does for a living server is told in test_engine."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from servery.engine.channel import encode_config
+from servery.engine.config import EngineConfig
+
+
+@pytest.mark.parametrize("settings", [{}, {"kv_memory_bytes": 1}], ids=["loaded", "cannot be loaded"])
+def test_a_server_that_is_gone_once_the_model_is_loaded_is_no_crash(tiny: Path, settings: dict[str, int]) -> None:
+    config = encode_config(EngineConfig(model=tiny, threads=1, **settings))  # type: ignore[arg-type]
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.close()
+        done = subprocess.run(
+            [sys.executable, "-m", "servery.engine.process", str(theirs.fileno()), config],
+            pass_fds=(theirs.fileno(),), capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert "the server is gone" in done.stderr
