@@ -20,6 +20,7 @@ from servery.engine.request import SamplingParams
         ({"seed": 10**400}, "seed is 10000000000000000000... (401 digits); it must be between"),
         ({"stop": ("",)}, "stop has an empty string; every stop string needs at least one character."),
         ({"stop": ("a",) * 17}, "stop has 17 strings; at most 16 are allowed."),
+        ({"stop": ("b", "a" * 1001)}, "stop has a string of 1001 characters; at most 1000 are allowed."),
         ({"logit_bias": {5: 101.0}}, "logit_bias is 101; it must be between -100 and 100."),
         ({"logit_bias": {-1: 0.0}}, "logit_bias has token id -1; ids are not negative."),
     ],

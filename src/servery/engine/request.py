@@ -14,6 +14,7 @@ from servery.engine.errors import InvalidRequest
 MAX_N = 128
 MAX_TOP_LOGPROBS = 20
 MAX_STOP_STRINGS = 16
+MAX_STOP_CHARS = 1000  # of one string; preparing its search takes time in proportion
 
 
 class FinishReason(enum.Enum):
@@ -105,6 +106,11 @@ def _check_stop(stop: tuple[str, ...]) -> None:
         raise InvalidRequest(f"stop has {len(stop)} strings; at most {MAX_STOP_STRINGS} are allowed.", "stop")
     if any(not text for text in stop):
         raise InvalidRequest("stop has an empty string; every stop string needs at least one character.", "stop")
+    longest = max(map(len, stop), default=0)
+    if longest > MAX_STOP_CHARS:
+        raise InvalidRequest(
+            f"stop has a string of {longest} characters; at most {MAX_STOP_CHARS} are allowed.", "stop"
+        )
 
 
 def check_params(params: SamplingParams, vocab_size: int) -> None:
