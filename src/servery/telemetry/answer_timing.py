@@ -1,4 +1,4 @@
-"""When the tokens of one answer came: from that TTFT, ITL, TPOT and E2E follow (`research/slo_planner.md`, section 2)."""
+"""When the tokens of one answer came: from that TTFT, ITL, TPOT and E2E follow, as vLLM's metrics define them."""
 
 from dataclasses import dataclass, field
 
