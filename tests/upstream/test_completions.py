@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -200,5 +201,23 @@ def test_the_end_token_is_counted_and_not_shown(checkpoint: Path) -> None:
         got = await chunks(await started(FakeEngine(checkpoint, out("c", end=STOP))), [97, END])
         answer = json.loads(got[-1].data)
         assert (answer["choices"][0]["text"], answer["usage"]["completion_tokens"]) == ("c", 2)
+
+    asyncio.run(story())
+
+
+def test_no_more_prompts_are_sent_than_an_empty_queue_takes(checkpoint: Path) -> None:
+    """Sent all at once, a request with more prompts than the queue has places was refused however idle the server."""
+
+    async def story() -> None:
+        gate = asyncio.Event()
+        engine = FakeEngine(checkpoint, gate, out("x", end=STOP))
+        engine.config = dataclasses.replace(engine.config, max_waiting_requests=2)
+        waiting = asyncio.create_task(choices(await started(engine), ["a"] * 5))
+        await engine.until_taken(2)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(engine.requests) == 2
+        gate.set()
+        assert [choice["text"] for choice in await waiting] == ["x"] * 5
 
     asyncio.run(story())

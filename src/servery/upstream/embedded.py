@@ -156,7 +156,8 @@ class EmbeddedUpstream:
             [
                 self._prompt_deltas(at, prompt.token_ids, _completion_params(request, prompt, loaded), call)
                 for at, prompt in enumerate(prompts)
-            ]
+            ],
+            self.engine.config.max_waiting_requests,
         )
         answer = CompletionAnswer(request, call, loaded.encoder.tokenizer, prompts)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
@@ -182,14 +183,12 @@ class EmbeddedUpstream:
             if len(token_ids) > loaded.info.max_model_len:
                 raise context_length_exceeded(loaded.info.max_model_len, len(token_ids), None, "input")
         vectors: list[list[float]] = [[]] * len(inputs)
-        for first in range(0, len(inputs), _INPUTS_AT_A_TIME):
-            last = min(first + _INPUTS_AT_A_TIME, len(inputs))
-            async with contextlib.aclosing(
-                merge([self._embed(at, inputs[at], call) for at in range(first, last)])
-            ) as all_:
-                async for at, vector in all_:
-                    vectors[at] = unit_vector(vector, request.dimensions)
-                    yield Chunk(index=at, prompt_tokens=len(inputs[at]))
+        at_a_time = min(_INPUTS_AT_A_TIME, self.engine.config.max_waiting_requests)
+        embedded = merge([self._embed(at, token_ids, call) for at, token_ids in enumerate(inputs)], at_a_time)
+        async with contextlib.aclosing(embedded):
+            async for at, vector in embedded:
+                vectors[at] = unit_vector(vector, request.dimensions)
+                yield Chunk(index=at, prompt_tokens=len(inputs[at]))
         tokens = sum(map(len, inputs))
         yield Chunk(data=encode_embeddings(self.name, vectors, tokens, request.encoding_format))
 
