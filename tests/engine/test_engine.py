@@ -10,8 +10,10 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from servery.engine.channel import Ready
 from servery.engine.config import EngineConfig
 from servery.engine.engine import AsyncEngine, EngineState
 from servery.engine.errors import EngineDead, InvalidRequest, LoadError, Overloaded, PromptTooLong
@@ -192,6 +194,21 @@ def test_a_system_that_has_no_process_to_give_is_asked_again(tiny: Path, monkeyp
             await until(lambda: engine.restarts == 1)
             assert len(attempts) == 2
             assert len(await tokens(engine, request("after"))) == 8
+
+    run(story)
+
+
+def test_a_process_that_cannot_be_understood_is_replaced(tiny: Path) -> None:
+    """A restarted process is of the version that is installed then, which need not be the server's."""
+
+    async def story() -> None:
+        async with started(tiny) as engine:
+            pid, decoder = engine.info.pid, engine._decoder
+            engine._decoder = msgspec.msgpack.Decoder(Ready)
+            await until(lambda: engine.state is EngineState.RESTARTING)
+            engine._decoder = decoder
+            await until(lambda: engine.is_ready)
+            assert (engine.restarts, engine.info.pid != pid) == (1, True)
 
     run(story)
 

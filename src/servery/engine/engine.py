@@ -257,7 +257,7 @@ class AsyncEngine:
         return messages[0] if messages else None
 
     async def _read(self) -> list[FromCore]:
-        """The next messages; an empty list when the process has closed its end."""
+        """The next messages; an empty list when the process has closed its end, or sends what is no message."""
         reader = self._reader
         if reader is None:
             return []
@@ -269,7 +269,11 @@ class AsyncEngine:
             if not data:
                 return []
             if payloads := self._frames.feed(data):
-                return [self._decoder.decode(payload) for payload in payloads]
+                try:
+                    return [self._decoder.decode(payload) for payload in payloads]
+                except msgspec.DecodeError:  # as when another version was installed since the server started
+                    log.exception("the engine process sent what cannot be read; it is taken for dead")
+                    return []
 
     async def _supervise(self) -> None:
         wait_s = FIRST_RESTART_S
