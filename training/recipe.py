@@ -29,7 +29,7 @@ class Recipe:
 
 
 RECIPES = {
-    "draft": Recipe(steps=3_000),
-    "small": Recipe(steps=7_000),
+    "draft": Recipe(steps=9_000),
+    "small": Recipe(steps=20_000),
     "base": Recipe(steps=20_000, batch_tokens=32_768, matrix_lr=0.015, shard_dialogues=32_768),
 }

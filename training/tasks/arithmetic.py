@@ -105,8 +105,8 @@ def larger(draw: Draw) -> Scene:
 
 KINDS = (
     Kind("arithmetic", "small_sum", 1.5, small_sum),
-    Kind("arithmetic", "large_sum", 0.9, large_sum),
-    Kind("arithmetic", "product", 0.8, product),
-    Kind("arithmetic", "quotient", 0.25, quotient),
-    Kind("arithmetic", "larger", 0.25, larger),
+    Kind("arithmetic", "large_sum", 1.1, large_sum),
+    Kind("arithmetic", "product", 0.6, product),
+    Kind("arithmetic", "quotient", 0.5, quotient),
+    Kind("arithmetic", "larger", 0.45, larger),
 )

@@ -202,6 +202,6 @@ def long_text(draw: Draw) -> Scene:
 
 
 KINDS = (
-    Kind("context", "short_text", 3.2, short_text),
+    Kind("context", "short_text", 2.8, short_text),
     Kind("context", "long_text", 0.12, long_text),
 )

@@ -179,10 +179,10 @@ def json_sample(draw: Draw) -> Scene:
 
 
 KINDS = (
-    Kind("format", "naming", 0.3, naming),
-    Kind("format", "json_sample", 0.25, json_sample),
+    Kind("format", "naming", 0.7, naming),
+    Kind("format", "json_sample", 0.2, json_sample),
     Kind("format", "json_person", 1.3, json_person),
-    Kind("format", "json_order", 0.4, json_order),
-    Kind("format", "listing", 1.5, listing),
+    Kind("format", "json_order", 0.25, json_order),
+    Kind("format", "listing", 2.4, listing),
     Kind("format", "repeat", 0.3, repeat),
 )

@@ -212,10 +212,10 @@ def counting(draw: Draw) -> Scene:
 
 
 KINDS = (
-    Kind("freetext", "explanation", 0.45, explanation),
-    Kind("freetext", "story", 0.28, story),
+    Kind("freetext", "explanation", 0.7, explanation),
+    Kind("freetext", "story", 0.25, story),
     Kind("freetext", "summary", 0.12, summary),
     Kind("freetext", "poem", 0.12, poem),
-    Kind("freetext", "mail", 0.25, mail),
-    Kind("freetext", "counting", 0.18, counting),
+    Kind("freetext", "mail", 0.2, mail),
+    Kind("freetext", "counting", 0.3, counting),
 )

@@ -132,9 +132,9 @@ def units(draw: Draw) -> Scene:
 
 
 KINDS = (
-    Kind("lookup", "capital", 0.5, capital),
-    Kind("lookup", "opposite", 0.25, opposite),
-    Kind("lookup", "nature", 0.35, nature),
-    Kind("lookup", "calendar", 0.35, calendar),
-    Kind("lookup", "units", 0.8, units),
+    Kind("lookup", "capital", 0.6, capital),
+    Kind("lookup", "opposite", 0.35, opposite),
+    Kind("lookup", "nature", 0.45, nature),
+    Kind("lookup", "calendar", 0.6, calendar),
+    Kind("lookup", "units", 0.9, units),
 )

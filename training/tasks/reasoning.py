@@ -116,10 +116,10 @@ def syllogism(draw: Draw) -> Scene:
 
 
 KINDS = (
-    Kind("reasoning", "changes", 1.0, changes),
+    Kind("reasoning", "changes", 1.2, changes),
     Kind("reasoning", "groups", 0.6, groups),
-    Kind("reasoning", "bill", 0.6, bill),
-    Kind("reasoning", "ordering", 0.5, ordering),
-    Kind("reasoning", "clock", 0.3, clock),
-    Kind("reasoning", "syllogism", 0.3, syllogism),
+    Kind("reasoning", "bill", 0.5, bill),
+    Kind("reasoning", "ordering", 0.8, ordering),
+    Kind("reasoning", "clock", 0.2, clock),
+    Kind("reasoning", "syllogism", 0.5, syllogism),
 )

@@ -136,11 +136,19 @@ _SMALL_TALK: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def chat(draw: Draw) -> Scene:
-    """One exchange of courtesies, or a question about the assistant."""
+    """One exchange of courtesies, or a question about the assistant.
+
+    The plain wordings are always trained, for they are what people say first; only variations are held out.
+    """
     answer, wordings = _SMALL_TALK[draw.pick(list(_SMALL_TALK))]
-    pattern = draw.pattern(wordings)
-    question = draw.say(pattern)
-    return ask(draw.casual(question) if len(question) > 4 else question, answer, "")
+    plain = draw.say(draw.pick(wordings))
+    if len(plain) < 3:
+        return ask(plain, answer, "") if not draw.held_out else chat(draw)
+    opened = draw.say("[||||||Ok, |Well, |So, |Now, |Please: |Hm, |And: |Oh, |Listen: |Just this: ]") + plain
+    question = draw.casual(opened)
+    if question != plain:
+        return ask(question, answer, question)
+    return ask(question, answer, "") if not draw.held_out else chat(draw)
 
 
 def memory(draw: Draw) -> Scene:
@@ -304,9 +312,9 @@ def nonsense(draw: Draw) -> Scene:
 
 
 KINDS = (
-    Kind("smalltalk", "chat", 1.1, chat),
-    Kind("smalltalk", "memory", 0.3, memory),
+    Kind("smalltalk", "chat", 1.3, chat),
+    Kind("smalltalk", "memory", 0.2, memory),
     Kind("smalltalk", "stranger", 0.05, stranger),
-    Kind("smalltalk", "off_topic", 0.9, off_topic),
-    Kind("smalltalk", "nonsense", 0.5, nonsense),
+    Kind("smalltalk", "off_topic", 0.8, off_topic),
+    Kind("smalltalk", "nonsense", 0.4, nonsense),
 )

@@ -128,7 +128,7 @@ def house(draw: Draw) -> Scene:
 
 
 KINDS = (
-    Kind("support", "given", 1.9, given),
+    Kind("support", "given", 1.6, given),
     Kind("support", "house", 0.8, house),
-    Kind("long", "buried", 0.07, buried),
+    Kind("long", "buried", 0.08, buried),
 )

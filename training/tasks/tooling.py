@@ -125,4 +125,4 @@ def call(draw: Draw) -> Scene:
     return Scene(tuple(turns), str(keys), tools=tuple(tool(name) for name in offered))
 
 
-KINDS = (Kind("tools", "call", 0.5, call),)
+KINDS = (Kind("tools", "call", 0.4, call),)
