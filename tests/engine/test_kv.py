@@ -14,7 +14,7 @@ def config(tmp_path_factory):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_memory_is_what_the_config_says_per_token(config, dtype):
     cache = KVCache(config, 10, 16, dtype)
-    assert cache.num_bytes == 10 * 16 * config.kv_bytes_per_token(dtype.itemsize)
+    assert sum(layer.nbytes for layer in cache.layers) == 10 * 16 * config.kv_bytes_per_token(dtype.itemsize)
 
 
 def test_writing_a_token_touches_its_slot_of_its_layer_only(config):

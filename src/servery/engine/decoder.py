@@ -76,11 +76,6 @@ class Decoder:
         self._attention = attention or ReferenceAttention(config)
         self._rope = RopeTable(config.rope, config.head_dim, config.max_position, embedding.dtype)
 
-    @property
-    def weight_bytes(self) -> int:
-        """Memory of the weights, tied ones counted once; what a step has to read."""
-        return self.config.weight_bytes(self.dtype.itemsize)
-
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Run one step: write the tokens' keys and values into `cache`, return final hidden states [T, hidden_size]."""

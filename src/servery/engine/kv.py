@@ -32,8 +32,3 @@ class KVCache:
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
         """Store `keys_values` [tokens, 2 * kv_heads * head_dim], keys first, at `slots` [tokens] of `layer`."""
         self._rows[layer].index_copy_(0, slots, keys_values)
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of the whole cache."""
-        return sum(layer.nbytes for layer in self.layers)
