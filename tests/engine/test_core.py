@@ -68,6 +68,12 @@ def test_tokens_do_not_depend_on_the_batch(tiny: Path, params: dict[str, object]
     assert tokens(run(core_of(tiny, **changes), requests)) == alone(tiny, requests)
 
 
+def test_hot_sampling_in_a_wide_batch_is_as_alone(tiny: Path) -> None:
+    """A product of 48 rows rounds differently from one of a single row; at this temperature anything may be drawn."""
+    requests = [request(number, PROMPTS[number % 8], temperature=1.5, max_tokens=12) for number in range(48)]
+    assert tokens(run(core_of(tiny), requests)) == alone(tiny, requests)
+
+
 def test_tokens_do_not_depend_on_cache_hits(tiny: Path) -> None:
     requests = [request(number, prompt, temperature=0.7) for number, prompt in enumerate(SHARED)]
     core = core_of(tiny)

@@ -14,18 +14,28 @@ _MASK = 2**64 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: the increment of SplitMix64
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_SMALLEST = 2.0**-60  # so that nothing divides by 0
 
 
 def uniforms(seeds: Sequence[int], positions: Sequence[int], draw: int = 0) -> NDArray[np.float64]:
     """One number in [0, 1) for each (seed, position), a multiple of 2^-53.
 
-    `draw` separates several numbers needed at one position (0 chooses the token; speculation needs more).
-    Seeds are any integers, taken modulo 2^64.
+    `draw` separates several numbers needed at one position. Seeds are any integers, taken modulo 2^64.
     """
+    return _table(seeds, positions, np.array([draw]))[:, 0]
+
+
+def exponentials(seeds: Sequence[int], positions: Sequence[int], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Numbers of the exponential distribution with mean 1, all above 0: [S, M] for S pairs and `draws` [M] or [S, M]."""
+    return -np.log1p(-_table(seeds, positions, draws)) + _SMALLEST
+
+
+def _table(seeds: Sequence[int], positions: Sequence[int], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Uniform numbers [S, M] for `draws` [M] or [S, M]."""
     state = _mix(np.array([seed & _MASK for seed in seeds], dtype=np.uint64) + _GOLDEN)
     state = _mix(state + _GOLDEN * (np.array(positions, dtype=np.uint64) + np.uint64(1)))
-    state = _mix(state + _GOLDEN * np.array([draw + 1], dtype=np.uint64))
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    table = _mix(state[:, None] + _GOLDEN * (draws.astype(np.uint64) + np.uint64(1)))
+    return (table >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

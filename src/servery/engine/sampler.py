@@ -6,12 +6,16 @@ row now takes its first largest logit. Other rows: temperature, then
   top_p  of what is left, keep the fewest most likely tokens whose mass reaches top_p (at least one; among equal
          logits the lowest ids);
   min_p  drop tokens less likely than min_p times the most likely;
-and the inverse of the cumulative distribution at `uniforms(seed, position)`.
+and an exponential race: the token with the largest p_i / e_i wins, where e_i is a number of the exponential
+distribution that depends on (seed, position, token) alone. That draws from p exactly (Efraimidis, Spirakis: "Weighted
+random sampling with a reservoir", 2006).
 
-Probabilities are kept as integers, floor(2^b * p / p_max), with b such that all sums stay below 2^53 and are exact in
-floating point, in any order. So a row's token does not depend on the batch, on the device's order of reduction or on
-the number of threads. Tokens less likely than 2^-b of the best are never drawn (b is 35 for a vocabulary of 152,000
-tokens, 42 for 1,500: less than 10^-10).
+A row's token must not depend on who shares its batch, although a matrix product of another shape rounds differently
+(about 10^-6 of a logit in float32). In a race such a change matters only if the two first tokens are that close; in
+the usual inversion of the cumulative distribution it moves the borders of all tokens, and with them now and then the
+token. Probabilities are kept as integers, floor(2^b * p / p_max), with b such that all sums stay below 2^53 and are
+exact in floating point, in any order. Tokens less likely than 2^-b of the best are never drawn (b is 35 for a
+vocabulary of 152,000 tokens, 42 for 1,500: less than 10^-10).
 
 Log probabilities are those of the model, before any parameter.
 """
@@ -24,7 +28,7 @@ import torch
 from torch import Tensor
 
 from servery.engine.penalties import TokenHistory, add_bias, penalise
-from servery.engine.randomness import uniforms
+from servery.engine.randomness import exponentials
 from servery.engine.request import SamplingParams, TokenLogprobs
 
 _SHORTLIST = 64  # how many of the largest logits are looked at first for top_k and top_p; grows by the factor below
@@ -231,36 +235,39 @@ def _without_unlikely(weights: Tensor, params: Sequence[SamplingParams]) -> Tens
 
 
 def _draw(warped: _Warped, rows: Sequence[SamplingRow]) -> list[int]:
-    """Invert each row's cumulative distribution at its random number."""
+    """The winner of each row's race."""
     drawing = [rows[i] for i in warped.rows]
-    u = torch.from_numpy(uniforms([row.seed for row in drawing], [row.position for row in drawing]))
-    at = _invert(warped.weights, u.to(warped.weights.device)[:, None])
-    token_ids: list[int] = (at if warped.ids is None else warped.ids.gather(1, at))[:, 0].tolist()
+    if warped.ids is not None:
+        won = _race(warped.weights, drawing, warped.ids)
+        token_ids: list[int] = warped.ids.gather(1, won)[:, 0].tolist()
+        return token_ids
+    if warped.weights.shape[1] > _BLOCK**2:
+        return _race_of_blocks(warped.weights, drawing)
+    token_ids = _race(warped.weights, drawing, torch.arange(warped.weights.shape[1]))[:, 0].tolist()
     return token_ids
 
 
-def _invert(weights: Tensor, u: Tensor) -> Tensor:
-    """The first index [S, 1] whose cumulative weight exceeds floor(u * total); its own weight is never 0."""
-    if weights.shape[1] > _BLOCK**2:
-        return _invert_by_blocks(weights, u)
-    cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
-    return torch.searchsorted(cumulative, (u * cumulative[:, -1:]).floor_(), right=True)
+def _race(weights: Tensor, rows: Sequence[SamplingRow], ids: Tensor, *, of_blocks: bool = False) -> Tensor:
+    """The index [S, 1] of the largest weight / e of each row of `weights` [S, M]; `ids` [M] or [S, M] are tokens."""
+    draws = 2 * ids.cpu().numpy() + of_blocks
+    noise = exponentials([row.seed for row in rows], [row.position for row in rows], draws)
+    return _argmax(weights.double() / torch.from_numpy(noise).to(weights.device))[:, None]
 
 
-def _invert_by_blocks(weights: Tensor, u: Tensor) -> Tensor:
-    """As `_invert`, walking the sums of blocks and then one block; what fills no block is walked singly."""
-    num_blocks = weights.shape[1] // _BLOCK
-    whole = num_blocks * _BLOCK
-    blocks = weights[:, :whole].reshape(len(weights), num_blocks, _BLOCK)
-    sums = torch.cat([blocks.sum(dim=-1, dtype=torch.float64), weights[:, whole:].double()], dim=1)
-    cumulative = sums.cumsum(dim=-1)
-    target = (u * cumulative[:, -1:]).floor_()
-    found = torch.searchsorted(cumulative, target, right=True)
-    block = found.clamp(max=num_blocks - 1)
-    rest = target - (cumulative - sums).gather(1, block)
-    inside = blocks.gather(1, block[:, :, None].expand(-1, -1, _BLOCK))[:, 0].cumsum(dim=-1, dtype=torch.float64)
-    in_block = block * _BLOCK + torch.searchsorted(inside, rest, right=True)
-    return torch.where(found < num_blocks, in_block, found - num_blocks + whole)
+def _race_of_blocks(weights: Tensor, rows: Sequence[SamplingRow]) -> list[int]:
+    """First a race of blocks of tokens, each with its sum, then one inside the block that won.
+
+    The first of several racers is as likely to be of a block as the block's sum says, so that the result is
+    distributed as in one race of all, for a fraction of the random numbers.
+    """
+    vocab_size = weights.shape[1]
+    padded = torch.nn.functional.pad(weights, (0, -vocab_size % _BLOCK)).unflatten(1, (-1, _BLOCK))
+    sums = padded.sum(dim=-1, dtype=torch.float64)
+    block = _race(sums, rows, torch.arange(sums.shape[1]), of_blocks=True)
+    inside = padded.gather(1, block[:, :, None].expand(-1, -1, _BLOCK))[:, 0]
+    ids = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)
+    token_ids: list[int] = ids.gather(1, _race(inside, rows, ids))[:, 0].tolist()
+    return token_ids
 
 
 def _argmax(logits: Tensor) -> Tensor:
