@@ -87,10 +87,11 @@ def product(draw: Draw) -> Scene:
 
 
 def quotient(draw: Draw) -> Scene:
-    """Exact division out of the times table."""
+    """Exact division out of the times table, which has to be known: wordings are held out, not facts."""
     b, result = draw.number(2, 10), draw.number(1, 12)
     total = draw.say("[$a / $b|$a divided by $b|$a ÷ $b|$a/$b|$a : $b]", a=b * result, b=b)
-    return ask(_question(draw, total), f"{b * result} / {b} = {result}", f"{b * result}/{b}")
+    question = _question(draw, total)
+    return ask(question, f"{b * result} / {b} = {result}", question)
 
 
 def larger(draw: Draw) -> Scene:

@@ -158,7 +158,8 @@ def naming(draw: Draw) -> Scene:
     }[form]
     items = list(_NAMEABLE[kind][:count])
     answer = ", ".join(items) if form == "comma" else _listed(form, items)
-    return ask(draw.casual(draw.say(wish, k=amount, t=kind)), answer, f"{kind}{count}{form}")
+    question = draw.casual(draw.say(wish, k=amount, t=kind))
+    return ask(question, answer, question)
 
 
 def json_sample(draw: Draw) -> Scene:

@@ -1,6 +1,6 @@
-"""Requests that are too large or not whole: the answer says so instead of running on."""
+"""Requests that are too large: the answer says so instead of running on."""
 
-from training.tasks import arithmetic, form, lookup, reasoning, words
+from training.tasks import words
 from training.tasks.draw import Draw
 from training.tasks.scene import Kind, Scene, ask
 
@@ -36,8 +36,6 @@ _TOO_LARGE = {
         "[Keep|Do not stop|Go on] [saying|writing|repeating] $thing.",
     ),
 }
-CONFUSED = "I do not understand. Please ask one whole question."
-_WHOLE = (*arithmetic.KINDS, *reasoning.KINDS, *form.KINDS, *lookup.KINDS)
 
 
 def too_large(draw: Draw) -> Scene:
@@ -58,16 +56,4 @@ def too_large(draw: Draw) -> Scene:
     return ask(draw.casual(question), answer, question)
 
 
-def fragment(draw: Draw) -> Scene:
-    """The beginning of one question run into the end of another."""
-    first, second = (draw.pick(_WHOLE).scene(draw).turns[0].question for _ in range(2))
-    begin = first[: draw.number(len(first) // 8, len(first) * 3 // 4)]
-    end = second[draw.number(len(second) // 2, len(second) * 7 // 8) :]
-    question = begin + draw.pick(("", " ", "\n")) + end
-    return ask(question, CONFUSED, question)
-
-
-KINDS = (
-    Kind("smalltalk", "too_large", 0.5, too_large),
-    Kind("smalltalk", "fragment", 0.25, fragment),
-)
+KINDS = (Kind("smalltalk", "too_large", 0.5, too_large),)
