@@ -70,7 +70,7 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> list[Sampled]:
     token_ids, peak = best.tolist(), peaks[:, 0].tolist()
     random = [i for i, row in enumerate(rows) if not row.params.is_greedy and math.isfinite(peak[i])]
     for warped in _warp(adjusted, peaks, rows, random):
-        for i, token_id in zip(warped.rows, _draw(warped, rows), strict=True):
+        for i, token_id in zip(warped.rows, _draw(warped, rows, logits.shape[1]), strict=True):
             token_ids[i] = token_id
     logprobs = _sampled_logprobs(logits, rows, token_ids)
     return [
@@ -234,16 +234,19 @@ def _without_unlikely(weights: Tensor, params: Sequence[SamplingParams]) -> Tens
     return weights
 
 
-def _draw(warped: _Warped, rows: Sequence[SamplingRow]) -> list[int]:
+def _draw(warped: _Warped, rows: Sequence[SamplingRow], vocab_size: int) -> list[int]:
     """The winner of each row's race."""
     drawing = [rows[i] for i in warped.rows]
-    if warped.ids is not None:
-        won = _race(warped.weights, drawing, warped.ids)
-        token_ids: list[int] = warped.ids.gather(1, won)[:, 0].tolist()
-        return token_ids
-    if warped.weights.shape[1] > _BLOCK**2:
-        return _race_of_blocks(warped.weights, drawing)
-    token_ids = _race(warped.weights, drawing, torch.arange(warped.weights.shape[1]))[:, 0].tolist()
+    weights, ids = warped.weights, warped.ids
+    if weights.shape[1] > _BLOCK**2:
+        if ids is not None:  # blocks are of the vocabulary, whoever is left in them
+            weights = weights.new_zeros(len(weights), vocab_size).scatter_(1, ids, weights)
+        won = _race_of_blocks(weights, drawing)
+    elif ids is None:
+        won = _race(weights, drawing, torch.arange(vocab_size))
+    else:
+        won = ids.gather(1, _race(weights, drawing, ids))
+    token_ids: list[int] = won[:, 0].tolist()
     return token_ids
 
 
@@ -254,20 +257,18 @@ def _race(weights: Tensor, rows: Sequence[SamplingRow], ids: Tensor, *, of_block
     return _argmax(weights.double() / torch.from_numpy(noise).to(weights.device))[:, None]
 
 
-def _race_of_blocks(weights: Tensor, rows: Sequence[SamplingRow]) -> list[int]:
-    """First a race of blocks of tokens, each with its sum, then one inside the block that won.
+def _race_of_blocks(weights: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """The winner [S, 1] among `weights` [S, V]: first a race of blocks, each with its sum, then one inside a block.
 
     The first of several racers is as likely to be of a block as the block's sum says, so that the result is
     distributed as in one race of all, for a fraction of the random numbers.
     """
-    vocab_size = weights.shape[1]
-    padded = torch.nn.functional.pad(weights, (0, -vocab_size % _BLOCK)).unflatten(1, (-1, _BLOCK))
+    padded = torch.nn.functional.pad(weights, (0, -weights.shape[1] % _BLOCK)).view(len(weights), -1, _BLOCK)
     sums = padded.sum(dim=-1, dtype=torch.float64)
     block = _race(sums, rows, torch.arange(sums.shape[1]), of_blocks=True)
     inside = padded.gather(1, block[:, :, None].expand(-1, -1, _BLOCK))[:, 0]
     ids = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)
-    token_ids: list[int] = ids.gather(1, _race(inside, rows, ids))[:, 0].tolist()
-    return token_ids
+    return ids.gather(1, _race(inside, rows, ids))
 
 
 def _argmax(logits: Tensor) -> Tensor:
