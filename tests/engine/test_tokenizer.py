@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 from tokenizers import Tokenizer as Backend
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from servery.engine.errors import InvalidRequest, LoadError
 from servery.engine.tokenizer import Tokenizer
-from tests.engine import vocabularies
+from tests.engine import tiny_model, vocabularies
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +155,22 @@ def test_token_bytes_are_what_tokens_stand_for(qwen):
 def test_ids_without_a_token_stand_for_nothing(qwen):
     token_ids = [-1, qwen.vocab_size, 2**40, *qwen.encode("hello")]
     assert (qwen.decode(token_ids), qwen.token_bytes(-1), qwen.token_bytes(qwen.vocab_size)) == ("hello", b"", b"")
+
+
+def test_other_threads_run_while_a_long_text_is_encoded(tmp_path):
+    """Holding the interpreter would stop every stream of a server: this counts what another thread gets done."""
+    tokenizer = Tokenizer.load(tiny_model.save(tmp_path))
+    text = "hello world, this is a small test of the engine " * 20_000
+    turns, done = 0, threading.Event()
+
+    def encode() -> None:
+        tokenizer.encode(text)
+        done.set()
+
+    thread = threading.Thread(target=encode)
+    thread.start()
+    while not done.is_set():
+        turns += 1
+        time.sleep(0)  # give way, to be the one that needs the interpreter back
+    thread.join()
+    assert turns > 1_000

@@ -68,7 +68,7 @@ class ControlTokens:
         """The ids of a rendered text with marks."""
         spelled = self._own.sub(lambda match: self._spelling[match[0]], text)
         revealed = re.sub(f"{_MARK}[\U00100000-\U0010fff0]", lambda match: self._text_of.get(match[0], ""), spelled)
-        return self._respelled_backend().encode(revealed, add_special_tokens=False).ids
+        return self._respelled_backend().encode_batch_fast([revealed], add_special_tokens=False)[0].ids
 
     def _respelled_backend(self) -> tokenizers.Tokenizer:
         """The variant, made when a client first writes a control token: it takes as long to load as the original."""

@@ -69,7 +69,8 @@ class Tokenizer:
         Raises `InvalidRequest` if the text is not valid Unicode.
         """
         check_text(text)
-        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        # The batch call lets other threads run meanwhile; `encode` holds the interpreter for the whole of a long text.
+        return self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`; ids that the tokenizer does not know stand for nothing."""

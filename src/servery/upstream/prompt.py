@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from servery.engine.chat_template import ChatTemplate, no_chat_template
@@ -29,6 +30,8 @@ class PromptEncoder:
         self._template = template
         self._vocab_size = vocab_size
         self.tokenizer = tokenizer
+        # One at a time: many long texts at once would take the cores from the loop and from those who wait for tokens.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
 
     async def chat(
         self,
@@ -51,7 +54,7 @@ class PromptEncoder:
                 add_generation_prompt is not False,
                 **(variables or {}),
             )
-            token_ids = await _in_thread_if(_size(rendered) > _THREAD_CHARS or bool(tools), encode)
+            token_ids = await self._in_thread_if(_size(rendered) > _THREAD_CHARS or bool(tools), encode)
         if not token_ids:
             raise invalid("The model's chat template turns these messages into nothing.", "messages")
         return token_ids
@@ -63,7 +66,7 @@ class PromptEncoder:
             return prompt
         with engine_errors(param):
             encode = functools.partial(self.tokenizer.encode, prompt, add_special_tokens)
-            token_ids = await _in_thread_if(len(prompt) > _THREAD_CHARS, encode)
+            token_ids = await self._in_thread_if(len(prompt) > _THREAD_CHARS, encode)
         if not token_ids:
             raise invalid(f"'{param}' has no token in this model's vocabulary.", param)
         return token_ids
@@ -71,11 +74,14 @@ class PromptEncoder:
     async def decode(self, token_ids: list[int]) -> str:
         """The text of tokens, special ones included."""
         decode = functools.partial(self.tokenizer.decode, token_ids, skip_special_tokens=False)
-        return await _in_thread_if(len(token_ids) > _THREAD_TOKENS, decode)
+        return await self._in_thread_if(len(token_ids) > _THREAD_TOKENS, decode)
 
     async def token_texts(self, token_ids: list[int]) -> list[str]:
         """Each token by itself; U+FFFD for bytes that are no character by themselves."""
-        return await _in_thread_if(len(token_ids) > _THREAD_TOKENS, functools.partial(self._texts, token_ids))
+        return await self._in_thread_if(len(token_ids) > _THREAD_TOKENS, functools.partial(self._texts, token_ids))
+
+    async def _in_thread_if(self, is_long: bool, work: "functools.partial[T]") -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work) if is_long else work()
 
     def _texts(self, token_ids: list[int]) -> list[str]:
         return [token_text(self.tokenizer, token_id) for token_id in token_ids]
@@ -87,10 +93,6 @@ def check_fits(prompt_tokens: int, max_tokens: int | None, limit: int, param: st
         raise context_length_exceeded(limit, prompt_tokens, None, param)
     if max_tokens is not None and prompt_tokens + max_tokens > limit:
         raise context_length_exceeded(limit, prompt_tokens, max_tokens, param)
-
-
-async def _in_thread_if(is_long: bool, work: "functools.partial[T]") -> T:
-    return await asyncio.to_thread(work) if is_long else work()
 
 
 def _size(messages: Sequence[dict[str, Any]]) -> int:
