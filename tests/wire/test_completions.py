@@ -36,6 +36,7 @@ def test_a_prompt_is_text_or_tokens_or_a_list_of_either(prompt: Any, expected: l
         (request([1.5]), "prompt[0]", "invalid_type"),
         (request([True]), "prompt[0]", "invalid_type"),
         (request(["a"] * 129), "prompt", "invalid_value"),
+        (request(["a"] * 43, n=3), "n", "invalid_value"),
         (request(None), "prompt", "invalid_type"),
         (request(suffix="end"), "suffix", "unsupported_parameter"),
         (request(best_of=2), "best_of", "unsupported_parameter"),
@@ -52,3 +53,10 @@ def test_what_cannot_be_completed_is_refused_by_name(body: bytes, param: str, co
 def test_best_of_may_be_what_it_means_anyway() -> None:
     assert decode_completion(request(best_of=1)).best_of == 1
     assert decode_completion(request(best_of=3, n=3)).best_of == 3
+
+
+def test_one_request_asks_for_so_many_completions_in_all() -> None:
+    assert decode_completion(request(["a"] * 64, n=2)).n == 2
+    with pytest.raises(ApiError, match="43 prompts with 'n' 3 are 129 completions; at most 128 are allowed"):
+        decode_completion(request(["a"] * 43, n=3))
+    assert decode_completion(request("a", n=129)).n == 129  # the engine says what n may be

@@ -5,11 +5,12 @@ from typing import Any
 import msgspec
 
 from servery.wire.body import decode
-from servery.wire.errors import unsupported
+from servery.wire.errors import invalid, unsupported
 from servery.wire.sampling import Generation, check_unsupported
-from servery.wire.texts import Texts, check_texts, split_texts
+from servery.wire.texts import Texts, check_texts, count_texts, split_texts
 
 MAX_PROMPTS = 128
+MAX_COMPLETIONS = 128  # of all prompts together: what one chat may ask for by `n`
 DEFAULT_MAX_TOKENS = 16
 
 _UNSUPPORTED = {"suffix": "this model cannot fill in the middle."}
@@ -37,6 +38,10 @@ class CompletionRequest(Generation, frozen=True, kw_only=True):
         super().check()
         check_unsupported(self, _UNSUPPORTED)
         check_texts(self.prompt, "prompt", MAX_PROMPTS)
+        prompts, n = count_texts(self.prompt), self.n or 1
+        if prompts > 1 and prompts * n > MAX_COMPLETIONS:
+            asked = f"{prompts} prompts with 'n' {n} are {prompts * n} completions"
+            raise invalid(f"{asked}; at most {MAX_COMPLETIONS} are allowed in one request.", "n")
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise unsupported("best_of", f"it must equal 'n' ({self.n or 1}); ask for more and choose from them.")
 

@@ -25,6 +25,11 @@ def check_texts(texts: Texts, param: str, limit: int) -> None:
             raise _empty(f"{param}[{at}]")
 
 
+def count_texts(texts: Texts) -> int:
+    """How many `split_texts` makes of them."""
+    return 1 if isinstance(texts, str) or isinstance(texts[0], int) else len(texts)
+
+
 def split_texts(texts: Texts) -> list[str | list[int]]:
     """Every text, or every list of token ids, on its own; `texts` has been checked."""
     if isinstance(texts, str):
