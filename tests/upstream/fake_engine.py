@@ -61,6 +61,7 @@ class FakeEngine:
         self.aborted: list[tuple[str, int | None]] = []
         self.closed = 0
         self.stats: EngineStats | None = None
+        self.age_s = 0.25
         self._taken = asyncio.Event()
 
     @property
@@ -78,7 +79,7 @@ class FakeEngine:
         self.state = EngineState.STOPPED
 
     def heartbeat_age_s(self) -> float:
-        return 0.25
+        return self.age_s
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         self.aborted.append((request_id, index))

@@ -205,19 +205,20 @@ def test_the_end_token_is_counted_and_not_shown(checkpoint: Path) -> None:
     asyncio.run(story())
 
 
-def test_no_more_prompts_are_sent_than_an_empty_queue_takes(checkpoint: Path) -> None:
-    """Sent all at once, a request with more prompts than the queue has places was refused however idle the server."""
+@pytest.mark.parametrize(("places", "sent"), [(2, 2), (512, 16)])
+def test_only_so_many_prompts_are_with_the_engine_at_a_time(checkpoint: Path, places: int, sent: int) -> None:
+    """Sent all at once, they were refused by a queue with fewer places however idle the server, or filled a larger one."""
 
     async def story() -> None:
         gate = asyncio.Event()
         engine = FakeEngine(checkpoint, gate, out("x", end=STOP))
-        engine.config = dataclasses.replace(engine.config, max_waiting_requests=2)
-        waiting = asyncio.create_task(choices(await started(engine), ["a"] * 5))
-        await engine.until_taken(2)
+        engine.config = dataclasses.replace(engine.config, max_waiting_requests=places)
+        waiting = asyncio.create_task(choices(await started(engine), ["a"] * 20))
+        await engine.until_taken(sent)
         for _ in range(100):
             await asyncio.sleep(0)
-        assert len(engine.requests) == 2
+        assert len(engine.requests) == sent
         gate.set()
-        assert [choice["text"] for choice in await waiting] == ["x"] * 5
+        assert [choice["text"] for choice in await waiting] == ["x"] * 20
 
     asyncio.run(story())

@@ -327,6 +327,8 @@ def test_health_is_the_engines(checkpoint: Path) -> None:
         engine = FakeEngine(checkpoint)
         upstream = await started(engine)
         assert upstream.health() == Health(True, "its engine is ready", 0.25)
+        engine.age_s = 5.5
+        assert upstream.health() == Health(False, "its engine gave no sign of life for 5.5 s", 5.5)
         engine.state = EngineState.RESTARTING
         assert upstream.health() == Health(False, "its engine is restarting", 0.0)
         await upstream.stop()

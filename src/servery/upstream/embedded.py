@@ -33,8 +33,11 @@ from servery.wire.errors import context_length_exceeded, invalid, unavailable
 from servery.wire.models import Model
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
 
-# How many inputs of one embedding request are with the engine at a time; the rest must not fill its queue.
+# How many prompts or inputs of one request are with the engine at a time; the rest must not fill its queue.
 _INPUTS_AT_A_TIME = 16
+# After so long without a heartbeat no more requests are to be sent. Idle the engine gives one four times a second, and a
+# step takes well under a second; while it is busy for longer than this, a new request would do better elsewhere anyway.
+_MAX_READY_AGE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +72,12 @@ class EmbeddedUpstream:
         await self.engine.stop()
 
     def health(self) -> Health:
-        """Ready when the engine is and its queue has room; while it loads or restarts it owes no heartbeat."""
+        """Ready when the engine is, lives, and its queue has room; while it loads or restarts it owes no heartbeat."""
         state = EngineState.LOADING if self._loaded is None else self.engine.state
         is_beating = state in (EngineState.READY, EngineState.DRAINING)
         age_s = self.engine.heartbeat_age_s() if is_beating else 0.0
+        if age_s > _MAX_READY_AGE_S:
+            return Health(False, f"its engine gave no sign of life for {age_s:.1f} s", age_s)
         if state is EngineState.READY and self._is_queue_full():
             return Health(False, "its queue is full", age_s)
         return Health(state is EngineState.READY, f"its engine is {state.value}", age_s)
@@ -116,6 +121,10 @@ class EmbeddedUpstream:
         check_token_ids(request.tokens, "tokens", loaded.info.vocab_size)
         return encode_text(await loaded.encoder.decode(request.tokens))
 
+    @property
+    def _inputs_at_a_time(self) -> int:
+        return min(_INPUTS_AT_A_TIME, self.engine.config.max_waiting_requests)
+
     def _is_queue_full(self) -> bool:
         stats, config = self.engine.stats, self.engine.config
         if stats is None:
@@ -157,7 +166,7 @@ class EmbeddedUpstream:
                 self._prompt_deltas(at, prompt.token_ids, _completion_params(request, prompt, loaded), call)
                 for at, prompt in enumerate(prompts)
             ],
-            self.engine.config.max_waiting_requests,
+            self._inputs_at_a_time,
         )
         answer = CompletionAnswer(request, call, loaded.encoder.tokenizer, prompts)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
@@ -183,8 +192,9 @@ class EmbeddedUpstream:
             if len(token_ids) > loaded.info.max_model_len:
                 raise context_length_exceeded(loaded.info.max_model_len, len(token_ids), None, "input")
         vectors: list[list[float]] = [[]] * len(inputs)
-        at_a_time = min(_INPUTS_AT_A_TIME, self.engine.config.max_waiting_requests)
-        embedded = merge([self._embed(at, token_ids, call) for at, token_ids in enumerate(inputs)], at_a_time)
+        embedded = merge(
+            [self._embed(at, token_ids, call) for at, token_ids in enumerate(inputs)], self._inputs_at_a_time
+        )
         async with contextlib.aclosing(embedded):
             async for at, vector in embedded:
                 vectors[at] = unit_vector(vector, request.dimensions)
