@@ -27,3 +27,15 @@ def test_answers_have_vllms_shape() -> None:
         "token_strs": ["a", "b"],
     }
     assert json.loads(encode_text("ab")) == {"prompt": "ab"}
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [("tools", []), ("chat_template_kwargs", {"mood": "good"}), ("add_generation_prompt", False)],
+)
+def test_what_only_a_chat_has_is_refused_with_a_prompt(param: str, value: Any) -> None:
+    chat = {"messages": [{"role": "user", "content": "a"}], param: value}
+    assert getattr(decode_tokenize(json.dumps(chat).encode()), param) == value
+    with pytest.raises(ApiError, match=f"'{param}' needs 'messages'; a 'prompt' is not rendered") as caught:
+        decode_tokenize(json.dumps({"prompt": "a", param: value}).encode())
+    assert (caught.value.status, caught.value.param) == (400, param)

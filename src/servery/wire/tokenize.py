@@ -20,7 +20,7 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     messages: list[Message] | None = None
     tools: list[Tool] | None = None
     add_special_tokens: bool = True
-    add_generation_prompt: bool = True
+    add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     return_token_strs: bool | None = None
 
@@ -30,6 +30,9 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise invalid("Give exactly one of 'prompt' and 'messages'.", "prompt")
         if self.messages is not None:
             check_messages(self.messages)
+        for param in ("tools", "add_generation_prompt", "chat_template_kwargs"):
+            if self.messages is None and getattr(self, param) is not None:
+                raise invalid(f"'{param}' needs 'messages'; a 'prompt' is not rendered by the chat template.", param)
         check_template_variables(self.chat_template_kwargs)
 
 
