@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from servery import amuse
 from servery.engine.config import EngineConfig
 from servery.engine.errors import LoadError
 from servery.server.options import OptionError, ServedModel, ServeOptions, served_models
@@ -35,6 +36,17 @@ def test_what_is_no_model_is_refused_by_name() -> None:
         served_models(["/no/such/model"], {})
 
 
+def test_only_embedded_models_that_are_here_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amuse, "available", lambda: ["draft", "small"])
+    with pytest.raises(OptionError, match=r"nor an embedded model \(amuse, amuse-draft\)\.$"):
+        served_models(["amused"], {})
+    with pytest.raises(OptionError, match=r"^amuse-base has no weights here; `make train-amuse` in a clone makes them"):
+        served_models(["amuse-base"], {})
+    monkeypatch.setattr(amuse, "available", list)
+    with pytest.raises(OptionError, match=r"nor an embedded model \(none has weights here\)\.$"):
+        served_models(["amused"], {})
+
+
 def test_settings_outside_their_range_are_the_engines_error(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="max_model_len"):
         served_models([str(tmp_path)], {"max_model_len": 0})
@@ -46,13 +58,14 @@ def test_settings_outside_their_range_are_the_engines_error(tmp_path: Path) -> N
         ({"models": ()}, "no model to serve"),
         ({"models": (served("a"), served("a"))}, "two models are named 'a'"),
         ({"models": (served("a\n"),)}, "unprintable"),
-        ({"port": 65536}, "port is 65536"),
-        ({"max_body_bytes": 0}, "max_body_bytes is 0"),
-        ({"request_timeout_s": float("nan")}, "request_timeout_s is nan"),
-        ({"drain_timeout_s": -1.0}, "drain_timeout_s is -1.0"),
+        ({"port": 65536}, "--port is 65536"),
+        ({"max_body_bytes": 0}, "--max-body is 0"),
+        ({"request_timeout_s": float("nan")}, "--request-timeout is nan"),
+        ({"keep_alive_s": 0.0}, "keep_alive_s is 0"),
+        ({"drain_timeout_s": -1.0}, "--drain-timeout is -1.0"),
         ({"api_keys": ("",)}, "API key"),
         ({"api_keys": ("secret\n",)}, "API key"),
-        ({"log_level": "loud"}, "log_level is 'loud'"),
+        ({"log_level": "loud"}, "--log-level is 'loud'"),
     ],
 )
 def test_options_outside_their_range_are_refused(changed: dict[str, object], message: str) -> None:

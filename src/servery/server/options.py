@@ -10,6 +10,8 @@ from servery.engine.config import EngineConfig
 
 AMUSE_MODELS = {"amuse": "small", "amuse-draft": "draft", "amuse-base": "base"}
 DEFAULT_MODEL = "amuse"
+# What the command line calls them; the others can only be set in Python.
+_FLAGS = {"request_timeout_s": "--request-timeout", "max_body_bytes": "--max-body"}
 
 
 class OptionError(ValueError):
@@ -51,16 +53,16 @@ class ServeOptions:
             raise OptionError("no model to serve; name one, or none at all for the embedded model 'amuse'.")
         _check_names(model.name for model in self.models)
         if not 0 <= self.port <= 65535:
-            raise OptionError(f"port is {self.port}; it must be between 0 and 65535 (0: the system chooses).")
+            raise OptionError(f"--port is {self.port}; it must be between 0 and 65535 (0: the system chooses).")
         for name in ("request_timeout_s", "body_timeout_s", "keep_alive_s", "max_live_age_s", "max_body_bytes"):
             if not getattr(self, name) > 0:
-                raise OptionError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+                raise OptionError(f"{_FLAGS.get(name, name)} is {getattr(self, name)}; it must be greater than 0.")
         if not self.drain_timeout_s >= 0:
-            raise OptionError(f"drain_timeout_s is {self.drain_timeout_s}; it must be 0 or more.")
+            raise OptionError(f"--drain-timeout is {self.drain_timeout_s}; it must be 0 or more.")
         if any(not key.strip() or not key.isascii() or not key.isprintable() for key in self.api_keys):
             raise OptionError("an API key is empty or has characters that a header cannot carry; use printable ASCII.")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
-            raise OptionError(f"log_level is {self.log_level!r}; choose debug, info, warning or error.")
+            raise OptionError(f"--log-level is {self.log_level!r}; choose debug, info, warning or error.")
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -91,15 +93,24 @@ def _named(argument: str) -> tuple[str, Path]:
         return name or place, _amuse_path(place)
     path = Path(place).expanduser()
     if not path.is_dir():
-        known = ", ".join(AMUSE_MODELS)
+        known = ", ".join(_present_models()) or "none has weights here"
         raise OptionError(f"{place!r} is neither a directory with a checkpoint nor an embedded model ({known}).")
     return name or path.resolve().name, path
 
 
-def _amuse_path(model: str) -> Path:
-    from servery import amuse  # an optional part: only here, so that serving other models does not need it
+def _present_models() -> list[str]:
+    """The embedded models whose weights are here."""
+    from servery import amuse  # an optional part: only where needed, so that serving other models goes without it
 
-    try:
-        return amuse.path(AMUSE_MODELS[model])
-    except ValueError as error:
-        raise OptionError(f"{model} cannot be served: {error}") from error
+    sizes = amuse.available()
+    return [name for name, size in AMUSE_MODELS.items() if size in sizes]
+
+
+def _amuse_path(model: str) -> Path:
+    from servery import amuse
+
+    if model not in _present_models():
+        raise OptionError(
+            f"{model} has no weights here; `make train-amuse` in a clone makes them, or name another model."
+        )
+    return amuse.path(AMUSE_MODELS[model])

@@ -73,7 +73,7 @@ class Request:
 
 
 def _too_large(max_bytes: int, *, is_closing: bool) -> ApiError:
-    message = f"The request body is larger than this server's limit of {max_bytes} bytes (max_body_bytes)."
+    message = f"The request body is larger than this server's limit of {max_bytes} bytes (--max-body)."
     headers = [("connection", "close")] if is_closing else []
     return ApiError(413, message, code="request_too_large", headers=headers)
 
