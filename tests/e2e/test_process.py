@@ -35,7 +35,11 @@ class Stream:
 
     def last_event(self) -> str:
         """Read to the end; the data of the last event."""
-        lines = self._response.read().decode().strip().splitlines()
+        try:
+            body = self._response.read()
+        except http.client.IncompleteRead as cut:  # as a stream is that ends with an error
+            body = cut.partial
+        lines = body.decode().strip().splitlines()
         self._connection.close()
         return lines[-1].removeprefix("data: ")
 

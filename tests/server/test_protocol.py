@@ -7,16 +7,19 @@ import uvicorn
 
 from servery.server import protocol
 from servery.server.protocol import BoundedProtocol
-from tests.server.fakes import FakeUpstream, make_app
+from servery.server.serve import _set_up_logging
+from servery.upstream.upstream import Chunk
+from servery.wire.errors import failed
+from tests.server.fakes import FakeUpstream, Step, make_app
 
 Story = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def with_connection(story: Story) -> None:
-    """Run `story` with a connection to a server that speaks our protocol."""
+def with_connection(story: Story, *script: Step) -> None:
+    """Run `story` with a connection to a server that speaks our protocol and answers by `script`."""
 
     async def run() -> None:
-        config = uvicorn.Config(make_app(FakeUpstream()), lifespan="off", log_config=None)
+        config = uvicorn.Config(make_app(FakeUpstream(*script)), lifespan="off", log_config=None)
         config.load()
         state = uvicorn.server.ServerState()
         server = await asyncio.get_running_loop().create_server(
@@ -90,3 +93,19 @@ def test_head_of_a_get_has_no_body() -> None:
         assert (head.split(b" ")[1], body) == (b"200", b"")
 
     with_connection(story)
+
+
+def test_a_stream_that_ends_with_an_error_is_cut_and_not_ended(caplog: pytest.LogCaptureFixture) -> None:
+    """A final chunk would say that everything has come, and the connection would be kept."""
+    body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        _, _, chunked = (await reader.read()).partition(b"\r\n\r\n")
+        *_, last, rest = chunked.split(b"\r\n")
+        assert json.loads(last.removeprefix(b"data: "))["error"]["message"] == "broken"
+        assert rest == b""
+
+    _set_up_logging("info")
+    with_connection(story, Chunk(data=b"data: {}\n\n"), failed("broken"))
+    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []

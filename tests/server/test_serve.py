@@ -10,8 +10,16 @@ from servery.server.serve import _listening_socket, _resolved, _url
 def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OptionError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+        with pytest.raises(
+            OptionError, match=f"on 127.0.0.1 port {port}: Address already in use; choose another with --port"
+        ):
             _listening_socket("127.0.0.1", port)
+
+
+def test_an_address_of_another_machine_is_told_apart_from_a_port_that_is_taken() -> None:
+    said = "cannot listen on 192.0.2.1 port 0: .*; --host takes an address of this machine, or 0.0.0.0 for all of them"
+    with pytest.raises(OptionError, match=said):
+        _listening_socket("192.0.2.1", 0)
 
 
 def test_an_unknown_host_is_an_error_that_names_it() -> None:

@@ -65,7 +65,11 @@ class Reply:
             self._comment = asyncio.create_task(self._write_comment())
 
     async def fail(self, error: ApiError) -> None:
-        """Answer with an error, or end a stream under way with one and without [DONE]."""
+        """Answer with an error, or cut a stream under way after one.
+
+        Such a stream has neither [DONE] nor HTTP's own end: the server closes the connection of an answer left
+        unfinished, so that nobody, a proxy's cache included, takes it for a whole one.
+        """
         self.error = error
         if self.is_complete:
             return
@@ -81,7 +85,8 @@ class Reply:
         if not self.is_started:
             await self.whole(body, status=error.status, headers=error.headers)
         elif self._is_stream:
-            await self._write(sse.event(body), is_last=True)
+            await self._write(sse.event(body))
+            self.is_complete = True
 
     async def _comment_sent(self) -> None:
         """Let a comment on its way go first; to be cancelled here leaves it in peace."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
@@ -29,6 +30,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Idle connections are kept longer than the usual load balancer keeps them (60 s), so that it is never ours that close
 # under a request.
 _KEEP_ALIVE_S = 75
+_OTHER_PORT = "choose another with --port, or 0 for any that is free"
+_ADVICE = {
+    errno.EADDRNOTAVAIL: "--host takes an address of this machine, or 0.0.0.0 for all of them",
+    errno.EACCES: "ports below 1024 are the system's; choose a higher one with --port",
+}
 
 
 def run(options: ServeOptions) -> int:
@@ -91,6 +97,7 @@ class _Serving:
             await self._end(listening, loading, told)
 
     async def _load(self) -> None:
+        # One after the other: how much memory an engine may take is known when those before it have theirs.
         for upstream in self._upstreams:
             await upstream.start()
             _say(_resolved(upstream.name, upstream.engine.info))
@@ -151,7 +158,7 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         sock.listen(2048)  # from here on nobody else can have the port
     except OSError as error:
         sock.close()
-        advice = "choose another with --port, or 0 for any that is free"
+        advice = _ADVICE.get(error.errno or 0, _OTHER_PORT)
         raise OptionError(f"cannot listen on {host} port {port}: {error.strerror}; {advice}.") from error
     sock.setblocking(False)
     return sock
@@ -184,3 +191,9 @@ def _set_up_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
     # Uvicorn tells of every start and stop, and warns of every client that is no HTTP client.
     logging.getLogger("uvicorn").setLevel(max(logging.ERROR, logging.getLogger().level))
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
+
+
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    """False for uvicorn's complaint about an answer left unfinished: that is how `Reply` has a connection closed."""
+    return "returned without completing response" not in record.getMessage()
