@@ -6,7 +6,7 @@ import pytest
 
 from servery.server.app import App
 from servery.server.routes import ROUTES
-from servery.upstream.upstream import Chunk
+from servery.upstream.upstream import Chunk, Health
 from servery.wire.errors import invalid, rate_limited
 from tests.server.asgi import ask, start
 from tests.server.fakes import FakeUpstream, make_app, make_service
@@ -229,6 +229,30 @@ def test_requests_are_logged_without_what_they_say(caplog: pytest.LogCaptureFixt
     assert second.startswith("GET '/not\\nhere' 404 ")
     assert "private" not in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_probes_are_logged_only_when_debugging_even_if_they_fail(caplog: pytest.LogCaptureFixture) -> None:
+    """A restart of the engine takes many probes, and says so by itself."""
+
+    async def story() -> None:
+        upstream = FakeUpstream()
+        upstream.state = Health(False, "its engine is loading", 99.0)
+        app = make_app(upstream, api_keys=("secret",))
+        for path in ("/health", "/ready", "/v1/models"):
+            await ask(app, "GET", path)
+
+    with caplog.at_level(logging.DEBUG):
+        asyncio.run(story())
+    levels = [
+        (record.getMessage().split()[:3], record.levelname)
+        for record in caplog.records
+        if "GET" in record.msg % record.args
+    ]
+    assert levels == [
+        (["GET", "/health", "503"], "DEBUG"),
+        (["GET", "/ready", "503"], "DEBUG"),
+        (["GET", "/v1/models", "401"], "INFO"),
+    ]
 
 
 def test_other_protocols_are_refused() -> None:

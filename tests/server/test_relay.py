@@ -70,7 +70,8 @@ def test_an_error_in_the_middle_is_one_event_without_done(error: Exception) -> N
         assert call.status == 200
         assert [list(event) for event in call.events] == [["text"], ["error"]]
         assert call.events[1]["error"]["code"] == "internal_error"
-        assert call.is_complete
+        assert not call.is_complete  # so that the server cuts the connection, and nobody takes it for an end
+        assert call.task.done()
         assert upstream.closed == 1
 
     asyncio.run(story())
@@ -169,6 +170,28 @@ def test_an_answer_is_counted_when_it_is_over() -> None:
         ):
             assert line in shown
         assert 'aborts_total{by="client",model_name="m"} 0.0' in shown
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("script", "stream", "aborts", "answers"),
+    [
+        ([failed("broken")], False, 1, 0),  # 500, before the first token
+        ([A, rate_limited("full", 1.0)], True, 1, 1),  # in the stream: whatever it is, the answer ends there
+        ([Chunk(prompt_tokens=1), rate_limited("full", 1.0)], False, 0, 0),  # one of several prompts is refused: 429
+    ],
+)
+def test_an_answer_cut_short_has_a_latency_once_it_has_a_token(
+    script: list[Step], stream: bool, aborts: int, answers: int
+) -> None:
+    async def story() -> None:
+        service = make_service(FakeUpstream(*script))
+        await ask(App(service), "POST", PATH, STREAM if stream else CHAT)
+
+        shown = service.metrics.render().decode()
+        assert f'servery_request_aborts_total{{by="error",model_name="m"}} {aborts}.0' in shown
+        assert f'servery_e2e_request_latency_seconds_count{{model_name="m"}} {answers}.0' in shown
 
     asyncio.run(story())
 

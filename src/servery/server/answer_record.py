@@ -18,11 +18,9 @@ class AnswerRecord:
         self.finish_reasons: list[str] = []
         self._metrics = metrics.of_model(model)
         self._clock = clock
-        self._is_begun = False
 
     def add(self, chunk: Chunk) -> None:
         """Take in the next piece of the answer."""
-        self._is_begun = True
         if chunk.prompt_tokens:
             self.prompt_tokens += chunk.prompt_tokens
             self.cached_tokens += chunk.cached_tokens
@@ -37,10 +35,12 @@ class AnswerRecord:
             self._metrics.count_finish(chunk.finish_reason)
 
     def settle(self, cut_by: str | None) -> None:
-        """The answer is over; `cut_by` says who cut it short, None when it is complete."""
-        if cut_by == "error" and not self._is_begun:
-            return  # refused: its status is counted, and how fast we refuse is nobody's latency
-        self._metrics.observe_answer(self.timing, self._clock())
+        """The answer is over; `cut_by` says who cut it short, None when it is complete.
+
+        Not to be called for a refusal, which is counted by its status.
+        """
+        if cut_by is None or self.timing.ttft_s is not None:  # how fast nothing came is nobody's latency
+            self._metrics.observe_answer(self.timing, self._clock())
         if cut_by is not None:
             self._metrics.count_abort(cut_by)
 

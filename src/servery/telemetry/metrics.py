@@ -115,7 +115,7 @@ class ModelMetrics:
         self._queue.observe(queued_s)
 
     def observe_answer(self, timing: AnswerTiming, now: float) -> None:
-        """Take in the times of an answer that is over, however it ended."""
+        """Take in the times of an answer that is over: complete, or cut short after its first token."""
         self._e2e.observe(now - timing.arrived_s)
         if timing.ttft_s is not None:
             self._ttft.observe(timing.ttft_s)
