@@ -1,5 +1,6 @@
 """The command line: what each verb is asked becomes one frozen value; what cannot be asked is refused in one line."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,7 +103,7 @@ def test_serve_without_options_uses_the_defaults_of_engine_and_server(asked: Cal
 def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch) -> None:
     calls = asked("servery.server.serve")
     monkeypatch.setenv(cli.KEY_VARIABLE, "from-environment, another")
-    Path("keys").write_text("# team\nfrom-file\n\n")
+    Path("keys").write_text("# team\nfrom-file\n  # gone: old-key\n\n")
     flags = """serve a=model b=model --host 0.0.0.0 --port 0 --api-key one --api-key two --api-key-file keys
         --drain-timeout 1.5 --request-timeout 9 --max-body 1MiB --log-level debug --dtype bfloat16 --max-model-len 512
         --kv-memory 4GiB --block-size 32 --max-running 8 --max-step-tokens 128 --max-waiting-requests 3
@@ -135,6 +136,15 @@ def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeyp
     ]
 
 
+def test_the_keys_in_the_environment_are_not_handed_on(
+    asked: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked("servery.server.serve")
+    monkeypatch.setenv(cli.KEY_VARIABLE, "secret")
+    assert cli.main(["serve", "model"]) == cli.DONE
+    assert cli.KEY_VARIABLE not in os.environ
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -146,7 +156,11 @@ def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeyp
         ("serve --threads 0", "'0' is not a whole number of at least 1"),
         ("serve --drain-timeout nan", "'nan' is not a time in seconds"),
         ("serve --dtype int3", "invalid choice: 'int3'"),
-        ("serve --por 1", "unrecognized arguments: --por"),
+        ("serve --por 1", "servery serve: error: unrecognized arguments: --por. Did you mean '--port'?"),
+        ("serve --max-runing 3", "usage: servery serve [-h]"),
+        ("serve --max-runing=3", "unrecognized arguments: --max-runing=3. Did you mean '--max-running'?"),
+        ("chat --zzz", "servery chat: error: unrecognized arguments: --zzz\n"),
+        ("bench 9", "servery bench: error: unrecognized arguments: 9\n"),
         ("bench --prompt-tokens 9:2", "'9:2'"),
         ("bench --output-tokens 0", "'0'"),
         ("bench --concurrency 0", "'0' is not a whole number of at least 1"),
@@ -164,9 +178,11 @@ def test_a_bad_word_is_refused_with_the_rule(words: str, complaint: str, capsys:
     ("words", "code", "complaint"),
     [
         ("serve nowhere", cli.USAGE, "'nowhere' is neither a directory with a checkpoint nor an embedded model"),
-        ("serve model --port 70000", cli.USAGE, "port is 70000"),
+        ("serve model --port 70000", cli.USAGE, "--port is 70000"),
         ("serve model --max-running 9 --max-step-tokens 8", cli.FAILED, "raise max_step_tokens"),
-        ("serve model --api-key-file none", cli.FAILED, "No such file"),
+        ("serve model --api-key-file none", cli.USAGE, "the keys in none cannot be read: No such file or directory"),
+        ("serve model --api-key-file model", cli.USAGE, "the keys in model cannot be read: Is a directory"),
+        ("serve model --api-key-file binary", cli.USAGE, "the keys in binary cannot be read: it is not UTF-8"),
         ("serve model --api-key-file empty", cli.USAGE, "empty has no key"),
         ("bench --json nowhere/x.json", cli.FAILED, "no such directory to write to: 'nowhere'"),
         ("bench --url ftp://x", cli.USAGE, "'ftp://x' is not an address"),
@@ -176,6 +192,7 @@ def test_what_cannot_be_done_is_one_line_and_no_traceback(
     words: str, code: int, complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("empty").touch()
+    Path("binary").write_bytes(b"\xff\xfe")
     assert cli.main(words.split()) == code
     said = capsys.readouterr()
     assert (said.out, said.err.startswith(f"servery {words.split(maxsplit=1)[0]}: ")) == ("", True)

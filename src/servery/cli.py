@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from servery import __version__
 from servery.byte_size import parse_byte_size
@@ -146,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Start with `servery serve` in one terminal and `servery chat` in another.",
     )
     top.add_argument("--version", action="version", version=f"servery {__version__}")
-    verbs = top.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True, parser_class=_VerbParser)
     _add_serve(_add_verb(verbs, serve))
     _add_chat(_add_verb(verbs, chat))
     _add_bench(_add_verb(verbs, bench))
@@ -205,7 +205,7 @@ def _is_nobody_there(error: Exception) -> bool:
     return isinstance(error, Unreachable)
 
 
-def _add_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", run: Verb) -> argparse.ArgumentParser:
+def _add_verb(verbs: "argparse._SubParsersAction[_VerbParser]", run: Verb) -> argparse.ArgumentParser:
     text = inspect.getdoc(run) or ""
     verb = verbs.add_parser(
         run.__name__,
@@ -216,6 +216,21 @@ def _add_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", run:
     )
     verb.set_defaults(run=run)
     return verb
+
+
+class _VerbParser(argparse.ArgumentParser):
+    """Complains of words that it does not know with the verb's own usage, which argparse leaves to the whole program."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Everything must be known."""
+        from servery.wire.errors import did_you_mean
+
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            hint = did_you_mean(flag, self._option_string_actions) if flag.startswith("--") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint and '.'}{hint}")
+        return found, unknown
 
 
 class _VerbHelp(argparse.RawDescriptionHelpFormatter):
@@ -239,7 +254,12 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
         help=f"accept this key; repeatable. Other users of this machine can see it here, unlike in ${KEY_VARIABLE} "
         "(several: separated by commas) or a file",
     )
-    add("--api-key-file", type=Path, metavar="FILE", help="accept the keys in this file, one per line")
+    add(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="accept the keys in this file, one per line; # begins a comment line",
+    )
     add("--drain-timeout", type=_seconds, default=30.0, metavar="SECONDS", help="time to finish answers after SIGTERM")
     add("--request-timeout", type=_seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
     add("--max-body", type=_byte_size, default="4MiB", metavar="SIZE", help="largest request body")
@@ -366,11 +386,23 @@ def _given(options: argparse.Namespace, *names: str) -> dict[str, float | int]:
 
 
 def _server_keys(given: Sequence[str], path: Path | None) -> tuple[str, ...]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path else []
-    listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if path and not listed:
+    listed = _keys_in(path) if path else []
+    from_environment = _environment_keys()
+    os.environ.pop(KEY_VARIABLE, None)  # the engines inherit the environment, and need no key
+    return (*given, *listed, *from_environment)
+
+
+def _keys_in(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise UsageError(f"the keys in {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the keys in {path} cannot be read: it is not UTF-8.") from error
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
         raise UsageError(f"{path} has no key; write one per line, or leave --api-key-file out to serve anybody.")
-    return (*given, *listed, *_environment_keys())
+    return keys
 
 
 def _client_key(given: str | None) -> str | None:
