@@ -69,6 +69,20 @@ def test_a_prompt_that_cannot_be_served_is_refused_before_any_work(llm: LLM) -> 
     assert llm.core.stats().steps == steps
 
 
+@pytest.mark.parametrize("prompts", ["hello", [5, 6, 7], [{"role": "user", "content": "hello"}]])
+def test_one_prompt_where_several_are_expected_is_refused(llm: LLM, prompts: object) -> None:
+    """Python would take a text for a list of characters, and a chat for a list of chats."""
+    with pytest.raises(InvalidRequest, match=r"put it into a list: generate\(\[text\]\)"):
+        llm.generate(prompts)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match=r"put it into a list: chat\(\[messages\]\)"):
+        llm.chat(prompts)  # type: ignore[arg-type]
+
+
+def test_what_is_no_prompt_is_named(llm: LLM) -> None:
+    with pytest.raises(InvalidRequest, match=r"prompts\[1\] is neither a text nor a list of token ids"):
+        llm.generate(["hello", 2.5])  # type: ignore[list-item]
+
+
 def test_nothing_to_do_is_no_error(llm: LLM) -> None:
     assert llm.generate([]) == []
 

@@ -69,6 +69,11 @@ def test_kv_memory_below_one_block_does_not_advise_a_length_of_zero() -> None:
         plan(config(kv_memory_bytes=1))
 
 
+def test_blocks_larger_than_the_context_are_refused() -> None:
+    with pytest.raises(LoadError, match="--block-size is 4096 and the context 2048 tokens"):
+        plan(config(block_size=4096))
+
+
 def test_longer_than_the_model_was_made_for_is_refused() -> None:
     with pytest.raises(LoadError, match="--max-model-len is 4096, but the model was made for 2048"):
         plan(config(max_model_len=4096))

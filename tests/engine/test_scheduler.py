@@ -45,8 +45,16 @@ def test_a_step_with_decodes_is_kept_under_the_target_time_and_prefill_still_end
         drive.scheduler.observe(Step((), num_tokens=1), 1.0)
         drive.scheduler.observe(Step((), num_tokens=32), 32.0)
     assert drive.step() == {"short/0": 1, "long/0": 4}, "too slow for any target: a block at a time"
-    drive.scheduler.abort("short")
-    assert drive.step() == {"long/0": 25}, "nobody's next token waits: the whole budget"
+
+
+def test_a_step_of_prefill_alone_may_take_longer_but_not_for_ever():
+    """Nobody's next token waits, but aborts and heartbeats do."""
+    drive = Drive(max_step_tokens=32, target_step_s=0.05, longest_step_s=1.0)
+    drive.add(request("long", other(300, 60)))
+    drive.step()
+    for tokens in (1, 32):
+        drive.scheduler.observe(Step((), num_tokens=tokens), 0.1 + 0.09 * tokens)
+    assert drive.step() == {"long/0": 10}, "10 tokens take 1 s"
 
 
 # Pitfall 2: reserving max_tokens.

@@ -78,7 +78,7 @@ def test_a_missing_tokenizer_is_named_with_what_to_do(tmp_path):
     with pytest.raises(LoadError, match=r"tokenizer\.json does not exist.*save_pretrained"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"")
-    with pytest.raises(LoadError, match=r"tokenizer\.model, which must be converted first"):
+    with pytest.raises(LoadError, match=r"tokenizer\.model is in an older format, which must be converted\. Load"):
         Tokenizer.load(tmp_path)
 
 
@@ -174,3 +174,12 @@ def test_other_threads_run_while_a_long_text_is_encoded(tmp_path):
         time.sleep(0)  # give way, to be the one that needs the interpreter back
     thread.join()
     assert turns > 1_000
+
+
+@pytest.mark.parametrize("declared", [{"x": {"content": "<a>"}}, {"5": "<a>"}, {"5": {"content": 7}}])
+def test_declared_tokens_that_are_none_are_a_clear_error(tmp_path, declared):
+    folder = tiny_model.save(tmp_path)
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "added_tokens_decoder": declared}))
+    with pytest.raises(LoadError, match=r"tokenizer_config\.json has added_tokens_decoder entries that are no tokens"):
+        Tokenizer.load(folder)

@@ -189,7 +189,9 @@ class AsyncEngine:
 
     async def stop(self) -> None:
         """End the process; requests still under way fail with `EngineDead`. Safe to call twice."""
-        self.state = EngineState.STOPPED
+        is_loading, self.state = self.state is EngineState.LOADING, EngineState.STOPPED
+        if is_loading and self._process is not None:
+            _kill(self._process)  # it reads no messages before it has loaded
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
@@ -328,13 +330,17 @@ class AsyncEngine:
         try:
             await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            _kill(process)
             await process.wait()
         if self._writer is not None:
             self._writer.close()
         self._process = self._reader = self._writer = None
         return process.returncode
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+        process.kill()
 
 
 def _seed(request: NewRequest) -> int:

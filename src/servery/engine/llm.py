@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,12 +18,13 @@ from servery.engine.chat_template import ChatTemplate, no_chat_template
 from servery.engine.completion import TextAssembly, TextDelta
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
-from servery.engine.errors import Overloaded, RequestFailed
+from servery.engine.errors import InvalidRequest, Overloaded, RequestFailed
 from servery.engine.loading_bar import LoadingBar
 from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams, TokenLogprobs
 from servery.engine.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class LLM:
         A progress bar is shown on a terminal unless `progress` says otherwise. Raises `InvalidRequest` or
         `PromptTooLong` for the first prompt that cannot be served, before anything is computed.
         """
-        encoded = [self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+        encoded = [self._encoded(prompt, number) for number, prompt in enumerate(_several(prompts, "generate([text])"))]
         return self._run(encoded, params or SamplingParams(), progress)
 
     def chat(
@@ -93,8 +94,16 @@ class LLM:
         template = self.chat_template
         if template is None:
             raise no_chat_template(str(self.core.info.architecture))
-        encoded = [template.encode(self.tokenizer, messages, tools) for messages in conversations]
+        several = _several(conversations, "chat([messages])")
+        encoded = [template.encode(self.tokenizer, messages, tools) for messages in several]
         return self._run(encoded, params or SamplingParams(), progress)
+
+    def _encoded(self, prompt: object, number: int) -> list[int]:
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        if isinstance(prompt, Sequence) and all(type(token_id) is int for token_id in prompt):
+            return list(prompt)
+        raise InvalidRequest(f"prompts[{number}] is neither a text nor a list of token ids.", "prompts")
 
     def _run(self, prompts: list[list[int]], params: SamplingParams, progress: bool | None) -> list[Generation]:
         run = _Run(self.core, self.tokenizer, prompts, params)
@@ -176,6 +185,16 @@ class _Run:
             _extend(self.generations[number], delta)
         if assembly.is_finished:
             del self._under_way[output.request_id]
+
+
+def _several(prompts: Iterable[T], call: str) -> list[T]:
+    """`prompts` as a list; a single one, which Python would take for many, is refused."""
+    if isinstance(prompts, str | Mapping):
+        raise InvalidRequest(f"this is one prompt where several are expected; put it into a list: {call}.", "prompts")
+    listed = list(prompts)
+    if listed and isinstance(listed[0], int | Mapping):
+        raise InvalidRequest(f"this is one prompt where several are expected; put it into a list: {call}.", "prompts")
+    return listed
 
 
 def _extend(generation: Generation, delta: TextDelta) -> None:

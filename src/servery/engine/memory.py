@@ -81,6 +81,11 @@ def plan_kv(
             f"{format_byte_size(RESERVE_BYTES)} besides, but {format_byte_size(available or 0)} are available. "
             "Free memory, or serve a smaller model."
         )
+    if config.block_size > max_model_len:
+        raise LoadError(
+            f"--block-size is {config.block_size} and the context {max_model_len} tokens; a block larger than the "
+            "context is never full. Lower --block-size: 16 serves most models."
+        )
     block_bytes = kv_bytes_per_token * config.block_size
     budget = _kv_budget(config, max_model_len, block_bytes, left)
     num_blocks = budget // block_bytes

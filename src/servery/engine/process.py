@@ -80,6 +80,10 @@ def _load_and_serve(config: EngineConfig, channel: CoreChannel) -> int:
     except LoadError as error:
         channel.send(LoadFailed(message=str(error)))
         return 1
+    except (RuntimeError, MemoryError) as error:  # what torch raises when the system gives no memory after all
+        log.exception("loading %s failed", config.model)
+        channel.send(LoadFailed(message=f"{config.model} could not be loaded: {error}"))
+        return 1
     channel.send(Ready(info=core.info))
     serve(core, channel)
     return 0

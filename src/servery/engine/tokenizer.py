@@ -144,13 +144,10 @@ def read_special_tokens(folder: Path) -> dict[str, str]:
 def _load_backend(folder: Path) -> tokenizers.Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
-        other = (
-            " It has a tokenizer.model, which must be converted first:"
-            if (folder / "tokenizer.model").is_file()
-            else ""
-        )
+        is_old = (folder / "tokenizer.model").is_file()
+        old = " Its tokenizer.model is in an older format, which must be converted." if is_old else ""
         raise LoadError(
-            f"{path} does not exist.{other} load the model's tokenizer once with transformers and save it "
+            f"{path} does not exist.{old} Load the model's tokenizer once with transformers and save it "
             f'there: AutoTokenizer.from_pretrained(...).save_pretrained("{folder}").'
         )
     try:
@@ -161,15 +158,26 @@ def _load_backend(folder: Path) -> tokenizers.Tokenizer:
 
 def _add_missing(backend: tokenizers.Tokenizer, declared: Mapping[str, Any], folder: Path) -> None:
     """Add the tokens that only tokenizer_config.json declares; their ids must come out as declared."""
-    for token_id, facts in sorted(declared.items(), key=lambda item: int(item[0])):
-        if backend.token_to_id(facts["content"]) is None:
-            backend.add_tokens([tokenizers.AddedToken(**{k: v for k, v in facts.items() if k != "__type"})])
-        actual = backend.token_to_id(facts["content"])
-        if actual != int(token_id):
+    try:
+        tokens = {int(i): tokenizers.AddedToken(**_without_type(facts)) for i, facts in declared.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise LoadError(
+            f"{folder / 'tokenizer_config.json'} has added_tokens_decoder entries that are no tokens: {error}. "
+            "Download it again."
+        ) from error
+    for token_id, token in sorted(tokens.items()):
+        if backend.token_to_id(token.content) is None:
+            backend.add_tokens([token])
+        actual = backend.token_to_id(token.content)
+        if actual != token_id:
             raise LoadError(
-                f"{folder / 'tokenizer_config.json'} gives token {facts['content']!r} the id {token_id}, "
+                f"{folder / 'tokenizer_config.json'} gives token {token.content!r} the id {token_id}, "
                 f"tokenizer.json gives it {actual}; the two files are not of the same model."
             )
+
+
+def _without_type(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name != "__type"}
 
 
 def _mark_special(backend: tokenizers.Tokenizer, texts: Iterable[str]) -> None:
