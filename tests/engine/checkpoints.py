@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import Gemma2Config, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
@@ -83,6 +84,14 @@ def qwen3_tied() -> PreTrainedModel:
     return qwen3(tie_word_embeddings=True)
 
 
+def gemma2(**changes: Any) -> PreTrainedModel:
+    """Its caps are low and its scale is not that of head_dim, so that leaving either out shows."""
+    caps = {"attn_logit_softcapping": 4.0, "final_logit_softcapping": 6.0, "query_pre_attn_scalar": 20}
+    shape = SHAPE | {"head_dim": 32, "sliding_window": 24} | caps
+    # transformers' sdpa passes the cap over.
+    return _seeded(Gemma2ForCausalLM, Gemma2Config(**shape | changes, attn_implementation="eager"))
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama2": llama2,
     "llama_with_biases": llama_with_biases,
@@ -95,6 +104,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen25": qwen25,
     "qwen3": qwen3,
     "qwen3_tied": qwen3_tied,
+    "gemma2": gemma2,
 }
 
 
@@ -111,5 +121,5 @@ def _seeded(model_class: Callable[[Any], PreTrainedModel], config: Any) -> PreTr
         # transformers starts norms at one and biases at zero, which would hide a norm or bias that is left out.
         for name, parameter in model.named_parameters():
             if name.endswith(("norm.weight", ".bias")):
-                torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.2)
+                torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
     return model.eval()

@@ -4,8 +4,10 @@ import sys
 
 import pytest
 
-from servery.engine.architecture import ARCHITECTURES, ModelConfig, RopeConfig
+from servery.engine.architecture import ModelConfig
 from servery.engine.errors import LoadError
+from servery.engine.rope_config import RopeConfig
+from servery.engine.supported import ARCHITECTURES, nearest
 from tests.engine import checkpoints
 
 LLAMA = {
@@ -26,6 +28,9 @@ def write(path, config, generation=None):
     if generation is not None:
         (path / "generation_config.json").write_text(json.dumps(generation))
     return path
+
+
+GEMMA = {"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 4}
 
 
 def load(path, **changes):
@@ -112,6 +117,11 @@ def test_rope_is_read_as_any_transformers_wrote_it(changes, tmp_path):
             },
             (8, None, 8),
         ),
+        (GEMMA, (4096, None, 4096, None)),
+        (
+            GEMMA | {"sliding_window": 8, "layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
+            (None,) * 3 + (8,),
+        ),
     ],
 )
 def test_windows_follow_the_architecture(changes, windows, tmp_path):
@@ -158,6 +168,12 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
             {"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True, "layer_types": [{}, [], 1]},
             "layer_types is .*; it must list one of full_attention, sliding_attention for each layer",
         ),
+        (GEMMA | {"hidden_activation": "gelu"}, 'hidden_activation is "gelu"; only gelu_pytorch_tanh is supported'),
+        (GEMMA | {"attn_logit_softcapping": 0}, "attn_logit_softcapping is 0; it must be a number greater than 0"),
+        (GEMMA | {"final_logit_softcapping": "30"}, 'final_logit_softcapping is "30"; it must be a number'),
+        (GEMMA | {"query_pre_attn_scalar": -1}, "query_pre_attn_scalar is -1; it must be a number"),
+        (GEMMA | {"sliding_window": 0}, "sliding_window is 0; it must be a whole number of at least 1"),
+        (GEMMA | {"use_bidirectional_attention": True}, "use_bidirectional_attention is true; only causal"),
     ],
 )
 def test_a_config_that_cannot_be_served_names_file_field_and_rule(changes, message, tmp_path):
@@ -170,6 +186,27 @@ def test_an_unknown_architecture_lists_all_that_are_supported(tmp_path):
     with pytest.raises(LoadError) as refusal:
         load(tmp_path, architectures=["GPT2LMHeadModel"])
     assert all(name in str(refusal.value) for name in ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Llama4ForCausalLM", "LlamaForCausalLM"),
+        ("Gemma2ForSequenceClassification", "Gemma2ForCausalLM"),
+        ("Qwen3NextForCausalLM", "Qwen3ForCausalLM"),
+        ("mistral3forconditionalgeneration", "MistralForCausalLM"),
+    ],
+)
+def test_an_unknown_architecture_is_told_the_nearest(name, expected, tmp_path):
+    assert nearest(name) == expected
+    with pytest.raises(LoadError, match=f"the nearest by name is {expected}"):
+        load(tmp_path, architectures=[name])
+
+
+def test_a_cap_is_off_when_null_and_the_architectures_own_when_missing(tmp_path):
+    config = load(tmp_path, **GEMMA, attn_logit_softcapping=None)
+    assert (config.attention_soft_cap, config.logit_soft_cap) == (None, 30.0)
+    assert (load(tmp_path, attn_logit_softcapping=3.0).attention_soft_cap, config.tie_embeddings) == (None, True)
 
 
 @pytest.mark.parametrize("field", sorted(LLAMA))

@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from servery.engine.architecture import ModelConfig, RopeConfig
+from servery.engine.architecture import ModelConfig
 from servery.engine.rope import RopeTable, inverse_frequencies, rotate
+from servery.engine.rope_config import RopeConfig
 from tests.engine import checkpoints
 
 YARN = checkpoints.YARN_ROPE

@@ -1,8 +1,8 @@
 """From a checkpoint in Hugging Face layout to a `Decoder`, streamed tensor by tensor: nothing missing, nothing left over."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,14 +10,16 @@ from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
-from servery.engine.decoder import Decoder, Layer, RMSNorm
+from servery.engine.decoder import Decoder, Layer, RMSNorm, Transform
 from servery.engine.errors import LoadError
 from servery.engine.linear import Linear
+from servery.engine.mlp import GatedMLP
+from servery.engine.supported import ARCHITECTURES
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Target:
     """A tensor of the decoder, and the stored tensors whose rows it is made of, in order."""
 
@@ -29,7 +31,7 @@ class _Target:
         return (sum(shape[0] for _, shape in self.sources), *self.sources[0][1][1:])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Place:
     """Where a stored tensor goes: rows [first, first + shape[0]) of a target."""
 
@@ -140,7 +142,8 @@ def _layer_targets(config: ModelConfig, index: int) -> list[_Target]:
         bias = _Target(f"{index}.{key}.bias", tuple((f"{name}.bias", (rows,)) for name, rows in names))
         return [weight, bias] if has_bias else [weight]
 
-    targets = [norm("attention_norm", "input_layernorm", hidden), norm("mlp_norm", "post_attention_layernorm", hidden)]
+    names = dataclasses.asdict(ARCHITECTURES[config.architecture].norms)
+    targets = [norm(f"{key}_norm", name, hidden) for key, name in names.items() if name is not None]
     if config.qk_norm:
         targets.append(norm("q_norm", "self_attn.q_norm", config.head_dim))
         targets.append(norm("k_norm", "self_attn.k_norm", config.head_dim))
@@ -158,7 +161,7 @@ def _assemble(config: ModelConfig, weights: dict[str, Tensor]) -> Decoder:
         config,
         embedding=embedding,
         layers=[_layer(config, weights, index) for index in range(config.num_layers)],
-        norm=RMSNorm(weights["norm"], config.norm_eps),
+        norm=RMSNorm(weights["norm"], config.norm_eps, config.norm_offset),
         head=Linear(embedding if config.tie_embeddings else weights["head"]),
     )
 
@@ -168,16 +171,20 @@ def _layer(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Layer
         return Linear(weights[f"{index}.{key}"], weights.get(f"{index}.{key}.bias"))
 
     def norm(key: str) -> RMSNorm:
-        return RMSNorm(weights[f"{index}.{key}"], config.norm_eps)
+        return RMSNorm(weights[f"{index}.{key}"], config.norm_eps, config.norm_offset)
+
+    def post(key: str) -> Transform | None:
+        return norm(key) if f"{index}.{key}" in weights else None
 
     return Layer(
         attention_norm=norm("attention_norm"),
         qkv=linear("qkv"),
         qk_norm=_qk_norm(config, weights, index) if config.qk_norm else None,
         output=linear("output"),
+        attention_post=post("attention_post_norm"),
         mlp_norm=norm("mlp_norm"),
-        gate_up=linear("gate_up"),
-        down=linear("down"),
+        mlp=GatedMLP(linear("gate_up"), linear("down"), config.activation),
+        mlp_post=post("mlp_post_norm"),
     )
 
 
@@ -185,4 +192,4 @@ def _qk_norm(config: ModelConfig, weights: dict[str, Tensor], index: int) -> RMS
     """One norm for all heads: the query weight for each query head, then the key weight for each key head."""
     query = weights[f"{index}.q_norm"].expand(config.num_heads, -1)
     key = weights[f"{index}.k_norm"].expand(config.num_kv_heads, -1)
-    return RMSNorm(torch.cat((query, key)), config.norm_eps)
+    return RMSNorm(torch.cat((query, key)), config.norm_eps, config.norm_offset)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from servery.engine.architecture import RopeConfig
+from servery.engine.rope_config import RopeConfig
 
 _FIRST_POSITIONS = 2048
 

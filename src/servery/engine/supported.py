@@ -1,0 +1,101 @@
+"""Which architectures the decoder runs, and how each differs from the others: a table. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+SILU, GELU_TANH = "silu", "gelu_pytorch_tanh"
+
+
+@dataclass(frozen=True, slots=True)
+class NormNames:
+    """The stored names of a layer's norms: before attention, after it, before the MLP, after it; None where is none."""
+
+    attention: str | None = "input_layernorm"
+    attention_post: str | None = None
+    mlp: str | None = "post_attention_layernorm"
+    mlp_post: str | None = None
+
+    @property
+    def count(self) -> int:
+        """How many norms of the hidden size a layer has."""
+        return sum(name is not None for name in (self.attention, self.attention_post, self.mlp, self.mlp_post))
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How one architecture differs from the others, with its meaning of fields that a config.json leaves out.
+
+    `attention_bias` is "config" where the checkpoint decides (for the output projection as well), "input" where it
+    decides for query, key and value only, "qkv" where those three always have a bias. `window` says which layers
+    slide: "none", "all", "upper" (by `layer_types`, or from `max_window_layers` on) or "pattern" (by `layer_types`, or
+    all but every `full_every`-th). `head_dim` None means hidden_size / num_attention_heads. `norm_offset` is added to
+    every stored norm weight.
+    """
+
+    families: str
+    note: str = ""
+    attention_bias: str = "none"
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    window: str = "none"
+    default_window: int | None = None
+    head_dim: int | None = None
+    norms: NormNames = NormNames()
+    norm_offset: float = 0.0
+    activation: str = SILU
+    tied: bool = False
+    is_gemma: bool = False
+    full_every: int = 1
+    default_soft_caps: tuple[float | None, float | None] = (None, None)
+
+
+_GEMMA_NORMS = NormNames(
+    "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"
+)
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "LlamaForCausalLM": Architecture(
+        "Llama 2, Llama 3, 3.1, 3.2 and what is built like them",
+        "all rope scalings below",
+        attention_bias="config",
+        mlp_bias=True,
+    ),
+    "MistralForCausalLM": Architecture("Mistral 7B", "sliding window", window="all", default_window=4096),
+    "Qwen2ForCausalLM": Architecture(
+        "Qwen2, Qwen2.5", "sliding window in upper layers", attention_bias="qkv", window="upper"
+    ),
+    "Qwen3ForCausalLM": Architecture(
+        "Qwen3 (dense), amuse",
+        "norms on queries and keys",
+        attention_bias="config",
+        qk_norm=True,
+        window="upper",
+        head_dim=128,
+    ),
+    "Gemma2ForCausalLM": Architecture(
+        "Gemma 2",
+        "soft caps, sliding window in every other layer",
+        attention_bias="config",
+        window="pattern",
+        default_window=4096,
+        head_dim=256,
+        norms=_GEMMA_NORMS,
+        norm_offset=1.0,
+        activation=GELU_TANH,
+        tied=True,
+        is_gemma=True,
+        full_every=2,
+        default_soft_caps=(50.0, 30.0),
+    ),
+}
+
+
+def nearest(name: str) -> str:
+    """The supported architecture whose name is most like `name`, whatever it ends in."""
+    stem = name.lower().partition("for")[0]
+
+    def likeness(candidate: str) -> float:
+        return SequenceMatcher(None, stem, candidate.lower().partition("for")[0]).ratio()
+
+    return max(ARCHITECTURES, key=likeness)
