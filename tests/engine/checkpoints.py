@@ -5,10 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Gemma2Config, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    Gemma2Config,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
+from transformers.models.phi3.modeling_phi3 import Phi3ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
@@ -92,6 +101,25 @@ def gemma2(**changes: Any) -> PreTrainedModel:
     return _seeded(Gemma2ForCausalLM, Gemma2Config(**shape | changes, attn_implementation="eager"))
 
 
+def phi3(**changes: Any) -> PreTrainedModel:
+    return _seeded(Phi3ForCausalLM, Phi3Config(**SHAPE | {"sliding_window": 24} | changes))
+
+
+def phi4_mini() -> PreTrainedModel:
+    """Three quarters of a head rotate, by factors of their own; its original context is longer than what tests run."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
+        "long_factor": [2.0, 3.0, 5.0, 8.0, 13.0, 21.0],
+        "original_max_position_embeddings": 300,
+    }
+    return phi3(
+        rope_parameters=rope, original_max_position_embeddings=300, sliding_window=None, tie_word_embeddings=True
+    )
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama2": llama2,
     "llama_with_biases": llama_with_biases,
@@ -105,6 +133,8 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen3": qwen3,
     "qwen3_tied": qwen3_tied,
     "gemma2": gemma2,
+    "phi3": phi3,
+    "phi4_mini": phi4_mini,
 }
 
 

@@ -30,6 +30,8 @@ def write(path, config, generation=None):
     return path
 
 
+PHI = {"architectures": ["Phi3ForCausalLM"]}
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "original_max_position_embeddings": 32}
 GEMMA = {"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 4}
 
 
@@ -49,7 +51,7 @@ def test_a_minimal_config_is_filled_with_the_meaning_of_missing_fields(tmp_path)
         head_dim=8,
         max_position=64,
         norm_eps=1e-5,
-        rope=RopeConfig(theta=10_000.0),
+        ropes=(RopeConfig(theta=10_000.0),) * 3,
         windows=(None, None, None),
         qkv_bias=False,
         output_bias=False,
@@ -86,9 +88,10 @@ def test_eos_is_the_set_of_both_files(tmp_path):
     ids=["before transformers 5", "long before", "transformers 5"],
 )
 def test_rope_is_read_as_any_transformers_wrote_it(changes, tmp_path):
-    assert load(tmp_path, **changes).rope == RopeConfig(
+    rope = RopeConfig(
         theta=5e5, kind="llama3", factor=8.0, original_max_position=32, low_freq_factor=1.0, high_freq_factor=4.0
     )
+    assert load(tmp_path, **changes).ropes == (rope,) * 3
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1; it must be true or false"),
         ({"eos_token_id": [2, "x"]}, "eos_token_id is .* it must be a token id or a list of token ids"),
         ({"rope_scaling": 3}, "rope_scaling is 3; it must be an object"),
-        ({"rope_scaling": {"rope_type": "longrope"}}, "rope_scaling is .*; supported rope types are default, linear"),
+        ({"rope_scaling": {"rope_type": "su"}}, "rope_scaling is .*; supported rope types are default, linear"),
         ({"rope_scaling": {"rope_type": "linear"}}, "rope_scaling.factor is missing; it must be a number"),
         (
             {"rope_scaling": SCALED | {"rope_type": "llama3", "low_freq_factor": 4.0}},
@@ -174,6 +177,23 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         (GEMMA | {"query_pre_attn_scalar": -1}, "query_pre_attn_scalar is -1; it must be a number"),
         (GEMMA | {"sliding_window": 0}, "sliding_window is 0; it must be a whole number of at least 1"),
         (GEMMA | {"use_bidirectional_attention": True}, "use_bidirectional_attention is true; only causal"),
+        (
+            PHI | {"partial_rotary_factor": 1.5},
+            "partial_rotary_factor is 1.5; it must make an even number of head_dim 8",
+        ),
+        (PHI | {"partial_rotary_factor": 0.4}, "partial_rotary_factor is 0.4; it must make an even number"),
+        (
+            PHI | {"rope_scaling": LONGROPE | {"short_factor": [1.0]}},
+            r"short_factor is \[1.0\]; it must have 4 numbers",
+        ),
+        (
+            PHI | {"rope_scaling": LONGROPE | {"short_factor": [1, 1, 1, 0]}},
+            "it must be a list of numbers greater than",
+        ),
+        (
+            PHI | {"rope_scaling": LONGROPE | {"original_max_position_embeddings": None}},
+            "original_max_position_embeddings is missing",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_served_names_file_field_and_rule(changes, message, tmp_path):
@@ -201,6 +221,11 @@ def test_an_unknown_architecture_is_told_the_nearest(name, expected, tmp_path):
     assert nearest(name) == expected
     with pytest.raises(LoadError, match=f"the nearest by name is {expected}"):
         load(tmp_path, architectures=[name])
+
+
+def test_longrope_is_served_up_to_the_original_context(tmp_path):
+    config = load(tmp_path, **PHI, rope_scaling=LONGROPE)
+    assert (config.max_position, config.ropes[0].attention_factor) == (32, pytest.approx((1 + 1 / 5) ** 0.5))
 
 
 def test_a_cap_is_off_when_null_and_the_architectures_own_when_missing(tmp_path):

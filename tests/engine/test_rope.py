@@ -28,8 +28,8 @@ def test_frequencies_are_those_of_transformers(parameters, tmp_path):
     model = checkpoints.llama3(rope_parameters=dict(parameters), head_dim=32)
     config = ModelConfig.load(checkpoints.save(model, tmp_path))
     expected, attention_factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](model.config)
-    torch.testing.assert_close(inverse_frequencies(config.rope, 32), expected, rtol=1e-6, atol=0)
-    assert config.rope.attention_factor == pytest.approx(attention_factor)
+    torch.testing.assert_close(inverse_frequencies(config.ropes[0], 32), expected, rtol=1e-6, atol=0)
+    assert config.ropes[0].attention_factor == pytest.approx(attention_factor)
 
 
 def test_the_table_grows_when_a_later_position_is_asked_for():

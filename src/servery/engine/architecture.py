@@ -17,7 +17,8 @@ from servery.engine.supported import ARCHITECTURES, SILU, Architecture, nearest
 class ModelConfig:
     """Everything the engine must know about a checkpoint before it reads a weight.
 
-    `windows` has one entry per layer: how many positions a query sees, itself included, or None for all.
+    `windows` has one entry per layer: how many positions a query sees, itself included, or None for all;
+    so has `ropes`.
     `max_position` counts positions; `eos_token_ids` joins both files. `dtype` is the checkpoint's own, if it says.
     `attention_scale` multiplies the scores, None for 1 / sqrt(head_dim). A soft cap c keeps a number x between -c and c
     as c tanh(x / c). `embedding_scale` multiplies what the embedding gives. `layer_norms` counts a layer's norms.
@@ -33,7 +34,7 @@ class ModelConfig:
     head_dim: int
     max_position: int
     norm_eps: float
-    rope: RopeConfig
+    ropes: tuple[RopeConfig, ...]
     windows: tuple[int | None, ...]
     qkv_bias: bool
     output_bias: bool
@@ -117,6 +118,7 @@ def _model_config(
     num_layers, max_position = fields.count("num_hidden_layers"), fields.count("max_position_embeddings")
     num_heads, num_kv_heads, head_dim = _heads(fields, architecture)
     attention_bias = architecture.attention_bias == "config" and fields.flag("attention_bias")
+    ropes = (read_rope(fields, max_position, head_dim, architecture.rotary_share),) * num_layers
     attention_cap, logit_cap = architecture.default_soft_caps
     return ModelConfig(
         architecture=name,
@@ -127,9 +129,10 @@ def _model_config(
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
-        max_position=max_position,
+        # Beyond it a sequence would need the keys that it has in the cache to be rotated anew.
+        max_position=min([max_position, *(rope.original_max_position for rope in ropes if rope.kind == "longrope")]),
         norm_eps=fields.number("rms_norm_eps"),
-        rope=read_rope(fields, max_position),
+        ropes=ropes,
         windows=_windows(fields, architecture, num_layers),
         qkv_bias=attention_bias or architecture.attention_bias == "qkv",
         output_bias=attention_bias,

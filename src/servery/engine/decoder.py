@@ -82,7 +82,9 @@ class Decoder:
         self._embedding_scale = None if config.embedding_scale == 1.0 else scale
         self._head = head
         self._attention = attention or ReferenceAttention(config)
-        self._rope = RopeTable(config.rope, config.head_dim, config.max_position, embedding.dtype)
+        ropes = tuple(dict.fromkeys(config.ropes))
+        self._ropes = [RopeTable(rope, config.head_dim, config.max_position, embedding.dtype) for rope in ropes]
+        self._rope_of_layer = [ropes.index(rope) for rope in config.ropes]
 
     @property
     def weight_bytes(self) -> int:
@@ -95,9 +97,11 @@ class Decoder:
         hidden = F.embedding(batch.input_ids, self._embedding)
         if self._embedding_scale is not None:
             hidden = hidden * self._embedding_scale
-        cos, sin = self._rope.at(batch.positions, batch.longest_context)
+        longest = batch.longest_context
+        angles = [rope.at(batch.positions, longest) for rope in self._ropes]
         plan = self._attention.plan(batch, cache)
         for index, layer in enumerate(self._layers):
+            cos, sin = angles[self._rope_of_layer[index]]
             query = self._project(index, layer, hidden, cos, sin, batch.slots, cache)
             hidden = self._finish(index, layer, hidden, query, plan)
         return self._norm(hidden)

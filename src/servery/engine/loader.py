@@ -14,6 +14,7 @@ from servery.engine.decoder import Decoder, Layer, RMSNorm, Transform
 from servery.engine.errors import LoadError
 from servery.engine.linear import Linear
 from servery.engine.mlp import GatedMLP
+from servery.engine.rope import head_order
 from servery.engine.supported import ARCHITECTURES
 
 Progress = Callable[[int, int], None]
@@ -147,10 +148,12 @@ def _layer_targets(config: ModelConfig, index: int) -> list[_Target]:
     if config.qk_norm:
         targets.append(norm("q_norm", "self_attn.q_norm", config.head_dim))
         targets.append(norm("k_norm", "self_attn.k_norm", config.head_dim))
-    qkv = {"q_proj": query, "k_proj": kv, "v_proj": kv}
+    architecture = ARCHITECTURES[config.architecture]
+    qkv = {"qkv_proj": query + 2 * kv} if architecture.fused_qkv else {"q_proj": query, "k_proj": kv, "v_proj": kv}
+    gate_up = {"gate_up_proj": 2 * inner} if architecture.fused_mlp else {"gate_proj": inner, "up_proj": inner}
     targets += linear("qkv", "self_attn", qkv, hidden, config.qkv_bias)
     targets += linear("output", "self_attn", {"o_proj": hidden}, query, config.output_bias)
-    targets += linear("gate_up", "mlp", {"gate_proj": inner, "up_proj": inner}, hidden, config.mlp_bias)
+    targets += linear("gate_up", "mlp", gate_up, hidden, config.mlp_bias)
     targets += linear("down", "mlp", {"down_proj": hidden}, inner, config.mlp_bias)
     return targets
 
@@ -173,6 +176,8 @@ def _layer(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Layer
     def norm(key: str) -> RMSNorm:
         return RMSNorm(weights[f"{index}.{key}"], config.norm_eps, config.norm_offset)
 
+    _order_heads(config, weights, index)
+
     def post(key: str) -> Transform | None:
         return norm(key) if f"{index}.{key}" in weights else None
 
@@ -186,6 +191,18 @@ def _layer(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Layer
         mlp=GatedMLP(linear("gate_up"), linear("down"), config.activation),
         mlp_post=post("mlp_post_norm"),
     )
+
+
+def _order_heads(config: ModelConfig, weights: dict[str, Tensor], index: int) -> None:
+    """Put the dimensions of query and key heads where `rotate` pairs them."""
+    order = head_order(config.ropes[index], config.head_dim)
+    if order is None:
+        return
+    rows = (config.num_heads + config.num_kv_heads) * config.head_dim
+    for key in (f"{index}.qkv", f"{index}.qkv.bias"):
+        if key in weights:
+            heads = weights[key][:rows].unflatten(0, (-1, config.head_dim))
+            heads.copy_(heads.index_select(1, order))
 
 
 def _qk_norm(config: ModelConfig, weights: dict[str, Tensor], index: int) -> RMSNorm:

@@ -1,11 +1,12 @@
 """Rotary position embedding as a checkpoint's config.json describes it. No torch."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 from servery.engine.json_fields import JsonFields
 
-ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +14,10 @@ class RopeConfig:
     """Rotary position embedding: base, kind of scaling and that kind's parameters.
 
     "dynamic" equals "default" up to `max_position`, beyond which nothing is served, so it has no parameters here.
-    Sources: linear, kaiokendev 2023; yarn, arXiv 2309.00071; llama3, the Llama 3.1 release.
+    "longrope" has other frequencies for a sequence once it is longer than `original_max_position`, keys that are in
+    the cache already included; nothing longer is served, so only `short_factors` are here. The first `rotary_dim` of a
+    head's dimensions rotate, None for all.
+    Sources: linear, kaiokendev 2023; yarn, arXiv 2309.00071; llama3, the Llama 3.1 release; longrope, arXiv 2402.13753.
     """
 
     theta: float
@@ -26,19 +30,35 @@ class RopeConfig:
     beta_slow: float = 1.0
     attention_factor: float = 1.0
     truncate: bool = True
+    short_factors: tuple[float, ...] = ()
+    rotary_dim: int | None = None
 
 
-def read_rope(fields: JsonFields, max_position: int) -> RopeConfig:
-    """Read `rope_parameters` of transformers 5, or the `rope_theta` and `rope_scaling` (kind in `type`) of older ones."""
+def read_rope(fields: JsonFields, max_position: int, head_dim: int, default_rotary: float | None) -> RopeConfig:
+    """Read `rope_parameters` of transformers 5, or the `rope_theta` and `rope_scaling` (kind in `type`) of older ones.
+
+    `default_rotary` is the share of a head that rotates when the file does not say, None where it must be all.
+    """
     name = "rope_parameters" if fields.has("rope_parameters") else "rope_scaling"
-    rope = fields.inner(name)
-    for part in (fields, rope):
-        if part is not None and part.number("partial_rotary_factor", 1.0) != 1.0:
-            raise part.error("partial_rotary_factor", "only 1, which rotates all of a head, is supported")
-    theta = fields.number("rope_theta", 10_000.0)
-    if rope is None:
-        return RopeConfig(theta=theta)
-    theta = rope.number("rope_theta", theta)
+    rope = fields.inner(name) or JsonFields(fields.path, {}, f"{name}.")
+    rotary_dim = _rotary_dim(fields, rope, head_dim, default_rotary)
+    config = _scaled(fields, name, rope, max_position, rotary_dim or head_dim)
+    return dataclasses.replace(config, rotary_dim=rotary_dim)
+
+
+def _rotary_dim(fields: JsonFields, rope: JsonFields, head_dim: int, default: float | None) -> int | None:
+    part = rope if rope.has("partial_rotary_factor") else fields
+    share = part.number("partial_rotary_factor", default or 1.0)
+    if share != 1.0 and default is None:
+        raise part.error("partial_rotary_factor", "only 1, which rotates all of a head, is supported")
+    rotary_dim = int(head_dim * share)
+    if share > 1.0 or rotary_dim < 2 or rotary_dim % 2:
+        raise part.error("partial_rotary_factor", f"it must make an even number of head_dim {head_dim} rotate")
+    return None if rotary_dim == head_dim else rotary_dim
+
+
+def _scaled(fields: JsonFields, name: str, rope: JsonFields, max_position: int, rotary_dim: int) -> RopeConfig:
+    theta = rope.number("rope_theta", fields.number("rope_theta", 10_000.0))
     kind = rope.raw("rope_type") or rope.raw("type") or "default"
     if kind not in ROPE_TYPES:
         raise fields.error(name, f"supported rope types are {', '.join(ROPE_TYPES)}")
@@ -46,10 +66,30 @@ def read_rope(fields: JsonFields, max_position: int) -> RopeConfig:
         return RopeConfig(theta=theta, kind=kind)
     if kind == "linear":
         return RopeConfig(theta=theta, kind=kind, factor=rope.number("factor"))
+    if kind == "longrope":
+        return _longrope(fields, rope, theta, max_position, rotary_dim)
     original = rope.count("original_max_position_embeddings", max_position)
     if kind == "llama3":
         return _llama3_rope(rope, theta, original)
     return _yarn_rope(rope, theta, original)
+
+
+def _longrope(fields: JsonFields, rope: JsonFields, theta: float, max_position: int, rotary_dim: int) -> RopeConfig:
+    name = "original_max_position_embeddings"
+    original = (rope if rope.has(name) else fields).count(name)
+    factors = rope.numbers("short_factor")
+    if len(factors) != rotary_dim // 2:
+        raise rope.error("short_factor", f"it must have {rotary_dim // 2} numbers, one for each pair that rotates")
+    factor = rope.number("factor", max_position / original)
+    own = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1.0 and original > 1 else 1.0
+    return RopeConfig(
+        theta=theta,
+        kind="longrope",
+        factor=factor,
+        original_max_position=original,
+        attention_factor=rope.number("attention_factor", own),
+        short_factors=factors,
+    )
 
 
 def _llama3_rope(rope: JsonFields, theta: float, original: int) -> RopeConfig:

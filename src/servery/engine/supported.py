@@ -30,7 +30,8 @@ class Architecture:
     decides for query, key and value only, "qkv" where those three always have a bias. `window` says which layers
     slide: "none", "all", "upper" (by `layer_types`, or from `max_window_layers` on) or "pattern" (by `layer_types`, or
     all but every `full_every`-th). `head_dim` None means hidden_size / num_attention_heads. `norm_offset` is added to
-    every stored norm weight.
+    every stored norm weight. `fused_qkv` and `fused_mlp` say that these matrices are stored as one. `rotary_share` is
+    how much of a head rotates when the checkpoint does not say; None where it must be all.
     """
 
     families: str
@@ -47,6 +48,9 @@ class Architecture:
     tied: bool = False
     is_gemma: bool = False
     full_every: int = 1
+    fused_qkv: bool = False
+    fused_mlp: bool = False
+    rotary_share: float | None = None
     default_soft_caps: tuple[float | None, float | None] = (None, None)
 
 
@@ -87,6 +91,14 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         is_gemma=True,
         full_every=2,
         default_soft_caps=(50.0, 30.0),
+    ),
+    "Phi3ForCausalLM": Architecture(
+        "Phi-3, Phi-3.5 (text), Phi-4, Phi-4-mini",
+        "partial rotation, longrope up to the original context",
+        window="all",
+        fused_qkv=True,
+        fused_mlp=True,
+        rotary_share=1.0,
     ),
 }
 

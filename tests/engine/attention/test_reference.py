@@ -25,7 +25,7 @@ def shape(num_kv_heads: int, group: int, head_dim: int, windows: tuple[int | Non
         head_dim=head_dim,
         max_position=1024,
         norm_eps=1e-6,
-        rope=RopeConfig(theta=10_000.0),
+        ropes=(RopeConfig(theta=10_000.0),) * len(windows),
         windows=windows,
         qkv_bias=False,
         output_bias=False,
