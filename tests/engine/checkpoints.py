@@ -9,6 +9,7 @@ from transformers import (
     Gemma2Config,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
     Phi3Config,
     PreTrainedModel,
     Qwen2Config,
@@ -17,6 +18,7 @@ from transformers import (
 from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
+from transformers.models.olmo2.modeling_olmo2 import Olmo2ForCausalLM
 from transformers.models.phi3.modeling_phi3 import Phi3ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
@@ -120,6 +122,10 @@ def phi4_mini() -> PreTrainedModel:
     )
 
 
+def olmo2() -> PreTrainedModel:
+    return _seeded(Olmo2ForCausalLM, Olmo2Config(**SHAPE))
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama2": llama2,
     "llama_with_biases": llama_with_biases,
@@ -133,6 +139,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen3": qwen3,
     "qwen3_tied": qwen3_tied,
     "gemma2": gemma2,
+    "olmo2": olmo2,
     "phi3": phi3,
     "phi4_mini": phi4_mini,
 }

@@ -21,7 +21,8 @@ class ModelConfig:
     so has `ropes`.
     `max_position` counts positions; `eos_token_ids` joins both files. `dtype` is the checkpoint's own, if it says.
     `attention_scale` multiplies the scores, None for 1 / sqrt(head_dim). A soft cap c keeps a number x between -c and c
-    as c tanh(x / c). `embedding_scale` multiplies what the embedding gives. `layer_norms` counts a layer's norms.
+    as c tanh(x / c). `embedding_scale` multiplies what the embedding gives. `layer_norms` counts a layer's norms;
+    `wide_qk_norm` says that those of queries and keys go over all heads at once.
     """
 
     architecture: str
@@ -46,6 +47,7 @@ class ModelConfig:
     dtype: str | None
     activation: str = SILU
     layer_norms: int = 2
+    wide_qk_norm: bool = False
     norm_offset: float = 0.0
     attention_scale: float | None = None
     attention_soft_cap: float | None = None
@@ -73,7 +75,8 @@ class ModelConfig:
         hidden, kv = self.hidden_size, self.num_kv_heads * self.head_dim
         query = self.num_heads * self.head_dim
         attention = hidden * (query + 2 * kv) + query * hidden
-        attention += self.qkv_bias * (query + 2 * kv) + self.output_bias * hidden + self.qk_norm * 2 * self.head_dim
+        attention += self.qkv_bias * (query + 2 * kv) + self.output_bias * hidden
+        attention += self.qk_norm * (query + kv if self.wide_qk_norm else 2 * self.head_dim)
         mlp = 3 * hidden * self.intermediate_size + self.mlp_bias * (2 * self.intermediate_size + hidden)
         embeddings = self.vocab_size * hidden * (1 if self.tie_embeddings else 2)
         return self.num_layers * (attention + mlp + self.layer_norms * hidden) + hidden + embeddings
@@ -143,6 +146,7 @@ def _model_config(
         bos_token_id=min(fields.token_ids("bos_token_id"), default=None),
         dtype=_dtype(fields),
         activation=architecture.activation,
+        wide_qk_norm=architecture.wide_qk_norm,
         layer_norms=architecture.norms.count,
         norm_offset=architecture.norm_offset,
         attention_scale=_attention_scale(fields, architecture),

@@ -41,6 +41,22 @@ class RMSNorm:
         return normed if self._dtype is torch.float32 else normed.to(self._dtype)
 
 
+class WideNorm:
+    """One norm over all query heads together and one over all key heads together."""
+
+    __slots__ = ("_key", "_query", "_sizes")
+
+    def __init__(self, query: RMSNorm, key: RMSNorm, sizes: tuple[int, int]) -> None:
+        self._query = query
+        self._key = key
+        self._sizes = sizes
+
+    def __call__(self, heads: Tensor) -> Tensor:
+        """[tokens, heads + kv_heads, head_dim], the query heads first, in the same shape; `sizes` counts both."""
+        query, key = heads.split(self._sizes, dim=1)
+        return torch.cat((self._query(query.flatten(1)), self._key(key.flatten(1))), dim=1).view(heads.shape)
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """The weights of one layer. `qkv` has the rows of query, key and value.
@@ -49,12 +65,12 @@ class Layer:
     are what happens to the result of either half before it joins the residual stream.
     """
 
-    attention_norm: RMSNorm
+    attention_norm: RMSNorm | None
     qkv: Linear
-    qk_norm: RMSNorm | None
+    qk_norm: Transform | None
     output: Linear
     attention_post: Transform | None
-    mlp_norm: RMSNorm
+    mlp_norm: RMSNorm | None
     mlp: GatedMLP
     mlp_post: Transform | None
 
@@ -118,7 +134,7 @@ class Decoder:
     ) -> Tensor:
         """Rotated queries [T, heads * head_dim]; rotated keys and plain values go into the cache."""
         config = self.config
-        qkv = layer.qkv(layer.attention_norm(hidden))
+        qkv = layer.qkv(layer.attention_norm(hidden) if layer.attention_norm else hidden)
         rotated = qkv.view(len(qkv), -1, config.head_dim)[:, : config.num_heads + config.num_kv_heads]
         rotate(layer.qk_norm(rotated) if layer.qk_norm else rotated, cos, sin, out=rotated)
         query_size = config.num_heads * config.head_dim
@@ -129,7 +145,7 @@ class Decoder:
     def _finish(index: int, layer: Layer, hidden: Tensor, query: Tensor, plan: AttentionPlan) -> Tensor:
         """Attention and the MLP, each added to the residual stream."""
         hidden = _added(hidden, layer.output, plan.attend(index, query), layer.attention_post)
-        return _added(hidden, layer.mlp, layer.mlp_norm(hidden), layer.mlp_post)
+        return _added(hidden, layer.mlp, layer.mlp_norm(hidden) if layer.mlp_norm else hidden, layer.mlp_post)
 
 
 def _added(residual: Tensor, part: Linear | GatedMLP, x: Tensor, post: Transform | None) -> Tensor:

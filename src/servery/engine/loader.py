@@ -10,7 +10,7 @@ from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
-from servery.engine.decoder import Decoder, Layer, RMSNorm, Transform
+from servery.engine.decoder import Decoder, Layer, RMSNorm, Transform, WideNorm
 from servery.engine.errors import LoadError
 from servery.engine.linear import Linear
 from servery.engine.mlp import GatedMLP
@@ -146,8 +146,10 @@ def _layer_targets(config: ModelConfig, index: int) -> list[_Target]:
     names = dataclasses.asdict(ARCHITECTURES[config.architecture].norms)
     targets = [norm(f"{key}_norm", name, hidden) for key, name in names.items() if name is not None]
     if config.qk_norm:
-        targets.append(norm("q_norm", "self_attn.q_norm", config.head_dim))
-        targets.append(norm("k_norm", "self_attn.k_norm", config.head_dim))
+        sizes = (query, kv) if config.wide_qk_norm else (config.head_dim, config.head_dim)
+        targets += [
+            norm(f"{name}_norm", f"self_attn.{name}_norm", size) for name, size in zip("qk", sizes, strict=True)
+        ]
     architecture = ARCHITECTURES[config.architecture]
     qkv = {"qkv_proj": query + 2 * kv} if architecture.fused_qkv else {"q_proj": query, "k_proj": kv, "v_proj": kv}
     gate_up = {"gate_up_proj": 2 * inner} if architecture.fused_mlp else {"gate_proj": inner, "up_proj": inner}
@@ -173,23 +175,21 @@ def _layer(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Layer
     def linear(key: str) -> Linear:
         return Linear(weights[f"{index}.{key}"], weights.get(f"{index}.{key}.bias"))
 
-    def norm(key: str) -> RMSNorm:
-        return RMSNorm(weights[f"{index}.{key}"], config.norm_eps, config.norm_offset)
+    def norm(key: str) -> RMSNorm | None:
+        weight = weights.get(f"{index}.{key}")
+        return None if weight is None else RMSNorm(weight, config.norm_eps, config.norm_offset)
 
     _order_heads(config, weights, index)
-
-    def post(key: str) -> Transform | None:
-        return norm(key) if f"{index}.{key}" in weights else None
 
     return Layer(
         attention_norm=norm("attention_norm"),
         qkv=linear("qkv"),
         qk_norm=_qk_norm(config, weights, index) if config.qk_norm else None,
         output=linear("output"),
-        attention_post=post("attention_post_norm"),
+        attention_post=norm("attention_post_norm"),
         mlp_norm=norm("mlp_norm"),
         mlp=GatedMLP(linear("gate_up"), linear("down"), config.activation),
-        mlp_post=post("mlp_post_norm"),
+        mlp_post=norm("mlp_post_norm"),
     )
 
 
@@ -201,12 +201,16 @@ def _order_heads(config: ModelConfig, weights: dict[str, Tensor], index: int) ->
     rows = (config.num_heads + config.num_kv_heads) * config.head_dim
     for key in (f"{index}.qkv", f"{index}.qkv.bias"):
         if key in weights:
-            heads = weights[key][:rows].unflatten(0, (-1, config.head_dim))
+            stored = weights[key][:rows]
+            heads = stored.view(-1, config.head_dim, *stored.shape[1:])
             heads.copy_(heads.index_select(1, order))
 
 
-def _qk_norm(config: ModelConfig, weights: dict[str, Tensor], index: int) -> RMSNorm:
-    """One norm for all heads: the query weight for each query head, then the key weight for each key head."""
-    query = weights[f"{index}.q_norm"].expand(config.num_heads, -1)
-    key = weights[f"{index}.k_norm"].expand(config.num_kv_heads, -1)
-    return RMSNorm(torch.cat((query, key)), config.norm_eps, config.norm_offset)
+def _qk_norm(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Transform:
+    """A norm for queries and keys: where it goes over each head, one with a row of weights for each."""
+    query, key = weights[f"{index}.q_norm"], weights[f"{index}.k_norm"]
+    if config.wide_qk_norm:
+        eps, offset = config.norm_eps, config.norm_offset
+        return WideNorm(RMSNorm(query, eps, offset), RMSNorm(key, eps, offset), (config.num_heads, config.num_kv_heads))
+    every = torch.cat((query.expand(config.num_heads, -1), key.expand(config.num_kv_heads, -1)))
+    return RMSNorm(every, config.norm_eps, config.norm_offset)

@@ -31,7 +31,8 @@ class Architecture:
     slide: "none", "all", "upper" (by `layer_types`, or from `max_window_layers` on) or "pattern" (by `layer_types`, or
     all but every `full_every`-th). `head_dim` None means hidden_size / num_attention_heads. `norm_offset` is added to
     every stored norm weight. `fused_qkv` and `fused_mlp` say that these matrices are stored as one. `rotary_share` is
-    how much of a head rotates when the checkpoint does not say; None where it must be all.
+    how much of a head rotates when the checkpoint does not say; None where it must be all. `wide_qk_norm`: a norm of queries
+    or keys goes over all heads at once, not over each.
     """
 
     families: str
@@ -51,6 +52,7 @@ class Architecture:
     fused_qkv: bool = False
     fused_mlp: bool = False
     rotary_share: float | None = None
+    wide_qk_norm: bool = False
     default_soft_caps: tuple[float | None, float | None] = (None, None)
 
 
@@ -99,6 +101,14 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         fused_qkv=True,
         fused_mlp=True,
         rotary_share=1.0,
+    ),
+    "Olmo2ForCausalLM": Architecture(
+        "OLMo 2",
+        "norms after attention and MLP, and over all queries and all keys",
+        attention_bias="config",
+        qk_norm=True,
+        wide_qk_norm=True,
+        norms=NormNames(None, "post_attention_layernorm", None, "post_feedforward_layernorm"),
     ),
 }
 
