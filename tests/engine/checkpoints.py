@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import (
     Gemma2Config,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
@@ -16,6 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
+from transformers.models.granite.modeling_granite import GraniteForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.olmo2.modeling_olmo2 import Olmo2ForCausalLM
@@ -126,6 +128,16 @@ def olmo2() -> PreTrainedModel:
     return _seeded(Olmo2ForCausalLM, Olmo2Config(**SHAPE))
 
 
+def granite(**changes: Any) -> PreTrainedModel:
+    multipliers = {"attention_multiplier": 0.4, "residual_multiplier": 0.3, "logits_scaling": 3.0}
+    shape = SHAPE | multipliers | {"embedding_multiplier": 5.0}
+    return _seeded(GraniteForCausalLM, GraniteConfig(**shape | changes))
+
+
+def granite_with_biases() -> PreTrainedModel:
+    return granite(attention_bias=True, mlp_bias=True, tie_word_embeddings=True)
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama2": llama2,
     "llama_with_biases": llama_with_biases,
@@ -139,6 +151,8 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen3": qwen3,
     "qwen3_tied": qwen3_tied,
     "gemma2": gemma2,
+    "granite": granite,
+    "granite_with_biases": granite_with_biases,
     "olmo2": olmo2,
     "phi3": phi3,
     "phi4_mini": phi4_mini,

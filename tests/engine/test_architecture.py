@@ -30,6 +30,7 @@ def write(path, config, generation=None):
     return path
 
 
+GRANITE = {"architectures": ["GraniteForCausalLM"]}
 PHI = {"architectures": ["Phi3ForCausalLM"]}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "original_max_position_embeddings": 32}
 GEMMA = {"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 4}
@@ -181,6 +182,10 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
             PHI | {"partial_rotary_factor": 1.5},
             "partial_rotary_factor is 1.5; it must make an even number of head_dim 8",
         ),
+        (GRANITE | {"attention_multiplier": 0}, "attention_multiplier is 0; it must be a number greater than 0"),
+        (GRANITE | {"embedding_multiplier": "12"}, 'embedding_multiplier is "12"; it must be a number'),
+        (GRANITE | {"residual_multiplier": -1}, "residual_multiplier is -1; it must be a number"),
+        (GRANITE | {"logits_scaling": True}, "logits_scaling is true; it must be a number"),
         (PHI | {"partial_rotary_factor": 0.4}, "partial_rotary_factor is 0.4; it must make an even number"),
         (
             PHI | {"rope_scaling": LONGROPE | {"short_factor": [1.0]}},

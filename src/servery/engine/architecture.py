@@ -21,7 +21,8 @@ class ModelConfig:
     so has `ropes`.
     `max_position` counts positions; `eos_token_ids` joins both files. `dtype` is the checkpoint's own, if it says.
     `attention_scale` multiplies the scores, None for 1 / sqrt(head_dim). A soft cap c keeps a number x between -c and c
-    as c tanh(x / c). `embedding_scale` multiplies what the embedding gives. `layer_norms` counts a layer's norms;
+    as c tanh(x / c). `embedding_scale` multiplies what the embedding gives, `residual_scale` what either half of
+    a layer adds to the residual stream. `layer_norms` counts a layer's norms;
     `wide_qk_norm` says that those of queries and keys go over all heads at once.
     """
 
@@ -53,6 +54,8 @@ class ModelConfig:
     attention_soft_cap: float | None = None
     logit_soft_cap: float | None = None
     embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_divisor: float = 1.0
 
     @classmethod
     def load(cls, path: Path | str) -> "ModelConfig":
@@ -152,12 +155,22 @@ def _model_config(
         attention_scale=_attention_scale(fields, architecture),
         attention_soft_cap=_soft_cap(fields, architecture, "attn_logit_softcapping", attention_cap),
         logit_soft_cap=_soft_cap(fields, architecture, "final_logit_softcapping", logit_cap),
-        embedding_scale=fields.count("hidden_size") ** 0.5 if architecture.is_gemma else 1.0,
+        embedding_scale=_embedding_scale(fields, architecture),
+        residual_scale=fields.number("residual_multiplier", 1.0) if architecture.has_multipliers else 1.0,
+        logit_divisor=fields.number("logits_scaling", 1.0) if architecture.has_multipliers else 1.0,
     )
 
 
 def _attention_scale(fields: JsonFields, architecture: Architecture) -> float | None:
+    if architecture.has_multipliers:
+        return fields.number("attention_multiplier", 1.0)
     return fields.number("query_pre_attn_scalar", 256) ** -0.5 if architecture.is_gemma else None
+
+
+def _embedding_scale(fields: JsonFields, architecture: Architecture) -> float:
+    if architecture.has_multipliers:
+        return fields.number("embedding_multiplier", 1.0)
+    return fields.count("hidden_size") ** 0.5 if architecture.is_gemma else 1.0
 
 
 def _soft_cap(fields: JsonFields, architecture: Architecture, name: str, default: float | None) -> float | None:

@@ -44,16 +44,16 @@ class RMSNorm:
 class WideNorm:
     """One norm over all query heads together and one over all key heads together."""
 
-    __slots__ = ("_key", "_query", "_sizes")
+    __slots__ = ("_key", "_num_heads", "_query")
 
-    def __init__(self, query: RMSNorm, key: RMSNorm, sizes: tuple[int, int]) -> None:
+    def __init__(self, query: RMSNorm, key: RMSNorm, num_heads: int) -> None:
         self._query = query
         self._key = key
-        self._sizes = sizes
+        self._num_heads = num_heads
 
     def __call__(self, heads: Tensor) -> Tensor:
-        """[tokens, heads + kv_heads, head_dim], the query heads first, in the same shape; `sizes` counts both."""
-        query, key = heads.split(self._sizes, dim=1)
+        """[tokens, heads + kv_heads, head_dim], the `num_heads` query heads first; gives the same shape."""
+        query, key = heads[:, : self._num_heads], heads[:, self._num_heads :]
         return torch.cat((self._query(query.flatten(1)), self._key(key.flatten(1))), dim=1).view(heads.shape)
 
 
@@ -126,7 +126,8 @@ class Decoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 [R, vocab_size] for rows [R, hidden_size] of what `forward` returned."""
         logits = self._head(hidden).float()
-        cap = self.config.logit_soft_cap
+        divisor, cap = self.config.logit_divisor, self.config.logit_soft_cap
+        logits = logits if divisor == 1.0 else logits.div_(divisor)
         return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
     def _project(

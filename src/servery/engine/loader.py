@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -179,6 +180,7 @@ def _layer(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Layer
         weight = weights.get(f"{index}.{key}")
         return None if weight is None else RMSNorm(weight, config.norm_eps, config.norm_offset)
 
+    scale = None if config.residual_scale == 1.0 else partial(torch.mul, other=config.residual_scale)
     _order_heads(config, weights, index)
 
     return Layer(
@@ -186,10 +188,10 @@ def _layer(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Layer
         qkv=linear("qkv"),
         qk_norm=_qk_norm(config, weights, index) if config.qk_norm else None,
         output=linear("output"),
-        attention_post=norm("attention_post_norm"),
+        attention_post=norm("attention_post_norm") or scale,
         mlp_norm=norm("mlp_norm"),
         mlp=GatedMLP(linear("gate_up"), linear("down"), config.activation),
-        mlp_post=norm("mlp_post_norm"),
+        mlp_post=norm("mlp_post_norm") or scale,
     )
 
 
@@ -211,6 +213,6 @@ def _qk_norm(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Tra
     query, key = weights[f"{index}.q_norm"], weights[f"{index}.k_norm"]
     if config.wide_qk_norm:
         eps, offset = config.norm_eps, config.norm_offset
-        return WideNorm(RMSNorm(query, eps, offset), RMSNorm(key, eps, offset), (config.num_heads, config.num_kv_heads))
+        return WideNorm(RMSNorm(query, eps, offset), RMSNorm(key, eps, offset), config.num_heads)
     every = torch.cat((query.expand(config.num_heads, -1), key.expand(config.num_kv_heads, -1)))
     return RMSNorm(every, config.norm_eps, config.norm_offset)

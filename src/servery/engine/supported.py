@@ -31,7 +31,7 @@ class Architecture:
     slide: "none", "all", "upper" (by `layer_types`, or from `max_window_layers` on) or "pattern" (by `layer_types`, or
     all but every `full_every`-th). `head_dim` None means hidden_size / num_attention_heads. `norm_offset` is added to
     every stored norm weight. `fused_qkv` and `fused_mlp` say that these matrices are stored as one. `rotary_share` is
-    how much of a head rotates when the checkpoint does not say; None where it must be all. `wide_qk_norm`: a norm of queries
+    how much of a head rotates when the checkpoint does not say; None where it must be all. `has_multipliers`: Granite's four fields count. `wide_qk_norm`: a norm of queries
     or keys goes over all heads at once, not over each.
     """
 
@@ -48,6 +48,7 @@ class Architecture:
     activation: str = SILU
     tied: bool = False
     is_gemma: bool = False
+    has_multipliers: bool = False
     full_every: int = 1
     fused_qkv: bool = False
     fused_mlp: bool = False
@@ -101,6 +102,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         fused_qkv=True,
         fused_mlp=True,
         rotary_share=1.0,
+    ),
+    "GraniteForCausalLM": Architecture(
+        "Granite 3 (dense)",
+        "multipliers of embeddings, scores, residuals and logits",
+        attention_bias="config",
+        mlp_bias=True,
+        has_multipliers=True,
     ),
     "Olmo2ForCausalLM": Architecture(
         "OLMo 2",
