@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
 from transformers.models.granite.modeling_granite import GraniteForCausalLM
@@ -24,6 +25,7 @@ from transformers.models.olmo2.modeling_olmo2 import Olmo2ForCausalLM
 from transformers.models.phi3.modeling_phi3 import Phi3ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+from transformers.models.smollm3.modeling_smollm3 import SmolLM3ForCausalLM
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 256,
@@ -138,6 +140,15 @@ def granite_with_biases() -> PreTrainedModel:
     return granite(attention_bias=True, mlp_bias=True, tie_word_embeddings=True)
 
 
+def smollm3(**changes: Any) -> PreTrainedModel:
+    return _seeded(SmolLM3ForCausalLM, SmolLM3Config(**SHAPE | {"no_rope_layer_interval": 2} | changes))
+
+
+def smollm3_sliding() -> PreTrainedModel:
+    windows = {"use_sliding_window": True, "sliding_window": 20}
+    return smollm3(no_rope_layers=[0, 1, 1], attention_bias=True, tie_word_embeddings=False, **windows)
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama2": llama2,
     "llama_with_biases": llama_with_biases,
@@ -156,6 +167,8 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "olmo2": olmo2,
     "phi3": phi3,
     "phi4_mini": phi4_mini,
+    "smollm3": smollm3,
+    "smollm3_sliding": smollm3_sliding,
 }
 
 

@@ -31,6 +31,7 @@ def write(path, config, generation=None):
 
 
 GRANITE = {"architectures": ["GraniteForCausalLM"]}
+SMOL = {"architectures": ["SmolLM3ForCausalLM"]}
 PHI = {"architectures": ["Phi3ForCausalLM"]}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "original_max_position_embeddings": 32}
 GEMMA = {"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 4}
@@ -186,6 +187,9 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         (GRANITE | {"embedding_multiplier": "12"}, 'embedding_multiplier is "12"; it must be a number'),
         (GRANITE | {"residual_multiplier": -1}, "residual_multiplier is -1; it must be a number"),
         (GRANITE | {"logits_scaling": True}, "logits_scaling is true; it must be a number"),
+        (SMOL | {"no_rope_layers": [1, 0]}, "no_rope_layers is .*; it must list 1 for each layer that rotates"),
+        (SMOL | {"no_rope_layers": [1, 0, 2]}, "no_rope_layers is .*; it must list 1 for each layer that rotates"),
+        (SMOL | {"no_rope_layer_interval": 0}, "no_rope_layer_interval is 0; it must be a whole number"),
         (PHI | {"partial_rotary_factor": 0.4}, "partial_rotary_factor is 0.4; it must make an even number"),
         (
             PHI | {"rope_scaling": LONGROPE | {"short_factor": [1.0]}},
@@ -231,6 +235,11 @@ def test_an_unknown_architecture_is_told_the_nearest(name, expected, tmp_path):
 def test_longrope_is_served_up_to_the_original_context(tmp_path):
     config = load(tmp_path, **PHI, rope_scaling=LONGROPE)
     assert (config.max_position, config.ropes[0].attention_factor) == (32, pytest.approx((1 + 1 / 5) ** 0.5))
+
+
+def test_every_fourth_layer_of_a_smollm3_does_not_rotate(tmp_path):
+    ropes = load(tmp_path, **SMOL, num_hidden_layers=5).ropes
+    assert [(rope.theta, rope.rotary_dim) for rope in ropes] == [(2e6, 0 if layer == 3 else None) for layer in range(5)]
 
 
 def test_a_cap_is_off_when_null_and_the_architectures_own_when_missing(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from servery.engine.errors import LoadError
 from servery.engine.json_fields import JsonFields
-from servery.engine.rope_config import RopeConfig, read_rope
+from servery.engine.rope_config import RopeConfig, read_ropes
 from servery.engine.supported import ARCHITECTURES, SILU, Architecture, nearest
 
 
@@ -124,7 +124,7 @@ def _model_config(
     num_layers, max_position = fields.count("num_hidden_layers"), fields.count("max_position_embeddings")
     num_heads, num_kv_heads, head_dim = _heads(fields, architecture)
     attention_bias = architecture.attention_bias == "config" and fields.flag("attention_bias")
-    ropes = (read_rope(fields, max_position, head_dim, architecture.rotary_share),) * num_layers
+    ropes = read_ropes(fields, architecture, num_layers, max_position, head_dim)
     attention_cap, logit_cap = architecture.default_soft_caps
     return ModelConfig(
         architecture=name,

@@ -53,7 +53,7 @@ def head_order(config: RopeConfig, head_dim: int) -> Tensor | None:
     rotates, the rows of its query and key weights are put in this order once, at load: scores are sums over a head,
     which no order changes. Pairs that stand still come last.
     """
-    if config.rotary_dim is None:
+    if not config.rotary_dim:
         return None
     rotating, still = torch.arange(config.rotary_dim), torch.arange(config.rotary_dim, head_dim)
     (first, second), (third, fourth) = rotating.chunk(2), still.chunk(2)

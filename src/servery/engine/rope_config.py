@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from servery.engine.json_fields import JsonFields
+from servery.engine.supported import Architecture
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 
@@ -16,7 +17,8 @@ class RopeConfig:
     "dynamic" equals "default" up to `max_position`, beyond which nothing is served, so it has no parameters here.
     "longrope" has other frequencies for a sequence once it is longer than `original_max_position`, keys that are in
     the cache already included; nothing longer is served, so only `short_factors` are here. The first `rotary_dim` of a
-    head's dimensions rotate, None for all.
+    head's dimensions rotate, None for all,
+    0 for a layer without rotation.
     Sources: linear, kaiokendev 2023; yarn, arXiv 2309.00071; llama3, the Llama 3.1 release; longrope, arXiv 2402.13753.
     """
 
@@ -34,15 +36,37 @@ class RopeConfig:
     rotary_dim: int | None = None
 
 
-def read_rope(fields: JsonFields, max_position: int, head_dim: int, default_rotary: float | None) -> RopeConfig:
-    """Read `rope_parameters` of transformers 5, or the `rope_theta` and `rope_scaling` (kind in `type`) of older ones.
+def read_ropes(
+    fields: JsonFields, architecture: Architecture, num_layers: int, max_position: int, head_dim: int
+) -> tuple[RopeConfig, ...]:
+    """One for each layer, from the `rope_parameters` of transformers 5, or from what older ones wrote.
 
-    `default_rotary` is the share of a head that rotates when the file does not say, None where it must be all.
+    That is `rope_theta` and `rope_scaling` (kind in `type`).
     """
+    rope = _read_rope(fields, architecture, max_position, head_dim)
+    if architecture.skips_rope:
+        skipped = dataclasses.replace(rope, rotary_dim=0)
+        return tuple(rope if rotates else skipped for rotates in _rotating_layers(fields, num_layers))
+    return (rope,) * num_layers
+
+
+def _rotating_layers(fields: JsonFields, num_layers: int) -> list[bool]:
+    """Which layers of a SmolLM3 rotate: those with a 1 in `no_rope_layers`, or all but every fourth."""
+    if not fields.has("no_rope_layers"):
+        interval = fields.count("no_rope_layer_interval", 4)
+        return [(layer + 1) % interval != 0 for layer in range(num_layers)]
+    listed = fields.raw("no_rope_layers")
+    if not isinstance(listed, list) or len(listed) != num_layers or not all(rotates in (0, 1) for rotates in listed):
+        raise fields.error("no_rope_layers", "it must list 1 for each layer that rotates and 0 for each that does not")
+    return [rotates == 1 for rotates in listed]
+
+
+def _read_rope(fields: JsonFields, architecture: Architecture, max_position: int, head_dim: int) -> RopeConfig:
     name = "rope_parameters" if fields.has("rope_parameters") else "rope_scaling"
     rope = fields.inner(name) or JsonFields(fields.path, {}, f"{name}.")
-    rotary_dim = _rotary_dim(fields, rope, head_dim, default_rotary)
-    config = _scaled(fields, name, rope, max_position, rotary_dim or head_dim)
+    rotary_dim = _rotary_dim(fields, rope, head_dim, architecture.rotary_share)
+    theta = rope.number("rope_theta", fields.number("rope_theta", architecture.theta))
+    config = _scaled(fields, name, rope, theta, max_position, rotary_dim or head_dim)
     return dataclasses.replace(config, rotary_dim=rotary_dim)
 
 
@@ -57,8 +81,9 @@ def _rotary_dim(fields: JsonFields, rope: JsonFields, head_dim: int, default: fl
     return None if rotary_dim == head_dim else rotary_dim
 
 
-def _scaled(fields: JsonFields, name: str, rope: JsonFields, max_position: int, rotary_dim: int) -> RopeConfig:
-    theta = rope.number("rope_theta", fields.number("rope_theta", 10_000.0))
+def _scaled(
+    fields: JsonFields, name: str, rope: JsonFields, theta: float, max_position: int, rotary_dim: int
+) -> RopeConfig:
     kind = rope.raw("rope_type") or rope.raw("type") or "default"
     if kind not in ROPE_TYPES:
         raise fields.error(name, f"supported rope types are {', '.join(ROPE_TYPES)}")

@@ -31,7 +31,8 @@ class Architecture:
     slide: "none", "all", "upper" (by `layer_types`, or from `max_window_layers` on) or "pattern" (by `layer_types`, or
     all but every `full_every`-th). `head_dim` None means hidden_size / num_attention_heads. `norm_offset` is added to
     every stored norm weight. `fused_qkv` and `fused_mlp` say that these matrices are stored as one. `rotary_share` is
-    how much of a head rotates when the checkpoint does not say; None where it must be all. `has_multipliers`: Granite's four fields count. `wide_qk_norm`: a norm of queries
+    how much of a head rotates when the checkpoint does not say; None where it must be all. `theta` is the base of rotation when the checkpoint does
+    not say, and `skips_rope` that some layers do not rotate. `has_multipliers`: Granite's four fields count. `wide_qk_norm`: a norm of queries
     or keys goes over all heads at once, not over each.
     """
 
@@ -53,6 +54,8 @@ class Architecture:
     fused_qkv: bool = False
     fused_mlp: bool = False
     rotary_share: float | None = None
+    theta: float = 10_000.0
+    skips_rope: bool = False
     wide_qk_norm: bool = False
     default_soft_caps: tuple[float | None, float | None] = (None, None)
 
@@ -102,6 +105,16 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         fused_qkv=True,
         fused_mlp=True,
         rotary_share=1.0,
+    ),
+    "SmolLM3ForCausalLM": Architecture(
+        "SmolLM3",
+        "layers without rotation",
+        attention_bias="config",
+        mlp_bias=True,
+        window="upper",
+        tied=True,
+        theta=2_000_000.0,
+        skips_rope=True,
     ),
     "GraniteForCausalLM": Architecture(
         "Granite 3 (dense)",
