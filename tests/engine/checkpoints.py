@@ -10,6 +10,7 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
     Phi3Config,
     PreTrainedModel,
@@ -21,6 +22,7 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
 from transformers.models.granite.modeling_granite import GraniteForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
+from transformers.models.mixtral.modeling_mixtral import MixtralForCausalLM
 from transformers.models.olmo2.modeling_olmo2 import Olmo2ForCausalLM
 from transformers.models.phi3.modeling_phi3 import Phi3ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
@@ -149,6 +151,11 @@ def smollm3_sliding() -> PreTrainedModel:
     return smollm3(no_rope_layers=[0, 1, 1], attention_bias=True, tie_word_embeddings=False, **windows)
 
 
+def mixtral(**changes: Any) -> PreTrainedModel:
+    experts = {"num_local_experts": 5, "num_experts_per_tok": 2}
+    return _seeded(MixtralForCausalLM, MixtralConfig(**SHAPE | experts | {"sliding_window": 24} | changes))
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama2": llama2,
     "llama_with_biases": llama_with_biases,
@@ -164,6 +171,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "gemma2": gemma2,
     "granite": granite,
     "granite_with_biases": granite_with_biases,
+    "mixtral": mixtral,
     "olmo2": olmo2,
     "phi3": phi3,
     "phi4_mini": phi4_mini,

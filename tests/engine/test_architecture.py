@@ -32,6 +32,7 @@ def write(path, config, generation=None):
 
 GRANITE = {"architectures": ["GraniteForCausalLM"]}
 SMOL = {"architectures": ["SmolLM3ForCausalLM"]}
+MIXTRAL = {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2}
 PHI = {"architectures": ["Phi3ForCausalLM"]}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "original_max_position_embeddings": 32}
 GEMMA = {"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 4}
@@ -190,6 +191,8 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         (SMOL | {"no_rope_layers": [1, 0]}, "no_rope_layers is .*; it must list 1 for each layer that rotates"),
         (SMOL | {"no_rope_layers": [1, 0, 2]}, "no_rope_layers is .*; it must list 1 for each layer that rotates"),
         (SMOL | {"no_rope_layer_interval": 0}, "no_rope_layer_interval is 0; it must be a whole number"),
+        (MIXTRAL | {"num_local_experts": None}, "num_local_experts is null; it must be a whole number of at least 1"),
+        (MIXTRAL | {"num_experts_per_tok": 5}, "num_experts_per_tok is 5; it must be at most num_local_experts, which"),
         (PHI | {"partial_rotary_factor": 0.4}, "partial_rotary_factor is 0.4; it must make an even number"),
         (
             PHI | {"rope_scaling": LONGROPE | {"short_factor": [1.0]}},

@@ -10,7 +10,20 @@ from pathlib import Path
 from servery.engine.errors import LoadError
 from servery.engine.json_fields import JsonFields
 from servery.engine.rope_config import RopeConfig, read_ropes
-from servery.engine.supported import ARCHITECTURES, SILU, Architecture, nearest
+from servery.engine.supported import ARCHITECTURES, SILU, Architecture, ExpertNames, nearest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertConfig:
+    """A mixture of experts in place of each layer's MLP: a token goes to `per_token` of `count` experts.
+
+    `intermediate_size` is one expert's. `normalizes`: the weights of a token's experts are made to sum to 1.
+    """
+
+    count: int
+    per_token: int
+    intermediate_size: int
+    normalizes: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +60,7 @@ class ModelConfig:
     bos_token_id: int | None
     dtype: str | None
     activation: str = SILU
+    experts: ExpertConfig | None = None
     layer_norms: int = 2
     wide_qk_norm: bool = False
     norm_offset: float = 0.0
@@ -81,6 +95,8 @@ class ModelConfig:
         attention += self.qkv_bias * (query + 2 * kv) + self.output_bias * hidden
         attention += self.qk_norm * (query + kv if self.wide_qk_norm else 2 * self.head_dim)
         mlp = 3 * hidden * self.intermediate_size + self.mlp_bias * (2 * self.intermediate_size + hidden)
+        if self.experts is not None:
+            mlp = self.experts.count * hidden * (3 * self.experts.intermediate_size + 1)
         embeddings = self.vocab_size * hidden * (1 if self.tie_embeddings else 2)
         return self.num_layers * (attention + mlp + self.layer_norms * hidden) + hidden + embeddings
 
@@ -149,6 +165,7 @@ def _model_config(
         bos_token_id=min(fields.token_ids("bos_token_id"), default=None),
         dtype=_dtype(fields),
         activation=architecture.activation,
+        experts=None if architecture.experts is None else _experts(fields, architecture.experts),
         wide_qk_norm=architecture.wide_qk_norm,
         layer_norms=architecture.norms.count,
         norm_offset=architecture.norm_offset,
@@ -158,6 +175,21 @@ def _model_config(
         embedding_scale=_embedding_scale(fields, architecture),
         residual_scale=fields.number("residual_multiplier", 1.0) if architecture.has_multipliers else 1.0,
         logit_divisor=fields.number("logits_scaling", 1.0) if architecture.has_multipliers else 1.0,
+    )
+
+
+def _experts(fields: JsonFields, names: ExpertNames) -> ExpertConfig:
+    count, per_token = fields.count(names.count), fields.count("num_experts_per_tok")
+    if per_token > count:
+        raise fields.error("num_experts_per_tok", f"it must be at most {names.count}, which is {count}")
+    if fields.raw("mlp_only_layers") or fields.count("decoder_sparse_step", 1) != 1:
+        name = "mlp_only_layers" if fields.raw("mlp_only_layers") else "decoder_sparse_step"
+        raise fields.error(name, "only models whose every layer is a mixture of experts are supported")
+    return ExpertConfig(
+        count=count,
+        per_token=per_token,
+        intermediate_size=fields.count(names.size),
+        normalizes=names.normalizes is None or fields.flag(names.normalizes),
     )
 
 

@@ -14,7 +14,7 @@ from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.batch import Batch
 from servery.engine.kv import KVCache
 from servery.engine.linear import Linear
-from servery.engine.mlp import GatedMLP
+from servery.engine.mlp import GatedMLP, MixtureOfExperts
 from servery.engine.rope import RopeTable, rotate
 
 Transform = Callable[[Tensor], Tensor]
@@ -71,7 +71,7 @@ class Layer:
     output: Linear
     attention_post: Transform | None
     mlp_norm: RMSNorm | None
-    mlp: GatedMLP
+    mlp: GatedMLP | MixtureOfExperts
     mlp_post: Transform | None
 
 
@@ -104,7 +104,7 @@ class Decoder:
 
     @property
     def weight_bytes(self) -> int:
-        """Memory of the weights, tied ones counted once; what a step has to read."""
+        """Memory of the weights, tied ones counted once; what a step has to read, save experts that no token chose."""
         return self.config.weight_bytes(self.dtype.itemsize)
 
     @torch.inference_mode()
@@ -149,5 +149,5 @@ class Decoder:
         return _added(hidden, layer.mlp, layer.mlp_norm(hidden) if layer.mlp_norm else hidden, layer.mlp_post)
 
 
-def _added(residual: Tensor, part: Linear | GatedMLP, x: Tensor, post: Transform | None) -> Tensor:
+def _added(residual: Tensor, part: Linear | GatedMLP | MixtureOfExperts, x: Tensor, post: Transform | None) -> Tensor:
     return part.add_to(residual, x) if post is None else residual + post(part(x))

@@ -1,43 +1,31 @@
 """From a checkpoint in Hugging Face layout to a `Decoder`, streamed tensor by tensor: nothing missing, nothing left over."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from servery.engine.architecture import ModelConfig
+from servery.engine.architecture import ExpertConfig, ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
 from servery.engine.decoder import Decoder, Layer, RMSNorm, Transform, WideNorm
 from servery.engine.errors import LoadError
 from servery.engine.linear import Linear
-from servery.engine.mlp import GatedMLP
+from servery.engine.mlp import GatedMLP, MixtureOfExperts
 from servery.engine.rope import head_order
-from servery.engine.supported import ARCHITECTURES
+from servery.engine.weight_map import Target, targets_of
 
 Progress = Callable[[int, int], None]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Target:
-    """A tensor of the decoder, and the stored tensors whose rows it is made of, in order."""
-
-    key: str
-    sources: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (sum(shape[0] for _, shape in self.sources), *self.sources[0][1][1:])
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Place:
     """Where a stored tensor goes: rows [first, first + shape[0]) of a target."""
 
-    target: _Target
+    target: Target
     first: int
     shape: tuple[int, ...]
 
@@ -52,7 +40,7 @@ def load_model(
     each tensor. Raises `LoadError` naming file and tensor when the checkpoint is damaged or does not fit `config`.
     """
     checkpoint = Checkpoint.find(Path(path))
-    places = _places(_targets(config))
+    places = _places(targets_of(config))
     weights: dict[str, Tensor] = {}
     seen: set[str] = set()
     done, total = 0, config.weight_bytes(dtype.itemsize)
@@ -107,7 +95,7 @@ def _refuse_missing(checkpoint: Checkpoint, missing: list[str]) -> None:
     raise LoadError(f"{checkpoint.directory}: {files} lacks tensor {', '.join(missing[:3])}{more}. Download it again.")
 
 
-def _places(targets: list[_Target]) -> dict[str, _Place]:
+def _places(targets: list[Target]) -> dict[str, _Place]:
     places: dict[str, _Place] = {}
     for target in targets:
         first = 0
@@ -115,50 +103,6 @@ def _places(targets: list[_Target]) -> dict[str, _Place]:
             places[name] = _Place(target, first, shape)
             first += shape[0]
     return places
-
-
-def _targets(config: ModelConfig) -> list[_Target]:
-    hidden, vocab = config.hidden_size, config.vocab_size
-    targets = [
-        _Target("embedding", (("model.embed_tokens.weight", (vocab, hidden)),)),
-        _Target("norm", (("model.norm.weight", (hidden,)),)),
-    ]
-    if not config.tie_embeddings:
-        targets.append(_Target("head", (("lm_head.weight", (vocab, hidden)),)))
-    for index in range(config.num_layers):
-        targets += _layer_targets(config, index)
-    return targets
-
-
-def _layer_targets(config: ModelConfig, index: int) -> list[_Target]:
-    hidden, inner = config.hidden_size, config.intermediate_size
-    query, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    layer = f"model.layers.{index}."
-
-    def norm(key: str, name: str, size: int) -> _Target:
-        return _Target(f"{index}.{key}", ((f"{layer}{name}.weight", (size,)),))
-
-    def linear(key: str, block: str, parts: dict[str, int], in_features: int, has_bias: bool) -> list[_Target]:
-        names = [(f"{layer}{block}.{part}", rows) for part, rows in parts.items()]
-        weight = _Target(f"{index}.{key}", tuple((f"{name}.weight", (rows, in_features)) for name, rows in names))
-        bias = _Target(f"{index}.{key}.bias", tuple((f"{name}.bias", (rows,)) for name, rows in names))
-        return [weight, bias] if has_bias else [weight]
-
-    names = dataclasses.asdict(ARCHITECTURES[config.architecture].norms)
-    targets = [norm(f"{key}_norm", name, hidden) for key, name in names.items() if name is not None]
-    if config.qk_norm:
-        sizes = (query, kv) if config.wide_qk_norm else (config.head_dim, config.head_dim)
-        targets += [
-            norm(f"{name}_norm", f"self_attn.{name}_norm", size) for name, size in zip("qk", sizes, strict=True)
-        ]
-    architecture = ARCHITECTURES[config.architecture]
-    qkv = {"qkv_proj": query + 2 * kv} if architecture.fused_qkv else {"q_proj": query, "k_proj": kv, "v_proj": kv}
-    gate_up = {"gate_up_proj": 2 * inner} if architecture.fused_mlp else {"gate_proj": inner, "up_proj": inner}
-    targets += linear("qkv", "self_attn", qkv, hidden, config.qkv_bias)
-    targets += linear("output", "self_attn", {"o_proj": hidden}, query, config.output_bias)
-    targets += linear("gate_up", "mlp", gate_up, hidden, config.mlp_bias)
-    targets += linear("down", "mlp", {"down_proj": hidden}, inner, config.mlp_bias)
-    return targets
 
 
 def _assemble(config: ModelConfig, weights: dict[str, Tensor]) -> Decoder:
@@ -190,9 +134,18 @@ def _layer(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Layer
         output=linear("output"),
         attention_post=norm("attention_post_norm") or scale,
         mlp_norm=norm("mlp_norm"),
-        mlp=GatedMLP(linear("gate_up"), linear("down"), config.activation),
+        mlp=_mixture(config, config.experts, linear) if config.experts else _gated_mlp(config, linear),
         mlp_post=norm("mlp_post_norm") or scale,
     )
+
+
+def _gated_mlp(config: ModelConfig, linear: Callable[[str], Linear], prefix: str = "") -> GatedMLP:
+    return GatedMLP(linear(f"{prefix}gate_up"), linear(f"{prefix}down"), config.activation)
+
+
+def _mixture(config: ModelConfig, experts: ExpertConfig, linear: Callable[[str], Linear]) -> MixtureOfExperts:
+    mlps = [_gated_mlp(config, linear, f"experts.{number}.") for number in range(experts.count)]
+    return MixtureOfExperts(linear("router"), mlps, experts.per_token, experts.normalizes)
 
 
 def _order_heads(config: ModelConfig, weights: dict[str, Tensor], index: int) -> None:

@@ -23,6 +23,23 @@ class NormNames:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertNames:
+    """How a mixture of experts is named: three fields of config.json, and the tensors of the experts.
+
+    `size` is the field with an expert's inner size, `normalizes` the one that says whether the weights of the chosen
+    experts are made to sum to 1; None where they always are.
+    """
+
+    count: str
+    size: str
+    normalizes: str | None
+    block: str
+    gate: str
+    up: str
+    down: str
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """How one architecture differs from the others, with its meaning of fields that a config.json leaves out.
 
@@ -54,6 +71,7 @@ class Architecture:
     fused_qkv: bool = False
     fused_mlp: bool = False
     rotary_share: float | None = None
+    experts: ExpertNames | None = None
     theta: float = 10_000.0
     skips_rope: bool = False
     wide_qk_norm: bool = False
@@ -82,6 +100,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         qk_norm=True,
         window="upper",
         head_dim=128,
+    ),
+    "MixtralForCausalLM": Architecture(
+        "Mixtral 8x7B, 8x22B",
+        "mixture of experts",
+        window="all",
+        experts=ExpertNames("num_local_experts", "intermediate_size", None, "block_sparse_moe", "w1", "w3", "w2"),
+        theta=1_000_000.0,
     ),
     "Gemma2ForCausalLM": Architecture(
         "Gemma 2",
