@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
 )
 from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
@@ -27,6 +28,7 @@ from transformers.models.olmo2.modeling_olmo2 import Olmo2ForCausalLM
 from transformers.models.phi3.modeling_phi3 import Phi3ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeForCausalLM
 from transformers.models.smollm3.modeling_smollm3 import SmolLM3ForCausalLM
 
 SHAPE: dict[str, Any] = {
@@ -156,6 +158,16 @@ def mixtral(**changes: Any) -> PreTrainedModel:
     return _seeded(MixtralForCausalLM, MixtralConfig(**SHAPE | experts | {"sliding_window": 24} | changes))
 
 
+def qwen3_moe(**changes: Any) -> PreTrainedModel:
+    experts = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "norm_topk_prob": True}
+    return _seeded(Qwen3MoeForCausalLM, Qwen3MoeConfig(**SHAPE | experts | {"head_dim": 32} | changes))
+
+
+def qwen3_moe_sliding() -> PreTrainedModel:
+    """The weights of its chosen experts do not sum to 1."""
+    return qwen3_moe(norm_topk_prob=False, use_sliding_window=True, sliding_window=20, attention_bias=True)
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama2": llama2,
     "llama_with_biases": llama_with_biases,
@@ -175,6 +187,8 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "olmo2": olmo2,
     "phi3": phi3,
     "phi4_mini": phi4_mini,
+    "qwen3_moe": qwen3_moe,
+    "qwen3_moe_sliding": qwen3_moe_sliding,
     "smollm3": smollm3,
     "smollm3_sliding": smollm3_sliding,
 }

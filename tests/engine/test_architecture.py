@@ -33,6 +33,12 @@ def write(path, config, generation=None):
 GRANITE = {"architectures": ["GraniteForCausalLM"]}
 SMOL = {"architectures": ["SmolLM3ForCausalLM"]}
 MIXTRAL = {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2}
+QWEN_MOE = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 8,
+}
 PHI = {"architectures": ["Phi3ForCausalLM"]}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "original_max_position_embeddings": 32}
 GEMMA = {"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 4}
@@ -193,6 +199,11 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         (SMOL | {"no_rope_layer_interval": 0}, "no_rope_layer_interval is 0; it must be a whole number"),
         (MIXTRAL | {"num_local_experts": None}, "num_local_experts is null; it must be a whole number of at least 1"),
         (MIXTRAL | {"num_experts_per_tok": 5}, "num_experts_per_tok is 5; it must be at most num_local_experts, which"),
+        (QWEN_MOE | {"moe_intermediate_size": 0}, "moe_intermediate_size is 0; it must be a whole number"),
+        (QWEN_MOE | {"norm_topk_prob": 1}, "norm_topk_prob is 1; it must be true or false"),
+        (QWEN_MOE | {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]; only models whose every layer is a mixture"),
+        (QWEN_MOE | {"decoder_sparse_step": 2}, "decoder_sparse_step is 2; only models whose every layer is a mixture"),
+        (QWEN_MOE | {"num_experts": 0}, "num_experts is 0; it must be a whole number"),
         (PHI | {"partial_rotary_factor": 0.4}, "partial_rotary_factor is 0.4; it must make an even number"),
         (
             PHI | {"rope_scaling": LONGROPE | {"short_factor": [1.0]}},

@@ -179,9 +179,11 @@ def _model_config(
 
 
 def _experts(fields: JsonFields, names: ExpertNames) -> ExpertConfig:
-    count, per_token = fields.count(names.count), fields.count("num_experts_per_tok")
+    # transformers 5 writes the first name for every architecture.
+    count_name = "num_local_experts" if fields.has("num_local_experts") else names.count
+    count, per_token = fields.count(count_name), fields.count("num_experts_per_tok")
     if per_token > count:
-        raise fields.error("num_experts_per_tok", f"it must be at most {names.count}, which is {count}")
+        raise fields.error("num_experts_per_tok", f"it must be at most {count_name}, which is {count}")
     if fields.raw("mlp_only_layers") or fields.count("decoder_sparse_step", 1) != 1:
         name = "mlp_only_layers" if fields.raw("mlp_only_layers") else "decoder_sparse_step"
         raise fields.error(name, "only models whose every layer is a mixture of experts are supported")
@@ -229,7 +231,9 @@ def _heads(fields: JsonFields, architecture: Architecture) -> tuple[int, int, in
 
 
 def _windows(fields: JsonFields, architecture: Architecture, num_layers: int) -> tuple[int | None, ...]:
-    if architecture.window == "all":
+    if architecture.window == "all_if_used" and not fields.flag("use_sliding_window"):
+        return (None,) * num_layers
+    if architecture.window in {"all", "all_if_used"}:
         # null switches the window off; a missing field means the architecture's own.
         is_given = fields.is_given("sliding_window")
         window = fields.optional_count("sliding_window") if is_given else architecture.default_window

@@ -45,7 +45,8 @@ class Architecture:
 
     `attention_bias` is "config" where the checkpoint decides (for the output projection as well), "input" where it
     decides for query, key and value only, "qkv" where those three always have a bias. `window` says which layers
-    slide: "none", "all", "upper" (by `layer_types`, or from `max_window_layers` on) or "pattern" (by `layer_types`, or
+    slide: "none", "all",
+    "all_if_used" (by `use_sliding_window`), "upper" (by `layer_types`, or from `max_window_layers` on) or "pattern" (by `layer_types`, or
     all but every `full_every`-th). `head_dim` None means hidden_size / num_attention_heads. `norm_offset` is added to
     every stored norm weight. `fused_qkv` and `fused_mlp` say that these matrices are stored as one. `rotary_share` is
     how much of a head rotates when the checkpoint does not say; None where it must be all. `theta` is the base of rotation when the checkpoint does
@@ -107,6 +108,17 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         window="all",
         experts=ExpertNames("num_local_experts", "intermediate_size", None, "block_sparse_moe", "w1", "w3", "w2"),
         theta=1_000_000.0,
+    ),
+    "Qwen3MoeForCausalLM": Architecture(
+        "Qwen3 (mixture of experts)",
+        "mixture of experts, norms on queries and keys",
+        attention_bias="config",
+        qk_norm=True,
+        window="all_if_used",
+        default_window=4096,
+        experts=ExpertNames(
+            "num_experts", "moe_intermediate_size", "norm_topk_prob", "mlp", "gate_proj", "up_proj", "down_proj"
+        ),
     ),
     "Gemma2ForCausalLM": Architecture(
         "Gemma 2",
