@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import (
     Gemma2Config,
+    Gemma3TextConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -20,6 +21,7 @@ from transformers import (
     SmolLM3Config,
 )
 from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
+from transformers.models.gemma3.modeling_gemma3 import Gemma3ForCausalLM
 from transformers.models.granite.modeling_granite import GraniteForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
@@ -111,6 +113,17 @@ def gemma2(**changes: Any) -> PreTrainedModel:
     return _seeded(Gemma2ForCausalLM, Gemma2Config(**shape | changes, attn_implementation="eager"))
 
 
+def gemma3(**changes: Any) -> PreTrainedModel:
+    windows = {"sliding_window": 24, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+    shape = SHAPE | windows | {"head_dim": 32, "query_pre_attn_scalar": 20}
+    return _seeded(Gemma3ForCausalLM, Gemma3TextConfig(**shape | changes))
+
+
+def gemma3_linear_rope() -> PreTrainedModel:
+    scaled = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+    return gemma3(rope_parameters={"full_attention": scaled, "sliding_attention": {"rope_type": "default"}})
+
+
 def phi3(**changes: Any) -> PreTrainedModel:
     return _seeded(Phi3ForCausalLM, Phi3Config(**SHAPE | {"sliding_window": 24} | changes))
 
@@ -181,6 +194,8 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen3": qwen3,
     "qwen3_tied": qwen3_tied,
     "gemma2": gemma2,
+    "gemma3": gemma3,
+    "gemma3_linear_rope": gemma3_linear_rope,
     "granite": granite,
     "granite_with_biases": granite_with_biases,
     "mixtral": mixtral,

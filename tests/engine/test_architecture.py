@@ -39,6 +39,7 @@ QWEN_MOE = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 8,
 }
+GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "num_hidden_layers": 7}
 PHI = {"architectures": ["Phi3ForCausalLM"]}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "original_max_position_embeddings": 32}
 GEMMA = {"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 4}
@@ -204,6 +205,12 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         (QWEN_MOE | {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]; only models whose every layer is a mixture"),
         (QWEN_MOE | {"decoder_sparse_step": 2}, "decoder_sparse_step is 2; only models whose every layer is a mixture"),
         (QWEN_MOE | {"num_experts": 0}, "num_experts is 0; it must be a whole number"),
+        (
+            GEMMA3 | {"rope_parameters": {"rope_type": "default"}},
+            "rope_parameters is .*; it must have full_attention and",
+        ),
+        (GEMMA3 | {"rope_local_base_freq": 0}, "rope_local_base_freq is 0; it must be a number greater than 0"),
+        (GEMMA3 | {"sliding_window_pattern": 0}, "sliding_window_pattern is 0; it must be a whole number"),
         (PHI | {"partial_rotary_factor": 0.4}, "partial_rotary_factor is 0.4; it must make an even number"),
         (
             PHI | {"rope_scaling": LONGROPE | {"short_factor": [1.0]}},
@@ -254,6 +261,26 @@ def test_longrope_is_served_up_to_the_original_context(tmp_path):
 def test_every_fourth_layer_of_a_smollm3_does_not_rotate(tmp_path):
     ropes = load(tmp_path, **SMOL, num_hidden_layers=5).ropes
     assert [(rope.theta, rope.rotary_dim) for rope in ropes] == [(2e6, 0 if layer == 3 else None) for layer in range(5)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_local_base_freq": 2e4},
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+            }
+        },
+    ],
+    ids=["before transformers 5", "transformers 5"],
+)
+def test_every_sixth_layer_of_a_gemma3_sees_everything_and_rotates_by_another_base(changes, tmp_path):
+    config = load(tmp_path, **GEMMA3 | changes, sliding_window=8)
+    whole, local = RopeConfig(theta=5e5, kind="linear", factor=8.0), RopeConfig(theta=2e4)
+    assert config.windows == (8, 8, 8, 8, 8, None, 8)
+    assert config.ropes == (local, local, local, local, local, whole, local)
 
 
 def test_a_cap_is_off_when_null_and_the_architectures_own_when_missing(tmp_path):

@@ -140,7 +140,8 @@ def _model_config(
     num_layers, max_position = fields.count("num_hidden_layers"), fields.count("max_position_embeddings")
     num_heads, num_kv_heads, head_dim = _heads(fields, architecture)
     attention_bias = architecture.attention_bias == "config" and fields.flag("attention_bias")
-    ropes = read_ropes(fields, architecture, num_layers, max_position, head_dim)
+    windows = _windows(fields, architecture, num_layers)
+    ropes = read_ropes(fields, architecture, windows, max_position, head_dim)
     attention_cap, logit_cap = architecture.default_soft_caps
     return ModelConfig(
         architecture=name,
@@ -155,7 +156,7 @@ def _model_config(
         max_position=min([max_position, *(rope.original_max_position for rope in ropes if rope.kind == "longrope")]),
         norm_eps=fields.number("rms_norm_eps"),
         ropes=ropes,
-        windows=_windows(fields, architecture, num_layers),
+        windows=windows,
         qkv_bias=attention_bias or architecture.attention_bias == "qkv",
         output_bias=attention_bias,
         mlp_bias=architecture.mlp_bias and fields.flag("mlp_bias"),

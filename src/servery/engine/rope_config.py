@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from servery.engine.json_fields import JsonFields
@@ -37,17 +38,40 @@ class RopeConfig:
 
 
 def read_ropes(
-    fields: JsonFields, architecture: Architecture, num_layers: int, max_position: int, head_dim: int
+    fields: JsonFields, architecture: Architecture, windows: Sequence[int | None], max_position: int, head_dim: int
 ) -> tuple[RopeConfig, ...]:
     """One for each layer, from the `rope_parameters` of transformers 5, or from what older ones wrote.
 
     That is `rope_theta` and `rope_scaling` (kind in `type`).
     """
-    rope = _read_rope(fields, architecture, max_position, head_dim)
+    if architecture.local_theta is not None:
+        whole, local = _whole_and_local(fields, architecture, architecture.local_theta, max_position, head_dim)
+        return tuple(whole if window is None else local for window in windows)
+    name = "rope_parameters" if fields.has("rope_parameters") else "rope_scaling"
+    rope = _read_rope(fields, name, fields.inner(name), architecture, max_position, head_dim)
     if architecture.skips_rope:
         skipped = dataclasses.replace(rope, rotary_dim=0)
-        return tuple(rope if rotates else skipped for rotates in _rotating_layers(fields, num_layers))
-    return (rope,) * num_layers
+        return tuple(rope if rotates else skipped for rotates in _rotating_layers(fields, len(windows)))
+    return (rope,) * len(windows)
+
+
+def _whole_and_local(
+    fields: JsonFields, architecture: Architecture, local_theta: float, max_position: int, head_dim: int
+) -> tuple[RopeConfig, RopeConfig]:
+    """For layers that see everything and for those that slide, which have a base of their own and no scaling."""
+    both = fields.inner("rope_parameters")
+    if both is None:
+        whole = _read_rope(fields, "rope_scaling", fields.inner("rope_scaling"), architecture, max_position, head_dim)
+        return whole, RopeConfig(theta=fields.number("rope_local_base_freq", local_theta))
+    parts = [both.inner(name) for name in ("full_attention", "sliding_attention")]
+    if None in parts:
+        raise fields.error("rope_parameters", "it must have full_attention and sliding_attention")
+    own = [architecture, dataclasses.replace(architecture, theta=local_theta)]
+    whole, local = (
+        _read_rope(fields, "rope_parameters", part, each, max_position, head_dim)
+        for part, each in zip(parts, own, strict=True)
+    )
+    return whole, local
 
 
 def _rotating_layers(fields: JsonFields, num_layers: int) -> list[bool]:
@@ -61,9 +85,16 @@ def _rotating_layers(fields: JsonFields, num_layers: int) -> list[bool]:
     return [rotates == 1 for rotates in listed]
 
 
-def _read_rope(fields: JsonFields, architecture: Architecture, max_position: int, head_dim: int) -> RopeConfig:
-    name = "rope_parameters" if fields.has("rope_parameters") else "rope_scaling"
-    rope = fields.inner(name) or JsonFields(fields.path, {}, f"{name}.")
+def _read_rope(
+    fields: JsonFields,
+    name: str,
+    rope: JsonFields | None,
+    architecture: Architecture,
+    max_position: int,
+    head_dim: int,
+) -> RopeConfig:
+    """From the object `rope`, which stands in field `name`, if there is one."""
+    rope = rope or JsonFields(fields.path, {}, f"{name}.")
     rotary_dim = _rotary_dim(fields, rope, head_dim, architecture.rotary_share)
     theta = rope.number("rope_theta", fields.number("rope_theta", architecture.theta))
     config = _scaled(fields, name, rope, theta, max_position, rotary_dim or head_dim)

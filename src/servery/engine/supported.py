@@ -50,7 +50,7 @@ class Architecture:
     all but every `full_every`-th). `head_dim` None means hidden_size / num_attention_heads. `norm_offset` is added to
     every stored norm weight. `fused_qkv` and `fused_mlp` say that these matrices are stored as one. `rotary_share` is
     how much of a head rotates when the checkpoint does not say; None where it must be all. `theta` is the base of rotation when the checkpoint does
-    not say, and `skips_rope` that some layers do not rotate. `has_multipliers`: Granite's four fields count. `wide_qk_norm`: a norm of queries
+    not say, `local_theta` that of layers that slide where it differs, and `skips_rope` says that some layers do not rotate. `has_multipliers`: Granite's four fields count. `wide_qk_norm`: a norm of queries
     or keys goes over all heads at once, not over each.
     """
 
@@ -74,6 +74,7 @@ class Architecture:
     rotary_share: float | None = None
     experts: ExpertNames | None = None
     theta: float = 10_000.0
+    local_theta: float | None = None
     skips_rope: bool = False
     wide_qk_norm: bool = False
     default_soft_caps: tuple[float | None, float | None] = (None, None)
@@ -134,6 +135,23 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         is_gemma=True,
         full_every=2,
         default_soft_caps=(50.0, 30.0),
+    ),
+    "Gemma3ForCausalLM": Architecture(
+        "Gemma 3 (text)",
+        "sliding window in five of six layers, with rotation of their own; norms on queries and keys",
+        attention_bias="config",
+        qk_norm=True,
+        window="pattern",
+        default_window=4096,
+        head_dim=256,
+        norms=_GEMMA_NORMS,
+        norm_offset=1.0,
+        activation=GELU_TANH,
+        tied=True,
+        is_gemma=True,
+        full_every=6,
+        theta=1_000_000.0,
+        local_theta=10_000.0,
     ),
     "Phi3ForCausalLM": Architecture(
         "Phi-3, Phi-3.5 (text), Phi-4, Phi-4-mini",
