@@ -8,6 +8,7 @@ import torch
 from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
+    Glm4Config,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -22,6 +23,7 @@ from transformers import (
 )
 from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3ForCausalLM
+from transformers.models.glm4.modeling_glm4 import Glm4ForCausalLM
 from transformers.models.granite.modeling_granite import GraniteForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
@@ -124,6 +126,15 @@ def gemma3_linear_rope() -> PreTrainedModel:
     return gemma3(rope_parameters={"full_attention": scaled, "sliding_attention": {"rope_type": "default"}})
 
 
+def glm4(**changes: Any) -> PreTrainedModel:
+    return _seeded(Glm4ForCausalLM, Glm4Config(**SHAPE | {"head_dim": 24} | changes))
+
+
+def glm4_whole_rope() -> PreTrainedModel:
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0}
+    return glm4(attention_bias=False, rope_parameters=rope, tie_word_embeddings=True)
+
+
 def phi3(**changes: Any) -> PreTrainedModel:
     return _seeded(Phi3ForCausalLM, Phi3Config(**SHAPE | {"sliding_window": 24} | changes))
 
@@ -196,6 +207,8 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "gemma2": gemma2,
     "gemma3": gemma3,
     "gemma3_linear_rope": gemma3_linear_rope,
+    "glm4": glm4,
+    "glm4_whole_rope": glm4_whole_rope,
     "granite": granite,
     "granite_with_biases": granite_with_biases,
     "mixtral": mixtral,

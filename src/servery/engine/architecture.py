@@ -157,7 +157,7 @@ def _model_config(
         norm_eps=fields.number("rms_norm_eps"),
         ropes=ropes,
         windows=windows,
-        qkv_bias=attention_bias or architecture.attention_bias == "qkv",
+        qkv_bias=attention_bias or _has_input_bias(fields, architecture),
         output_bias=attention_bias,
         mlp_bias=architecture.mlp_bias and fields.flag("mlp_bias"),
         qk_norm=architecture.qk_norm,
@@ -177,6 +177,11 @@ def _model_config(
         residual_scale=fields.number("residual_multiplier", 1.0) if architecture.has_multipliers else 1.0,
         logit_divisor=fields.number("logits_scaling", 1.0) if architecture.has_multipliers else 1.0,
     )
+
+
+def _has_input_bias(fields: JsonFields, architecture: Architecture) -> bool:
+    is_chosen = architecture.attention_bias == "input" and fields.flag("attention_bias", True)
+    return is_chosen or architecture.attention_bias == "qkv"
 
 
 def _experts(fields: JsonFields, names: ExpertNames) -> ExpertConfig:

@@ -53,10 +53,12 @@ def head_order(config: RopeConfig, head_dim: int) -> Tensor | None:
     rotates, the rows of its query and key weights are put in this order once, at load: scores are sums over a head,
     which no order changes. Pairs that stand still come last.
     """
-    if not config.rotary_dim:
+    rotary_dim = head_dim if config.rotary_dim is None else config.rotary_dim
+    if rotary_dim == 0 or (rotary_dim == head_dim and not config.interleaved):
         return None
-    rotating, still = torch.arange(config.rotary_dim), torch.arange(config.rotary_dim, head_dim)
-    (first, second), (third, fourth) = rotating.chunk(2), still.chunk(2)
+    rotating = torch.arange(rotary_dim)
+    first, second = (rotating[0::2], rotating[1::2]) if config.interleaved else rotating.view(2, -1)
+    third, fourth = torch.arange(rotary_dim, head_dim).view(2, -1)
     return torch.cat((first, third, second, fourth))
 
 

@@ -20,6 +20,7 @@ class RopeConfig:
     the cache already included; nothing longer is served, so only `short_factors` are here. The first `rotary_dim` of a
     head's dimensions rotate, None for all,
     0 for a layer without rotation.
+    Dimension i turns with i + rotary_dim / 2, or, if `interleaved`, 2i with 2i + 1.
     Sources: linear, kaiokendev 2023; yarn, arXiv 2309.00071; llama3, the Llama 3.1 release; longrope, arXiv 2402.13753.
     """
 
@@ -35,6 +36,7 @@ class RopeConfig:
     truncate: bool = True
     short_factors: tuple[float, ...] = ()
     rotary_dim: int | None = None
+    interleaved: bool = False
 
 
 def read_ropes(
@@ -98,7 +100,7 @@ def _read_rope(
     rotary_dim = _rotary_dim(fields, rope, head_dim, architecture.rotary_share)
     theta = rope.number("rope_theta", fields.number("rope_theta", architecture.theta))
     config = _scaled(fields, name, rope, theta, max_position, rotary_dim or head_dim)
-    return dataclasses.replace(config, rotary_dim=rotary_dim)
+    return dataclasses.replace(config, rotary_dim=rotary_dim, interleaved=architecture.interleaved_rope)
 
 
 def _rotary_dim(fields: JsonFields, rope: JsonFields, head_dim: int, default: float | None) -> int | None:

@@ -44,7 +44,7 @@ class Architecture:
     """How one architecture differs from the others, with its meaning of fields that a config.json leaves out.
 
     `attention_bias` is "config" where the checkpoint decides (for the output projection as well), "input" where it
-    decides for query, key and value only, "qkv" where those three always have a bias. `window` says which layers
+    decides for query, key and value only (yes when it does not say), "qkv" where those three always have a bias. `window` says which layers
     slide: "none", "all",
     "all_if_used" (by `use_sliding_window`), "upper" (by `layer_types`, or from `max_window_layers` on) or "pattern" (by `layer_types`, or
     all but every `full_every`-th). `head_dim` None means hidden_size / num_attention_heads. `norm_offset` is added to
@@ -74,6 +74,7 @@ class Architecture:
     rotary_share: float | None = None
     experts: ExpertNames | None = None
     theta: float = 10_000.0
+    interleaved_rope: bool = False
     local_theta: float | None = None
     skips_rope: bool = False
     wide_qk_norm: bool = False
@@ -177,6 +178,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         attention_bias="config",
         mlp_bias=True,
         has_multipliers=True,
+    ),
+    "Glm4ForCausalLM": Architecture(
+        "GLM-4 0414",
+        "half of each head rotates, in neighbouring pairs; norms before and after attention and MLP",
+        attention_bias="input",
+        head_dim=128,
+        norms=NormNames(
+            "input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"
+        ),
+        fused_mlp=True,
+        rotary_share=0.5,
+        interleaved_rope=True,
     ),
     "Olmo2ForCausalLM": Architecture(
         "OLMo 2",
