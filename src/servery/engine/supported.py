@@ -88,7 +88,7 @@ _GEMMA_NORMS = NormNames(
 ARCHITECTURES: Mapping[str, Architecture] = {
     "LlamaForCausalLM": Architecture(
         "Llama 2, Llama 3, 3.1, 3.2 and what is built like them",
-        "all rope scalings below",
+        "rope scaling of any supported kind",
         attention_bias="config",
         mlp_bias=True,
     ),
@@ -139,7 +139,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     "Gemma3ForCausalLM": Architecture(
         "Gemma 3 (text)",
-        "sliding window in five of six layers, with rotation of their own; norms on queries and keys",
+        "sliding window in five of six layers, two rotary bases",
         attention_bias="config",
         qk_norm=True,
         window="pattern",
@@ -181,7 +181,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     "Glm4ForCausalLM": Architecture(
         "GLM-4 0414",
-        "half of each head rotates, in neighbouring pairs; norms before and after attention and MLP",
+        "half of each head rotates, in neighbouring pairs",
         attention_bias="input",
         head_dim=128,
         norms=NormNames(
