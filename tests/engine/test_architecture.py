@@ -162,7 +162,7 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1; it must be true or false"),
         ({"eos_token_id": [2, "x"]}, "eos_token_id is .* it must be a token id or a list of token ids"),
         ({"rope_scaling": 3}, "rope_scaling is 3; it must be an object"),
-        ({"rope_scaling": {"rope_type": "su"}}, "rope_scaling is .*; supported rope types are default, linear"),
+        ({"rope_scaling": {"rope_type": "spiral"}}, "rope_scaling is .*; supported rope types are default, linear"),
         ({"rope_scaling": {"rope_type": "linear"}}, "rope_scaling.factor is missing; it must be a number"),
         (
             {"rope_scaling": SCALED | {"rope_type": "llama3", "low_freq_factor": 4.0}},
@@ -255,6 +255,7 @@ def test_an_unknown_architecture_is_told_the_nearest(name, expected, tmp_path):
 
 def test_longrope_is_served_up_to_the_original_context(tmp_path):
     config = load(tmp_path, **PHI, rope_scaling=LONGROPE)
+    assert config == load(tmp_path, **PHI, rope_scaling=LONGROPE | {"rope_type": "su"})
     assert (config.max_position, config.ropes[0].attention_factor) == (32, pytest.approx((1 + 1 / 5) ** 0.5))
 
 

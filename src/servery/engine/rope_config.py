@@ -118,6 +118,7 @@ def _scaled(
     fields: JsonFields, name: str, rope: JsonFields, theta: float, max_position: int, rotary_dim: int
 ) -> RopeConfig:
     kind = rope.raw("rope_type") or rope.raw("type") or "default"
+    kind = "longrope" if kind == "su" else kind  # its first name
     if kind not in ROPE_TYPES:
         raise fields.error(name, f"supported rope types are {', '.join(ROPE_TYPES)}")
     if kind in {"default", "dynamic"}:

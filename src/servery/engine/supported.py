@@ -41,44 +41,53 @@ class ExpertNames:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How one architecture differs from the others, with its meaning of fields that a config.json leaves out.
-
-    `attention_bias` is "config" where the checkpoint decides (for the output projection as well), "input" where it
-    decides for query, key and value only (yes when it does not say), "qkv" where those three always have a bias. `window` says which layers
-    slide: "none", "all",
-    "all_if_used" (by `use_sliding_window`), "upper" (by `layer_types`, or from `max_window_layers` on) or "pattern" (by `layer_types`, or
-    all but every `full_every`-th). `head_dim` None means hidden_size / num_attention_heads. `norm_offset` is added to
-    every stored norm weight. `fused_qkv` and `fused_mlp` say that these matrices are stored as one. `rotary_share` is
-    how much of a head rotates when the checkpoint does not say; None where it must be all. `theta` is the base of rotation when the checkpoint does
-    not say, `local_theta` that of layers that slide where it differs, and `skips_rope` says that some layers do not rotate. `has_multipliers`: Granite's four fields count. `wide_qk_norm`: a norm of queries
-    or keys goes over all heads at once, not over each.
-    """
+    """How one architecture differs from the others, with its meaning of fields that a config.json leaves out."""
 
     families: str
     note: str = ""
+
+    # "none"; "config": as the checkpoint says, for the output projection as well; "input": as it says, yes when it
+    # does not, for query, key and value only; "qkv": those three always.
     attention_bias: str = "none"
     mlp_bias: bool = False
+    # None: hidden_size / num_attention_heads.
+    head_dim: int | None = None
+    # With `wide_qk_norm` the norm of queries and that of keys go over all heads at once, not over each.
     qk_norm: bool = False
+    wide_qk_norm: bool = False
+
+    # Which layers slide. "none"; "all"; "all_if_used": all, by `use_sliding_window`; "upper": by `use_sliding_window`
+    # and then `layer_types`, or from `max_window_layers` on; "pattern": by `layer_types`, or all but each
+    # `full_every`-th.
     window: str = "none"
     default_window: int | None = None
-    head_dim: int | None = None
+    full_every: int = 1
+
+    # The base of rotation, and that of layers that slide where it is another.
+    theta: float = 10_000.0
+    local_theta: float | None = None
+    # How much of a head rotates when the checkpoint does not say; None where it must be all.
+    rotary_share: float | None = None
+    # Neighbouring dimensions rotate together, not those half a head apart.
+    interleaved_rope: bool = False
+    # Some layers do not rotate.
+    skips_rope: bool = False
+
     norms: NormNames = NormNames()
+    # Added to every stored norm weight.
     norm_offset: float = 0.0
     activation: str = SILU
+    experts: ExpertNames | None = None
     tied: bool = False
-    is_gemma: bool = False
-    has_multipliers: bool = False
-    full_every: int = 1
+    # These matrices are stored as one.
     fused_qkv: bool = False
     fused_mlp: bool = False
-    rotary_share: float | None = None
-    experts: ExpertNames | None = None
-    theta: float = 10_000.0
-    interleaved_rope: bool = False
-    local_theta: float | None = None
-    skips_rope: bool = False
-    wide_qk_norm: bool = False
+
+    # Embeddings are scaled by sqrt(hidden_size); `query_pre_attn_scalar` and the soft caps (scores, logits) count.
+    is_gemma: bool = False
     default_soft_caps: tuple[float | None, float | None] = (None, None)
+    # The four multipliers of Granite count.
+    has_multipliers: bool = False
 
 
 _GEMMA_NORMS = NormNames(
