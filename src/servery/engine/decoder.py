@@ -104,7 +104,7 @@ class Decoder:
 
     @property
     def weight_bytes(self) -> int:
-        """Memory of the weights, tied ones counted once; what a step has to read, save experts that no token chose."""
+        """Memory of the weights, tied ones counted once; what a step has to read."""
         return self.config.weight_bytes(self.dtype.itemsize)
 
     @torch.inference_mode()
