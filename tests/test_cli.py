@@ -1,5 +1,6 @@
 """The command line: what each verb is asked becomes one frozen value; what cannot be asked is refused in one line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from servery import __version__, cli
 from servery.bench.errors import Unreachable
 from servery.engine.config import EngineConfig
 from servery.engine.errors import LoadError
+from servery.engine.supported import ARCHITECTURES
 from servery.server.options import ServedModel, ServeOptions
 
 HEAVY = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "jinja2")
@@ -52,7 +54,9 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["chat", "--help"], ["bench", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["serve", "--help"], ["chat", "--help"], ["bench", "--help"], ["models"]]
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys
@@ -66,8 +70,19 @@ print("loaded", [name for name in {HEAVY!r} if name in sys.modules])
     assert run_python(code).stdout.splitlines()[-1] == "loaded []"
 
 
+def test_models_lists_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models"]) == cli.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(ARCHITECTURES)
+    assert cli.main(["models", "--json"]) == cli.DONE
+    expected = [
+        {"architecture": name, "families": each.families, "note": each.note} for name, each in ARCHITECTURES.items()
+    ]
+    assert json.loads(capsys.readouterr().out) == expected
+
+
 def test_every_verb_has_help_that_ends_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (cli.serve, cli.chat, cli.bench):
+    for verb in (cli.serve, cli.chat, cli.bench, cli.models):
         name = verb.__name__
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
@@ -76,7 +91,7 @@ def test_every_verb_has_help_that_ends_with_an_example(capsys: pytest.CaptureFix
 
 def test_every_example_is_one_that_runs(asked: Callable[..., list[object]]) -> None:
     """The command lines in the docstrings parse."""
-    for verb in (cli.serve, cli.chat, cli.bench):
+    for verb in (cli.serve, cli.chat, cli.bench, cli.models):
         examples = (verb.__doc__ or "").partition("Example:")[2].split("\n")
         for line in filter(None, map(str.strip, examples)):
             words = line.rpartition("| ")[2].replace('"Answer in one sentence."', "Shortly.").split()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from servery import cli
+from servery.engine.supported import ARCHITECTURES
 from servery.telemetry.metrics import Metrics
 from tests.documentation import PAGES, ROOT, Block, blocks
 
@@ -104,6 +105,11 @@ def anchors(page: Path) -> set[str]:
     """The fragments that headings of a page can be linked by."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_models_page_names_every_architecture_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE)
+    assert rows == [(name, each.families, each.note) for name, each in ARCHITECTURES.items()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

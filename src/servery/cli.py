@@ -8,6 +8,7 @@ was asked for wrongly. Only `main` catches errors.
 import argparse
 import dataclasses
 import inspect
+import json
 import math
 import os
 import sys
@@ -137,6 +138,28 @@ def bench(options: argparse.Namespace) -> int:
     )
 
 
+def models(options: argparse.Namespace) -> int:
+    """List the architectures that the engine runs.
+
+    What a checkpoint is stands in its config.json under `architectures`. The third column says what the engine does
+    for that architecture beyond a plain decoder.
+
+    Example:
+      servery models
+      servery models --json
+    """
+    from servery.engine.supported import ARCHITECTURES
+
+    rows = [(name, each.families, each.note) for name, each in ARCHITECTURES.items()]
+    if options.json:
+        print(json.dumps([dict(zip(("architecture", "families", "note"), row, strict=True)) for row in rows], indent=2))
+        return DONE
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, families, note in rows:
+        print(f"{name:{widths[0]}}  {families:{widths[1]}}  {note}")
+    return DONE
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line; `docs/cli.md` is generated from it."""
     top = argparse.ArgumentParser(
@@ -150,6 +173,7 @@ def parser() -> argparse.ArgumentParser:
     _add_serve(_add_verb(verbs, serve))
     _add_chat(_add_verb(verbs, chat))
     _add_bench(_add_verb(verbs, bench))
+    _add_verb(verbs, models).add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     return top
 
 

@@ -5,11 +5,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    Glm4Config,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
+)
+from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
+from transformers.models.gemma3.modeling_gemma3 import Gemma3ForCausalLM
+from transformers.models.glm4.modeling_glm4 import Glm4ForCausalLM
+from transformers.models.granite.modeling_granite import GraniteForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
+from transformers.models.mixtral.modeling_mixtral import MixtralForCausalLM
+from transformers.models.olmo2.modeling_olmo2 import Olmo2ForCausalLM
+from transformers.models.phi3.modeling_phi3 import Phi3ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeForCausalLM
+from transformers.models.smollm3.modeling_smollm3 import SmolLM3ForCausalLM
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 256,
@@ -83,6 +107,91 @@ def qwen3_tied() -> PreTrainedModel:
     return qwen3(tie_word_embeddings=True)
 
 
+def gemma2(**changes: Any) -> PreTrainedModel:
+    """Its caps are low and its scale is not that of head_dim, so that leaving either out shows."""
+    caps = {"attn_logit_softcapping": 4.0, "final_logit_softcapping": 6.0, "query_pre_attn_scalar": 20}
+    shape = SHAPE | {"head_dim": 32, "sliding_window": 24} | caps
+    # transformers' sdpa passes the cap over.
+    return _seeded(Gemma2ForCausalLM, Gemma2Config(**shape | changes, attn_implementation="eager"))
+
+
+def gemma3(**changes: Any) -> PreTrainedModel:
+    windows = {"sliding_window": 24, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+    shape = SHAPE | windows | {"head_dim": 32, "query_pre_attn_scalar": 20}
+    return _seeded(Gemma3ForCausalLM, Gemma3TextConfig(**shape | changes))
+
+
+def gemma3_linear_rope() -> PreTrainedModel:
+    scaled = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+    return gemma3(rope_parameters={"full_attention": scaled, "sliding_attention": {"rope_type": "default"}})
+
+
+def glm4(**changes: Any) -> PreTrainedModel:
+    return _seeded(Glm4ForCausalLM, Glm4Config(**SHAPE | {"head_dim": 24} | changes))
+
+
+def glm4_whole_rope() -> PreTrainedModel:
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0}
+    return glm4(attention_bias=False, rope_parameters=rope, tie_word_embeddings=True)
+
+
+def phi3(**changes: Any) -> PreTrainedModel:
+    return _seeded(Phi3ForCausalLM, Phi3Config(**SHAPE | {"sliding_window": 24} | changes))
+
+
+def phi4_mini() -> PreTrainedModel:
+    """Three quarters of a head rotate, by factors of their own; its original context is longer than what tests run."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
+        "long_factor": [2.0, 3.0, 5.0, 8.0, 13.0, 21.0],
+        "original_max_position_embeddings": 300,
+    }
+    return phi3(
+        rope_parameters=rope, original_max_position_embeddings=300, sliding_window=None, tie_word_embeddings=True
+    )
+
+
+def olmo2() -> PreTrainedModel:
+    return _seeded(Olmo2ForCausalLM, Olmo2Config(**SHAPE))
+
+
+def granite(**changes: Any) -> PreTrainedModel:
+    multipliers = {"attention_multiplier": 0.4, "residual_multiplier": 0.3, "logits_scaling": 3.0}
+    shape = SHAPE | multipliers | {"embedding_multiplier": 5.0}
+    return _seeded(GraniteForCausalLM, GraniteConfig(**shape | changes))
+
+
+def granite_with_biases() -> PreTrainedModel:
+    return granite(attention_bias=True, mlp_bias=True, tie_word_embeddings=True)
+
+
+def smollm3(**changes: Any) -> PreTrainedModel:
+    return _seeded(SmolLM3ForCausalLM, SmolLM3Config(**SHAPE | {"no_rope_layer_interval": 2} | changes))
+
+
+def smollm3_sliding() -> PreTrainedModel:
+    windows = {"use_sliding_window": True, "sliding_window": 20}
+    return smollm3(no_rope_layers=[0, 1, 1], attention_bias=True, tie_word_embeddings=False, **windows)
+
+
+def mixtral(**changes: Any) -> PreTrainedModel:
+    experts = {"num_local_experts": 5, "num_experts_per_tok": 2}
+    return _seeded(MixtralForCausalLM, MixtralConfig(**SHAPE | experts | {"sliding_window": 24} | changes))
+
+
+def qwen3_moe(**changes: Any) -> PreTrainedModel:
+    experts = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "norm_topk_prob": True}
+    return _seeded(Qwen3MoeForCausalLM, Qwen3MoeConfig(**SHAPE | experts | {"head_dim": 32} | changes))
+
+
+def qwen3_moe_sliding() -> PreTrainedModel:
+    """The weights of its chosen experts do not sum to 1."""
+    return qwen3_moe(norm_topk_prob=False, use_sliding_window=True, sliding_window=20, attention_bias=True)
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama2": llama2,
     "llama_with_biases": llama_with_biases,
@@ -95,6 +204,21 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen25": qwen25,
     "qwen3": qwen3,
     "qwen3_tied": qwen3_tied,
+    "gemma2": gemma2,
+    "gemma3": gemma3,
+    "gemma3_linear_rope": gemma3_linear_rope,
+    "glm4": glm4,
+    "glm4_whole_rope": glm4_whole_rope,
+    "granite": granite,
+    "granite_with_biases": granite_with_biases,
+    "mixtral": mixtral,
+    "olmo2": olmo2,
+    "phi3": phi3,
+    "phi4_mini": phi4_mini,
+    "qwen3_moe": qwen3_moe,
+    "qwen3_moe_sliding": qwen3_moe_sliding,
+    "smollm3": smollm3,
+    "smollm3_sliding": smollm3_sliding,
 }
 
 
@@ -111,5 +235,5 @@ def _seeded(model_class: Callable[[Any], PreTrainedModel], config: Any) -> PreTr
         # transformers starts norms at one and biases at zero, which would hide a norm or bias that is left out.
         for name, parameter in model.named_parameters():
             if name.endswith(("norm.weight", ".bias")):
-                torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.2)
+                torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
     return model.eval()

@@ -4,8 +4,10 @@ import sys
 
 import pytest
 
-from servery.engine.architecture import ARCHITECTURES, ModelConfig, RopeConfig
+from servery.engine.architecture import ModelConfig
 from servery.engine.errors import LoadError
+from servery.engine.rope_config import RopeConfig
+from servery.engine.supported import ARCHITECTURES, nearest
 from tests.engine import checkpoints
 
 LLAMA = {
@@ -28,6 +30,21 @@ def write(path, config, generation=None):
     return path
 
 
+GRANITE = {"architectures": ["GraniteForCausalLM"]}
+SMOL = {"architectures": ["SmolLM3ForCausalLM"]}
+MIXTRAL = {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2}
+QWEN_MOE = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 8,
+}
+GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "num_hidden_layers": 7}
+PHI = {"architectures": ["Phi3ForCausalLM"]}
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "original_max_position_embeddings": 32}
+GEMMA = {"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 4}
+
+
 def load(path, **changes):
     return ModelConfig.load(write(path, LLAMA | changes))
 
@@ -44,7 +61,7 @@ def test_a_minimal_config_is_filled_with_the_meaning_of_missing_fields(tmp_path)
         head_dim=8,
         max_position=64,
         norm_eps=1e-5,
-        rope=RopeConfig(theta=10_000.0),
+        ropes=(RopeConfig(theta=10_000.0),) * 3,
         windows=(None, None, None),
         qkv_bias=False,
         output_bias=False,
@@ -80,9 +97,10 @@ def test_eos_is_the_set_of_both_files(tmp_path):
     ids=["before transformers 5", "long before", "transformers 5"],
 )
 def test_rope_is_read_as_any_transformers_wrote_it(changes, tmp_path):
-    assert load(tmp_path, **changes).rope == RopeConfig(
+    rope = RopeConfig(
         theta=5e5, kind="llama3", factor=8.0, original_max_position=32, low_freq_factor=1.0, high_freq_factor=4.0
     )
+    assert load(tmp_path, **changes).ropes == (rope,) * 3
 
 
 @pytest.mark.parametrize(
@@ -111,6 +129,11 @@ def test_rope_is_read_as_any_transformers_wrote_it(changes, tmp_path):
             },
             (8, None, 8),
         ),
+        (GEMMA, (4096, None, 4096, None)),
+        (
+            GEMMA | {"sliding_window": 8, "layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
+            (None,) * 3 + (8,),
+        ),
     ],
 )
 def test_windows_follow_the_architecture(changes, windows, tmp_path):
@@ -138,7 +161,7 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1; it must be true or false"),
         ({"eos_token_id": [2, "x"]}, "eos_token_id is .* it must be a token id or a list of token ids"),
         ({"rope_scaling": 3}, "rope_scaling is 3; it must be an object"),
-        ({"rope_scaling": {"rope_type": "longrope"}}, "rope_scaling is .*; supported rope types are default, linear"),
+        ({"rope_scaling": {"rope_type": "spiral"}}, "rope_scaling is .*; supported rope types are default, linear"),
         ({"rope_scaling": {"rope_type": "linear"}}, "rope_scaling.factor is missing; it must be a number"),
         (
             {"rope_scaling": SCALED | {"rope_type": "llama3", "low_freq_factor": 4.0}},
@@ -157,6 +180,49 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
             {"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True, "layer_types": [{}, [], 1]},
             "layer_types is .*; it must list one of full_attention, sliding_attention for each layer",
         ),
+        (GEMMA | {"hidden_activation": "gelu"}, 'hidden_activation is "gelu"; only gelu_pytorch_tanh is supported'),
+        (GEMMA | {"attn_logit_softcapping": 0}, "attn_logit_softcapping is 0; it must be a number greater than 0"),
+        (GEMMA | {"final_logit_softcapping": "30"}, 'final_logit_softcapping is "30"; it must be a number'),
+        (GEMMA | {"query_pre_attn_scalar": -1}, "query_pre_attn_scalar is -1; it must be a number"),
+        (GEMMA | {"sliding_window": 0}, "sliding_window is 0; it must be a whole number of at least 1"),
+        (GEMMA | {"use_bidirectional_attention": True}, "use_bidirectional_attention is true; only causal"),
+        (
+            PHI | {"partial_rotary_factor": 1.5},
+            "partial_rotary_factor is 1.5; it must make an even number of head_dim 8",
+        ),
+        (GRANITE | {"attention_multiplier": 0}, "attention_multiplier is 0; it must be a number greater than 0"),
+        (GRANITE | {"embedding_multiplier": "12"}, 'embedding_multiplier is "12"; it must be a number'),
+        (GRANITE | {"residual_multiplier": -1}, "residual_multiplier is -1; it must be a number"),
+        (GRANITE | {"logits_scaling": True}, "logits_scaling is true; it must be a number"),
+        (SMOL | {"no_rope_layers": [1, 0]}, "no_rope_layers is .*; it must list 1 for each layer that rotates"),
+        (SMOL | {"no_rope_layers": [1, 0, 2]}, "no_rope_layers is .*; it must list 1 for each layer that rotates"),
+        (SMOL | {"no_rope_layer_interval": 0}, "no_rope_layer_interval is 0; it must be a whole number"),
+        (MIXTRAL | {"num_local_experts": None}, "num_local_experts is null; it must be a whole number of at least 1"),
+        (MIXTRAL | {"num_experts_per_tok": 5}, "num_experts_per_tok is 5; it must be at most num_local_experts, which"),
+        (QWEN_MOE | {"moe_intermediate_size": 0}, "moe_intermediate_size is 0; it must be a whole number"),
+        (QWEN_MOE | {"norm_topk_prob": 1}, "norm_topk_prob is 1; it must be true or false"),
+        (QWEN_MOE | {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]; only models whose every layer is a mixture"),
+        (QWEN_MOE | {"decoder_sparse_step": 2}, "decoder_sparse_step is 2; only models whose every layer is a mixture"),
+        (QWEN_MOE | {"num_experts": 0}, "num_experts is 0; it must be a whole number"),
+        (
+            GEMMA3 | {"rope_parameters": {"rope_type": "default"}},
+            "rope_parameters is .*; it must have full_attention and",
+        ),
+        (GEMMA3 | {"rope_local_base_freq": 0}, "rope_local_base_freq is 0; it must be a number greater than 0"),
+        (GEMMA3 | {"sliding_window_pattern": 0}, "sliding_window_pattern is 0; it must be a whole number"),
+        (PHI | {"partial_rotary_factor": 0.4}, "partial_rotary_factor is 0.4; it must make an even number"),
+        (
+            PHI | {"rope_scaling": LONGROPE | {"short_factor": [1.0]}},
+            r"short_factor is \[1.0\]; it must have 4 numbers",
+        ),
+        (
+            PHI | {"rope_scaling": LONGROPE | {"short_factor": [1, 1, 1, 0]}},
+            "it must be a list of numbers greater than",
+        ),
+        (
+            PHI | {"rope_scaling": LONGROPE | {"original_max_position_embeddings": None}},
+            "original_max_position_embeddings is missing",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_served_names_file_field_and_rule(changes, message, tmp_path):
@@ -169,6 +235,58 @@ def test_an_unknown_architecture_lists_all_that_are_supported(tmp_path):
     with pytest.raises(LoadError) as refusal:
         load(tmp_path, architectures=["GPT2LMHeadModel"])
     assert all(name in str(refusal.value) for name in ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Llama4ForCausalLM", "LlamaForCausalLM"),
+        ("Gemma2ForSequenceClassification", "Gemma2ForCausalLM"),
+        ("Qwen3NextForCausalLM", "Qwen3ForCausalLM"),
+        ("mistral3forconditionalgeneration", "MistralForCausalLM"),
+    ],
+)
+def test_an_unknown_architecture_is_told_the_nearest(name, expected, tmp_path):
+    assert nearest(name) == expected
+    with pytest.raises(LoadError, match=f"the nearest by name is {expected}"):
+        load(tmp_path, architectures=[name])
+
+
+def test_longrope_is_served_up_to_the_original_context(tmp_path):
+    config = load(tmp_path, **PHI, rope_scaling=LONGROPE)
+    assert config == load(tmp_path, **PHI, rope_scaling=LONGROPE | {"rope_type": "su"})
+    assert (config.max_position, config.ropes[0].attention_factor) == (32, pytest.approx((1 + 1 / 5) ** 0.5))
+
+
+def test_every_fourth_layer_of_a_smollm3_does_not_rotate(tmp_path):
+    ropes = load(tmp_path, **SMOL, num_hidden_layers=5).ropes
+    assert [(rope.theta, rope.rotary_dim) for rope in ropes] == [(2e6, 0 if layer == 3 else None) for layer in range(5)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_local_base_freq": 2e4},
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+            }
+        },
+    ],
+    ids=["before transformers 5", "transformers 5"],
+)
+def test_every_sixth_layer_of_a_gemma3_sees_everything_and_rotates_by_another_base(changes, tmp_path):
+    config = load(tmp_path, **GEMMA3 | changes, sliding_window=8)
+    whole, local = RopeConfig(theta=5e5, kind="linear", factor=8.0), RopeConfig(theta=2e4)
+    assert config.windows == (8, 8, 8, 8, 8, None, 8)
+    assert config.ropes == (local, local, local, local, local, whole, local)
+
+
+def test_a_cap_is_off_when_null_and_the_architectures_own_when_missing(tmp_path):
+    config = load(tmp_path, **GEMMA, attn_logit_softcapping=None)
+    assert (config.attention_soft_cap, config.logit_soft_cap) == (None, 30.0)
+    assert (load(tmp_path, attn_logit_softcapping=3.0).attention_soft_cap, config.tie_embeddings) == (None, True)
 
 
 @pytest.mark.parametrize("field", sorted(LLAMA))

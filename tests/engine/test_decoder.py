@@ -108,8 +108,9 @@ def test_a_sequence_is_not_touched_by_those_that_share_its_steps(pair):
         assert relative_difference(ours_together, ours_alone) <= 1e-5
 
 
-def test_bfloat16_stays_close_to_float32(tmp_path):
-    path = checkpoints.save(checkpoints.qwen3_tied(), tmp_path)
+@pytest.mark.parametrize("name", ["qwen3_tied", "gemma2", "phi4_mini", "olmo2", "granite"])
+def test_bfloat16_stays_close_to_float32(name, tmp_path):
+    path = checkpoints.save(checkpoints.MODELS[name](), tmp_path)
     config = ModelConfig.load(path)
     tokens = prompt(60)
     exact = Paged(load_model(path, config, torch.float32)).step((0, 0, tokens))[0]

@@ -116,6 +116,27 @@ def test_an_untied_model_without_head_is_refused(single):
     assert "lacks tensor lm_head.weight" in refusal(single)
 
 
+@pytest.mark.parametrize(
+    ("make", "lost"),
+    [
+        (checkpoints.mixtral, "model.layers.2.block_sparse_moe.experts.3.w2.weight"),
+        (checkpoints.qwen3_moe, "model.layers.0.mlp.gate.weight"),
+        (checkpoints.gemma2, "model.layers.1.pre_feedforward_layernorm.weight"),
+        (checkpoints.phi3, "model.layers.1.self_attn.qkv_proj.weight"),
+    ],
+)
+def test_a_missing_tensor_of_any_architecture_is_named(make, lost, tmp_path):
+    path = checkpoints.save(make(), tmp_path)
+    edit(path, lambda tensors: tensors.pop(lost))
+    assert refusal(path) == f"{path}: model.safetensors lacks tensor {lost}. Download it again."
+
+
+def test_fused_weights_for_other_sizes_are_told_with_both_shapes(tmp_path):
+    path = checkpoints.save(checkpoints.phi3(), tmp_path)
+    edit(path, lambda tensors: tensors.update({"model.layers.0.mlp.gate_up_proj.weight": torch.ones(200, 64)}))
+    assert refusal(path).endswith("gate_up_proj.weight has shape [200, 64]; by config.json it must be [224, 64].")
+
+
 def test_a_tensor_that_the_model_has_no_place_for_is_named(single):
     edit(single, lambda tensors: tensors.update({"model.layers.3.mlp.up_proj.weight": torch.ones(2)}))
     assert "tensor model.layers.3.mlp.up_proj.weight has no place in the model" in refusal(single)

@@ -1,71 +1,42 @@
 """What a checkpoint is: config.json and generation_config.json read into one immutable `ModelConfig`. No torch.
 
-One decoder runs every supported model. What differs between architectures stands in the table `ARCHITECTURES`;
-what differs between checkpoints of one architecture stands in `ModelConfig`.
+One decoder runs every supported model. What differs between architectures stands in the table `supported.py`; what
+differs between checkpoints of one architecture stands in `ModelConfig`.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from servery.engine.errors import LoadError
 from servery.engine.json_fields import JsonFields
-
-ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """How one architecture differs from the others, with its meaning of fields that a config.json leaves out.
-
-    `attention_bias` is "config" where the checkpoint decides (for the output projection as well), "qkv" where query,
-    key and value always have a bias. `window` says which layers slide: "none", "all" or "upper" (by `layer_types`,
-    or from `max_window_layers` on). `head_dim` None means hidden_size / num_attention_heads.
-    """
-
-    attention_bias: str = "none"
-    mlp_bias: bool = False
-    qk_norm: bool = False
-    window: str = "none"
-    default_window: int | None = None
-    head_dim: int | None = None
-
-
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "LlamaForCausalLM": Architecture(attention_bias="config", mlp_bias=True),
-    "MistralForCausalLM": Architecture(window="all", default_window=4096),
-    "Qwen2ForCausalLM": Architecture(attention_bias="qkv", window="upper"),
-    "Qwen3ForCausalLM": Architecture(attention_bias="config", qk_norm=True, window="upper", head_dim=128),
-}
+from servery.engine.rope_config import RopeConfig, read_ropes
+from servery.engine.supported import ARCHITECTURES, SILU, Architecture, ExpertNames, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RopeConfig:
-    """Rotary position embedding: base, kind of scaling and that kind's parameters.
+class ExpertConfig:
+    """A mixture of experts in place of each layer's MLP: a token goes to `per_token` of `count` experts.
 
-    "dynamic" equals "default" up to `max_position`, beyond which nothing is served, so it has no parameters here.
-    Sources: linear, kaiokendev 2023; yarn, arXiv 2309.00071; llama3, the Llama 3.1 release.
+    `intermediate_size` is one expert's. `normalizes`: the weights of a token's experts are made to sum to 1.
     """
 
-    theta: float
-    kind: str = "default"
-    factor: float = 1.0
-    original_max_position: int = 0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    attention_factor: float = 1.0
-    truncate: bool = True
+    count: int
+    per_token: int
+    intermediate_size: int
+    normalizes: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Everything the engine must know about a checkpoint before it reads a weight.
 
-    `windows` has one entry per layer: how many positions a query sees, itself included, or None for all.
+    `windows` has one entry per layer: how many positions a query sees, itself included, or None for all;
+    so has `ropes`.
     `max_position` counts positions; `eos_token_ids` joins both files. `dtype` is the checkpoint's own, if it says.
+    `attention_scale` multiplies the scores, None for 1 / sqrt(head_dim). A soft cap c keeps a number x between -c and c
+    as c tanh(x / c). `embedding_scale` multiplies what the embedding gives, `residual_scale` what either half of
+    a layer adds to the residual stream. `layer_norms` counts a layer's norms;
+    `wide_qk_norm` says that those of queries and keys go over all heads at once.
     """
 
     architecture: str
@@ -78,7 +49,7 @@ class ModelConfig:
     head_dim: int
     max_position: int
     norm_eps: float
-    rope: RopeConfig
+    ropes: tuple[RopeConfig, ...]
     windows: tuple[int | None, ...]
     qkv_bias: bool
     output_bias: bool
@@ -87,20 +58,31 @@ class ModelConfig:
     tie_embeddings: bool
     eos_token_ids: frozenset[int]
     dtype: str | None
+    activation: str = SILU
+    experts: ExpertConfig | None = None
+    layer_norms: int = 2
+    wide_qk_norm: bool = False
+    norm_offset: float = 0.0
+    attention_scale: float | None = None
+    attention_soft_cap: float | None = None
+    logit_soft_cap: float | None = None
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_divisor: float = 1.0
 
     @classmethod
     def load(cls, path: Path | str) -> "ModelConfig":
         """Read the checkpoint directory `path`.
 
         Raises `LoadError` naming file and field when something is missing or malformed, when the architecture is not
-        supported (with the list of those that are), and when the weights are quantized.
+        supported (with the list of those that are, and the nearest), and when the weights are quantized.
         """
         directory = Path(path)
         if not directory.is_dir():
             raise LoadError(f"{directory} is not a directory; give one with config.json and *.safetensors in it.")
         fields = JsonFields.read(directory / "config.json")
         name, architecture = _architecture(fields)
-        _refuse_unsupported(fields)
+        _refuse_unsupported(fields, architecture)
         return _model_config(fields, name, architecture, _generation_eos(directory))
 
     @property
@@ -109,10 +91,13 @@ class ModelConfig:
         hidden, kv = self.hidden_size, self.num_kv_heads * self.head_dim
         query = self.num_heads * self.head_dim
         attention = hidden * (query + 2 * kv) + query * hidden
-        attention += self.qkv_bias * (query + 2 * kv) + self.output_bias * hidden + self.qk_norm * 2 * self.head_dim
+        attention += self.qkv_bias * (query + 2 * kv) + self.output_bias * hidden
+        attention += self.qk_norm * (query + kv if self.wide_qk_norm else 2 * self.head_dim)
         mlp = 3 * hidden * self.intermediate_size + self.mlp_bias * (2 * self.intermediate_size + hidden)
+        if self.experts is not None:
+            mlp = self.experts.count * hidden * (3 * self.experts.intermediate_size + 1)
         embeddings = self.vocab_size * hidden * (1 if self.tie_embeddings else 2)
-        return self.num_layers * (attention + mlp + 2 * hidden) + hidden + embeddings
+        return self.num_layers * (attention + mlp + self.layer_norms * hidden) + hidden + embeddings
 
     def weight_bytes(self, bytes_per_value: int) -> int:
         """Memory of the weights when each value takes `bytes_per_value` (4 for float32, 2 for bfloat16)."""
@@ -129,11 +114,11 @@ def _architecture(fields: JsonFields) -> tuple[str, Architecture]:
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise fields.error("architectures", f"it must be a list with one name; {rule}")
     if names[0] not in ARCHITECTURES:
-        raise fields.error("architectures", rule)
+        raise fields.error("architectures", f"{rule}; the nearest by name is {nearest(names[0])}")
     return names[0], ARCHITECTURES[names[0]]
 
 
-def _refuse_unsupported(fields: JsonFields) -> None:
+def _refuse_unsupported(fields: JsonFields, architecture: Architecture) -> None:
     quantization = fields.inner("quantization_config")
     if quantization is not None:
         method = quantization.raw("quant_method") or "an unnamed method"
@@ -141,8 +126,11 @@ def _refuse_unsupported(fields: JsonFields) -> None:
             f"{fields.path}: quantization_config says that the weights are quantized with {method}; quantized "
             "checkpoints cannot be loaded. Use the original float16, bfloat16 or float32 checkpoint."
         )
-    if fields.raw("hidden_act") not in (None, "silu"):
-        raise fields.error("hidden_act", "only silu is supported")
+    for name in ("hidden_act", "hidden_activation"):
+        if fields.raw(name) not in (None, architecture.activation):
+            raise fields.error(name, f"only {architecture.activation} is supported")
+    if fields.flag("use_bidirectional_attention"):
+        raise fields.error("use_bidirectional_attention", "only causal attention is supported")
 
 
 def _model_config(
@@ -151,6 +139,9 @@ def _model_config(
     num_layers, max_position = fields.count("num_hidden_layers"), fields.count("max_position_embeddings")
     num_heads, num_kv_heads, head_dim = _heads(fields, architecture)
     attention_bias = architecture.attention_bias == "config" and fields.flag("attention_bias")
+    windows = _windows(fields, architecture, num_layers)
+    ropes = read_ropes(fields, architecture, windows, max_position, head_dim)
+    attention_cap, logit_cap = architecture.default_soft_caps
     return ModelConfig(
         architecture=name,
         vocab_size=fields.count("vocab_size"),
@@ -160,18 +151,73 @@ def _model_config(
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
-        max_position=max_position,
+        # Beyond it a sequence would need the keys that it has in the cache to be rotated anew.
+        max_position=min([max_position, *(rope.original_max_position for rope in ropes if rope.kind == "longrope")]),
         norm_eps=fields.number("rms_norm_eps"),
-        rope=_rope(fields, max_position),
-        windows=_windows(fields, architecture, num_layers),
-        qkv_bias=attention_bias or architecture.attention_bias == "qkv",
+        ropes=ropes,
+        windows=windows,
+        qkv_bias=attention_bias or _has_input_bias(fields, architecture),
         output_bias=attention_bias,
         mlp_bias=architecture.mlp_bias and fields.flag("mlp_bias"),
         qk_norm=architecture.qk_norm,
-        tie_embeddings=fields.flag("tie_word_embeddings"),
+        tie_embeddings=fields.flag("tie_word_embeddings", architecture.tied),
         eos_token_ids=fields.token_ids("eos_token_id") | generation_eos,
         dtype=_dtype(fields),
+        activation=architecture.activation,
+        experts=None if architecture.experts is None else _experts(fields, architecture.experts),
+        wide_qk_norm=architecture.wide_qk_norm,
+        layer_norms=architecture.norms.count,
+        norm_offset=architecture.norm_offset,
+        attention_scale=_attention_scale(fields, architecture),
+        attention_soft_cap=_soft_cap(fields, architecture, "attn_logit_softcapping", attention_cap),
+        logit_soft_cap=_soft_cap(fields, architecture, "final_logit_softcapping", logit_cap),
+        embedding_scale=_embedding_scale(fields, architecture),
+        residual_scale=fields.number("residual_multiplier", 1.0) if architecture.has_multipliers else 1.0,
+        logit_divisor=fields.number("logits_scaling", 1.0) if architecture.has_multipliers else 1.0,
     )
+
+
+def _has_input_bias(fields: JsonFields, architecture: Architecture) -> bool:
+    is_chosen = architecture.attention_bias == "input" and fields.flag("attention_bias", True)
+    return is_chosen or architecture.attention_bias == "qkv"
+
+
+def _experts(fields: JsonFields, names: ExpertNames) -> ExpertConfig:
+    # transformers 5 writes the first name for every architecture.
+    count_name = "num_local_experts" if fields.has("num_local_experts") else names.count
+    count, per_token = fields.count(count_name), fields.count("num_experts_per_tok")
+    if per_token > count:
+        raise fields.error("num_experts_per_tok", f"it must be at most {count_name}, which is {count}")
+    if fields.raw("mlp_only_layers") or fields.count("decoder_sparse_step", 1) != 1:
+        name = "mlp_only_layers" if fields.raw("mlp_only_layers") else "decoder_sparse_step"
+        raise fields.error(name, "only models whose every layer is a mixture of experts are supported")
+    return ExpertConfig(
+        count=count,
+        per_token=per_token,
+        intermediate_size=fields.count(names.size),
+        normalizes=names.normalizes is None or fields.flag(names.normalizes),
+    )
+
+
+def _attention_scale(fields: JsonFields, architecture: Architecture) -> float | None:
+    if architecture.has_multipliers:
+        return fields.number("attention_multiplier", 1.0)
+    return fields.number("query_pre_attn_scalar", 256) ** -0.5 if architecture.is_gemma else None
+
+
+def _embedding_scale(fields: JsonFields, architecture: Architecture) -> float:
+    if architecture.has_multipliers:
+        return fields.number("embedding_multiplier", 1.0)
+    return fields.count("hidden_size") ** 0.5 if architecture.is_gemma else 1.0
+
+
+def _soft_cap(fields: JsonFields, architecture: Architecture, name: str, default: float | None) -> float | None:
+    """Null switches a cap off; a missing field means the architecture's own."""
+    if not architecture.is_gemma:
+        return None
+    if not fields.is_given(name):
+        return default
+    return fields.number(name) if fields.has(name) else None
 
 
 def _heads(fields: JsonFields, architecture: Architecture) -> tuple[int, int, int]:
@@ -189,11 +235,18 @@ def _heads(fields: JsonFields, architecture: Architecture) -> tuple[int, int, in
 
 
 def _windows(fields: JsonFields, architecture: Architecture, num_layers: int) -> tuple[int | None, ...]:
-    if architecture.window == "all":
+    if architecture.window == "all_if_used" and not fields.flag("use_sliding_window"):
+        return (None,) * num_layers
+    if architecture.window in {"all", "all_if_used"}:
         # null switches the window off; a missing field means the architecture's own.
         is_given = fields.is_given("sliding_window")
         window = fields.optional_count("sliding_window") if is_given else architecture.default_window
         return (window,) * num_layers
+    if architecture.window == "pattern":
+        window = fields.count("sliding_window", architecture.default_window)
+        full_every = fields.count("sliding_window_pattern", architecture.full_every)
+        slides = _listed_layers(fields, num_layers) or [(i + 1) % full_every != 0 for i in range(num_layers)]
+        return tuple(window if each else None for each in slides)
     if architecture.window == "none" or not fields.flag("use_sliding_window"):
         return (None,) * num_layers
     window = fields.optional_count("sliding_window")
@@ -201,79 +254,24 @@ def _windows(fields: JsonFields, architecture: Architecture, num_layers: int) ->
 
 
 def _sliding_layers(fields: JsonFields, num_layers: int) -> list[bool]:
+    listed = _listed_layers(fields, num_layers)
+    if listed is not None:
+        return listed
+    first = fields.raw("max_window_layers")
+    if not isinstance(first, int) or isinstance(first, bool) or first < 0:
+        raise fields.error("max_window_layers", "with use_sliding_window it must be a whole number")
+    return [layer >= first for layer in range(num_layers)]
+
+
+def _listed_layers(fields: JsonFields, num_layers: int) -> list[bool] | None:
+    """Which layers `layer_types` lets slide, None when the field is missing."""
     if not fields.has("layer_types"):
-        first = fields.raw("max_window_layers")
-        if not isinstance(first, int) or isinstance(first, bool) or first < 0:
-            raise fields.error("max_window_layers", "with use_sliding_window it must be a whole number")
-        return [layer >= first for layer in range(num_layers)]
+        return None
     types = fields.raw("layer_types")
     known = ["full_attention", "sliding_attention"]
     if not isinstance(types, list) or len(types) != num_layers or not all(kind in known for kind in types):
         raise fields.error("layer_types", f"it must list one of {', '.join(known)} for each layer")
     return [kind == "sliding_attention" for kind in types]
-
-
-def _rope(fields: JsonFields, max_position: int) -> RopeConfig:
-    """Read `rope_parameters` of transformers 5, or the `rope_theta` and `rope_scaling` (kind in `type`) of older ones."""
-    name = "rope_parameters" if fields.has("rope_parameters") else "rope_scaling"
-    rope = fields.inner(name)
-    for part in (fields, rope):
-        if part is not None and part.number("partial_rotary_factor", 1.0) != 1.0:
-            raise part.error("partial_rotary_factor", "only 1, which rotates all of a head, is supported")
-    theta = fields.number("rope_theta", 10_000.0)
-    if rope is None:
-        return RopeConfig(theta=theta)
-    theta = rope.number("rope_theta", theta)
-    kind = rope.raw("rope_type") or rope.raw("type") or "default"
-    if kind not in ROPE_TYPES:
-        raise fields.error(name, f"supported rope types are {', '.join(ROPE_TYPES)}")
-    if kind in {"default", "dynamic"}:
-        return RopeConfig(theta=theta, kind=kind)
-    if kind == "linear":
-        return RopeConfig(theta=theta, kind=kind, factor=rope.number("factor"))
-    original = rope.count("original_max_position_embeddings", max_position)
-    if kind == "llama3":
-        return _llama3_rope(rope, theta, original)
-    return _yarn_rope(rope, theta, original)
-
-
-def _llama3_rope(rope: JsonFields, theta: float, original: int) -> RopeConfig:
-    low, high = rope.number("low_freq_factor"), rope.number("high_freq_factor")
-    if low >= high:
-        raise rope.error("low_freq_factor", f"it must be less than high_freq_factor, which is {high:g}")
-    return RopeConfig(
-        theta=theta,
-        kind="llama3",
-        factor=rope.number("factor"),
-        original_max_position=original,
-        low_freq_factor=low,
-        high_freq_factor=high,
-    )
-
-
-def _yarn_rope(rope: JsonFields, theta: float, original: int) -> RopeConfig:
-    factor = rope.number("factor")
-    return RopeConfig(
-        theta=theta,
-        kind="yarn",
-        factor=factor,
-        original_max_position=original,
-        beta_fast=rope.number("beta_fast", 32.0),
-        beta_slow=rope.number("beta_slow", 1.0),
-        attention_factor=rope.number("attention_factor", _yarn_attention_factor(rope, factor)),
-        truncate=rope.flag("truncate", True),
-    )
-
-
-def _yarn_attention_factor(rope: JsonFields, factor: float) -> float:
-    """Section 3.4 of the YaRN paper; `mscale` and `mscale_all_dim` are DeepSeek's refinement."""
-    if rope.raw("mscale") and rope.raw("mscale_all_dim"):
-        return _mscale(factor, rope.number("mscale")) / _mscale(factor, rope.number("mscale_all_dim"))
-    return _mscale(factor, 1.0)
-
-
-def _mscale(factor: float, weight: float) -> float:
-    return 1.0 if factor <= 1.0 else 0.1 * weight * math.log(factor) + 1.0
 
 
 def _generation_eos(directory: Path) -> frozenset[int]:

@@ -1,7 +1,7 @@
 """The one transformer that runs every supported architecture: what differs is data in `ModelConfig`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,21 +14,24 @@ from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.batch import Batch
 from servery.engine.kv import KVCache
 from servery.engine.linear import Linear
+from servery.engine.mlp import GatedMLP, MixtureOfExperts
 from servery.engine.rope import RopeTable, rotate
+
+Transform = Callable[[Tensor], Tensor]
 
 
 class RMSNorm:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension (arXiv 1910.07467), computed in float32.
+    """x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension (arXiv 1910.07467), computed in float32.
 
     It is computed as x / hypot(|x|, sqrt(n eps)) * (weight sqrt(n)): three passes, where the textbook order is six.
     """
 
     __slots__ = ("_dtype", "_floor", "_scaled")
 
-    def __init__(self, weight: Tensor, eps: float) -> None:
+    def __init__(self, weight: Tensor, eps: float, offset: float = 0.0) -> None:
         size = weight.shape[-1]
         self._dtype = weight.dtype
-        self._scaled = weight.float() * math.sqrt(size)
+        self._scaled = (weight.float() + offset) * math.sqrt(size)
         self._floor = torch.tensor(math.sqrt(size * eps))
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -38,20 +41,38 @@ class RMSNorm:
         return normed if self._dtype is torch.float32 else normed.to(self._dtype)
 
 
+class WideNorm:
+    """One norm over all query heads together and one over all key heads together."""
+
+    __slots__ = ("_key", "_num_heads", "_query")
+
+    def __init__(self, query: RMSNorm, key: RMSNorm, num_heads: int) -> None:
+        self._query = query
+        self._key = key
+        self._num_heads = num_heads
+
+    def __call__(self, heads: Tensor) -> Tensor:
+        """[tokens, heads + kv_heads, head_dim], the `num_heads` query heads first; gives the same shape."""
+        query, key = heads[:, : self._num_heads], heads[:, self._num_heads :]
+        return torch.cat((self._query(query.flatten(1)), self._key(key.flatten(1))), dim=1).view(heads.shape)
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The weights of one layer. `qkv` has the rows of query, key and value, `gate_up` those of gate and up.
+    """The weights of one layer. `qkv` has the rows of query, key and value.
 
-    `qk_norm` works on query and key heads alike; its weight is [heads + kv_heads, head_dim].
+    `qk_norm` works on query and key heads [tokens, heads + kv_heads, head_dim] alike. `attention_post` and `mlp_post`
+    are what happens to the result of either half before it joins the residual stream.
     """
 
-    attention_norm: RMSNorm
+    attention_norm: RMSNorm | None
     qkv: Linear
-    qk_norm: RMSNorm | None
+    qk_norm: Transform | None
     output: Linear
-    mlp_norm: RMSNorm
-    gate_up: Linear
-    down: Linear
+    attention_post: Transform | None
+    mlp_norm: RMSNorm | None
+    mlp: GatedMLP | MixtureOfExperts
+    mlp_post: Transform | None
 
 
 class Decoder:
@@ -72,17 +93,26 @@ class Decoder:
         self._embedding = embedding
         self._layers = tuple(layers)
         self._norm = norm
+        # Rounded to the weights' dtype, as the models were trained.
+        scale = torch.tensor(config.embedding_scale, dtype=embedding.dtype)
+        self._embedding_scale = None if config.embedding_scale == 1.0 else scale
         self._head = head
         self._attention = attention or ReferenceAttention(config)
-        self._rope = RopeTable(config.rope, config.head_dim, config.max_position, embedding.dtype)
+        ropes = tuple(dict.fromkeys(config.ropes))
+        self._ropes = [RopeTable(rope, config.head_dim, config.max_position, embedding.dtype) for rope in ropes]
+        self._rope_of_layer = [ropes.index(rope) for rope in config.ropes]
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Run one step: write the tokens' keys and values into `cache`, return final hidden states [T, hidden_size]."""
         hidden = F.embedding(batch.input_ids, self._embedding)
-        cos, sin = self._rope.at(batch.positions, batch.longest_context)
+        if self._embedding_scale is not None:
+            hidden = hidden * self._embedding_scale
+        longest = batch.longest_context
+        angles = [rope.at(batch.positions, longest) for rope in self._ropes]
         plan = self._attention.plan(batch, cache)
         for index, layer in enumerate(self._layers):
+            cos, sin = angles[self._rope_of_layer[index]]
             query = self._project(index, layer, hidden, cos, sin, batch.slots, cache)
             hidden = self._finish(index, layer, hidden, query, plan)
         return self._norm(hidden)
@@ -90,14 +120,17 @@ class Decoder:
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 [R, vocab_size] for rows [R, hidden_size] of what `forward` returned."""
-        return self._head(hidden).float()
+        logits = self._head(hidden).float()
+        divisor, cap = self.config.logit_divisor, self.config.logit_soft_cap
+        logits = logits if divisor == 1.0 else logits.div_(divisor)
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
     def _project(
         self, index: int, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache: KVCache
     ) -> Tensor:
         """Rotated queries [T, heads * head_dim]; rotated keys and plain values go into the cache."""
         config = self.config
-        qkv = layer.qkv(layer.attention_norm(hidden))
+        qkv = layer.qkv(layer.attention_norm(hidden) if layer.attention_norm else hidden)
         rotated = qkv.view(len(qkv), -1, config.head_dim)[:, : config.num_heads + config.num_kv_heads]
         rotate(layer.qk_norm(rotated) if layer.qk_norm else rotated, cos, sin, out=rotated)
         query_size = config.num_heads * config.head_dim
@@ -106,7 +139,10 @@ class Decoder:
 
     @staticmethod
     def _finish(index: int, layer: Layer, hidden: Tensor, query: Tensor, plan: AttentionPlan) -> Tensor:
-        """Attention, its output projection and the gated MLP (SwiGLU), each added to the residual stream."""
-        hidden = layer.output.add_to(hidden, plan.attend(index, query))
-        gate, up = layer.gate_up(layer.mlp_norm(hidden)).chunk(2, dim=1)
-        return layer.down.add_to(hidden, F.silu(gate).mul_(up))
+        """Attention and the MLP, each added to the residual stream."""
+        hidden = _added(hidden, layer.output, plan.attend(index, query), layer.attention_post)
+        return _added(hidden, layer.mlp, layer.mlp_norm(hidden) if layer.mlp_norm else hidden, layer.mlp_post)
+
+
+def _added(residual: Tensor, part: Linear | GatedMLP | MixtureOfExperts, x: Tensor, post: Transform | None) -> Tensor:
+    return part.add_to(residual, x) if post is None else residual + post(part(x))

@@ -63,6 +63,15 @@ class JsonFields:
             raise self.error(name, "it must be a number greater than 0")
         return float(value)
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A list of finite numbers greater than 0."""
+        values = self._fields.get(name)
+        if not isinstance(values, list) or not all(
+            isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf for value in values
+        ):
+            raise self.error(name, "it must be a list of numbers greater than 0")
+        return tuple(map(float, values))
+
     def flag(self, name: str, default: bool = False) -> bool:
         """True or false."""
         value = self._fields.get(name)

@@ -3,37 +3,29 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from servery.engine.architecture import ModelConfig
+from servery.engine.architecture import ExpertConfig, ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
-from servery.engine.decoder import Decoder, Layer, RMSNorm
+from servery.engine.decoder import Decoder, Layer, RMSNorm, Transform, WideNorm
 from servery.engine.errors import LoadError
 from servery.engine.linear import Linear
+from servery.engine.mlp import GatedMLP, MixtureOfExperts
+from servery.engine.rope import head_order
+from servery.engine.weight_map import Target, targets_of
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A tensor of the decoder, and the stored tensors whose rows it is made of, in order."""
-
-    key: str
-    sources: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (sum(shape[0] for _, shape in self.sources), *self.sources[0][1][1:])
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where a stored tensor goes: rows [first, first + shape[0]) of a target."""
 
-    target: _Target
+    target: Target
     first: int
     shape: tuple[int, ...]
 
@@ -48,7 +40,7 @@ def load_model(
     each tensor. Raises `LoadError` naming file and tensor when the checkpoint is damaged or does not fit `config`.
     """
     checkpoint = Checkpoint.find(Path(path))
-    places = _places(_targets(config))
+    places = _places(targets_of(config))
     weights: dict[str, Tensor] = {}
     seen: set[str] = set()
     done, total = 0, config.weight_bytes(dtype.itemsize)
@@ -103,7 +95,7 @@ def _refuse_missing(checkpoint: Checkpoint, missing: list[str]) -> None:
     raise LoadError(f"{checkpoint.directory}: {files} lacks tensor {', '.join(missing[:3])}{more}. Download it again.")
 
 
-def _places(targets: list[_Target]) -> dict[str, _Place]:
+def _places(targets: list[Target]) -> dict[str, _Place]:
     places: dict[str, _Place] = {}
     for target in targets:
         first = 0
@@ -113,52 +105,13 @@ def _places(targets: list[_Target]) -> dict[str, _Place]:
     return places
 
 
-def _targets(config: ModelConfig) -> list[_Target]:
-    hidden, vocab = config.hidden_size, config.vocab_size
-    targets = [
-        _Target("embedding", (("model.embed_tokens.weight", (vocab, hidden)),)),
-        _Target("norm", (("model.norm.weight", (hidden,)),)),
-    ]
-    if not config.tie_embeddings:
-        targets.append(_Target("head", (("lm_head.weight", (vocab, hidden)),)))
-    for index in range(config.num_layers):
-        targets += _layer_targets(config, index)
-    return targets
-
-
-def _layer_targets(config: ModelConfig, index: int) -> list[_Target]:
-    hidden, inner = config.hidden_size, config.intermediate_size
-    query, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    layer = f"model.layers.{index}."
-
-    def norm(key: str, name: str, size: int) -> _Target:
-        return _Target(f"{index}.{key}", ((f"{layer}{name}.weight", (size,)),))
-
-    def linear(key: str, block: str, parts: dict[str, int], in_features: int, has_bias: bool) -> list[_Target]:
-        names = [(f"{layer}{block}.{part}", rows) for part, rows in parts.items()]
-        weight = _Target(f"{index}.{key}", tuple((f"{name}.weight", (rows, in_features)) for name, rows in names))
-        bias = _Target(f"{index}.{key}.bias", tuple((f"{name}.bias", (rows,)) for name, rows in names))
-        return [weight, bias] if has_bias else [weight]
-
-    targets = [norm("attention_norm", "input_layernorm", hidden), norm("mlp_norm", "post_attention_layernorm", hidden)]
-    if config.qk_norm:
-        targets.append(norm("q_norm", "self_attn.q_norm", config.head_dim))
-        targets.append(norm("k_norm", "self_attn.k_norm", config.head_dim))
-    qkv = {"q_proj": query, "k_proj": kv, "v_proj": kv}
-    targets += linear("qkv", "self_attn", qkv, hidden, config.qkv_bias)
-    targets += linear("output", "self_attn", {"o_proj": hidden}, query, config.output_bias)
-    targets += linear("gate_up", "mlp", {"gate_proj": inner, "up_proj": inner}, hidden, config.mlp_bias)
-    targets += linear("down", "mlp", {"down_proj": hidden}, inner, config.mlp_bias)
-    return targets
-
-
 def _assemble(config: ModelConfig, weights: dict[str, Tensor]) -> Decoder:
     embedding = weights["embedding"]
     return Decoder(
         config,
         embedding=embedding,
         layers=[_layer(config, weights, index) for index in range(config.num_layers)],
-        norm=RMSNorm(weights["norm"], config.norm_eps),
+        norm=RMSNorm(weights["norm"], config.norm_eps, config.norm_offset),
         head=Linear(embedding if config.tie_embeddings else weights["head"]),
     )
 
@@ -167,22 +120,52 @@ def _layer(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Layer
     def linear(key: str) -> Linear:
         return Linear(weights[f"{index}.{key}"], weights.get(f"{index}.{key}.bias"))
 
-    def norm(key: str) -> RMSNorm:
-        return RMSNorm(weights[f"{index}.{key}"], config.norm_eps)
+    def norm(key: str) -> RMSNorm | None:
+        weight = weights.get(f"{index}.{key}")
+        return None if weight is None else RMSNorm(weight, config.norm_eps, config.norm_offset)
+
+    scale = None if config.residual_scale == 1.0 else partial(torch.mul, other=config.residual_scale)
+    _order_heads(config, weights, index)
 
     return Layer(
         attention_norm=norm("attention_norm"),
         qkv=linear("qkv"),
         qk_norm=_qk_norm(config, weights, index) if config.qk_norm else None,
         output=linear("output"),
+        attention_post=norm("attention_post_norm") or scale,
         mlp_norm=norm("mlp_norm"),
-        gate_up=linear("gate_up"),
-        down=linear("down"),
+        mlp=_mixture(config, config.experts, linear) if config.experts else _gated_mlp(config, linear),
+        mlp_post=norm("mlp_post_norm") or scale,
     )
 
 
-def _qk_norm(config: ModelConfig, weights: dict[str, Tensor], index: int) -> RMSNorm:
-    """One norm for all heads: the query weight for each query head, then the key weight for each key head."""
-    query = weights[f"{index}.q_norm"].expand(config.num_heads, -1)
-    key = weights[f"{index}.k_norm"].expand(config.num_kv_heads, -1)
-    return RMSNorm(torch.cat((query, key)), config.norm_eps)
+def _gated_mlp(config: ModelConfig, linear: Callable[[str], Linear], prefix: str = "") -> GatedMLP:
+    return GatedMLP(linear(f"{prefix}gate_up"), linear(f"{prefix}down"), config.activation)
+
+
+def _mixture(config: ModelConfig, experts: ExpertConfig, linear: Callable[[str], Linear]) -> MixtureOfExperts:
+    mlps = [_gated_mlp(config, linear, f"experts.{number}.") for number in range(experts.count)]
+    return MixtureOfExperts(linear("router"), mlps, experts.per_token, experts.normalizes)
+
+
+def _order_heads(config: ModelConfig, weights: dict[str, Tensor], index: int) -> None:
+    """Put the dimensions of query and key heads where `rotate` pairs them."""
+    order = head_order(config.ropes[index], config.head_dim)
+    if order is None:
+        return
+    rows = (config.num_heads + config.num_kv_heads) * config.head_dim
+    for key in (f"{index}.qkv", f"{index}.qkv.bias"):
+        if key in weights:
+            stored = weights[key][:rows]
+            heads = stored.view(-1, config.head_dim, *stored.shape[1:])
+            heads.copy_(heads.index_select(1, order))
+
+
+def _qk_norm(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Transform:
+    """A norm for queries and keys: where it goes over each head, one with a row of weights for each."""
+    query, key = weights[f"{index}.q_norm"], weights[f"{index}.k_norm"]
+    if config.wide_qk_norm:
+        eps, offset = config.norm_eps, config.norm_offset
+        return WideNorm(RMSNorm(query, eps, offset), RMSNorm(key, eps, offset), config.num_heads)
+    every = torch.cat((query.expand(config.num_heads, -1), key.expand(config.num_kv_heads, -1)))
+    return RMSNorm(every, config.norm_eps, config.norm_offset)

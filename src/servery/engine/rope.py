@@ -4,8 +4,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from servery.engine.architecture import RopeConfig
+from servery.engine.rope_config import RopeConfig
 
 _FIRST_POSITIONS = 2048
 
@@ -14,7 +15,9 @@ class RopeTable:
     """Cosines and signed sines per position, computed once in float32 and grown on demand by doubling."""
 
     def __init__(self, config: RopeConfig, head_dim: int, max_position: int, dtype: torch.dtype) -> None:
-        self._frequencies = inverse_frequencies(config, head_dim)
+        rotary_dim = head_dim if config.rotary_dim is None else config.rotary_dim
+        self._frequencies = inverse_frequencies(config, rotary_dim)
+        self._still_pairs = (head_dim - rotary_dim) // 2
         self._attention_factor = config.attention_factor
         self._max_position = max_position
         self._dtype = dtype
@@ -33,6 +36,7 @@ class RopeTable:
     def _compute(self, num_positions: int) -> Tensor:
         angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), self._frequencies)
         cos, sin = angles.cos() * self._attention_factor, angles.sin() * self._attention_factor
+        cos, sin = F.pad(cos, (0, self._still_pairs), value=1.0), F.pad(sin, (0, self._still_pairs))
         table = torch.stack((torch.cat((cos, cos), 1), torch.cat((-sin, sin), 1)), dim=1)
         return table.unsqueeze(2).to(self._dtype)
 
@@ -42,15 +46,33 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
     torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin, out=out)
 
 
-def inverse_frequencies(config: RopeConfig, head_dim: int) -> Tensor:
-    """Radians per position of each of the head_dim / 2 pairs, float32 [head_dim / 2]."""
-    frequencies = 1.0 / (config.theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim))
+def head_order(config: RopeConfig, head_dim: int) -> Tensor | None:
+    """Which stored dimension of a head goes where, int64 [head_dim]; None when all stay.
+
+    `rotate` turns dimension i with i + head_dim / 2. Where a checkpoint pairs others, as when only part of a head
+    rotates, the rows of its query and key weights are put in this order once, at load: scores are sums over a head,
+    which no order changes. Pairs that stand still come last.
+    """
+    rotary_dim = head_dim if config.rotary_dim is None else config.rotary_dim
+    if rotary_dim == 0 or (rotary_dim == head_dim and not config.interleaved):
+        return None
+    rotating = torch.arange(rotary_dim)
+    first, second = (rotating[0::2], rotating[1::2]) if config.interleaved else rotating.view(2, -1)
+    third, fourth = torch.arange(rotary_dim, head_dim).view(2, -1)
+    return torch.cat((first, third, second, fourth))
+
+
+def inverse_frequencies(config: RopeConfig, rotary_dim: int) -> Tensor:
+    """Radians per position of each of the rotary_dim / 2 pairs, float32 [rotary_dim / 2]."""
+    frequencies = 1.0 / (config.theta ** (torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim))
     if config.kind == "linear":
         return frequencies / config.factor
     if config.kind == "llama3":
         return _llama3(config, frequencies)
     if config.kind == "yarn":
-        return _yarn(config, frequencies, head_dim)
+        return _yarn(config, frequencies, rotary_dim)
+    if config.kind == "longrope":
+        return frequencies / torch.tensor(config.short_factors)
     return frequencies
 
 

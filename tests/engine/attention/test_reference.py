@@ -1,20 +1,19 @@
 """Paged attention against attention written out by hand in float64."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servery.engine.architecture import ModelConfig, RopeConfig
+from servery.engine.architecture import ModelConfig
 from servery.engine.attention import reference
 from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.batch import Batch
 from servery.engine.kv import KVCache
+from servery.engine.rope_config import RopeConfig
 
 
-def shape(num_kv_heads: int, group: int, head_dim: int, windows: tuple[int | None, ...]) -> ModelConfig:
+def shape(num_kv_heads: int, group: int, head_dim: int, windows: tuple[int | None, ...], **changes) -> ModelConfig:
     return ModelConfig(
         architecture="Qwen3ForCausalLM",
         vocab_size=8,
@@ -26,7 +25,7 @@ def shape(num_kv_heads: int, group: int, head_dim: int, windows: tuple[int | Non
         head_dim=head_dim,
         max_position=1024,
         norm_eps=1e-6,
-        rope=RopeConfig(theta=10_000.0),
+        ropes=(RopeConfig(theta=10_000.0),) * len(windows),
         windows=windows,
         qkv_bias=False,
         output_bias=False,
@@ -35,11 +34,13 @@ def shape(num_kv_heads: int, group: int, head_dim: int, windows: tuple[int | Non
         tie_embeddings=True,
         eos_token_ids=frozenset(),
         dtype=None,
+        **changes,
     )
 
 
-def by_hand(query, keys, values, start: int, window: int | None) -> torch.Tensor:
+def by_hand(config: ModelConfig, query, keys, values, start: int, window: int | None) -> torch.Tensor:
     """One row in float64: query [count, heads, dim], keys and values [context, kv_heads, dim]."""
+    scale, cap = config.attention_scale or config.head_dim**-0.5, config.attention_soft_cap
     count, num_heads, head_dim = query.shape
     group = num_heads // keys.shape[1]
     out = torch.zeros(count, num_heads, head_dim, dtype=torch.float64)
@@ -48,7 +49,8 @@ def by_hand(query, keys, values, start: int, window: int | None) -> torch.Tensor
         first = 0 if window is None else max(0, position - window + 1)
         for head in range(num_heads):
             seen = slice(first, position + 1)
-            scores = keys[seen, head // group] @ query[i, head] / math.sqrt(head_dim)
+            scores = keys[seen, head // group] @ query[i, head] * scale
+            scores = scores if cap is None else cap * torch.tanh(scores / cap)
             out[i, head] = scores.softmax(0) @ values[seen, head // group]
     return out.flatten(1)
 
@@ -82,7 +84,7 @@ class World:
         parts = self.query.split([count for _, count in self.rows])
         return torch.cat(
             [
-                by_hand(part, kv[:, 0], kv[:, 1], start, self.config.windows[layer])
+                by_hand(self.config, part, kv[:, 0], kv[:, 1], start, self.config.windows[layer])
                 for part, kv, (start, _) in zip(parts, self.kv, self.rows, strict=True)
             ]
         )
@@ -103,7 +105,12 @@ def worlds(draw) -> World:
     num_blocks = sum(-(-(start + count) // block_size) for start, count in rows)
     order = draw(st.just(list(range(num_blocks))) | st.permutations(range(num_blocks + 2)))
     windows = draw(st.sampled_from([(None,), (1,), (5,), (None, 7, None), (16, 16)]))
-    config = shape(draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([4, 10, 32])), windows)
+    scores = {
+        "attention_scale": draw(st.sampled_from([None, 0.3])),
+        "attention_soft_cap": draw(st.sampled_from([None, 1.5])),
+    }
+    sizes = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([4, 10, 32]))
+    config = shape(*sizes, windows, **scores)
     return World(config, rows, block_size, order)
 
 

@@ -10,8 +10,9 @@ Only slots of a row's own context are ever read: the cache holds leftovers of ot
 that is not a number would still spoil the sum. Padding therefore repeats a slot of the row itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -26,6 +27,10 @@ from servery.engine.kv import KVCache
 _GATHER_BYTES = 1 << 18
 # Splitting a segment has to save this many bytes of padding per layer to be worth another call.
 _PADDING_BYTES = 1 << 17
+
+
+# Of query, key and value [..., rows, head_dim], mask, and `is_causal` by name.
+_Attention = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class _Segment:
 
 
 class ReferenceAttention:
-    """Grouped-query attention over the paged cache with scaled_dot_product_attention.
+    """Grouped-query attention over the paged cache with scaled_dot_product_attention, written out if scores are capped.
 
     Query heads that share a key head are folded into that head's query rows (one-token rows) or read it through a
     view (prompts), so that keys and values are never repeated in memory.
@@ -51,29 +56,34 @@ class ReferenceAttention:
 
     def __init__(self, config: ModelConfig) -> None:
         self._windows = config.windows
+        self._attention: _Attention = partial(F.scaled_dot_product_attention, scale=config.attention_scale)
+        if config.attention_soft_cap is not None:
+            scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+            self._attention = partial(_soft_capped, scale=scale, cap=config.attention_soft_cap)
 
     def plan(self, batch: Batch, cache: KVCache) -> "ReferencePlan":
         """Choose the segments, once for each window that some layer has."""
         segments = {window: _segments(batch, cache, window) for window in dict.fromkeys(self._windows)}
-        return ReferencePlan(cache, [segments[window] for window in self._windows])
+        return ReferencePlan(cache, [segments[window] for window in self._windows], self._attention)
 
 
 class ReferencePlan:
     """The segments of one step, for each layer."""
 
-    def __init__(self, cache: KVCache, segments: Sequence[Sequence[_Segment]]) -> None:
+    def __init__(self, cache: KVCache, segments: Sequence[Sequence[_Segment]], attention: _Attention) -> None:
         self._cache = cache
         self._segments = segments
+        self._attention = attention
 
     def attend(self, layer: int, query: Tensor) -> Tensor:
         """Causal attention of `query` [tokens, heads * head_dim] over `layer`, in the same shape."""
         keys_values = self._cache.layers[layer]
         segments = self._segments[layer]
         if len(segments) == 1:
-            return _attend(segments[0], query, keys_values)
+            return _attend(segments[0], query, keys_values, self._attention)
         result = torch.empty_like(query, memory_format=torch.contiguous_format)
         for segment in segments:
-            part = _attend(segment, query, keys_values)
+            part = _attend(segment, query, keys_values, self._attention)
             if isinstance(segment.queries, slice):
                 result[segment.queries] = part
             else:
@@ -81,15 +91,15 @@ class ReferencePlan:
         return result
 
 
-def _attend(segment: _Segment, query: Tensor, keys_values: Tensor) -> Tensor:
+def _attend(segment: _Segment, query: Tensor, keys_values: Tensor, attention: _Attention) -> Tensor:
     query = _select(query, segment.queries)
     keys_values = _select(keys_values, segment.slots)
     if isinstance(segment.queries, slice) and segment.num_rows == 1 and len(query) > 1:
-        return _attend_piece(segment, query, keys_values)
+        return _attend_piece(segment, query, keys_values, attention)
     _, _, num_kv_heads, head_dim = keys_values.shape
     q = query.view(segment.num_rows, num_kv_heads, -1, head_dim)
     k, v = keys_values.view(segment.num_rows, -1, 2, num_kv_heads, head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-    return F.scaled_dot_product_attention(q, k, v, segment.mask).reshape(segment.num_rows, -1)
+    return attention(q, k, v, segment.mask).reshape(segment.num_rows, -1)
 
 
 def _select(rows: Tensor, which: slice | Tensor) -> Tensor:
@@ -97,12 +107,24 @@ def _select(rows: Tensor, which: slice | Tensor) -> Tensor:
     return rows[which] if isinstance(which, slice) else rows.index_select(0, which)
 
 
-def _attend_piece(segment: _Segment, query: Tensor, keys_values: Tensor) -> Tensor:
+def _attend_piece(segment: _Segment, query: Tensor, keys_values: Tensor, attention: _Attention) -> Tensor:
     _, _, num_kv_heads, head_dim = keys_values.shape
     q = query.view(len(query), num_kv_heads, -1, head_dim).permute(1, 2, 0, 3)
     shared = keys_values.permute(1, 2, 0, 3).unsqueeze(2).expand(-1, -1, q.shape[1], -1, -1)
-    out = F.scaled_dot_product_attention(q, shared[0], shared[1], segment.mask, is_causal=segment.is_causal)
+    out = attention(q, shared[0], shared[1], segment.mask, is_causal=segment.is_causal)
     return out.permute(2, 0, 1, 3).reshape(len(query), -1)
+
+
+def _soft_capped(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool = False, *, scale: float, cap: float
+) -> Tensor:
+    """softmax(cap tanh(q k / cap) + mask) v (arXiv 2408.00118, section 2), with the softmax in float32."""
+    scores = (q @ k.transpose(-1, -2)).mul_(scale / cap).tanh_().mul_(cap)
+    if mask is not None:
+        scores += mask
+    if is_causal:
+        scores.masked_fill_(torch.ones(scores.shape[-2:], dtype=torch.bool).triu_(1), float("-inf"))
+    return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
 
 
 def _segments(batch: Batch, cache: KVCache, window: int | None) -> list[_Segment]:
