@@ -31,7 +31,7 @@ class Fingerprint:
         weights = _files(folder, _WEIGHTS)
         if not any(path.suffix in _NEEDED for path in weights):
             raise OptionError(f"{folder} has no weights (*.safetensors, *.gguf, *.bin); name a checkpoint's folder.")
-        return cls(str(folder), digest(folder, weights), digest(folder, _files(folder, _TOKENIZER)))
+        return cls(str(folder.resolve()), digest(folder, weights), digest(folder, _files(folder, _TOKENIZER)))
 
     def is_same_model(self, other: "Fingerprint") -> bool:
         """Whether both are of the same files, wherever they lie."""
