@@ -1,5 +1,6 @@
 """Runs, comparisons and verdicts as tables for people."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -21,12 +22,12 @@ def show_scores(rows: list[StratumScore], console: Console) -> None:
 
 def show_comparison(found: Comparison, console: Console, flips: int) -> None:
     """Each stratum's difference, and the first `flips` of the tasks on which the two differ."""
-    table = _table(
-        "stratum", "n", "baseline", "candidate", "difference", "95 % interval", "p", "lost", "gained", "no pair"
-    )
+    table = _table("stratum", "n", "base", "cand.", "diff.", "95 %", "p", "lost", "gained")
     for row in (*found.strata, found.whole):
         table.add_row(*_cells(row))
     console.print(table)
+    if found.whole.missing:
+        console.print(f"{found.whole.missing} tasks have no answer from both and are left out")
     for flip in found.flips[:flips]:
         console.print(_line(flip), markup=False, highlight=False, soft_wrap=True)
     if len(found.flips) > flips:
@@ -34,22 +35,26 @@ def show_comparison(found: Comparison, console: Console, flips: int) -> None:
 
 
 def show_certificate(found: Certificate, console: Console) -> None:
-    """The verdict on each stratum, the rule and the notes."""
+    """The verdict on each stratum, why some fail, the rule and the notes."""
     table = _table("stratum", "n", "difference", "lower bound", "verdict")
     for row in found.strata:
-        verdict = "pass" if row.has_passed else f"fail: {row.reason}"
+        verdict = "pass" if row.has_passed else "fail"
         table.add_row(row.stratum, str(row.pairs.n), _signed(row.relative), _signed(row.lower_bound), verdict)
     console.print(table)
-    console.print(
-        f"relative to the baseline; every one-sided {found.confidence:.0%} lower bound must be above {-found.margin:.0%}"
-    )
+    for row in found.strata:
+        if row.reason is not None:
+            console.print(f"{row.stratum}: {row.reason}", markup=False, highlight=False, soft_wrap=True)
+    bound = f"every one-sided {found.confidence:.0%} lower bound must be above {-found.margin:.0%}"
+    console.print(f"relative to the baseline; {bound}", soft_wrap=True)
     for note in found.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     console.print("PASS" if found.passed else "FAIL")
 
 
 def _table(*names: str) -> Table:
-    table = Table(*names)
+    table = Table(*names, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        column.no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     return table
@@ -58,7 +63,7 @@ def _table(*names: str) -> Table:
 def _cells(row: StratumComparison) -> list[str]:
     pairs = row.pairs
     if row.interval is None:
-        return [row.stratum, "0", *["-"] * 7, str(row.missing)]
+        return [row.stratum, "0", *["-"] * 7]
     return [
         row.stratum,
         str(pairs.n),
@@ -69,7 +74,6 @@ def _cells(row: StratumComparison) -> list[str]:
         f"{row.p_value:.3f}",
         str(pairs.baseline_only),
         str(pairs.candidate_only),
-        str(row.missing or "-"),
     ]
 
 
