@@ -70,8 +70,11 @@ def wilson(right: int, n: int, coverage: float = 0.95) -> Interval:
 def mcnemar(baseline_only: int, candidate_only: int) -> float:
     """The two-sided exact p-value of "neither is better": of the flips each goes either way with probability 1/2."""
     flips = baseline_only + candidate_only
-    ways = sum(math.comb(flips, k) for k in range(min(baseline_only, candidate_only) + 1))
-    return min(1.0, 2 * ways / (1 << flips))
+    total = ways = 1  # of no flip and of the fewest; each number of ways follows from the one before
+    for k in range(min(baseline_only, candidate_only)):
+        ways = ways * (flips - k) // (k + 1)
+        total += ways
+    return min(1.0, 2 * total / (1 << flips))
 
 
 def difference_interval(pairs: Pairs, coverage: float = 0.95) -> Interval:
