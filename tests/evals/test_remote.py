@@ -197,7 +197,7 @@ def test_an_answer_cannot_close_its_own_fence() -> None:
     )
 
 
-def test_the_judge_is_asked_and_its_failure_is_no_verdict() -> None:
+def test_the_judge_is_asked_and_given_up_when_it_never_answers() -> None:
     async def run() -> None:
         script = {**MODELS, CHAT: [said("Same.\nVERDICT: CORRECT"), json_answer(ERROR, 400)]}
         async with scripted(script) as server:
@@ -206,7 +206,10 @@ def test_the_judge_is_asked_and_its_failure_is_no_verdict() -> None:
             judge = Judge(remote)
             task = chat(scorer="judge", expected="2")
             assert await judge.verdict(task, Answer("two")) == (True, "Same.\nVERDICT: CORRECT")
-            with pytest.raises(VerdictError, match="did not answer: HTTP 400"):
+            for _ in range(15):
+                with pytest.raises(VerdictError, match="did not answer: HTTP 400"):
+                    await judge.verdict(task, Answer("two"))
+            with pytest.raises(Abandoned, match="16 times in a row, the last with: HTTP 400"):
                 await judge.verdict(task, Answer("two"))
             judge.close()
 

@@ -30,4 +30,4 @@ class VerdictError(EvalError):
 
 
 class Abandoned(EvalError):
-    """Too many requests in a row failed; what was answered is in the file, and the same command goes on."""
+    """Too many requests in a row failed; what was answered is in the file, the same command goes on."""

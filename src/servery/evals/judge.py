@@ -5,11 +5,12 @@ import re
 from servery.bench.errors import ClientError
 from servery.evals import wire
 from servery.evals.answer import Answer
-from servery.evals.errors import VerdictError
+from servery.evals.errors import Abandoned, VerdictError
 from servery.evals.remote import Remote
 from servery.evals.task import Task
 
 MAX_TOKENS = 1024
+_IN_A_ROW = 16  # verdicts that could not be had, after which there is no judge any more
 _VERDICT = re.compile(r"VERDICT: (CORRECT|INCORRECT)")
 _SYSTEM = (
     "You judge whether an answer to a task is correct, by comparing it with a reference answer. The answer may be "
@@ -24,9 +25,13 @@ class Judge:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
+        self._failures_in_a_row = 0
 
     async def verdict(self, task: Task, answer: Answer) -> tuple[bool, str]:
-        """Whether the answer is correct, and the judge's words. Raises `VerdictError` or `ClientError`."""
+        """Whether the answer is correct, and the judge's words.
+
+        Raises `VerdictError`, and `Abandoned` when the judge has not answered many times in a row.
+        """
         question = Task(
             id=task.id,
             scorer="judge",
@@ -37,7 +42,13 @@ class Judge:
         try:
             found = wire.read_answer(await self._remote.ask(*wire.request(question)), question)
         except ClientError as error:
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= _IN_A_ROW:
+                raise Abandoned(
+                    f"The judge did not answer {_IN_A_ROW} times in a row, the last with: {error}"
+                ) from None
             raise VerdictError(f"the judge did not answer: {error}") from None
+        self._failures_in_a_row = 0
         return parse(found.text), found.text
 
     def close(self) -> None:
