@@ -55,7 +55,15 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["serve", "--help"], ["chat", "--help"], ["bench", "--help"], ["models"]]
+    "arguments",
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["chat", "--help"],
+        ["bench", "--help"],
+        ["eval", "run", "--help"],
+        ["models"],
+    ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = f"""

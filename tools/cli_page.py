@@ -25,9 +25,17 @@ def page() -> str:
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
-    """Each verb's own parser."""
-    chosen = next(action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001  (argparse has no public way to them)
-    return dict(chosen.choices)
+    """Each verb's own parser; a verb of several words, such as `eval run`, by all of them."""
+    return dict(_verbs(cli.parser()))
+
+
+def _verbs(parser: argparse.ArgumentParser, words: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    chosen = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001  (argparse has no public way to them)
+    if not chosen:
+        yield words, parser
+    for action in chosen:
+        for word, verb in action.choices.items():
+            yield from _verbs(verb, f"{words} {word}".strip())
 
 
 def _verb(name: str, verb: argparse.ArgumentParser) -> Iterator[str]:

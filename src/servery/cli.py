@@ -174,6 +174,7 @@ def parser() -> argparse.ArgumentParser:
     _add_chat(_add_verb(verbs, chat))
     _add_bench(_add_verb(verbs, bench))
     _add_verb(verbs, models).add_argument("--json", action="store_true", help="print a JSON list instead of a table")
+    _add_eval(verbs)
     return top
 
 
@@ -201,24 +202,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _usage_errors() -> tuple[type[Exception], ...]:
     from servery.bench.errors import BadAddress
+    from servery.evals.errors import OptionError as EvalOptionError
     from servery.server.options import OptionError
 
-    return (UsageError, BadAddress, OptionError)
+    return (UsageError, BadAddress, EvalOptionError, OptionError)
 
 
 def _our_errors() -> tuple[type[Exception], ...]:
     from servery.bench.errors import ClientError
     from servery.chat.conversation import ConversationError
     from servery.engine.errors import EngineError
+    from servery.evals.errors import EvalError
 
-    return (ClientError, ConversationError, EngineError, OSError)
+    return (ClientError, ConversationError, EngineError, EvalError, OSError)
 
 
 def _complain(options: argparse.Namespace, error: Exception, code: int) -> int:
     print(f"servery {options.verb}: {error}", file=sys.stderr)
     if code == USAGE:
         print(f"Try `servery {options.verb} --help`.", file=sys.stderr)
-    elif _is_nobody_there(error) and options.url == DEFAULT_URL:
+    elif _is_nobody_there(error) and getattr(options, "url", None) == DEFAULT_URL:
         print("Start a server with `servery serve`, or name another address with --url.", file=sys.stderr)
     return code
 
@@ -368,6 +371,23 @@ def _add_bench(verb: argparse.ArgumentParser) -> None:
     add("--stop-at-eos", action="store_true", help="let answers end themselves; --output-tokens is then the most")
     add("--no-bandwidth", dest="bandwidth", action="store_false", help="do not measure this machine's bandwidth")
     add("--json", type=Path, metavar="FILE", help="write everything measured there; - for stdout instead of a table")
+
+
+def _add_eval(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The verbs after `servery eval`, which live in a file of their own."""
+    from servery.evals import command
+
+    text = "Evaluate a system on tasks, compare two systems, decide whether one may replace the other."
+    group = verbs.add_parser("eval", help=text, description=text, allow_abbrev=False)
+    parts = group.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for run, add_options in (
+        (command.run, command.add_run),
+        (command.compare, command.add_compare),
+        (command.gate, command.add_gate),
+    ):
+        verb = _add_verb(parts, run)
+        verb.set_defaults(verb=f"eval {run.__name__}", client_key=_client_key)
+        add_options(verb, DEFAULT_URL, KEY_VARIABLE)
 
 
 def _at_least(low: int) -> Callable[[str], int]:

@@ -152,6 +152,10 @@ class Client:
         if not is_finished:
             raise CutShort("The stream ended without [DONE] and without a finish reason.")
 
+    async def post(self, endpoint: str, request: dict[str, Any]) -> Any:
+        """The whole JSON answer of an endpoint of the API, such as `completions`. Raises as `chat` does."""
+        return await self._json("POST", f"{self.address.api}/{endpoint}", request)
+
     def close(self) -> None:
         """Close the connection; the next request opens another."""
         self._connection.close()

@@ -1,0 +1,104 @@
+"""The engine in this process as the system under evaluation; what it needs is imported when one is made."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from servery.evals import choices
+from servery.evals.answer import Answer, Failure, OnAnswer
+from servery.evals.task import Task
+
+if TYPE_CHECKING:
+    from servery.engine.llm import Generation
+
+_AT_A_TIME = 128  # tasks between two writes to the file of results
+
+
+class Offline:
+    """A checkpoint loaded here; tasks with equal limits are computed together."""
+
+    def __init__(self, checkpoint: Path, settings: dict[str, Any]) -> None:
+        """`settings` are fields of `EngineConfig`. Raises `LoadError` if the model cannot be loaded."""
+        from servery.engine.llm import LLM
+
+        self._llm: LLM = LLM(checkpoint, **settings)
+        self.model = checkpoint.name
+
+    async def answer(self, tasks: Sequence[Task], on_answer: OnAnswer) -> None:
+        """Answer group after group; a task that the engine refuses (too long, no template) fails alone."""
+        for group in _groups(tasks):
+            for task, found in zip(group, self._answer(group), strict=True):
+                await on_answer(task, found)
+
+    def close(self) -> None:
+        """Nothing is open: the memory goes with the object."""
+
+    def _answer(self, group: Sequence[Task]) -> list[Answer | Failure]:
+        from servery.engine.errors import InvalidRequest
+
+        try:
+            return [*self._compute(group)]
+        except InvalidRequest as error:  # raised before anything is computed
+            if len(group) == 1:
+                return [Failure("refused", str(error))]
+            return [found for task in group for found in self._answer([task])]
+
+    def _compute(self, group: Sequence[Task]) -> list[Answer]:
+        from servery.engine.request import SamplingParams
+
+        first = group[0]
+        if first.scorer == "choice":
+            return [self._first_token(task) if task.is_chat else self._likelihoods(task) for task in group]
+        params = SamplingParams(temperature=0.0, max_tokens=first.max_tokens, stop=tuple(first.stop))
+        return [_answer(generation) for generation in self._generate(group, params)]
+
+    def _generate(self, group: Sequence[Task], params: Any) -> "list[Generation]":
+        first = group[0]
+        if first.is_chat:
+            return self._llm.chat([task.messages or [] for task in group], params, tools=first.tools, progress=False)
+        return self._llm.generate([task.prompt or "" for task in group], params, progress=False)
+
+    def _first_token(self, task: Task) -> Answer:
+        from servery.engine.request import SamplingParams
+
+        params = SamplingParams(temperature=0.0, max_tokens=1, logprobs=choices.TOP_LOGPROBS, ignore_eos=True)
+        (generation,) = self._generate([task], params)
+        top = generation.completions[0].logprobs[0].top
+        return choices.by_first_token(task, [(self._llm.tokenizer.decode([token]), value) for token, value in top])
+
+    def _likelihoods(self, task: Task) -> Answer:
+        """Sum over what follows the tokens that the prompt alone and the prompt with the choice have in common."""
+        from servery.engine.request import SamplingParams
+
+        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, ignore_eos=True)
+        prompt = self._llm.tokenizer.encode(task.prompt or "")
+        whole = [self._llm.tokenizer.encode((task.prompt or "") + choice) for choice in task.choices]
+        scored = []
+        for tokens, generation in zip(whole, self._llm.generate(whole, params, progress=False), strict=True):
+            start = max(1, min(_common(prompt, tokens), len(tokens) - 1))
+            scored.append(math.fsum(entry.logprob for entry in generation.prompt_logprobs[start:] if entry))
+        return choices.answer(task, scored)
+
+
+def _answer(generation: "Generation") -> Answer:
+    return Answer(generation.text, generation.completions[0].finish_reason.value)
+
+
+def _groups(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    """Tasks that one call can answer, in the order of the first of each kind."""
+    alike: dict[str, list[Task]] = {}
+    for task in tasks:
+        key = repr((task.scorer == "choice", task.is_chat, task.max_tokens, task.stop, task.tools))
+        alike.setdefault(key, []).append(task)
+    for group in alike.values():
+        for start in range(0, len(group), _AT_A_TIME):
+            yield group[start : start + _AT_A_TIME]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many leading tokens two texts share."""
+    for at, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return at
+    return min(len(one), len(other))
