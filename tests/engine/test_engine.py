@@ -198,6 +198,20 @@ def test_a_system_that_has_no_process_to_give_is_asked_again(tiny: Path, monkeyp
     run(story)
 
 
+def test_how_long_a_dead_engine_takes_to_come_back_is_known(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("servery.engine.engine.FIRST_RESTART_S", 30.0)
+
+    async def story() -> None:
+        async with started(tiny) as engine:
+            assert engine.restart_in_s == 0
+            os.kill(engine.info.pid, signal.SIGKILL)
+            await until(lambda: engine.restart_in_s > 0)
+            assert engine.restart_in_s <= 30
+            assert engine.state is EngineState.RESTARTING
+
+    run(story)
+
+
 def test_a_process_that_cannot_be_understood_is_replaced(tiny: Path) -> None:
     """A restarted process is of the version that is installed then, which need not be the server's."""
 

@@ -62,6 +62,7 @@ class FakeEngine:
         self.closed = 0
         self.stats: EngineStats | None = None
         self.age_s = 0.25
+        self.restart_in_s = 0.0
         self._taken = asyncio.Event()
 
     @property

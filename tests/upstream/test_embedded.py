@@ -239,6 +239,17 @@ def test_errors_of_the_engine_have_a_status_at_any_time(
     asyncio.run(story())
 
 
+def test_who_asks_a_dead_engine_is_told_when_it_is_back(checkpoint: Path) -> None:
+    async def story() -> None:
+        engine = FakeEngine(checkpoint, EngineDead("the engine is restarting"))
+        upstream = await started(engine)
+        assert (await refusal(upstream)).retry_after_s == 1.0
+        engine.restart_in_s = 15.5
+        assert (await refusal(upstream)).retry_after_s == 16.5
+
+    asyncio.run(story())
+
+
 def test_closing_an_answer_ends_its_computation(checkpoint: Path) -> None:
     async def story() -> None:
         engine = FakeEngine(checkpoint, out("a"), asyncio.Event())

@@ -103,6 +103,7 @@ class AsyncEngine:
         self._info: EngineInfo | None = None
         self._stats: EngineStats | None = None
         self._last_beat = clock()
+        self._restart_at = clock()
         self._mailboxes: dict[str, _Mailbox] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
@@ -139,6 +140,11 @@ class AsyncEngine:
     def heartbeat_age_s(self) -> float:
         """Seconds since the engine's loop last gave a sign of life."""
         return self._clock() - self._last_beat
+
+    @property
+    def restart_in_s(self) -> float:
+        """Seconds until a process that died is started again; 0 if there is one."""
+        return max(0.0, self._restart_at - self._clock())
 
     async def start(self) -> None:
         """Start the process and wait until the model is loaded; raises `LoadError` with the reason if it cannot be."""
@@ -310,6 +316,7 @@ class AsyncEngine:
     async def _restart(self, wait_s: float) -> float:
         """Launch again, as often as it takes; returns the wait before the next restart."""
         while True:
+            self._restart_at = self._clock() + wait_s
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, MAX_RESTART_S)
             try:

@@ -153,7 +153,7 @@ class EmbeddedUpstream:
         deltas = self._complete(prompt, params, call, 0)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
-            with engine_errors("messages"):
+            with engine_errors("messages", self.engine):
                 async for chunk in chunks:
                     yield chunk
 
@@ -171,7 +171,7 @@ class EmbeddedUpstream:
         answer = CompletionAnswer(request, call, loaded.encoder.tokenizer, prompts)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
-            with engine_errors("prompt"):
+            with engine_errors("prompt", self.engine):
                 async for chunk in chunks:
                     yield chunk
 
@@ -206,7 +206,7 @@ class EmbeddedUpstream:
         request = NewRequest(
             request_id=f"{call.answer_id}-{at}", prompt=token_ids, deadline=call.deadline, pooling=True
         )
-        with engine_errors("input"):
+        with engine_errors("input", self.engine):
             async with contextlib.aclosing(self.engine.generate(request)) as outputs:
                 async for output in outputs:
                     yield at, output.embedding

@@ -3,15 +3,19 @@
 import contextlib
 from collections.abc import Iterator
 
+from servery.engine.engine import AsyncEngine
 from servery.engine.errors import EngineDead, EngineError, InvalidRequest, Overloaded, PromptTooLong
 from servery.wire.errors import ApiError, failed, invalid, rate_limited, unavailable
 
-# An engine that died is back in about this time when nothing is wrong with its model.
+# Once it is started again, an engine is back in about this time when nothing is wrong with its model.
 RESTART_S = 1.0
 
 
-def api_error(error: EngineError, param: str | None = None) -> ApiError:
-    """`error` for the client; `param` is its name for what the engine was given, where the engine has another."""
+def api_error(error: EngineError, param: str | None = None, restart_in_s: float = 0.0) -> ApiError:
+    """`error` for the client; `param` is its name for what the engine was given, where the engine has another.
+
+    `restart_in_s` is when an engine that died is started again.
+    """
     message = _sentence(str(error))
     if isinstance(error, PromptTooLong):
         return invalid(message, param or error.param, "context_length_exceeded")
@@ -20,17 +24,17 @@ def api_error(error: EngineError, param: str | None = None) -> ApiError:
     if isinstance(error, Overloaded):
         return rate_limited(message, error.retry_after_s)
     if isinstance(error, EngineDead):
-        return unavailable(message, RESTART_S)
+        return unavailable(message, restart_in_s + RESTART_S)
     return failed(message)
 
 
 @contextlib.contextmanager
-def engine_errors(param: str | None = None) -> Iterator[None]:
-    """Inside, errors of the engine become `ApiError`s."""
+def engine_errors(param: str | None = None, engine: AsyncEngine | None = None) -> Iterator[None]:
+    """Inside, errors of the engine become `ApiError`s; `engine` is the one that runs inside, if any."""
     try:
         yield
     except EngineError as error:
-        raise api_error(error, param) from error
+        raise api_error(error, param, engine.restart_in_s if engine else 0.0) from error
 
 
 def _quoted(text: str, param: str | None) -> str:
