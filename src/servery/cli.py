@@ -9,19 +9,15 @@ import argparse
 import dataclasses
 import inspect
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from servery import __version__
-from servery.byte_size import parse_byte_size
 from servery.engine.config import DTYPES, EngineConfig
-
-if TYPE_CHECKING:
-    from servery.bench.span import Span
+from servery.option_value import at_least, byte_size, seconds, token_span
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -272,7 +268,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("models", nargs="*", metavar="MODEL", help="a directory, NAME=DIRECTORY, amuse or amuse-draft")
     add = verb.add_argument_group("the server").add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
-    add("--port", type=_at_least(0), default=8000, help="port to listen on; 0: the system chooses")
+    add("--port", type=at_least(0), default=8000, help="port to listen on; 0: the system chooses")
     add(
         "--api-key",
         action="append",
@@ -287,16 +283,16 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="accept the keys in this file, one per line; # begins a comment line",
     )
-    add("--drain-timeout", type=_seconds, default=30.0, metavar="SECONDS", help="time to finish answers after SIGTERM")
-    add("--request-timeout", type=_seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
-    add("--max-body", type=_byte_size, default="4MiB", metavar="SIZE", help="largest request body")
+    add("--drain-timeout", type=seconds, default=30.0, metavar="SECONDS", help="time to finish answers after SIGTERM")
+    add("--request-timeout", type=seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
+    add("--max-body", type=byte_size, default="4MiB", metavar="SIZE", help="largest request body")
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what is logged")
     _add_engine(verb)
 
 
 def _add_engine(verb: argparse.ArgumentParser) -> None:
     add = verb.add_argument_group("the engine of each model").add_argument
-    count = _at_least(1)
+    count = at_least(1)
     default = {field.name: field.default for field in dataclasses.fields(EngineConfig)}
     add(
         "--dtype",
@@ -305,7 +301,7 @@ def _add_engine(verb: argparse.ArgumentParser) -> None:
         help="type of weights and KV cache; auto: float32, or a large checkpoint's own bfloat16",
     )
     add("--max-model-len", type=count, metavar="TOKENS", help="longest prompt and answer together; else the model's")
-    add("--kv-memory", type=_byte_size, metavar="SIZE", help="memory for the KV cache, such as 4GiB; else what fits")
+    add("--kv-memory", type=byte_size, metavar="SIZE", help="memory for the KV cache, such as 4GiB; else what fits")
     add("--block-size", type=count, default=default["block_size"], metavar="TOKENS", help="KV positions per block")
     add(
         "--max-running",
@@ -344,7 +340,7 @@ def _add_client(verb: argparse.ArgumentParser) -> None:
     add("--url", default=DEFAULT_URL, help="address of the server; with a path it is taken like OpenAI's base_url")
     add("--model", metavar="NAME", help="the model to ask for; else the first that the server lists")
     add("--api-key", metavar="KEY", help=f"the key to send; else ${KEY_VARIABLE}")
-    add("--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
+    add("--timeout", type=seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
     add("--seed", type=int, metavar="N", help="seed of everything random")
     add("--temperature", type=float, metavar="T", help="0 takes the most likely token")
 
@@ -355,31 +351,31 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
     add("--system", metavar="TEXT", help="the system prompt")
     add("--load", type=Path, metavar="FILE", help="go on with a conversation saved by /save")
     add("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to this probability")
-    add("--max-tokens", type=_at_least(1), metavar="N", help="longest answer")
+    add("--max-tokens", type=at_least(1), metavar="N", help="longest answer")
 
 
 def _add_bench(verb: argparse.ArgumentParser) -> None:
     _add_client(verb)
     verb.set_defaults(temperature=0.0, seed=0)
     add, span = verb.add_argument, "N or LOW:HIGH, drawn evenly"
-    add("--concurrency", type=_at_least(1), default=8, metavar="N", help="clients at the same time")
-    add("--requests", type=_at_least(1), default=200, metavar="M", help="requests in all")
-    add("--warmup", type=_at_least(0), metavar="N", help="requests before, not counted; else one per client")
-    add("--prompt-tokens", type=_token_span, default="200", metavar="X[:Z]", help=f"length of a prompt: {span}")
-    add("--output-tokens", type=_token_span, default="100", metavar="Y[:Z]", help=f"length of an answer: {span}")
-    add("--shared-prefix-tokens", type=_at_least(0), default=0, metavar="N", help="tokens that all prompts begin with")
+    add("--concurrency", type=at_least(1), default=8, metavar="N", help="clients at the same time")
+    add("--requests", type=at_least(1), default=200, metavar="M", help="requests in all")
+    add("--warmup", type=at_least(0), metavar="N", help="requests before, not counted; else one per client")
+    add("--prompt-tokens", type=token_span, default="200", metavar="X[:Z]", help=f"length of a prompt: {span}")
+    add("--output-tokens", type=token_span, default="100", metavar="Y[:Z]", help=f"length of an answer: {span}")
+    add("--shared-prefix-tokens", type=at_least(0), default=0, metavar="N", help="tokens that all prompts begin with")
     add("--stop-at-eos", action="store_true", help="let answers end themselves; --output-tokens is then the most")
     add("--no-bandwidth", dest="bandwidth", action="store_false", help="do not measure this machine's bandwidth")
     add("--json", type=Path, metavar="FILE", help="write everything measured there; - for stdout instead of a table")
 
 
-def _add_eval(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_eval(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:
     """The verbs after `servery eval`, which live in a file of their own."""
     from servery.evals import command
 
     text = "Evaluate a system on tasks, compare two systems, decide whether one may replace the other."
     group = verbs.add_parser("eval", help=text, description=text, allow_abbrev=False)
-    parts = group.add_subparsers(title="verbs", metavar="VERB", required=True)
+    parts = group.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_VerbParser)
     for run, add_options in (
         (command.run, command.add_run),
         (command.compare, command.add_compare),
@@ -388,41 +384,6 @@ def _add_eval(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         verb = _add_verb(parts, run)
         verb.set_defaults(verb=f"eval {run.__name__}", client_key=_client_key)
         add_options(verb, DEFAULT_URL, KEY_VARIABLE)
-
-
-def _at_least(low: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if not text.strip().lstrip("-+").isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
-        return int(text)
-
-    return count
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds, such as 30 or 0.5")
-    return seconds
-
-
-def _byte_size(text: str) -> int:
-    try:
-        return parse_byte_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _token_span(text: str) -> "Span":
-    from servery.bench.span import Span
-
-    try:
-        return Span.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, float | int]:
