@@ -6,6 +6,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from servery.server.joined_writes import JoinedWrites
 from servery.wire.errors import ApiError, encode_error
 
 # Nginx allows 32 KiB in all and 8 KiB per line, Apache 100 fields, Node 16 KiB.
@@ -24,7 +25,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """A connection is opened: the first head is awaited."""
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
         self._head_bytes = 0
         self._fields = 0
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_late)
