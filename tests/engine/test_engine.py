@@ -1,4 +1,4 @@
-"""The async handle on a real engine process: requests, aborts, refusals, death and restart, drain and stop."""
+"""The async handle on a real engine process: requests, aborts, refusals, death, restart and stop."""
 
 import asyncio
 import errno
@@ -242,30 +242,16 @@ def test_a_signal_to_the_whole_group_leaves_the_engine_to_its_server(tiny: Path)
     run(story)
 
 
-def test_drain_takes_nothing_new_and_lets_answers_finish(tiny: Path) -> None:
-    async def story() -> None:
-        async with started(tiny) as engine:
-            running = asyncio.create_task(tokens(engine, request("r", max_tokens=40)))
-            await until(lambda: held_blocks(engine) > 0)
-            draining = asyncio.create_task(engine.drain(20.0))
-            await until(lambda: engine.state is EngineState.DRAINING)
-            with pytest.raises(EngineDead, match="shutting down"):
-                await tokens(engine, request("new"))
-            assert await draining is True
-            assert len(await running) == 40
-
-    run(story)
-
-
-def test_drain_that_takes_too_long_says_so_and_stop_fails_the_rest(tiny: Path) -> None:
+def test_stop_fails_what_is_under_way_and_everything_after(tiny: Path) -> None:
     async def story() -> None:
         async with started(tiny) as engine:
             running = asyncio.create_task(tokens(engine, request("r", **ENDLESS)))
             await until(lambda: held_blocks(engine) > 0)
-            assert await engine.drain(0.0) is False
             await engine.stop()
             with pytest.raises(EngineDead, match="stopped"):
                 await running
+            with pytest.raises(EngineDead, match="stopped"):
+                await tokens(engine, request("after"))
 
     run(story)
 

@@ -75,6 +75,25 @@ def test_a_head_that_does_not_come_is_a_408(sent: bytes, monkeypatch: pytest.Mon
     with_connection(story)
 
 
+def test_half_a_head_behind_a_request_does_not_break_into_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head's time runs out while the answer is under way: it ends as it should, and then the connection does."""
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.02)
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": true}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    release = asyncio.Event()
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head % len(body) + body)
+        await reader.readuntil(b"first")
+        writer.write(b"GET /health HTTP/1.1\r\nhost:")
+        asyncio.get_running_loop().call_later(0.1, release.set)
+        rest = await reader.read()
+        assert b"408" not in rest
+        assert rest.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+    with_connection(story, Chunk(data=b"data: first\n\n"), release, Chunk(data=b"data: last\n\n"))
+
+
 def test_a_connection_carries_many_requests() -> None:
     async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(3):

@@ -54,7 +54,6 @@ class EngineState(enum.Enum):
 
     LOADING = "loading"
     READY = "ready"
-    DRAINING = "draining"
     RESTARTING = "restarting"
     STOPPED = "stopped"
 
@@ -112,8 +111,6 @@ class AsyncEngine:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(FromCore)
         self._frames = FrameReader()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     @property
     def info(self) -> EngineInfo:
@@ -159,7 +156,6 @@ class AsyncEngine:
         """
         self._check_can_take(request)
         mailbox = self._mailboxes[request.request_id] = _Mailbox()
-        self._idle.clear()
         unfinished = request.params.n
         try:
             self._send(Add(request=request, seed=_seed(request)))
@@ -180,18 +176,8 @@ class AsyncEngine:
 
         Its `generate` sees no further output of that completion.
         """
-        if self.state in (EngineState.READY, EngineState.DRAINING):
-            self._send(Abort(request_id=request_id, index=index))
-
-    async def drain(self, timeout_s: float) -> bool:
-        """Take no new requests and wait for those under way; whether all of them finished in time."""
         if self.state is EngineState.READY:
-            self.state = EngineState.DRAINING
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
+            self._send(Abort(request_id=request_id, index=index))
 
     async def stop(self) -> None:
         """End the process; requests still under way fail with `EngineDead`. Safe to call twice."""
@@ -205,8 +191,6 @@ class AsyncEngine:
         await self._end_process()
 
     def _check_can_take(self, request: NewRequest) -> None:
-        if self.state is EngineState.DRAINING:
-            raise EngineDead("the engine is shutting down and takes no new requests.")
         if self.state is not EngineState.READY:
             raise EngineDead(f"the engine is {self.state.value}; try again in a moment.")
         if request.request_id in self._mailboxes:
@@ -216,8 +200,6 @@ class AsyncEngine:
         self._mailboxes.pop(request_id, None)
         if abort:
             self.abort(request_id)
-        if not self._mailboxes:
-            self._idle.set()
 
     def _fail_all(self, error: EngineError) -> None:
         for mailbox in self._mailboxes.values():

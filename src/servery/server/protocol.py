@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from servery.server.joined_writes import JoinedWrites
 from servery.wire.errors import ApiError, encode_error
@@ -72,7 +72,13 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _HeadTooLarge
 
     def _head_late(self) -> None:
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = (
+                False  # an answer is under way, which the next request's head followed: only that ends
+            )
+        else:
             message = f"The request's head did not arrive within {HEAD_TIMEOUT_S:g} seconds."
             self._refuse(ApiError(408, message, code="request_timeout"))
 

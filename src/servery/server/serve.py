@@ -126,7 +126,13 @@ class _Serving:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self._listener.should_exit = True
-        await asyncio.gather(listening, *(upstream.stop() for upstream in self._upstreams))
+        stopping = (upstream.stop() for upstream in self._upstreams)
+        results = await asyncio.gather(
+            listening, *stopping, return_exceptions=True
+        )  # each is ended, whatever another did
+        for error in results:
+            if isinstance(error, BaseException):
+                raise error
 
 
 def _uvicorn_config(app: App) -> uvicorn.Config:

@@ -74,8 +74,7 @@ class EmbeddedUpstream:
     def health(self) -> Health:
         """Ready when the engine is, lives, and its queue has room; while it loads or restarts it owes no heartbeat."""
         state = EngineState.LOADING if self._loaded is None else self.engine.state
-        is_beating = state in (EngineState.READY, EngineState.DRAINING)
-        age_s = self.engine.heartbeat_age_s() if is_beating else 0.0
+        age_s = self.engine.heartbeat_age_s() if state is EngineState.READY else 0.0
         if age_s > _MAX_READY_AGE_S:
             return Health(False, f"its engine gave no sign of life for {age_s:.1f} s", age_s)
         if state is EngineState.READY and self._is_queue_full():
