@@ -74,10 +74,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _head_late(self) -> None:
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = (
-                False  # an answer is under way, which the next request's head followed: only that ends
-            )
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False  # the late head followed a request whose answer is under way: that one may end
         else:
             message = f"The request's head did not arrive within {HEAD_TIMEOUT_S:g} seconds."
             self._refuse(ApiError(408, message, code="request_timeout"))
