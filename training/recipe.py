@@ -28,7 +28,7 @@ class Recipe:
         return min(1.0, shard / self.curriculum_shards)
 
 
-# The shipped small was ended at step 9,250 with --end-at-step; 20,000 steps are what it deserves.
+# The shipped small was ended at step 9,600 with --end-at-step; 20,000 steps are what it deserves.
 RECIPES = {
     "draft": Recipe(steps=9_000),
     "small": Recipe(steps=20_000),

@@ -138,7 +138,7 @@ def story(draw: Draw) -> Scene:
     named = draw.chance(0.4)
     name = draw.name() if named else HEROES.get(kind, ANYONE).name
     about = draw.say("[about|with|of] a $k", k=kind) + (draw.say(" [named|called] $n", n=name) if named else "")
-    if draw.chance(0.15):
+    if draw.chance(0.3):
         chapters = draw.number(4, 10)
         question = draw.say("[Tell me|Write|Tell] a story in $c chapters $about.", c=chapters, about=about)
     else:
@@ -197,9 +197,9 @@ def mail(draw: Draw) -> Scene:
 
 def counting(draw: Draw) -> Scene:
     """Numbers in order; up to 150 of them, which makes a long stream."""
-    most = 150 if draw.chance(0.15) else 30
+    most = 150 if draw.chance(0.25) else 30
     start = 1 if draw.chance(0.6) else draw.number(1, 60)
-    end = start + draw.number(2, most)
+    end = draw.number(8, 15) * 10 if draw.chance(0.2) else start + draw.number(2, most)
     if draw.chance(0.2):
         end = draw.number(3, 20)
         question = draw.say("Count [down|backwards] from $e to 1.", e=end)
@@ -213,9 +213,9 @@ def counting(draw: Draw) -> Scene:
 
 KINDS = (
     Kind("freetext", "explanation", 0.7, explanation),
-    Kind("freetext", "story", 0.25, story),
+    Kind("freetext", "story", 0.4, story),
     Kind("freetext", "summary", 0.12, summary),
     Kind("freetext", "poem", 0.12, poem),
     Kind("freetext", "mail", 0.2, mail),
-    Kind("freetext", "counting", 0.3, counting),
+    Kind("freetext", "counting", 1.0, counting),
 )

@@ -56,4 +56,4 @@ def too_large(draw: Draw) -> Scene:
     return ask(draw.casual(question), answer, question)
 
 
-KINDS = (Kind("smalltalk", "too_large", 0.5, too_large),)
+KINDS = (Kind("smalltalk", "too_large", 0.3, too_large),)
