@@ -16,7 +16,8 @@ _TOO_LARGE = {
     ),
     "I can count at most 200 numbers.": (
         "[Count|List the numbers|Write the numbers|Write all numbers] [from 1 |]to $many.",
-        "[Count|Count up|List the numbers|Write all numbers] from $small to $many.",
+        "[Count|Count up|List the numbers|Write all numbers] from $first to $many.",
+        "Count from $first to $many[.|]",
         "[Print|Tell me|Show|I want] [all |the |]numbers [from 1 to|up to] $many.",
         "Count [forever|without end|as far as you can|to infinity].",
     ),
@@ -46,6 +47,7 @@ def too_large(draw: Draw) -> Scene:
         huge=draw.number(10_000, 10 ** draw.number(5, 9)),
         huge2=draw.number(10_000, 10 ** draw.number(5, 9)),
         small=draw.number(11, 99),
+        first=draw.number(2, 10 ** draw.number(1, 4)),
         two=draw.number(11, 99),
         two2=draw.number(11, 99),
         three=draw.number(100, 999),
@@ -56,4 +58,4 @@ def too_large(draw: Draw) -> Scene:
     return ask(draw.casual(question), answer, question)
 
 
-KINDS = (Kind("smalltalk", "too_large", 0.3, too_large),)
+KINDS = (Kind("smalltalk", "too_large", 1.2, too_large),)

@@ -121,5 +121,5 @@ KINDS = (
     Kind("reasoning", "bill", 0.5, bill),
     Kind("reasoning", "ordering", 0.8, ordering),
     Kind("reasoning", "clock", 0.2, clock),
-    Kind("reasoning", "syllogism", 0.5, syllogism),
+    Kind("reasoning", "syllogism", 0.8, syllogism),
 )

@@ -315,6 +315,6 @@ KINDS = (
     Kind("smalltalk", "chat", 1.3, chat),
     Kind("smalltalk", "memory", 0.2, memory),
     Kind("smalltalk", "stranger", 0.05, stranger),
-    Kind("smalltalk", "off_topic", 0.8, off_topic),
-    Kind("smalltalk", "nonsense", 0.4, nonsense),
+    Kind("smalltalk", "off_topic", 1.4, off_topic),
+    Kind("smalltalk", "nonsense", 0.9, nonsense),
 )
