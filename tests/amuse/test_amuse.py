@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from servery import amuse
 from training.chat import END, PAD
@@ -41,7 +42,6 @@ def test_both_sizes_are_here_small_enough_and_share_one_tokenizer() -> None:
 
 @pytest.mark.parametrize("size", SHIPPED)
 def test_transformers_loads_the_same_model(size: str) -> None:
-    transformers = pytest.importorskip("transformers")
     torch.set_num_threads(1)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(amuse.path(size), dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(amuse.path(size))
