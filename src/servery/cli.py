@@ -6,7 +6,6 @@ was asked for wrongly. Only `main` catches errors.
 """
 
 import argparse
-import dataclasses
 import inspect
 import json
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from servery import __version__
-from servery.engine.config import DTYPES, EngineConfig
+from servery.engine_options import add_engine_options, engine_settings
 from servery.option_value import at_least, byte_size, seconds, token_span
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -44,21 +43,7 @@ def serve(options: argparse.Namespace) -> int:
     """
     from servery.server.options import ServeOptions, served_models
 
-    models = served_models(
-        options.models,
-        {
-            "dtype": options.dtype,
-            "max_model_len": options.max_model_len,
-            "kv_memory_bytes": options.kv_memory,
-            "block_size": options.block_size,
-            "max_running": options.max_running,
-            "max_step_tokens": options.max_step_tokens,
-            "max_waiting_requests": options.max_waiting_requests,
-            "max_waiting_tokens": options.max_waiting_tokens,
-            "prefix_cache": options.prefix_cache,
-            "threads": options.threads,
-        },
-    )
+    models = served_models(options.models, engine_settings(options))
     settings = ServeOptions(
         models=models,
         host=options.host,
@@ -287,52 +272,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     add("--request-timeout", type=seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
     add("--max-body", type=byte_size, default="4MiB", metavar="SIZE", help="largest request body")
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what is logged")
-    _add_engine(verb)
-
-
-def _add_engine(verb: argparse.ArgumentParser) -> None:
-    add = verb.add_argument_group("the engine of each model").add_argument
-    count = at_least(1)
-    default = {field.name: field.default for field in dataclasses.fields(EngineConfig)}
-    add(
-        "--dtype",
-        default=default["dtype"],
-        choices=DTYPES,
-        help="type of weights and KV cache; auto: float32, or a large checkpoint's own bfloat16",
-    )
-    add("--max-model-len", type=count, metavar="TOKENS", help="longest prompt and answer together; else the model's")
-    add("--kv-memory", type=byte_size, metavar="SIZE", help="memory for the KV cache, such as 4GiB; else what fits")
-    add("--block-size", type=count, default=default["block_size"], metavar="TOKENS", help="KV positions per block")
-    add(
-        "--max-running",
-        type=count,
-        default=default["max_running"],
-        metavar="N",
-        help="sequences computed at the same time",
-    )
-    add(
-        "--max-step-tokens",
-        type=count,
-        default=default["max_step_tokens"],
-        metavar="TOKENS",
-        help="tokens computed in one step",
-    )
-    add(
-        "--max-waiting-requests",
-        type=count,
-        default=default["max_waiting_requests"],
-        metavar="N",
-        help="requests queued before 429 is answered",
-    )
-    add(
-        "--max-waiting-tokens",
-        type=count,
-        default=default["max_waiting_tokens"],
-        metavar="N",
-        help="prompt tokens queued before 429",
-    )
-    add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute every prompt from its start")
-    add("--threads", type=count, metavar="N", help="threads of the engine; else one less than there are cores")
+    add_engine_options(verb)
 
 
 def _add_client(verb: argparse.ArgumentParser) -> None:

@@ -1,0 +1,63 @@
+"""The engine's options on the command line, for every verb that runs an engine; what they mean is in `EngineConfig`."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from servery.engine.config import DTYPES, EngineConfig
+from servery.option_value import at_least, byte_size
+
+# Options that are not called as the setting is.
+_RENAMED = {"kv_memory_bytes": "kv_memory"}
+
+
+def add_engine_options(verb: argparse.ArgumentParser) -> None:
+    """Add the engine's options to a verb, in a group of their own."""
+    add = verb.add_argument_group("the engine of each model").add_argument
+    count = at_least(1)
+    default = {field.name: field.default for field in dataclasses.fields(EngineConfig)}
+    add(
+        "--dtype",
+        default=default["dtype"],
+        choices=DTYPES,
+        help="type of weights and KV cache; auto: float32, or a large checkpoint's own bfloat16",
+    )
+    add("--max-model-len", type=count, metavar="TOKENS", help="longest prompt and answer together; else the model's")
+    add("--kv-memory", type=byte_size, metavar="SIZE", help="memory for the KV cache, such as 4GiB; else what fits")
+    add("--block-size", type=count, default=default["block_size"], metavar="TOKENS", help="KV positions per block")
+    add(
+        "--max-running",
+        type=count,
+        default=default["max_running"],
+        metavar="N",
+        help="sequences computed at the same time",
+    )
+    add(
+        "--max-step-tokens",
+        type=count,
+        default=default["max_step_tokens"],
+        metavar="TOKENS",
+        help="tokens computed in one step",
+    )
+    add(
+        "--max-waiting-requests",
+        type=count,
+        default=default["max_waiting_requests"],
+        metavar="N",
+        help="requests queued before 429 is answered",
+    )
+    add(
+        "--max-waiting-tokens",
+        type=count,
+        default=default["max_waiting_tokens"],
+        metavar="N",
+        help="prompt tokens queued before 429",
+    )
+    add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute every prompt from its start")
+    add("--threads", type=count, metavar="N", help="threads of the engine; else one less than there are cores")
+
+
+def engine_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of an `EngineConfig` that the options give, all but the model."""
+    names = [field.name for field in dataclasses.fields(EngineConfig) if field.name != "model"]
+    return {name: getattr(options, _RENAMED.get(name, name)) for name in names}
