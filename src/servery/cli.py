@@ -12,11 +12,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from servery import __version__
 from servery.engine_options import add_engine_options, engine_settings
-from servery.option_value import at_least, byte_size, seconds, token_span
+from servery.option_value import at_least, byte_size, seconds
+
+if TYPE_CHECKING:
+    from servery.bench.span import Span
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -301,12 +304,22 @@ def _add_bench(verb: argparse.ArgumentParser) -> None:
     add("--concurrency", type=at_least(1), default=8, metavar="N", help="clients at the same time")
     add("--requests", type=at_least(1), default=200, metavar="M", help="requests in all")
     add("--warmup", type=at_least(0), metavar="N", help="requests before, not counted; else one per client")
-    add("--prompt-tokens", type=token_span, default="200", metavar="X[:Z]", help=f"length of a prompt: {span}")
-    add("--output-tokens", type=token_span, default="100", metavar="Y[:Z]", help=f"length of an answer: {span}")
+    add("--prompt-tokens", type=_token_span, default="200", metavar="X[:Z]", help=f"length of a prompt: {span}")
+    add("--output-tokens", type=_token_span, default="100", metavar="Y[:Z]", help=f"length of an answer: {span}")
     add("--shared-prefix-tokens", type=at_least(0), default=0, metavar="N", help="tokens that all prompts begin with")
     add("--stop-at-eos", action="store_true", help="let answers end themselves; --output-tokens is then the most")
     add("--no-bandwidth", dest="bandwidth", action="store_false", help="do not measure this machine's bandwidth")
     add("--json", type=Path, metavar="FILE", help="write everything measured there; - for stdout instead of a table")
+
+
+def _token_span(text: str) -> "Span":
+    """A length or a range of lengths: `200` or `100:300`."""
+    from servery.bench.span import Span
+
+    try:
+        return Span.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_eval(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:

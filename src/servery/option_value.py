@@ -3,12 +3,8 @@
 import argparse
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from servery.byte_size import parse_byte_size
-
-if TYPE_CHECKING:
-    from servery.bench.span import Span
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -37,15 +33,5 @@ def byte_size(text: str) -> int:
     """A number of bytes: `4GiB`."""
     try:
         return parse_byte_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def token_span(text: str) -> "Span":
-    """A length or a range of lengths: `200` or `100:300`."""
-    from servery.bench.span import Span
-
-    try:
-        return Span.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
