@@ -1,6 +1,5 @@
 """The one transformer that runs every supported architecture: what differs is data in `ModelConfig`."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,59 +14,22 @@ from servery.engine.batch import Batch
 from servery.engine.kv import KVCache
 from servery.engine.linear import Linear
 from servery.engine.mlp import GatedMLP, MixtureOfExperts
-from servery.engine.rope import RopeTable, rotate
+from servery.engine.norm import RMSNorm
+from servery.engine.projection import Projection
+from servery.engine.rope import RopeTable
 
 Transform = Callable[[Tensor], Tensor]
 
 
-class RMSNorm:
-    """x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension (arXiv 1910.07467), computed in float32.
-
-    It is computed as x / hypot(|x|, sqrt(n eps)) * (weight sqrt(n)): three passes, where the textbook order is six.
-    """
-
-    __slots__ = ("_dtype", "_floor", "_scaled")
-
-    def __init__(self, weight: Tensor, eps: float, offset: float = 0.0) -> None:
-        size = weight.shape[-1]
-        self._dtype = weight.dtype
-        self._scaled = (weight.float() + offset) * math.sqrt(size)
-        self._floor = torch.tensor(math.sqrt(size * eps))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Same shape and dtype as `x`; any broadcast of the weight's shape."""
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        normed = (x / torch.hypot(length, self._floor)).mul_(self._scaled)
-        return normed if self._dtype is torch.float32 else normed.to(self._dtype)
-
-
-class WideNorm:
-    """One norm over all query heads together and one over all key heads together."""
-
-    __slots__ = ("_key", "_num_heads", "_query")
-
-    def __init__(self, query: RMSNorm, key: RMSNorm, num_heads: int) -> None:
-        self._query = query
-        self._key = key
-        self._num_heads = num_heads
-
-    def __call__(self, heads: Tensor) -> Tensor:
-        """[tokens, heads + kv_heads, head_dim], the `num_heads` query heads first; gives the same shape."""
-        query, key = heads[:, : self._num_heads], heads[:, self._num_heads :]
-        return torch.cat((self._query(query.flatten(1)), self._key(key.flatten(1))), dim=1).view(heads.shape)
-
-
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The weights of one layer. `qkv` has the rows of query, key and value.
+    """The weights of one layer.
 
-    `qk_norm` works on query and key heads [tokens, heads + kv_heads, head_dim] alike. `attention_post` and `mlp_post`
-    are what happens to the result of either half before it joins the residual stream.
+    `attention_post` and `mlp_post` are what happens to the result of either half before it joins the residual stream.
     """
 
     attention_norm: RMSNorm | None
-    qkv: Linear
-    qk_norm: Transform | None
+    project: Projection
     output: Linear
     attention_post: Transform | None
     mlp_norm: RMSNorm | None
@@ -113,7 +75,10 @@ class Decoder:
         plan = self._attention.plan(batch, cache)
         for index, layer in enumerate(self._layers):
             cos, sin = angles[self._rope_of_layer[index]]
-            query = self._project(index, layer, hidden, cos, sin, batch.slots, cache)
+            query, keys_values = layer.project(
+                layer.attention_norm(hidden) if layer.attention_norm else hidden, cos, sin
+            )
+            cache.write(index, batch.slots, keys_values)
             hidden = self._finish(index, layer, hidden, query, plan)
         return self._norm(hidden)
 
@@ -124,18 +89,6 @@ class Decoder:
         divisor, cap = self.config.logit_divisor, self.config.logit_soft_cap
         logits = logits if divisor == 1.0 else logits.div_(divisor)
         return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
-
-    def _project(
-        self, index: int, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache: KVCache
-    ) -> Tensor:
-        """Rotated queries [T, heads * head_dim]; rotated keys and plain values go into the cache."""
-        config = self.config
-        qkv = layer.qkv(layer.attention_norm(hidden) if layer.attention_norm else hidden)
-        rotated = qkv.view(len(qkv), -1, config.head_dim)[:, : config.num_heads + config.num_kv_heads]
-        rotate(layer.qk_norm(rotated) if layer.qk_norm else rotated, cos, sin, out=rotated)
-        query_size = config.num_heads * config.head_dim
-        cache.write(index, slots, qkv[:, query_size:])
-        return qkv[:, :query_size]
 
     @staticmethod
     def _finish(index: int, layer: Layer, hidden: Tensor, query: Tensor, plan: AttentionPlan) -> Tensor:

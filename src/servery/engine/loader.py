@@ -11,10 +11,12 @@ from torch import Tensor
 
 from servery.engine.architecture import ExpertConfig, ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
-from servery.engine.decoder import Decoder, Layer, RMSNorm, Transform, WideNorm
+from servery.engine.decoder import Decoder, Layer, Transform
 from servery.engine.errors import LoadError
 from servery.engine.linear import Linear
 from servery.engine.mlp import GatedMLP, MixtureOfExperts
+from servery.engine.norm import RMSNorm, WideNorm
+from servery.engine.projection import HeadProjection
 from servery.engine.rope import head_order
 from servery.engine.weight_map import Target, targets_of
 
@@ -129,8 +131,13 @@ def _layer(config: ModelConfig, weights: dict[str, Tensor], index: int) -> Layer
 
     return Layer(
         attention_norm=norm("attention_norm"),
-        qkv=linear("qkv"),
-        qk_norm=_qk_norm(config, weights, index) if config.qk_norm else None,
+        project=HeadProjection(
+            linear("qkv"),
+            _qk_norm(config, weights, index) if config.qk_norm else None,
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+        ),
         output=linear("output"),
         attention_post=norm("attention_post_norm") or scale,
         mlp_norm=norm("mlp_norm"),

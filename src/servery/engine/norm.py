@@ -1,0 +1,43 @@
+"""Normalization of rows, of heads, and of all heads together."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class RMSNorm:
+    """x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension (arXiv 1910.07467), computed in float32.
+
+    It is computed as x / hypot(|x|, sqrt(n eps)) * (weight sqrt(n)): three passes, where the textbook order is six.
+    """
+
+    __slots__ = ("_dtype", "_floor", "_scaled")
+
+    def __init__(self, weight: Tensor, eps: float, offset: float = 0.0) -> None:
+        size = weight.shape[-1]
+        self._dtype = weight.dtype
+        self._scaled = (weight.float() + offset) * math.sqrt(size)
+        self._floor = torch.tensor(math.sqrt(size * eps))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Same shape and dtype as `x`; any broadcast of the weight's shape."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        normed = (x / torch.hypot(length, self._floor)).mul_(self._scaled)
+        return normed if self._dtype is torch.float32 else normed.to(self._dtype)
+
+
+class WideNorm:
+    """One norm over all query heads together and one over all key heads together."""
+
+    __slots__ = ("_key", "_num_heads", "_query")
+
+    def __init__(self, query: RMSNorm, key: RMSNorm, num_heads: int) -> None:
+        self._query = query
+        self._key = key
+        self._num_heads = num_heads
+
+    def __call__(self, heads: Tensor) -> Tensor:
+        """[tokens, heads + kv_heads, head_dim], the `num_heads` query heads first; gives the same shape."""
+        query, key = heads[:, : self._num_heads], heads[:, self._num_heads :]
+        return torch.cat((self._query(query.flatten(1)), self._key(key.flatten(1))), dim=1).view(heads.shape)

@@ -1,0 +1,52 @@
+"""The first half of attention: what a layer's input becomes before it is compared."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from servery.engine.linear import Linear
+from servery.engine.rope import rotate
+
+
+class Projection(Protocol):
+    """Makes queries, and the row of the KV cache, of each token."""
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [tokens, heads * head_dim] and rows of the cache, for `x` [tokens, hidden_size].
+
+        `cos` and `sin` are what `RopeTable.at` gave.
+        """
+
+
+class HeadProjection:
+    """Queries, keys and values by heads: queries and keys are rotated, the cache holds keys, then values.
+
+    `qkv` has the rows of query, key and value; `qk_norm` works on query and key heads
+    [tokens, heads + kv_heads, head_dim] alike, before they rotate.
+    """
+
+    __slots__ = ("_head_dim", "_num_heads", "_num_kv_heads", "_qk_norm", "qkv")
+
+    def __init__(
+        self,
+        qkv: Linear,
+        qk_norm: Callable[[Tensor], Tensor] | None,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+    ) -> None:
+        self.qkv = qkv
+        self._qk_norm = qk_norm
+        self._num_heads = num_heads
+        self._num_kv_heads = num_kv_heads
+        self._head_dim = head_dim
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [tokens, heads * head_dim] and keys, then values [tokens, 2 * kv_heads * head_dim]."""
+        qkv = self.qkv(x)
+        rotated = qkv.view(len(qkv), -1, self._head_dim)[:, : self._num_heads + self._num_kv_heads]
+        rotate(self._qk_norm(rotated) if self._qk_norm else rotated, cos, sin, out=rotated)
+        query_size = self._num_heads * self._head_dim
+        return qkv[:, :query_size], qkv[:, query_size:]
