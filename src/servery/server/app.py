@@ -10,6 +10,7 @@ from servery.server.request import Request
 from servery.server.routes import Route, check_method, find_route, no_route
 from servery.server.service import Exchange, Service
 from servery.server.types import Receive, Scope, Send
+from servery.wire.dialect import OPENAI
 from servery.wire.errors import ApiError, failed
 
 log = logging.getLogger("servery.request")
@@ -29,8 +30,9 @@ class App:
         if scope["type"] != "http":
             raise ValueError(f"Servery's application does not speak {scope['type']!r}.")
         request = Request(scope, receive, self._service.clock())
-        exchange = Exchange(request=request, reply=Reply(send, request.id), interrupt=_interrupt())
         route = find_route(request.path)
+        reply = Reply(send, request.id, OPENAI if route is None else route.dialect)
+        exchange = Exchange(request=request, reply=reply, interrupt=_interrupt())
         cut_by: str | None = "error"
         try:
             cut_by = await self._settled(route, exchange)

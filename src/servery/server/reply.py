@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterable
 
 from servery.server.types import Send
-from servery.wire import sse
-from servery.wire.errors import ApiError, encode_error
+from servery.wire.dialect import OPENAI, Dialect
+from servery.wire.errors import ApiError
 
 _STREAM_HEADERS = (
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -17,11 +17,12 @@ _LAST_WORDS_S = 2.0
 
 
 class Reply:
-    """Writes one response. The status is final with the first byte; an error after that goes in-band."""
+    """Writes one response, in the words of `dialect`. The status is final with the first byte; an error after that goes in-band."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, dialect: Dialect = OPENAI) -> None:
         self._send = send
         self._request_id = request_id
+        self._dialect = dialect
         self._comment: asyncio.Task[None] | None = None
         self.status: int | None = None
         self.error: ApiError | None = None
@@ -56,7 +57,7 @@ class Reply:
 
     async def end_stream(self) -> None:
         """Say that the stream is complete."""
-        await self.stream(sse.DONE)
+        await self.stream(self._dialect.done)
         await self._write(b"", is_last=True)
 
     def keep_alive(self) -> None:
@@ -80,12 +81,12 @@ class Reply:
             self.is_complete = True  # it reads nothing: the server closes the connection
 
     async def _fail(self, error: ApiError) -> None:
-        body = encode_error(error)
         await self._comment_sent()
         if not self.is_started:
+            body = self._dialect.error(error, self._request_id)
             await self.whole(body, status=error.status, headers=error.headers)
         elif self._is_stream:
-            await self._write(sse.event(body))
+            await self._write(self._dialect.error_event(error, self._request_id))
             self.is_complete = True
 
     async def _comment_sent(self) -> None:
@@ -98,7 +99,7 @@ class Reply:
         if not self.is_started:
             self._is_stream = True
             await self._start(200, _STREAM_HEADERS)
-        await self._write(sse.KEEP_ALIVE)
+        await self._write(self._dialect.keep_alive)
 
     async def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self.status = status

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from servery.server import answers, health, models, tokens
 from servery.server.service import Exchange, Service
+from servery.wire.dialect import OPENAI, Dialect
 from servery.wire.errors import ApiError, did_you_mean, shown
 
 Handler: TypeAlias = Callable[[Service, Exchange], Awaitable[None]]
@@ -13,13 +14,17 @@ Handler: TypeAlias = Callable[[Service, Exchange], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """`is_open` ones are answered without a key; `is_work` ones are refused, and waited for, when the server stops."""
+    """`is_open` ones are answered without a key; `is_work` ones are refused, and waited for, when the server stops.
+
+    `dialect` is the API that the path belongs to: its clients read errors its way.
+    """
 
     path: str
     method: str
     handler: Handler
     is_open: bool = False
     is_work: bool = False
+    dialect: Dialect = OPENAI
 
 
 def _work(path: str, handler: Handler) -> Route:

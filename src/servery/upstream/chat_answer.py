@@ -3,57 +3,47 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from servery.engine.completion import TextDelta
-from servery.engine.request import FinishReason, TokenLogprobs
 from servery.engine.tokenizer import Tokenizer
-from servery.upstream.logprobs import chat_logprobs
+from servery.upstream.logprobs import token_logprobs
 from servery.upstream.tally import Tally
-from servery.upstream.upstream import Call, Chunk
+from servery.upstream.upstream import Chunk
 from servery.wire.chat import ChatRequest
-from servery.wire.chat_answer import ChatLogprobs, ChatStream, chat_choice, encode_chat
+from servery.wire.message import AnswerForm, Message, MessageDelta
 
 
 class ChatAnswer:
-    """Builds one answer; use either `stream` or `whole`."""
+    """Builds one answer in the client's `form`; use either `stream` or `whole`."""
 
-    def __init__(self, request: ChatRequest, call: Call, tokenizer: Tokenizer, prompt_tokens: int) -> None:
+    def __init__(self, request: ChatRequest, form: AnswerForm, tokenizer: Tokenizer, prompt_tokens: int) -> None:
         self._request = request
-        self._call = call
+        self._form = form
         self._tokenizer = tokenizer
         self._n = request.n or 1
         self._tally = Tally([prompt_tokens], self._n)
 
     async def stream(self, deltas: AsyncIterator[TextDelta]) -> AsyncGenerator[Chunk, None]:
-        """Events as the deltas come; the usage last, if the client asked for it."""
-        request, call = self._request, self._call
-        events = ChatStream(call.answer_id, call.created, request.model, include_usage=request.include_usage)
-        begun: set[int] = set()
+        """Events as the deltas come."""
+        is_begun = False
         async for delta in deltas:
-            data = b"" if delta.index in begun else events.role(delta.index)
-            begun.add(delta.index)
-            if delta.text or (request.logprobs and delta.logprobs):
-                data += events.text(delta.index, delta.text, self._logprobs(delta.logprobs))
-            if delta.finish_reason is not None:
-                data += events.finish(delta.index, delta.finish_reason.value)
-            yield self._tally.chunk(delta, data)
-        if request.include_usage:
-            yield Chunk(data=events.usage(self._tally.usage))
+            chunk = self._tally.chunk(delta)
+            data = b"" if is_begun else self._form.start(self._tally.usage)
+            is_begun = True
+            yield chunk.with_data(data + self._form.delta(self._message_delta(delta)))
+        yield Chunk(data=self._form.end(self._tally.usage))
 
     async def whole(self, deltas: AsyncIterator[TextDelta]) -> AsyncGenerator[Chunk, None]:
         """Pieces that tell of progress, and at the end one with the body."""
-        texts = [""] * self._n
-        logprobs: list[list[TokenLogprobs]] = [[] for _ in texts]
-        reasons = [FinishReason.STOP] * self._n
+        messages = [Message(index=index) for index in range(self._n)]
         async for delta in deltas:
-            texts[delta.index] += delta.text
-            logprobs[delta.index] += delta.logprobs
-            reasons[delta.index] = delta.finish_reason or reasons[delta.index]
-            yield self._tally.chunk(delta, b"")
-        choices = [
-            chat_choice(index, texts[index], self._logprobs(logprobs[index]), reasons[index].value)
-            for index in range(self._n)
-        ]
-        call, usage = self._call, self._tally.usage
-        yield Chunk(data=encode_chat(call.answer_id, call.created, self._request.model, choices, usage))
+            messages[delta.index].add(self._message_delta(delta))
+            yield self._tally.chunk(delta)
+        yield Chunk(data=self._form.body(messages, self._tally.usage))
 
-    def _logprobs(self, logprobs: list[TokenLogprobs]) -> ChatLogprobs | None:
-        return chat_logprobs(self._tokenizer, logprobs) if self._request.logprobs else None
+    def _message_delta(self, delta: TextDelta) -> MessageDelta:
+        return MessageDelta(
+            index=delta.index,
+            content=delta.text,
+            logprobs=token_logprobs(self._tokenizer, delta.logprobs) if self._request.logprobs else None,
+            finish_reason=None if delta.finish_reason is None else delta.finish_reason.value,
+            stop=delta.stop if isinstance(delta.stop, str) else None,
+        )

@@ -27,6 +27,7 @@ from servery.upstream.sampling import (
 )
 from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
 from servery.wire.chat import ChatRequest
+from servery.wire.chat_answer import ChatForm
 from servery.wire.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from servery.wire.embeddings import EmbeddingRequest, encode_embeddings, unit_vector
 from servery.wire.errors import context_length_exceeded, invalid, unavailable
@@ -148,7 +149,8 @@ class EmbeddedUpstream:
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             vocab_size=loaded.info.vocab_size,
         )
-        answer = ChatAnswer(request, call, loaded.encoder.tokenizer, len(prompt))
+        form = call.form or ChatForm(call.answer_id, call.created, request.model, include_usage=request.include_usage)
+        answer = ChatAnswer(request, form, loaded.encoder.tokenizer, len(prompt))
         deltas = self._complete(prompt, params, call, 0)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):

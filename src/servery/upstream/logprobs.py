@@ -4,26 +4,24 @@ from collections.abc import Iterable, Sequence
 
 from servery.engine.request import TokenLogprobs
 from servery.engine.tokenizer import Tokenizer
-from servery.wire.chat_answer import ChatLogprobs, TokenLogprob, TopLogprob
 from servery.wire.completion_answer import CompletionLogprobs
+from servery.wire.message import TokenLogprob, TopLogprob
 
 # JSON has no -Infinity; the API's own stand-in for a token that is as good as impossible.
 IMPOSSIBLE = -9999.0
 
 
-def chat_logprobs(tokenizer: Tokenizer, logprobs: Iterable[TokenLogprobs]) -> ChatLogprobs:
+def token_logprobs(tokenizer: Tokenizer, logprobs: Iterable[TokenLogprobs]) -> list[TokenLogprob]:
     """One entry per token, with its bytes, which may be a part of a character."""
-    return ChatLogprobs(
-        [
-            TokenLogprob(
-                token_text(tokenizer, of.token_id),
-                max(of.logprob, IMPOSSIBLE),
-                list(tokenizer.token_bytes(of.token_id)),
-                [_top(tokenizer, token_id, logprob) for token_id, logprob in of.top],
-            )
-            for of in logprobs
-        ]
-    )
+    return [
+        TokenLogprob(
+            token_text(tokenizer, of.token_id),
+            max(of.logprob, IMPOSSIBLE),
+            list(tokenizer.token_bytes(of.token_id)),
+            [_top(tokenizer, token_id, logprob) for token_id, logprob in of.top],
+        )
+        for of in logprobs
+    ]
 
 
 def completion_logprobs(

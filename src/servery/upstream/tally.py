@@ -14,7 +14,7 @@ class Tally:
         self._cached_tokens: dict[int, int] = {}
         self._completion_tokens = 0
 
-    def chunk(self, delta: TextDelta, data: bytes, prompt: int = 0, *, is_counted: bool = True) -> Chunk:
+    def chunk(self, delta: TextDelta, data: bytes = b"", prompt: int = 0, *, is_counted: bool = True) -> Chunk:
         """The piece of the answer that `delta` of prompt `prompt` makes; without `is_counted` its tokens are not."""
         is_first = prompt not in self._cached_tokens
         if is_first:

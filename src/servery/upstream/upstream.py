@@ -5,13 +5,14 @@ it needs no second look at the bytes, because each piece says what it means for 
 """
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from servery.engine.stats import EngineStats
 from servery.wire.chat import ChatRequest
 from servery.wire.completions import CompletionRequest
 from servery.wire.embeddings import EmbeddingRequest
+from servery.wire.message import AnswerForm
 from servery.wire.models import Model
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
 
@@ -20,11 +21,15 @@ ModelRequest = ChatRequest | CompletionRequest | EmbeddingRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What goes with a request: the answer's id and Unix time, and until when it is wanted (monotonic seconds)."""
+    """What goes with a request: the answer's id and Unix time, and until when it is wanted (monotonic seconds).
+
+    `form` is how the client reads the answer to a chat; None: as the answer of OpenAI's chat completions.
+    """
 
     answer_id: str
     created: int
     deadline: float | None = None
+    form: AnswerForm | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,10 @@ class Chunk:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     queued_s: float | None = None
+
+    def with_data(self, data: bytes) -> "Chunk":
+        """The same piece, saying `data` to the client."""
+        return replace(self, data=data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,45 +5,39 @@ from collections.abc import Sequence
 import msgspec
 
 from servery.wire import sse
+from servery.wire.message import Call, CallDelta, Message, MessageDelta, TokenLogprob
 from servery.wire.usage import Usage
 
 
-class TopLogprob(msgspec.Struct, frozen=True):
-    """One of the most likely tokens; `bytes` are its UTF-8 bytes, which may be a part of a character."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class TokenLogprob(msgspec.Struct, frozen=True):
-    """The token that was chosen and the most likely ones at its place."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-    top_logprobs: list[TopLogprob]
-
-
-class ChatLogprobs(msgspec.Struct, frozen=True):
-    """Log probabilities of the tokens of a message or of a delta."""
-
+class _Logprobs(msgspec.Struct, frozen=True):
     content: list[TokenLogprob]
     refusal: None = None
 
 
-class _Message(msgspec.Struct, frozen=True):
-    content: str
+class _Function(msgspec.Struct, frozen=True, omit_defaults=True):
+    arguments: str
+    name: str | None = None
+
+
+class _Call(msgspec.Struct, frozen=True, omit_defaults=True):
+    function: _Function
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True):
     role: str = "assistant"
+    content: str | None
     refusal: None = None
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[_Call] | msgspec.UnsetType = msgspec.UNSET
 
 
-class ChatChoice(msgspec.Struct, frozen=True):
-    """One completion of the chat."""
-
+class _Choice(msgspec.Struct, frozen=True):
     index: int
     message: _Message
-    logprobs: ChatLogprobs | None
+    logprobs: _Logprobs | None
     finish_reason: str
 
 
@@ -52,19 +46,21 @@ class _ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "chat.completion"
     created: int
     model: str
-    choices: list[ChatChoice]
+    choices: list[_Choice]
     usage: Usage
 
 
 class _Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     role: str | None = None
     content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_Call] | None = None
 
 
 class _ChunkChoice(msgspec.Struct, frozen=True):
     index: int
     delta: _Delta
-    logprobs: ChatLogprobs | None = None
+    logprobs: _Logprobs | None = None
     finish_reason: str | None = None
 
 
@@ -80,45 +76,81 @@ class _Chunk(msgspec.Struct, frozen=True, kw_only=True):
 _ENCODER = msgspec.json.Encoder()
 
 
-def chat_choice(index: int, text: str, logprobs: ChatLogprobs | None, finish_reason: str) -> ChatChoice:
-    """A finished completion."""
-    return ChatChoice(index, _Message(text), logprobs, finish_reason)
+class ChatForm:
+    """The answer to one chat as OpenAI's clients read it.
 
-
-def encode_chat(answer_id: str, created: int, model: str, choices: list[ChatChoice], usage: Usage) -> bytes:
-    """The body of an answer that is not streamed."""
-    return _ENCODER.encode(_ChatCompletion(id=answer_id, created=created, model=model, choices=choices, usage=usage))
-
-
-class ChatStream:
-    """The chunks of one streamed answer, as events.
-
-    When the client asked for usage, every chunk has `usage: null` but the last, which has it and no choices.
+    A stream says first who speaks in each completion. When the client asked for usage, every chunk has `usage: null` but
+    the last, which has it and no choices.
     """
 
-    def __init__(self, answer_id: str, created: int, model: str, *, include_usage: bool) -> None:
+    def __init__(self, answer_id: str, created: int, model: str, *, include_usage: bool = False) -> None:
         self._id = answer_id
         self._created = created
         self._model = model
+        self._include_usage = include_usage
         self._no_usage = None if include_usage else msgspec.UNSET
+        self._begun: set[int] = set()
 
-    def role(self, index: int) -> bytes:
-        """The first chunk of a completion: who speaks."""
-        return self._event((_ChunkChoice(index, _Delta(role="assistant", content="")),))
+    def start(self, usage: Usage) -> bytes:
+        """Nothing: each completion says by itself that it begins."""
+        return b""
 
-    def text(self, index: int, text: str, logprobs: ChatLogprobs | None) -> bytes:
-        """A further piece of a completion."""
-        return self._event((_ChunkChoice(index, _Delta(content=text), logprobs),))
+    def delta(self, delta: MessageDelta) -> bytes:
+        """One chunk for what is new, one before it if the completion begins, one after it if it ends."""
+        index, data = delta.index, b""
+        if index not in self._begun:
+            self._begun.add(index)
+            data = self._event((_ChunkChoice(index, _Delta(role="assistant", content="")),))
+        if delta.reasoning or delta.content or delta.calls or delta.logprobs:
+            data += self._event((_ChunkChoice(index, _grown(delta), _logprobs(delta.logprobs)),))
+        if delta.finish_reason is not None:
+            data += self._event((_ChunkChoice(index, _Delta(), None, delta.finish_reason),))
+        return data
 
-    def finish(self, index: int, reason: str) -> bytes:
-        """The last chunk of a completion: why it ended."""
-        return self._event((_ChunkChoice(index, _Delta(), None, reason),))
+    def end(self, usage: Usage) -> bytes:
+        """The usage, if the client asked for it."""
+        return self._event((), usage) if self._include_usage else b""
 
-    def usage(self, usage: Usage) -> bytes:
-        """The last chunk of a stream whose client asked for usage."""
-        return self._event((), usage)
+    def body(self, messages: Sequence[Message], usage: Usage) -> bytes:
+        """The answer that is not streamed."""
+        choices = [
+            _Choice(message.index, _written(message), _logprobs(message.logprobs), message.finish_reason)
+            for message in messages
+        ]
+        answer = _ChatCompletion(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
+        return _ENCODER.encode(answer)
 
-    def _event(self, choices: Sequence[_ChunkChoice], usage: Usage | msgspec.UnsetType | None = None) -> bytes:
-        usage = self._no_usage if usage is None else usage
-        chunk = _Chunk(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
+    def _event(self, choices: Sequence[_ChunkChoice], usage: Usage | None = None) -> bytes:
+        shown = self._no_usage if usage is None else usage
+        chunk = _Chunk(id=self._id, created=self._created, model=self._model, choices=choices, usage=shown)
         return sse.event(_ENCODER.encode(chunk))
+
+
+def _grown(delta: MessageDelta) -> _Delta:
+    is_only_logprobs = not (delta.reasoning or delta.content or delta.calls)
+    return _Delta(
+        content=delta.content if delta.content or is_only_logprobs else None,
+        reasoning_content=delta.reasoning or None,
+        tool_calls=[_call_piece(call) for call in delta.calls] or None,
+    )
+
+
+def _call_piece(call: CallDelta) -> _Call:
+    kind = None if call.id is None else "function"
+    return _Call(_Function(call.arguments, call.name), call.position, call.id, kind)
+
+
+def _written(message: Message) -> _Message:
+    return _Message(
+        content=None if message.calls and not message.content else message.content,
+        reasoning_content=message.reasoning or msgspec.UNSET,
+        tool_calls=[_call(call) for call in message.calls] or msgspec.UNSET,
+    )
+
+
+def _call(call: Call) -> _Call:
+    return _Call(_Function(call.arguments, call.name), id=call.id, type="function")
+
+
+def _logprobs(logprobs: list[TokenLogprob] | None) -> _Logprobs | None:
+    return None if logprobs is None else _Logprobs(logprobs)
