@@ -7,7 +7,7 @@ import logging
 from servery.server.interrupt import ClientGone, Interrupt, Reason, interruption
 from servery.server.reply import Reply
 from servery.server.request import Request
-from servery.server.routes import Route, check_method, find_route, no_route
+from servery.server.routes import Destination, Route, find, no_route
 from servery.server.service import Exchange, Service
 from servery.server.types import Receive, Scope, Send
 from servery.wire.dialect import OPENAI
@@ -30,20 +30,25 @@ class App:
         if scope["type"] != "http":
             raise ValueError(f"Servery's application does not speak {scope['type']!r}.")
         request = Request(scope, receive, self._service.clock())
-        route = find_route(request.path)
-        reply = Reply(send, request.id, OPENAI if route is None else route.dialect)
-        exchange = Exchange(request=request, reply=reply, interrupt=_interrupt())
+        found = find(request.method, request.path)
+        route = None if found is None else found.any_route
+        exchange = Exchange(
+            request=request,
+            reply=Reply(send, request.id, OPENAI if route is None else route.dialect),
+            interrupt=_interrupt(),
+            arguments={} if found is None else found.matched.arguments,
+        )
         cut_by: str | None = "error"
         try:
-            cut_by = await self._settled(route, exchange)
+            cut_by = await self._settled(found, exchange)
         finally:
             exchange.interrupt.close()
             self._settle(route, exchange, cut_by)
 
-    async def _settled(self, route: Route | None, exchange: Exchange) -> str | None:
+    async def _settled(self, found: Destination | None, exchange: Exchange) -> str | None:
         """Answer in any case; returns who cut the answer short, None if it is complete."""
         try:
-            return await self._answered(route, exchange)
+            return await self._answered(found, exchange)
         except ClientGone:
             return Reason.CLIENT.value
         except asyncio.CancelledError:
@@ -55,9 +60,9 @@ class App:
                 await exchange.reply.fail(self._interruption(reason))
             return reason.value
 
-    async def _answered(self, route: Route | None, exchange: Exchange) -> str | None:
+    async def _answered(self, found: Destination | None, exchange: Exchange) -> str | None:
         try:
-            await self._handle(route, exchange)
+            await self._handle(found, exchange)
         except ApiError as error:
             await exchange.reply.fail(error)
         except (ClientGone, asyncio.CancelledError):
@@ -69,13 +74,13 @@ class App:
             return None
         return "error"
 
-    async def _handle(self, route: Route | None, exchange: Exchange) -> None:
+    async def _handle(self, found: Destination | None, exchange: Exchange) -> None:
         service = self._service
-        if route is None or not route.is_open:
+        if found is None or not found.any_route.is_open:
             service.keys.check(exchange.request.headers)
-        if route is None:
+        if found is None:
             raise no_route(exchange.request.path)
-        check_method(route, exchange.request.method)
+        route = found.route()
         with service.lifecycle.work(exchange.interrupt) if route.is_work else contextlib.nullcontext():
             await route.handler(service, exchange)
 

@@ -3,8 +3,6 @@
 from servery.server.service import Exchange, Service
 from servery.wire.models import encode_model, encode_models
 
-MODEL_PREFIX = "/v1/models/"
-
 
 async def models(service: Service, exchange: Exchange) -> None:
     """All models, ready or not."""
@@ -13,5 +11,4 @@ async def models(service: Service, exchange: Exchange) -> None:
 
 async def model(service: Service, exchange: Exchange) -> None:
     """One model; its id may contain slashes."""
-    name = exchange.request.path.removeprefix(MODEL_PREFIX)
-    await exchange.reply.whole(encode_model(service.upstream(name).model()))
+    await exchange.reply.whole(encode_model(service.upstream(exchange.arguments["id"]).model()))

@@ -1,10 +1,11 @@
 """Which handler answers which path and method."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from servery.server import answers, health, models, tokens
+from servery.server.router import Matched, Router
 from servery.server.service import Exchange, Service
 from servery.wire.dialect import OPENAI, Dialect
 from servery.wire.errors import ApiError, did_you_mean, shown
@@ -31,42 +32,57 @@ def _work(path: str, handler: Handler) -> Route:
     return Route(path=path, method="POST", handler=handler, is_work=True)
 
 
-_MODEL = Route(path=f"{models.MODEL_PREFIX}{{id}}", method="GET", handler=models.model)
-
-ROUTES: Mapping[str, Route] = {
-    route.path: route
-    for route in (
-        _work("/v1/chat/completions", answers.chat),
-        _work("/v1/completions", answers.completion),
-        _work("/v1/embeddings", answers.embedding),
-        _work("/tokenize", tokens.tokenize),
-        _work("/detokenize", tokens.detokenize),
-        Route(path="/v1/models", method="GET", handler=models.models),
-        _MODEL,
-        Route(path="/metrics", method="GET", handler=health.metrics),
-        Route(path="/health", method="GET", handler=health.health, is_open=True),
-        Route(path="/ready", method="GET", handler=health.ready, is_open=True),
-    )
-}
+ROUTES: Sequence[Route] = (
+    _work("/v1/chat/completions", answers.chat),
+    _work("/v1/completions", answers.completion),
+    _work("/v1/embeddings", answers.embedding),
+    _work("/tokenize", tokens.tokenize),
+    _work("/detokenize", tokens.detokenize),
+    Route(path="/v1/models", method="GET", handler=models.models),
+    Route(path="/v1/models/{id...}", method="GET", handler=models.model),
+    Route(path="/metrics", method="GET", handler=health.metrics),
+    Route(path="/health", method="GET", handler=health.health, is_open=True),
+    Route(path="/ready", method="GET", handler=health.ready, is_open=True),
+)
+_ROUTER = Router(ROUTES)
 
 
-def find_route(path: str) -> Route | None:
-    """The route of `path`; each has one method."""
-    if path.startswith(models.MODEL_PREFIX) and len(path) > len(models.MODEL_PREFIX):
-        return _MODEL
-    return ROUTES.get(path) if "{" not in path else None
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a request goes: every route of its path, of which one may have its method."""
+
+    matched: Matched[Route]
+    method: str
+
+    @property
+    def any_route(self) -> Route:
+        """The route of the request's method, else another of its path: they are of one API."""
+        by_method = self.matched.by_method
+        return by_method.get(_asked(self.method)) or next(iter(by_method.values()))
+
+    def route(self) -> Route:
+        """The one for the request's method; raises `ApiError` (405) when its path has others only."""
+        by_method = self.matched.by_method
+        if _asked(self.method) in by_method:
+            return by_method[_asked(self.method)]
+        allowed = [name for method in sorted(by_method) for name in (("GET", "HEAD") if method == "GET" else (method,))]
+        message = f"{self.any_route.path} does not take {self.method[:20]}; use {' or '.join(allowed)}."
+        headers = [("allow", ", ".join(allowed))]
+        raise ApiError(405, message, code="method_not_allowed", headers=headers)
 
 
-def check_method(route: Route, method: str) -> None:
-    """Raise `ApiError` (405) for a method that the route does not have; HEAD goes where GET does."""
-    allowed = ("GET", "HEAD") if route.method == "GET" else (route.method,)
-    if method not in allowed:
-        listed = ", ".join(allowed)
-        message = f"{route.path} does not take {method[:20]}; use {' or '.join(allowed)}."
-        raise ApiError(405, message, code="method_not_allowed", headers=[("allow", listed)])
+def find(method: str, path: str) -> Destination | None:
+    """What lives at `path`; None if nothing does."""
+    matched = _ROUTER.match(path)
+    return None if matched is None else Destination(matched, method)
 
 
 def no_route(path: str) -> ApiError:
     """404 for an unknown path, with the nearest known one."""
-    message = f"There is nothing at '{shown(path)}'.{did_you_mean(path, ROUTES)}"
+    message = f"There is nothing at '{shown(path)}'.{did_you_mean(path, _ROUTER.paths)}"
     return ApiError(404, message, code="not_found")
+
+
+def _asked(method: str) -> str:
+    """HEAD goes where GET does."""
+    return "GET" if method == "HEAD" else method

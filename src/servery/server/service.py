@@ -36,11 +36,16 @@ class Service:
 
 @dataclass(slots=True, kw_only=True)
 class Exchange:
-    """One request and its answer; `record` is there once it is known which model answers."""
+    """One request and its answer.
+
+    `arguments` are the parts of its path that its route has names for; `record` is there once it is known which model
+    answers.
+    """
 
     request: Request
     reply: Reply
     interrupt: Interrupt
+    arguments: Mapping[str, str] = field(default_factory=dict)
     record: AnswerRecord | None = None
 
     async def body(self, options: ServeOptions) -> bytes:
