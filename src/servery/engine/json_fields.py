@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,23 @@ class JsonFields:
             raise self.error(name, "it must be a whole number of at least 1")
         return value
 
+    def count_of(self, name: str, supported: Sequence[int], default: int | None = None) -> int:
+        """A whole number that is one of `supported`."""
+        value = self.count(name, default)
+        if value not in supported:
+            raise self.error(name, f"supported: {', '.join(map(str, supported))}")
+        return value
+
+    def block(self, name: str) -> tuple[int, int]:
+        """The rows and columns of a block, as a list (`[128, 64]`) or as text (`"128x64"`)."""
+        value = self._fields.get(name)
+        if isinstance(value, str):
+            value = [int(part) if part.isdecimal() else 0 for part in value.split("x")]
+        counts = value if isinstance(value, list) else []
+        if len(counts) != 2 or not all(type(n) is int and n > 0 for n in counts):
+            raise self.error(name, "it must be two numbers: rows and columns of a block")
+        return counts[0], counts[1]
+
     def optional_count(self, name: str) -> int | None:
         """A whole number of at least 1, or None when the field is missing."""
         return self.count(name) if self.has(name) else None
@@ -80,6 +97,22 @@ class JsonFields:
             raise self.error(name, "it must be true or false")
         return value
 
+    def choice(self, name: str, options: Sequence[str], default: str | None = None) -> str:
+        """One of `options`, in any mix of cases."""
+        value = self._fields.get(name)
+        value = default if value is None else value
+        if not isinstance(value, str) or value.lower() not in options:
+            raise self.error(name, f"supported: {', '.join(options)}")
+        return value.lower()
+
+    def strings(self, name: str) -> tuple[str, ...]:
+        """A list of strings; empty when the field is missing."""
+        value = self._fields.get(name)
+        values = [] if value is None else value
+        if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+            raise self.error(name, "it must be a list of strings")
+        return tuple(values)
+
     def token_ids(self, name: str) -> frozenset[int]:
         """One token id or a list of them; empty when the field is missing."""
         value = self._fields.get(name)
@@ -87,6 +120,10 @@ class JsonFields:
         if any(not isinstance(item, int) or isinstance(item, bool) or item < 0 for item in ids):
             raise self.error(name, "it must be a token id or a list of token ids")
         return frozenset(ids)
+
+    def names(self) -> tuple[str, ...]:
+        """Which fields there are, in the file's order."""
+        return tuple(self._fields)
 
     def inner(self, name: str) -> "JsonFields | None":
         """The object in the field, None when it is missing."""
