@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from servery.engine.config import DTYPES, EngineConfig
+from servery.engine.config import DTYPES, KV_DTYPES, EngineConfig
 from servery.option_value import at_least, byte_size
 
 # Options that are not called as the setting is.
@@ -20,7 +20,13 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
         "--dtype",
         default=default["dtype"],
         choices=DTYPES,
-        help="type of weights and KV cache; auto: float32, or a large checkpoint's own bfloat16",
+        help="type of weights and computation; auto: float32, or a large checkpoint's own bfloat16",
+    )
+    add(
+        "--kv-dtype",
+        default=default["kv_dtype"],
+        choices=KV_DTYPES,
+        help="type of the KV cache; auto: as --dtype, int8 and fp8: a byte per value and a scale per head and token",
     )
     add("--max-model-len", type=count, metavar="TOKENS", help="longest prompt and answer together; else the model's")
     add("--kv-memory", type=byte_size, metavar="SIZE", help="memory for the KV cache, such as 4GiB; else what fits")

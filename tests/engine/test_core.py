@@ -115,6 +115,44 @@ def test_tokens_do_not_depend_on_arrival(
     assert outputs == expected
 
 
+KV_DTYPES = pytest.mark.parametrize("kv_dtype", ["bfloat16", "int8", "fp8"])
+
+
+@KV_DTYPES
+def test_tokens_do_not_depend_on_company_with_a_smaller_kv(tiny: Path, kv_dtype: str) -> None:
+    """In chunks, over shared blocks, preempted and computed again, as with a cache that keeps everything."""
+    rows = [*PROMPTS[:5], *SHARED]
+    requests = [request(number, prompt, temperature=0.7, max_tokens=60) for number, prompt in enumerate(rows)]
+    bytes_per_token = core_of(tiny, kv_dtype=kv_dtype).info.kv_bytes_per_token
+    changes = {"max_step_tokens": 17, "max_running": 8, "kv_memory_bytes": 24 * 16 * bytes_per_token}
+    core = core_of(tiny, kv_dtype=kv_dtype, **changes)
+    together = tokens(run(core, requests))
+    expected: dict[tuple[str, int], list[int]] = {}
+    for number, one in enumerate(requests):
+        expected |= tokens(run(core_of(tiny, kv_dtype=kv_dtype, prefix_cache=False), [one], 1 + number))
+    assert together == expected
+    stats = core.stats().scheduler
+    assert stats.preemptions > 0
+    assert stats.prefix_hit_tokens > 0
+
+
+@KV_DTYPES
+def test_a_smaller_kv_holds_more_tokens_and_says_so(tiny: Path, kv_dtype: str) -> None:
+    config = ModelConfig.load(tiny)
+    scales = 0 if kv_dtype == "bfloat16" else 2
+    width = {"bfloat16": 2, "int8": 1, "fp8": 1}[kv_dtype]
+    info = core_of(tiny, kv_dtype=kv_dtype, kv_memory_bytes=1 << 20).info
+    per_token = 2 * config.num_layers * config.num_kv_heads * (config.head_dim * width + scales)
+    assert (info.kv_dtype, info.kv_bytes_per_token) == (kv_dtype, per_token)
+    assert info.num_blocks == (1 << 20) // (16 * per_token)
+    assert info.kv_bytes == info.num_blocks * 16 * per_token
+
+
+def test_a_kv_dtype_that_nobody_knows_is_refused(tiny: Path) -> None:
+    with pytest.raises(LoadError, match=r"kv_dtype is 'int3'; choose one of auto, float32, bfloat16, int8, fp8"):
+        core_of(tiny, kv_dtype="int3")
+
+
 def test_completions_of_one_request_share_the_prompt_and_differ(tiny: Path) -> None:
     core = core_of(tiny)
     outputs = run(core, [request(0, SHARED[0], n=3, temperature=1.0)])

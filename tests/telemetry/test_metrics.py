@@ -1,7 +1,7 @@
 import re
 
 from servery.engine.scheduler_stats import SchedulerStats
-from servery.engine.stats import EngineStats
+from servery.engine.stats import EngineInfo, EngineStats
 from servery.telemetry.answer_timing import AnswerTiming
 from servery.telemetry.metrics import Metrics
 
@@ -11,6 +11,11 @@ STATS = EngineStats(
         cached_blocks=15, prefix_query_tokens=500, prefix_hit_tokens=200, preemptions=4, finished_abort=1,
     ),
     steps=7, step_s=0.5, step_tokens=90, read_bytes=1000,
+)  # fmt: skip
+INFO = EngineInfo(
+    architecture="Qwen3ForCausalLM", vocab_size=8, hidden_size=4, parameters=100, dtype="float32", device="cpu",
+    kernels="torch", threads=1, max_model_len=64, max_running=4, max_step_tokens=16, block_size=16, num_blocks=100,
+    kv_dtype="int8", kv_bytes=5000, kv_bytes_per_token=3, weight_bytes=400, load_s=0.0, pid=1,
 )  # fmt: skip
 
 
@@ -22,7 +27,7 @@ def rendered(metrics: Metrics) -> dict[str, float]:
 def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
     metrics = Metrics()
     metrics.watch_engine("loading", lambda: None)
-    metrics.watch_engine("m", lambda: STATS)
+    metrics.watch_engine("m", lambda: STATS, lambda: INFO)
 
     shown = {
         re.sub(r"servery_|model_name=\"m\",?", "", name): value
@@ -48,6 +53,9 @@ def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
         'kv_blocks{state="free"}': 60,
         'kv_blocks{state="held"}': 25,
         'kv_blocks{state="cached"}': 15,
+        'weight_bytes{dtype="float32",}': 400,
+        'kv_cache_bytes{kv_dtype="int8",}': 5000,
+        'kv_cache_tokens{kv_dtype="int8",}': 1600,
     }
     assert 'model_name="loading"' not in metrics.render().decode()
 

@@ -70,7 +70,7 @@ class FakeEngine:
         return EngineInfo(
             architecture="fake", vocab_size=VOCAB, hidden_size=4, parameters=1, dtype="float32", device="cpu",
             kernels="none", threads=1, max_model_len=MAX_MODEL_LEN, max_running=4, max_step_tokens=16, block_size=16,
-            num_blocks=8, kv_bytes=1, kv_bytes_per_token=1, weight_bytes=1, load_s=0.0, pid=1,
+            num_blocks=8, kv_dtype="float32", kv_bytes=1, kv_bytes_per_token=1, weight_bytes=1, load_s=0.0, pid=1,
         )  # fmt: skip
 
     async def start(self) -> None:

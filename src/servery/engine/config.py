@@ -6,6 +6,7 @@ from pathlib import Path
 from servery.engine.errors import LoadError
 
 DTYPES = ("auto", "float32", "bfloat16")
+KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +14,7 @@ class EngineConfig:
     """An engine's settings; None means "decide from the model and the machine".
 
     `model` is the folder of a Hugging Face checkpoint.
+    `kv_dtype` is what keys and values are stored in ("auto": `dtype`), see `kv_format`.
     `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer than that is
     computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
     `threads` are for the engine process only. Raises `LoadError` for a value outside its range.
@@ -20,6 +22,7 @@ class EngineConfig:
 
     model: Path
     dtype: str = "auto"
+    kv_dtype: str = "auto"
     max_model_len: int | None = None
     kv_memory_bytes: int | None = None
     block_size: int = 16
@@ -33,6 +36,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise LoadError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
+        if self.kv_dtype not in KV_DTYPES:
+            raise LoadError(f"kv_dtype is {self.kv_dtype!r}; choose one of {', '.join(KV_DTYPES)}.")
         positive = ("block_size", "max_running", "max_step_tokens", "max_waiting_requests", "max_waiting_tokens")
         for name in (*positive, "max_model_len", "kv_memory_bytes", "threads"):
             value = getattr(self, name)

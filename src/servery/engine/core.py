@@ -12,6 +12,7 @@ from servery.engine.admission import check_servable
 from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
 from servery.engine.kv import KVCache
+from servery.engine.kv_format import KVFormat, resolve_kv_format
 from servery.engine.loader import Progress, load_model
 from servery.engine.memory import KVPlan, available_bytes, plan_kv
 from servery.engine.request import NewRequest, Output, check_params
@@ -52,15 +53,16 @@ class EngineCore:
         threads = use_threads(config.threads)
         self._model_config = ModelConfig.load(config.model)
         dtype = resolve_dtype(config.dtype, self._model_config)
+        kv_format = resolve_kv_format(config.kv_dtype, dtype)
         plan = plan_kv(
             config,
             max_position=self._model_config.max_position,
-            kv_bytes_per_token=self._model_config.kv_bytes_per_token(dtype.itemsize),
+            kv_bytes_per_token=kv_format.bytes_per_token(self._model_config),
             weight_bytes=self._model_config.weight_bytes(dtype.itemsize),
             available=available_bytes(),
         )
         model = load_model(config.model, self._model_config, dtype, progress=progress)
-        cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype)
+        cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype, kv_format=kv_format)
         self._runner = Runner(model, cache)
         self.scheduler = Scheduler(
             SchedulerConfig(
@@ -77,7 +79,7 @@ class EngineCore:
                 model_id=str(config.model),
             )
         )
-        self.info = _info(config, self._model_config, plan, dtype, threads, time.monotonic() - started)
+        self.info = _info(config, self._model_config, plan, dtype, kv_format, threads, time.monotonic() - started)
 
     @property
     def has_work(self) -> bool:
@@ -155,6 +157,7 @@ def _info(
     model_config: ModelConfig,
     plan: KVPlan,
     dtype: torch.dtype,
+    kv_format: KVFormat,
     threads: int,
     load_s: float,
 ) -> EngineInfo:
@@ -172,8 +175,9 @@ def _info(
         max_step_tokens=config.max_step_tokens,
         block_size=plan.block_size,
         num_blocks=plan.num_blocks,
+        kv_dtype=kv_format.name,
         kv_bytes=plan.kv_bytes,
-        kv_bytes_per_token=model_config.kv_bytes_per_token(dtype.itemsize),
+        kv_bytes_per_token=kv_format.bytes_per_token(model_config),
         weight_bytes=model_config.weight_bytes(dtype.itemsize),
         load_s=load_s,
         pid=os.getpid(),

@@ -4,31 +4,72 @@ import torch
 from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
+from servery.engine.kv_format import SCALE_DTYPE, KVFormat, dequantize, plain_format, quantize
 
 
 class KVCache:
-    """Keys and values for `num_blocks` blocks of `block_size` positions.
+    """Keys and values for `num_blocks` blocks of `block_size` positions, computed in `dtype`, stored in `format`.
 
     A *slot* is one position of one block: slot = block * block_size + offset. A layer is [slots, 2, kv_heads,
     head_dim] with keys at 0 and values at 1, so that neighbouring blocks of one sequence are one contiguous run, and
-    writing a token is copying one row.
+    writing a token is copying one row. Where the format has scales, `layers` are codes and `scales` [slots, 2,
+    kv_heads] of each layer belong to them (value = code * scale); else `scales` is empty. A kernel reads those two;
+    everybody else `read`s.
 
     Memory is reserved as zeros, which the system hands out on first use: a cache larger than what is used costs
     address space only.
     """
 
-    __slots__ = ("_rows", "block_size", "dtype", "layers", "num_blocks")
+    __slots__ = ("_rows", "block_size", "dtype", "format", "layers", "num_blocks", "scales")
 
     def __init__(
-        self, config: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: str = "cpu"
+        self,
+        config: ModelConfig,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        kv_format: KVFormat | None = None,
     ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.dtype = dtype
+        self.format = plain_format(dtype) if kv_format is None else kv_format
         shape = (config.num_layers, num_blocks * block_size, 2, config.num_kv_heads, config.head_dim)
-        self.layers: tuple[Tensor, ...] = torch.zeros(shape, dtype=dtype, device=device).unbind(0)
-        self._rows = tuple(layer.flatten(1) for layer in self.layers)
+        self.layers: tuple[Tensor, ...] = torch.zeros(shape, dtype=self.format.dtype, device=device).unbind(0)
+        self.scales: tuple[Tensor, ...] = ()
+        if self.format.largest is not None:
+            self.scales = torch.zeros(shape[:-1], dtype=SCALE_DTYPE, device=device).unbind(0)
+        self._rows = tuple(_movable(layer).flatten(1) for layer in self.layers)
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory of one slot of one layer."""
+        return self.layers[0][0].nbytes + (self.scales[0][0].nbytes if self.scales else 0)
 
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
         """Store `keys_values` [tokens, 2 * kv_heads * head_dim], keys first, at `slots` [tokens] of `layer`."""
-        self._rows[layer].index_copy_(0, slots, keys_values)
+        if self.scales:
+            heads = keys_values.view(len(keys_values), *self.layers[layer].shape[1:])
+            codes, scales = quantize(heads, self.format)
+            self.scales[layer].index_copy_(0, slots, scales)
+            keys_values = _movable(codes).flatten(1)
+        self._rows[layer].index_copy_(0, slots, keys_values.to(self._rows[layer].dtype))
+
+    def read(self, layer: int, slots: slice | Tensor) -> Tensor:
+        """Keys and values [slots, 2, kv_heads, head_dim] in `dtype` at `slots` of `layer`; a view where it can be one."""
+        stored = self.layers[layer]
+        codes = _select(_movable(stored), slots).view(stored.dtype)
+        if self.scales:
+            return dequantize(codes, _select(self.scales[layer], slots), self.dtype)
+        return codes.to(self.dtype)
+
+
+def _movable(values: Tensor) -> Tensor:
+    """The same memory in a type that torch copies rows of: for float8 it has only conversions."""
+    return values.view(torch.uint8) if values.dtype.is_floating_point and values.dtype.itemsize == 1 else values
+
+
+def _select(rows: Tensor, which: slice | Tensor) -> Tensor:
+    """The rows that `which` selects; indexing with a tensor would be many times slower than `index_select`."""
+    return rows[which] if isinstance(which, slice) else rows.index_select(0, which)

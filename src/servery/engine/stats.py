@@ -21,6 +21,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_step_tokens: int
     block_size: int
     num_blocks: int
+    kv_dtype: str
     kv_bytes: int
     kv_bytes_per_token: int
     weight_bytes: int

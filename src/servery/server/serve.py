@@ -75,7 +75,7 @@ class _Serving:
             clock=time.monotonic,
         )
         for upstream in self._upstreams:
-            self._service.metrics.watch_engine(upstream.name, upstream.stats)
+            self._service.metrics.watch_engine(upstream.name, upstream.stats, upstream.info)
         self._listener = _Listener(_uvicorn_config(App(self._service)))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
@@ -178,13 +178,18 @@ def _url(sock: socket.socket) -> str:
 def _resolved(name: str, info: EngineInfo) -> str:
     """What was decided about an engine, in one paragraph."""
     return (
-        f"{name}: {info.architecture}, {info.parameters / 1e6:.1f}M parameters in {info.dtype} "
-        f"({format_byte_size(info.weight_bytes)}), on {info.device} with {info.threads} threads, kernels: {info.kernels}, "
+        f"{name}: {info.architecture}, {info.parameters / 1e6:.1f}M parameters, weights {info.dtype} in "
+        f"{_size(info.weight_bytes)}, on {info.device} with {info.threads} threads, kernels: {info.kernels}, "
         f"process {info.pid}\n"
-        f"{' ' * len(name)}  context {info.max_model_len} tokens; KV cache {info.num_blocks} blocks of "
-        f"{info.block_size} tokens ({format_byte_size(info.kv_bytes)}, {info.kv_bytes_per_token} bytes per token); "
-        f"up to {info.max_running} sequences, {info.max_step_tokens} tokens per step; loaded in {info.load_s:.1f} s"
+        f"{' ' * len(name)}  context {info.max_model_len} tokens; KV cache {info.kv_dtype} in {_size(info.kv_bytes)} "
+        f"holds {info.num_blocks * info.block_size} tokens of {info.kv_bytes_per_token} bytes, in blocks of "
+        f"{info.block_size}; up to {info.max_running} sequences, {info.max_step_tokens} tokens per step; "
+        f"loaded in {info.load_s:.1f} s"
     )
+
+
+def _size(size: int) -> str:
+    return f"{size} bytes ({format_byte_size(size)})"
 
 
 def _say(text: str) -> None:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from servery.engine.stats import EngineStats
+from servery.engine.stats import EngineInfo, EngineStats
 from servery.telemetry.answer_timing import AnswerTiming
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,6 +23,7 @@ FINISHED_BY = ("stop", "length", "abort", "error")
 ABORTED_BY = ("client", "timeout", "shutdown", "error")
 
 StatsReader = Callable[[], EngineStats | None]
+InfoReader = Callable[[], EngineInfo | None]
 
 
 class Metrics:
@@ -48,9 +49,10 @@ class Metrics:
         self.prompt_size = histogram("request_prompt_tokens", "Prompt tokens per request.", _TOKENS)
         self.answer_size = histogram("request_generation_tokens", "Generated tokens per request.", _TOKENS)
 
-    def watch_engine(self, model: str, read: StatsReader) -> None:
-        """Report an engine's own figures, read whenever the metrics are."""
+    def watch_engine(self, model: str, read: StatsReader, info: InfoReader = lambda: None) -> None:
+        """Report an engine's own figures, and what was resolved when it was loaded, read whenever the metrics are."""
         self._engines.readers[model] = read
+        self._engines.infos[model] = info
 
     def count_request(self, method: str, route: str, status: int) -> None:
         """Count an HTTP request that was answered with `status` (499: the client had gone)."""
@@ -129,6 +131,7 @@ class _EngineCollector:
 
     def __init__(self) -> None:
         self.readers: dict[str, StatsReader] = {}
+        self.infos: dict[str, InfoReader] = {}
 
     def collect(self) -> Iterable[Metric]:
         """The metrics of all engines; none of an engine that has not reported yet."""
@@ -141,6 +144,18 @@ class _EngineCollector:
             for state, count in (("free", of.free_blocks), ("held", of.held_blocks), ("cached", of.cached_blocks)):
                 blocks.add_metric([model, state], count)
         yield blocks
+        yield from _sizes({model: info for model, reader in self.infos.items() if (info := reader()) is not None})
+
+
+def _sizes(infos: Mapping[str, EngineInfo]) -> Iterable[Metric]:
+    weights = GaugeMetricFamily("servery_weight_bytes", "Memory of the weights.", labels=["model_name", "dtype"])
+    size = GaugeMetricFamily("servery_kv_cache_bytes", "Memory of the KV cache.", labels=["model_name", "kv_dtype"])
+    tokens = GaugeMetricFamily("servery_kv_cache_tokens", "Tokens it can hold.", labels=["model_name", "kv_dtype"])
+    for model, info in infos.items():
+        weights.add_metric([model, info.dtype], info.weight_bytes)
+        size.add_metric([model, info.kv_dtype], info.kv_bytes)
+        tokens.add_metric([model, info.kv_dtype], info.num_blocks * info.block_size)
+    yield from (weights, size, tokens)
 
 
 def _gauges(read: Mapping[str, EngineStats]) -> Iterable[Metric]:

@@ -91,6 +91,10 @@ class EmbeddedUpstream:
         """The engine's newest figures."""
         return self.engine.stats
 
+    def info(self) -> EngineInfo | None:
+        """What was resolved when the model was loaded; None before."""
+        return None if self._loaded is None else self._loaded.info
+
     def answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         """The answer; raises `ApiError`. Closing it aborts what the engine computes for it."""
         if isinstance(request, ChatRequest):

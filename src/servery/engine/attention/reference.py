@@ -77,34 +77,31 @@ class ReferencePlan:
 
     def attend(self, layer: int, query: Tensor) -> Tensor:
         """Causal attention of `query` [tokens, heads * head_dim] over `layer`, in the same shape."""
-        keys_values = self._cache.layers[layer]
         segments = self._segments[layer]
         if len(segments) == 1:
-            return _attend(segments[0], query, keys_values, self._attention)
+            return self._attend(layer, segments[0], query)
         result = torch.empty_like(query, memory_format=torch.contiguous_format)
         for segment in segments:
-            part = _attend(segment, query, keys_values, self._attention)
+            part = self._attend(layer, segment, query)
             if isinstance(segment.queries, slice):
                 result[segment.queries] = part
             else:
                 result.index_copy_(0, segment.queries, part)
         return result
 
+    def _attend(self, layer: int, segment: _Segment, query: Tensor) -> Tensor:
+        return _attend(segment, query, self._cache.read(layer, segment.slots), self._attention)
+
 
 def _attend(segment: _Segment, query: Tensor, keys_values: Tensor, attention: _Attention) -> Tensor:
-    query = _select(query, segment.queries)
-    keys_values = _select(keys_values, segment.slots)
-    if isinstance(segment.queries, slice) and segment.num_rows == 1 and len(query) > 1:
+    queries = segment.queries
+    query = query[queries] if isinstance(queries, slice) else query.index_select(0, queries)
+    if isinstance(queries, slice) and segment.num_rows == 1 and len(query) > 1:
         return _attend_piece(segment, query, keys_values, attention)
     _, _, num_kv_heads, head_dim = keys_values.shape
     q = query.view(segment.num_rows, num_kv_heads, -1, head_dim)
     k, v = keys_values.view(segment.num_rows, -1, 2, num_kv_heads, head_dim).permute(2, 0, 3, 1, 4).unbind(0)
     return attention(q, k, v, segment.mask).reshape(segment.num_rows, -1)
-
-
-def _select(rows: Tensor, which: slice | Tensor) -> Tensor:
-    """The rows that `which` selects; indexing with a tensor would be many times slower than `index_select`."""
-    return rows[which] if isinstance(which, slice) else rows.index_select(0, which)
 
 
 def _attend_piece(segment: _Segment, query: Tensor, keys_values: Tensor, attention: _Attention) -> Tensor:
@@ -128,7 +125,7 @@ def _soft_capped(
 
 
 def _segments(batch: Batch, cache: KVCache, window: int | None) -> list[_Segment]:
-    row_bytes, block_size = cache.layers[0][0].nbytes, cache.block_size
+    row_bytes, block_size = cache.row_bytes, cache.block_size
     num_single = sum(extent.num_tokens == 1 for extent in batch.extents)
     segments: list[_Segment] = []
     shared: list[int] = []

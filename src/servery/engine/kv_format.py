@@ -1,0 +1,93 @@
+"""How keys and values are stored: as they are computed, or in 8 bits with a scale for each head of each token.
+
+A scale belongs to one head's key or value of one token: what is stored for a token depends on nothing but its own
+keys and values, so sharing blocks, preemption, chunks and overwritten drafts are the same as with any other format.
+Codes are value / scale, rounded: to whole numbers within +-127 (int8), or to float8 e4m3 within +-448 (fp8, three
+bits of mantissa; arXiv 2209.05433). So an int8 value is off by at most half of its scale, an fp8 value by at most a
+sixteenth of itself or, near zero, 2^-10 of its scale.
+
+Scales are bfloat16, rounded to nearest *before* they divide: the largest code becomes at most 127 (1 + 2^-8) < 127.5
+and 448 (1 + 2^-8) < 464, which round to 127 and 448. So two bytes of scale cost no accuracy against four.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from servery.engine.architecture import ModelConfig
+from servery.engine.config import KV_DTYPES
+from servery.engine.errors import LoadError
+
+SCALE_DTYPE = torch.bfloat16
+_SMALLEST_SCALE = torch.finfo(SCALE_DTYPE).tiny
+
+
+@dataclass(frozen=True, slots=True)
+class KVFormat:
+    """The `dtype` of stored values; `largest` is the largest code where they have scales, else None."""
+
+    name: str
+    dtype: torch.dtype
+    largest: float | None = None
+
+    def bytes_per_token(self, config: ModelConfig) -> int:
+        """Memory of one position's keys, values and scales over all layers."""
+        scale_bytes = 0 if self.largest is None else SCALE_DTYPE.itemsize
+        heads = 2 * config.num_layers * config.num_kv_heads
+        return config.kv_bytes_per_token(self.dtype.itemsize) + heads * scale_bytes
+
+
+FLOAT32 = KVFormat("float32", torch.float32)
+BFLOAT16 = KVFormat("bfloat16", torch.bfloat16)
+INT8 = KVFormat("int8", torch.int8, 127.0)
+FP8 = KVFormat("fp8", torch.float8_e4m3fn, torch.finfo(torch.float8_e4m3fn).max)
+
+_FORMATS = {each.name: each for each in (FLOAT32, BFLOAT16, INT8, FP8)}
+
+
+def resolve_kv_format(name: str, dtype: torch.dtype, device: str = "cpu") -> KVFormat:
+    """The format for an `EngineConfig.kv_dtype`; "auto" is `dtype`, that of the computation.
+
+    Raises `LoadError` for an unknown name, and for fp8 where torch has no such type on `device`.
+    """
+    if name == "auto":
+        return plain_format(dtype)
+    if name not in _FORMATS:
+        raise LoadError(f"kv_dtype is {name!r}; choose one of {', '.join(KV_DTYPES)}.")
+    if name == FP8.name and not has_float8(device):
+        raise LoadError(f"--kv-dtype fp8: torch {torch.__version__} has no float8 on {device}; choose int8 instead.")
+    return _FORMATS[name]
+
+
+def plain_format(dtype: torch.dtype) -> KVFormat:
+    """Values stored in the `dtype` they are computed in."""
+    return KVFormat(str(dtype).removeprefix("torch."), dtype)
+
+
+def has_float8(device: str) -> bool:
+    """Whether torch converts to float8 e4m3 and back on `device`; trying is the only way to ask."""
+    try:
+        there = torch.tensor([0.5, 448.0], device=device).to(torch.float8_e4m3fn)
+        return there.to(torch.float32).tolist() == [0.5, 448.0]
+    except (RuntimeError, TypeError):  # NotImplementedError is a RuntimeError; MPS raises a TypeError
+        return False
+
+
+def quantize(values: Tensor, kv_format: KVFormat) -> tuple[Tensor, Tensor]:
+    """Codes [..., head_dim] and scales [...] of `values` [..., head_dim].
+
+    A value that is not finite makes its scale so, and all that is read back of that head: nothing is hidden.
+    """
+    assert kv_format.largest is not None
+    values = values.float()
+    scales = (values.abs().amax(-1) / kv_format.largest).clamp_(min=_SMALLEST_SCALE).to(SCALE_DTYPE)
+    codes = values / scales.float().unsqueeze(-1)
+    if not kv_format.dtype.is_floating_point:
+        codes.round_()
+    return codes.to(kv_format.dtype), scales
+
+
+def dequantize(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """The values [..., head_dim] in `dtype` for `codes` of that shape and `scales` [...]: code times scale, rounded once."""
+    return codes.to(dtype).mul_(scales.to(dtype).unsqueeze(-1))
