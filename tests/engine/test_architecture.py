@@ -146,7 +146,6 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         ({"architectures": ["FalconForCausalLM"]}, r'architectures is \["FalconForCausalLM"\]; supported are Llama'),
         ({"architectures": None}, "architectures is null; it must be a list with one name; supported are Llama"),
         ({"architectures": "LlamaForCausalLM"}, "architectures is .* it must be a list"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantized with gptq; .* Use the original"),
         ({"hidden_act": ["silu"]}, r'hidden_act is \["silu"\]; only silu'),
         ({"hidden_act": "gelu"}, 'hidden_act is "gelu"; only silu'),
         ({"vocab_size": 0}, "vocab_size is 0; it must be a whole number of at least 1"),

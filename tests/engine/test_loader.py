@@ -13,6 +13,8 @@ from tests.engine import checkpoints
 
 INDEX = "model.safetensors.index.json"
 DOWN = "model.layers.1.mlp.down_proj.weight"
+# A norm of a head is kept once for each of the 4 + 2 heads: 2 of them are stored.
+NORMS_OF_EVERY_HEAD = 3 * 4 * 32 * 4
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +235,14 @@ def test_weights_of_another_size_of_the_family_are_refused(single):
     config = json.loads((single / "config.json").read_text())
     (single / "config.json").write_text(json.dumps(config | {"hidden_size": 128}))
     assert "by config.json it must be" in refusal(single)
+
+
+def test_a_tensor_of_a_known_module_that_no_format_reads_is_named(single):
+    edit(single, lambda tensors: tensors.update({"model.layers.1.mlp.up_proj.scales": torch.ones(2)}))
+    assert "tensor model.layers.1.mlp.up_proj.scales has no place in the model" in refusal(single)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_tied"])
+def test_the_model_knows_what_its_weights_hold(name, models, tmp_path):
+    path = checkpoints.save(models[name], tmp_path)
+    assert load(path).weight_bytes == ModelConfig.load(path).weight_bytes(4) + NORMS_OF_EVERY_HEAD

@@ -119,13 +119,6 @@ def _architecture(fields: JsonFields) -> tuple[str, Architecture]:
 
 
 def _refuse_unsupported(fields: JsonFields, architecture: Architecture) -> None:
-    quantization = fields.inner("quantization_config")
-    if quantization is not None:
-        method = quantization.raw("quant_method") or "an unnamed method"
-        raise LoadError(
-            f"{fields.path}: quantization_config says that the weights are quantized with {method}; quantized "
-            "checkpoints cannot be loaded. Use the original float16, bfloat16 or float32 checkpoint."
-        )
     for name in ("hidden_act", "hidden_activation"):
         if fields.raw(name) not in (None, architecture.activation):
             raise fields.error(name, f"only {architecture.activation} is supported")

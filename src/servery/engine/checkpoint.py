@@ -1,9 +1,11 @@
 """The weight files of a checkpoint directory: one safetensors file, or shards listed in an index."""
 
+import math
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -14,25 +16,61 @@ from servery.engine.json_fields import JsonFields
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
-_FLOAT_DTYPES = {"F32", "BF16", "F16"}
+# The names that safetensors gives types of other sizes end in the number of bits.
+_BYTES_PER_VALUE = {"BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
+
+
+class StoredTensor(Protocol):
+    """A tensor in a file that is open and mapped; only `load` reads its data."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its whole name in the file."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As stored."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """The type of its values as safetensors calls it: `BF16`, `F8_E4M3`, `I32`."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its data in the file."""
+        ...
+
+    def load(self) -> Tensor:
+        """The data, as stored. It is the mapped file itself: copy what shall outlive the reading."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """A tensor in a file that is open and mapped; only `load` reads its data."""
+class SafetensorsTensor:
+    """A `StoredTensor` of a safetensors file."""
 
     path: Path
     name: str
     shape: tuple[int, ...]
+    dtype: str
     _slice: Any = field(repr=False)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its data in the file."""
+        bits = int("".join(filter(str.isdigit, self.dtype)) or 8)
+        return math.prod(self.shape) * _BYTES_PER_VALUE.get(self.dtype, bits // 8)
+
     def load(self) -> Tensor:
-        """The data, as stored; valid while the iteration that gave this tensor has not moved on."""
-        if self._slice.get_dtype() not in _FLOAT_DTYPES:
-            raise LoadError(
-                f"{self.path}: tensor {self.name} is stored as {self._slice.get_dtype()}; weights must be F32, BF16 "
-                "or F16. Quantized checkpoints cannot be loaded: use the original one."
-            )
+        """The data, as stored and mapped."""
         tensor: Tensor = self._slice[:]
         return tensor
 
@@ -55,17 +93,27 @@ class Checkpoint:
         found = f" It has {', '.join(others)}: convert them to safetensors." if others else ""
         raise LoadError(f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}.{found}")
 
-    def tensors(self) -> Iterator[StoredTensor]:
-        """All tensors, file by file. Raises `LoadError` for a damaged file or one that lacks what the index promises."""
-        for path, promised in self.listed.items():
-            with _mapped(path) as file:
+    @contextmanager
+    def open(self) -> Iterator[dict[str, StoredTensor]]:
+        """All tensors by name, while the files are mapped.
+
+        Raises `LoadError` for a damaged file, one that lacks what the index promises, and a tensor that is in two.
+        """
+        tensors: dict[str, StoredTensor] = {}
+        with ExitStack() as files:
+            for path, promised in self.listed.items():
+                file = files.enter_context(_mapped(path))
                 names = file.keys()
                 absent = sorted((promised or frozenset()) - frozenset(names))
                 if absent:
                     raise LoadError(f"{path} lacks tensor {absent[0]}, which {INDEX_FILE} says it has.")
                 for name in names:
+                    if name in tensors:
+                        raise LoadError(f"{path}: tensor {name} is in another file of the checkpoint as well.")
                     stored = file.get_slice(name)
-                    yield StoredTensor(path, name, tuple(stored.get_shape()), stored)
+                    shape, dtype = tuple(stored.get_shape()), stored.get_dtype()
+                    tensors[name] = SafetensorsTensor(path, name, shape, dtype, stored)
+            yield tensors
 
 
 def _shards(directory: Path) -> Iterator[tuple[Path, frozenset[str]]]:

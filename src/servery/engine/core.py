@@ -13,13 +13,14 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import KVFormat, resolve_kv_format
-from servery.engine.loader import Progress, load_model
+from servery.engine.loader import build_decoder
 from servery.engine.memory import KVPlan, available_bytes, plan_kv
 from servery.engine.request import NewRequest, Output, check_params
 from servery.engine.runner import Runner, read_bytes
 from servery.engine.scheduler import Scheduler, SchedulerConfig, Step
 from servery.engine.stats import EngineInfo, EngineStats
 from servery.engine.threads import use_threads
+from servery.engine.weights import Progress, open_weights
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +55,15 @@ class EngineCore:
         self._model_config = ModelConfig.load(config.model)
         dtype = resolve_dtype(config.dtype, self._model_config)
         kv_format = resolve_kv_format(config.kv_dtype, dtype)
-        plan = plan_kv(
-            config,
-            max_position=self._model_config.max_position,
-            kv_bytes_per_token=kv_format.bytes_per_token(self._model_config),
-            weight_bytes=self._model_config.weight_bytes(dtype.itemsize),
-            available=available_bytes(),
-        )
-        model = load_model(config.model, self._model_config, dtype, progress=progress)
+        with open_weights(config.model, self._model_config, dtype, progress=progress) as weights:
+            plan = plan_kv(
+                config,
+                max_position=self._model_config.max_position,
+                kv_bytes_per_token=kv_format.bytes_per_token(self._model_config),
+                weight_bytes=weights.total_bytes,
+                available=available_bytes(),
+            )
+            model = build_decoder(self._model_config, weights)
         cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype, kv_format=kv_format)
         self._runner = Runner(model, cache)
         self.scheduler = Scheduler(
@@ -79,7 +81,8 @@ class EngineCore:
                 model_id=str(config.model),
             )
         )
-        self.info = _info(config, self._model_config, plan, dtype, kv_format, threads, time.monotonic() - started)
+        load_s = time.monotonic() - started
+        self.info = _info(config, self._model_config, plan, dtype, kv_format, threads, model.weight_bytes, load_s)
 
     @property
     def has_work(self) -> bool:
@@ -159,6 +162,7 @@ def _info(
     dtype: torch.dtype,
     kv_format: KVFormat,
     threads: int,
+    weight_bytes: int,
     load_s: float,
 ) -> EngineInfo:
     return EngineInfo(
@@ -178,7 +182,7 @@ def _info(
         kv_dtype=kv_format.name,
         kv_bytes=plan.kv_bytes,
         kv_bytes_per_token=kv_format.bytes_per_token(model_config),
-        weight_bytes=model_config.weight_bytes(dtype.itemsize),
+        weight_bytes=weight_bytes,
         load_s=load_s,
         pid=os.getpid(),
     )

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.attention.backend import AttentionBackend, AttentionPlan
 from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.batch import Batch
+from servery.engine.embedding import Embedding
 from servery.engine.kv import KVCache
 from servery.engine.linear import Linear
 from servery.engine.mlp import GatedMLP, MixtureOfExperts
 from servery.engine.norm import RMSNorm
 from servery.engine.projection import Projection
+from servery.engine.quantization.matrix import Matrix
 from servery.engine.rope import RopeTable
 
 Transform = Callable[[Tensor], Tensor]
@@ -36,6 +37,13 @@ class Layer:
     mlp: GatedMLP | MixtureOfExperts
     mlp_post: Transform | None
 
+    @property
+    def nbytes(self) -> int:
+        """What the weights hold in memory."""
+        norms = (self.attention_norm, self.attention_post, self.mlp_norm, self.mlp_post)
+        linears = self.project.nbytes + self.output.nbytes + self.mlp.nbytes
+        return linears + sum(norm.nbytes for norm in norms if isinstance(norm, RMSNorm))
+
 
 class Decoder:
     """A loaded model. Holds no state between steps besides its weights; the KV cache belongs to the caller."""
@@ -43,31 +51,39 @@ class Decoder:
     def __init__(
         self,
         config: ModelConfig,
+        dtype: torch.dtype,
         *,
-        embedding: Tensor,
+        embedding: Matrix,
         layers: Sequence[Layer],
         norm: RMSNorm,
         head: Linear,
         attention: AttentionBackend | None = None,
     ) -> None:
         self.config = config
-        self.dtype = embedding.dtype
-        self._embedding = embedding
+        self.dtype = dtype
+        self._embedding = Embedding(embedding, dtype)
         self._layers = tuple(layers)
         self._norm = norm
         # Rounded to the weights' dtype, as the models were trained.
-        scale = torch.tensor(config.embedding_scale, dtype=embedding.dtype)
+        scale = torch.tensor(config.embedding_scale, dtype=dtype)
         self._embedding_scale = None if config.embedding_scale == 1.0 else scale
         self._head = head
+        self._is_tied = config.tie_embeddings
         self._attention = attention or ReferenceAttention(config)
         ropes = tuple(dict.fromkeys(config.ropes))
-        self._ropes = [RopeTable(rope, config.head_dim, config.max_position, embedding.dtype) for rope in ropes]
+        self._ropes = [RopeTable(rope, config.head_dim, config.max_position, dtype) for rope in ropes]
         self._rope_of_layer = [ropes.index(rope) for rope in config.ropes]
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the weights hold in memory; a tied head counts once."""
+        ends = self._embedding.nbytes + self._norm.nbytes + (0 if self._is_tied else self._head.nbytes)
+        return ends + sum(layer.nbytes for layer in self._layers)
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Run one step: write the tokens' keys and values into `cache`, return final hidden states [T, hidden_size]."""
-        hidden = F.embedding(batch.input_ids, self._embedding)
+        hidden = self._embedding(batch.input_ids)
         if self._embedding_scale is not None:
             hidden = hidden * self._embedding_scale
         longest = batch.longest_context

@@ -1,11 +1,55 @@
-"""A linear layer as the decoder calls it: one matrix, perhaps a bias, no state."""
+"""A linear layer as the decoder calls it: one matrix in some layout, perhaps a bias, no state."""
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from servery.engine.quantization.matrix import DenseMatrix, Matrix, stack_rows
 
-class Linear:
-    """`x @ weight.T + bias` for x [rows, in_features] and weight [out_features, in_features]."""
+# Values that are dequantized at a time: as bfloat16 half a MiB, which stays in a core's own cache until it is used.
+TILE_VALUES = 1 << 18
+
+
+class Linear(Protocol):
+    """`x @ weight.T + bias` for x [rows, in_features]."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights hold in memory."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[rows, in_features] -> [rows, out_features], a tensor of its own."""
+        ...
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """`residual + self(x)`; `residual` [rows, out_features] is left alone."""
+        ...
+
+
+def linear_of(parts: Sequence[Matrix], bias: Tensor | None = None) -> Linear:
+    """The layer whose weight has the rows of all `parts`, in order."""
+    matrix = stack_rows(parts)
+    if matrix is not None:
+        return _single(matrix, bias)
+    rows = [part.shape[0] for part in parts]
+    biases: Sequence[Tensor | None] = [None] * len(parts) if bias is None else torch.split(bias, rows)
+    return StackedLinear([_single(part, each) for part, each in zip(parts, biases, strict=True)])
+
+
+def _single(matrix: Matrix, bias: Tensor | None) -> Linear:
+    return DenseLinear(matrix.weight, bias) if isinstance(matrix, DenseMatrix) else QuantizedLinear(matrix, bias)
+
+
+class DenseLinear:
+    """A weight [out_features, in_features] as it is."""
 
     __slots__ = ("_transposed", "bias", "weight")
 
@@ -14,6 +58,16 @@ class Linear:
         self.bias = bias
         self._transposed = weight.t()
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
+        return self.weight.shape[0], self.weight.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weight and bias."""
+        return self.weight.nbytes + _nbytes(self.bias)
+
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, in_features] -> [rows, out_features]."""
         if self.bias is None:
@@ -21,7 +75,70 @@ class Linear:
         return torch.addmm(self.bias, x, self._transposed)
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        """`residual + self(x)` in one pass over the result; `residual` [rows, out_features] is left alone."""
+        """`residual + self(x)` in one pass over the result."""
         if self.bias is not None:
             residual = residual + self.bias
         return torch.addmm(residual, x, self._transposed)
+
+
+class QuantizedLinear:
+    """A weight that stays packed: a tile of rows is dequantized, multiplied and dropped."""
+
+    __slots__ = ("_tiles", "bias", "matrix")
+
+    def __init__(self, matrix: Matrix, bias: Tensor | None = None) -> None:
+        rows, columns = matrix.shape
+        step = max(1, TILE_VALUES // columns)
+        self.matrix = matrix
+        self.bias = bias
+        self._tiles = [matrix.select_rows(slice(first, min(first + step, rows))) for first in range(0, rows, step)]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
+        return self.matrix.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weight and bias."""
+        return self.matrix.nbytes + _nbytes(self.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[rows, in_features] -> [rows, out_features]."""
+        y = torch.cat([torch.mm(x, tile.dequantize(x.dtype).t()) for tile in self._tiles], dim=1)
+        return y if self.bias is None else y.add_(self.bias)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """`residual + self(x)`."""
+        return self(x).add_(residual)
+
+
+class StackedLinear:
+    """Layers over the same input whose layouts differ; their outputs stand side by side."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[Linear]) -> None:
+        self.parts = tuple(parts)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
+        return sum(part.shape[0] for part in self.parts), self.parts[0].shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[rows, in_features] -> [rows, out_features]."""
+        return torch.cat([part(x) for part in self.parts], dim=1)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """`residual + self(x)`."""
+        return self(x).add_(residual)
+
+
+def _nbytes(bias: Tensor | None) -> int:
+    return 0 if bias is None else bias.nbytes

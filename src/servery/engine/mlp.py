@@ -23,6 +23,11 @@ class GatedMLP:
         self.down = down
         self._activate = _ACTIVATIONS[activation]
 
+    @property
+    def nbytes(self) -> int:
+        """What the weights hold in memory."""
+        return self.gate_up.nbytes + self.down.nbytes
+
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, hidden_size] -> [rows, hidden_size]."""
         return self.down(self._gated(x))
@@ -49,6 +54,11 @@ class MixtureOfExperts:
         self._experts = tuple(experts)
         self._per_token = per_token
         self._normalizes = normalizes
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights of router and experts hold in memory."""
+        return self._router.nbytes + sum(expert.nbytes for expert in self._experts)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, hidden_size] -> [rows, hidden_size]."""

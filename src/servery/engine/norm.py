@@ -20,6 +20,11 @@ class RMSNorm:
         self._scaled = (weight.float() + offset) * math.sqrt(size)
         self._floor = torch.tensor(math.sqrt(size * eps))
 
+    @property
+    def nbytes(self) -> int:
+        """What the weight holds in memory: it is kept as float32."""
+        return self._scaled.nbytes
+
     def __call__(self, x: Tensor) -> Tensor:
         """Same shape and dtype as `x`; any broadcast of the weight's shape."""
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
@@ -36,6 +41,11 @@ class WideNorm:
         self._query = query
         self._key = key
         self._num_heads = num_heads
+
+    @property
+    def nbytes(self) -> int:
+        """What both weights hold in memory."""
+        return self._query.nbytes + self._key.nbytes
 
     def __call__(self, heads: Tensor) -> Tensor:
         """[tokens, heads + kv_heads, head_dim], the `num_heads` query heads first; gives the same shape."""

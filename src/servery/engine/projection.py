@@ -1,16 +1,21 @@
 """The first half of attention: what a layer's input becomes before it is compared."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
 
 from servery.engine.linear import Linear
+from servery.engine.norm import RMSNorm, WideNorm
 from servery.engine.rope import rotate
 
 
 class Projection(Protocol):
     """Makes queries, and the row of the KV cache, of each token."""
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights hold in memory."""
+        ...
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """Queries [tokens, heads * head_dim] and rows of the cache, for `x` [tokens, hidden_size].
@@ -31,7 +36,7 @@ class HeadProjection:
     def __init__(
         self,
         qkv: Linear,
-        qk_norm: Callable[[Tensor], Tensor] | None,
+        qk_norm: RMSNorm | WideNorm | None,
         *,
         num_heads: int,
         num_kv_heads: int,
@@ -42,6 +47,11 @@ class HeadProjection:
         self._num_heads = num_heads
         self._num_kv_heads = num_kv_heads
         self._head_dim = head_dim
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights hold in memory."""
+        return self.qkv.nbytes + (self._qk_norm.nbytes if self._qk_norm else 0)
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """Queries [tokens, heads * head_dim] and keys, then values [tokens, 2 * kv_heads * head_dim]."""

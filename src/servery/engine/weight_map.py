@@ -8,16 +8,30 @@ from servery.engine.supported import ARCHITECTURES, Architecture, ExpertNames
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A stored tensor: `part` is "weight" or "bias" of `module`. A weight may be stored otherwise, see `WeightFormat`."""
+
+    module: str
+    part: str
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """As it is stored where it is not quantized."""
+        return f"{self.module}.{self.part}"
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A tensor of the decoder, and the stored tensors whose rows it is made of, in order."""
 
     key: str
-    sources: tuple[tuple[str, tuple[int, ...]], ...]
+    sources: tuple[Source, ...]
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the whole: the sources' rows add up."""
-        return (sum(shape[0] for _, shape in self.sources), *self.sources[0][1][1:])
+    def is_matrix(self) -> bool:
+        """Whether it is a matrix, which may be stored in more ways than one; norms and biases are plain tensors."""
+        return len(self.sources[0].shape) == 2
 
 
 def targets_of(config: ModelConfig) -> list[Target]:
@@ -25,11 +39,11 @@ def targets_of(config: ModelConfig) -> list[Target]:
     architecture = ARCHITECTURES[config.architecture]
     hidden, vocab = config.hidden_size, config.vocab_size
     targets = [
-        Target("embedding", (("model.embed_tokens.weight", (vocab, hidden)),)),
-        Target("norm", (("model.norm.weight", (hidden,)),)),
+        _single("embedding", "model.embed_tokens", (vocab, hidden)),
+        _single("norm", "model.norm", (hidden,)),
     ]
     if not config.tie_embeddings:
-        targets.append(Target("head", (("lm_head.weight", (vocab, hidden)),)))
+        targets.append(_single("head", "lm_head", (vocab, hidden)))
     for index in range(config.num_layers):
         layer = _LayerNames(f"{index}.", f"model.layers.{index}.")
         targets += _norms(config, architecture, layer)
@@ -49,14 +63,18 @@ class _LayerNames:
     stored: str
 
     def norm(self, key: str, name: str, size: int) -> Target:
-        return Target(f"{self.key}{key}", ((f"{self.stored}{name}.weight", (size,)),))
+        return _single(f"{self.key}{key}", f"{self.stored}{name}", (size,))
 
     def linear(self, key: str, parts: Mapping[str, int], in_features: int, has_bias: bool = False) -> Iterator[Target]:
         """A matrix, and perhaps its bias; `parts` are the stored names and their rows."""
         names = [(f"{self.stored}{part}", rows) for part, rows in parts.items()]
-        yield Target(f"{self.key}{key}", tuple((f"{name}.weight", (rows, in_features)) for name, rows in names))
+        yield Target(f"{self.key}{key}", tuple(Source(name, "weight", (rows, in_features)) for name, rows in names))
         if has_bias:
-            yield Target(f"{self.key}{key}.bias", tuple((f"{name}.bias", (rows,)) for name, rows in names))
+            yield Target(f"{self.key}{key}.bias", tuple(Source(name, "bias", (rows,)) for name, rows in names))
+
+
+def _single(key: str, module: str, shape: tuple[int, ...]) -> Target:
+    return Target(key, (Source(module, "weight", shape),))
 
 
 def _norms(config: ModelConfig, architecture: Architecture, layer: _LayerNames) -> Iterator[Target]:

@@ -1,0 +1,126 @@
+"""How a checkpoint stores the matrices of its linear layers: the seam between the loader and a format."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from servery.engine.checkpoint import StoredTensor
+from servery.engine.errors import LoadError
+from servery.engine.json_fields import JsonFields
+from servery.engine.quantization.matrix import DenseMatrix, Matrix
+
+_FLOATS = frozenset({"F32", "BF16", "F16"})
+
+
+class StoredModule(Mapping[str, StoredTensor]):
+    """The stored tensors of one module, without its bias, by what follows the module's name: "weight", "qweight".
+
+    `used` are the ones that were asked for; the loader refuses what is left over.
+    """
+
+    def __init__(self, name: str, tensors: Mapping[str, StoredTensor], source: Path) -> None:
+        self.name = name
+        self.used: set[str] = set()
+        self._tensors = tensors
+        self._source = source
+
+    def __getitem__(self, suffix: str) -> StoredTensor:
+        tensor = self._tensors[suffix]
+        self.used.add(suffix)
+        return tensor
+
+    def __contains__(self, suffix: object) -> bool:
+        return suffix in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether all there is are floating-point values."""
+        return all(suffix == "weight" and tensor.dtype in _FLOATS for suffix, tensor in self._tensors.items())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them in the file."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    def need(self, suffix: str, shape: tuple[int, ...] | None = None) -> StoredTensor:
+        """The tensor with that suffix, of that shape; raises `LoadError` where it is missing or has another."""
+        if suffix not in self._tensors:
+            raise LoadError(f"{self._source} lacks tensor {self.name}.{suffix}. Download the checkpoint again.")
+        tensor = self[suffix]
+        if shape is not None:
+            check_shape(tensor, shape)
+        return tensor
+
+
+class WeightFormat(Protocol):
+    """Reads the matrix of a module, whatever tensors it is stored as."""
+
+    def matrix(self, module: str, shape: tuple[int, int], stored: StoredModule) -> Matrix:
+        """The matrix `shape` of `module`; it may share the file's memory. Raises `LoadError` naming file and tensor.
+
+        Dense matrices are converted to the type of the model afterwards, other layouts stay as they are.
+        """
+        ...
+
+    def is_redundant(self, name: str) -> bool:
+        """Whether the stored tensor `name` may be passed over: it holds nothing that the model needs."""
+        ...
+
+
+class DenseFormat:
+    """Every matrix is one tensor of floating-point values."""
+
+    def matrix(self, module: str, shape: tuple[int, int], stored: StoredModule) -> Matrix:
+        """The values as stored."""
+        return dense_matrix(stored, shape)
+
+    def is_redundant(self, name: str) -> bool:
+        """Nothing is."""
+        return False
+
+
+def dense_matrix(stored: StoredModule, shape: tuple[int, int]) -> Matrix:
+    """The matrix of a module that is not quantized, as `lm_head` often is in a quantized checkpoint."""
+    tensor = stored.need("weight", shape)
+    check_float(tensor)
+    return DenseMatrix(tensor.load())
+
+
+def check_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
+    """Raise `LoadError` with both shapes unless `tensor` has `shape`."""
+    if tensor.shape != shape:
+        raise LoadError(
+            f"{tensor.path}: tensor {tensor.name} has shape {list(tensor.shape)}; "
+            f"by config.json it must be {list(shape)}."
+        )
+
+
+def check_float(tensor: StoredTensor) -> None:
+    """Raise `LoadError` unless `tensor` holds plain floating-point values."""
+    if tensor.dtype not in _FLOATS:
+        raise LoadError(
+            f"{tensor.path}: tensor {tensor.name} is stored as {tensor.dtype}; weights must be F32, BF16 or F16, "
+            "unless config.json has a quantization_config that says how they are quantized."
+        )
+
+
+def read_format(directory: Path) -> WeightFormat:
+    """The format that `quantization_config` in config.json names, dense without one.
+
+    Raises `LoadError` for a method that is not supported.
+    """
+    fields = JsonFields.read(directory / "config.json")
+    quantization = fields.inner("quantization_config")
+    if quantization is None:
+        return DenseFormat()
+    method = quantization.raw("quant_method") or "an unnamed method"
+    raise LoadError(
+        f"{fields.path}: quantization_config says that the weights are quantized with {method}; quantized "
+        "checkpoints cannot be loaded. Use the original float16, bfloat16 or float32 checkpoint."
+    )

@@ -1,0 +1,180 @@
+"""The weights of a checkpoint, read target by target: nothing missing, nothing left over."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from servery.engine.architecture import ModelConfig
+from servery.engine.checkpoint import Checkpoint, StoredTensor
+from servery.engine.errors import LoadError
+from servery.engine.quantization.format import StoredModule, WeightFormat, check_float, check_shape, read_format
+from servery.engine.quantization.matrix import DenseMatrix, Matrix
+from servery.engine.weight_map import Source, Target, targets_of
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights of one layer, or of what stands around the layers, by key.
+
+    `matrices` are those of linear layers, one for each stored module whose rows they have; `tensors` are the others.
+    """
+
+    matrices: dict[str, tuple[Matrix, ...]]
+    tensors: dict[str, Tensor]
+
+
+class WeightReader:
+    """Reads a checkpoint whose files are open. Dense values become `dtype`; other layouts stay as they are.
+
+    `directory` and `files` are named in complaints. `progress` is told (bytes of the model done, bytes in total) after
+    each tensor; `total_bytes` is what the weights will hold in memory.
+    """
+
+    def __init__(
+        self,
+        stored: Mapping[str, StoredTensor],
+        weight_format: WeightFormat,
+        config: ModelConfig,
+        dtype: torch.dtype,
+        *,
+        directory: Path,
+        files: str,
+        progress: Progress | None = None,
+    ) -> None:
+        self._stored = stored
+        self._format = weight_format
+        self.dtype = dtype
+        self._progress = progress
+        self._targets = _by_layer(targets_of(config))
+        sources = [source for targets in self._targets.values() for target in targets for source in target.sources]
+        self._modules, strange = _sort(stored, sources, directory / files)
+        _refuse_missing([each for each in sources if not self._has(each)], directory, files)
+        _refuse_strange(stored, [name for name in strange if not _is_redundant(name, config, weight_format)])
+        self.total_bytes = sum(map(self._bytes_of, sources))
+        self._done_bytes = 0
+
+    def read(self, layer: int | None) -> Weights:
+        """Those of a layer, with keys such as "qkv"; with None the embedding, the last norm and an untied head."""
+        weights = Weights({}, {})
+        for target in self._targets[layer]:
+            if target.is_matrix:
+                weights.matrices[target.key] = tuple(map(self._matrix, target.sources))
+            else:
+                weights.tensors[target.key] = torch.cat([self._tensor(source) for source in target.sources])
+        return weights
+
+    def _has(self, source: Source) -> bool:
+        return bool(self._modules[source.module]) if len(source.shape) == 2 else source.name in self._stored
+
+    def _bytes_of(self, source: Source) -> int:
+        """What it holds once it is read: dense values change their type, others do not."""
+        module = self._modules.get(source.module)
+        if module is None or module.is_dense:
+            return math.prod(source.shape) * self.dtype.itemsize
+        return module.nbytes
+
+    def _matrix(self, source: Source) -> Matrix:
+        module = self._modules[source.module]
+        rows, columns = source.shape
+        matrix = self._format.matrix(source.module, (rows, columns), module)
+        left = [f"{source.module}.{suffix}" for suffix in module if suffix not in module.used]
+        _refuse_strange(self._stored, [name for name in left if not self._format.is_redundant(name)])
+        self._tell(source)
+        return DenseMatrix(self._own(matrix.weight)) if isinstance(matrix, DenseMatrix) else matrix
+
+    def _tensor(self, source: Source) -> Tensor:
+        stored = self._stored[source.name]
+        check_shape(stored, source.shape)
+        check_float(stored)
+        self._tell(source)
+        return self._own(stored.load())
+
+    def _own(self, mapped: Tensor) -> Tensor:
+        """A copy in memory, so that the file may change."""
+        return mapped.to(self.dtype, copy=True)
+
+    def _tell(self, source: Source) -> None:
+        self._done_bytes += self._bytes_of(source)
+        if self._progress is not None:
+            self._progress(self._done_bytes, self.total_bytes)
+
+
+@contextmanager
+def open_weights(
+    path: Path, config: ModelConfig, dtype: torch.dtype, *, progress: Progress | None = None
+) -> Iterator[WeightReader]:
+    """A reader for the checkpoint in directory `path`, while its files are open.
+
+    Raises `LoadError` naming file and tensor when the checkpoint is damaged or does not fit `config`.
+    """
+    weight_format = read_format(path)
+    checkpoint = Checkpoint.find(path)
+    files = ", ".join(file.name for file in checkpoint.listed)
+    with checkpoint.open() as stored:
+        yield WeightReader(stored, weight_format, config, dtype, directory=path, files=files, progress=progress)
+
+
+def _by_layer(targets: Sequence[Target]) -> dict[int | None, list[Target]]:
+    """The targets of each layer, their keys without its number; under None those that belong to no layer."""
+    found: dict[int | None, list[Target]] = {}
+    for target in targets:
+        layer, _, key = target.key.partition(".")
+        if layer.isdecimal():
+            found.setdefault(int(layer), []).append(Target(key, target.sources))
+        else:
+            found.setdefault(None, []).append(target)
+    return found
+
+
+def _sort(
+    stored: Mapping[str, StoredTensor], sources: Sequence[Source], place: Path
+) -> tuple[dict[str, StoredModule], list[str]]:
+    """The stored tensors of each module with a matrix, and the names that belong to none of the sources."""
+    tensors: dict[str, dict[str, StoredTensor]] = {s.module: {} for s in sources if len(s.shape) == 2}
+    plain = {source.name for source in sources if len(source.shape) != 2}
+    strange = []
+    for name, tensor in stored.items():
+        module = None if name in plain else _module_of(name, tensors)
+        if module is not None:
+            tensors[module][name[len(module) + 1 :]] = tensor
+        elif name not in plain:
+            strange.append(name)
+    return {module: StoredModule(module, found, place) for module, found in tensors.items()}, strange
+
+
+def _module_of(name: str, modules: Mapping[str, object]) -> str | None:
+    """The module that the stored tensor `name` belongs to: what stands before one of its dots."""
+    while "." in name:
+        name = name.rpartition(".")[0]
+        if name in modules:
+            return name
+    return None
+
+
+def _is_redundant(name: str, config: ModelConfig, weight_format: WeightFormat) -> bool:
+    """Rotary frequencies, which old exporters stored, and a tied head that was stored all the same."""
+    is_tied_head = config.tie_embeddings and name.startswith("lm_head.")
+    return name.endswith("rotary_emb.inv_freq") or is_tied_head or weight_format.is_redundant(name)
+
+
+def _refuse_missing(missing: Sequence[Source], directory: Path, files: str) -> None:
+    if not missing:
+        return
+    names = ", ".join(source.name for source in missing[:3])
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    raise LoadError(f"{directory}: {files} lacks tensor {names}{more}. Download it again.")
+
+
+def _refuse_strange(stored: Mapping[str, StoredTensor], names: Sequence[str]) -> None:
+    if names:
+        raise LoadError(
+            f"{stored[names[0]].path}: tensor {names[0]} has no place in the model that config.json describes. "
+            "The weights and config.json belong to different models."
+        )
