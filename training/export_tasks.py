@@ -1,18 +1,20 @@
-"""Held-out conversations as a task file of ``servery eval``: ``python -m training.export_tasks amuse.jsonl``.
+"""Held-out conversations as a task file of ``servery eval``: ``python -m training.export_tasks`` writes the shipped one.
 
 One answer of each conversation is asked, with the earlier turns as they should be: two answers of one conversation would
 not be independent, which the statistics of the gate take them to be. A stratum's tasks are spread evenly over its kinds,
 and no question stands twice: a generator that can ask only so many different questions gives fewer tasks than wanted,
-and that is said. The same arguments write the same bytes on every machine.
+and that is said. The same arguments write the same lines on every machine.
 """
 
 import argparse
+import gzip
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from servery import amuse
 from training.chat import messages
 from training.mix import KINDS, STRATA, Dialogue, examination
 from training.tasks.scene import Kind
@@ -75,10 +77,16 @@ def _share(kinds: list[Kind], per_stratum: int) -> int:
     return min(per_stratum, 2 * -(-per_stratum // len(kinds)))
 
 
+def write(file: Path, lines: list[str]) -> None:
+    """One task per line; packed, without a date, if the name ends in ``.gz``."""
+    data = ("\n".join(lines) + "\n").encode()
+    file.write_bytes(gzip.compress(data, mtime=0) if file.suffix == ".gz" else data)
+
+
 def main() -> None:
     """Write the file, and say how many tasks each stratum has."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=Path, nargs="?", default=amuse.TASKS, help="else the one that is shipped")
     parser.add_argument("--per-stratum", type=int, default=PER_STRATUM, help="tasks wanted of each stratum")
     parser.add_argument("--strata", nargs="+", choices=STRATA, default=list(STRATA))
     parser.add_argument("--seed", type=int, default=7, help="7: the questions that the model card is about")
@@ -89,7 +97,7 @@ def main() -> None:
         lines += [json.dumps(task, ensure_ascii=False) for task in found]
         fewer = "" if len(found) == arguments.per_stratum else f", no more than that are different of {name}"
         print(f"{name:12} {len(found)}{fewer}", file=sys.stderr)
-    arguments.file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write(arguments.file, lines)
 
 
 if __name__ == "__main__":

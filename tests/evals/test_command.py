@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from servery import cli
+from servery import amuse, cli
 from servery.evals import results
+from servery.evals.errors import EvalError
+from servery.evals.run import RunOptions
 from tests.evals.runs import paired, save
 from tests.scripted_server import ScriptedServer, json_answer, scripted
 
@@ -180,6 +182,20 @@ def test_an_embedded_model_goes_by_its_name(
     monkeypatch.setattr("servery.amuse.HOME", Path("nowhere"))
     assert cli.main(["eval", "run", "tasks.jsonl", "--out", "r.jsonl", "--offline", "amuse-draft"]) == 2
     assert "amuse size 'draft' has no weights in nowhere" in capsys.readouterr().err
+
+
+def test_the_shipped_tasks_go_by_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RunOptions] = []
+
+    def stop(options: RunOptions) -> None:
+        asked.append(options)
+        raise EvalError("enough")
+
+    monkeypatch.setattr("servery.evals.run.run", stop)
+    assert cli.main(["eval", "run", "amuse", "--out", "r.jsonl", "--offline", "amuse", "--kv-dtype", "int8"]) == 1
+    Path("amuse").touch()
+    assert cli.main(["eval", "run", "amuse", "--out", "r.jsonl", "--url", "http://127.0.0.1:1"]) == 1
+    assert [(one.tasks, one.engine) for one in asked] == [(amuse.TASKS, {"kv_dtype": "int8"}), (Path("amuse"), {})]
 
 
 def test_a_bad_task_file_and_a_missing_file_are_named(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,14 +1,16 @@
 """A task file is checked as a whole before anything is asked; what is wrong is named by line and key."""
 
+import gzip
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from servery.evals.errors import TaskFileError
-from servery.evals.task import Task, load
+from servery.evals.task import Task, load, sha256_of
 
 GOOD: dict[str, Any] = {"id": "a", "prompt": "1 + 1 =", "expected": "2", "scorer": "exact"}
 
@@ -27,6 +29,24 @@ def test_tasks_keep_their_order_and_the_file_its_hash(tmp_path: Path) -> None:
         Task(id="b", messages=chat["messages"], expected=2, scorer="number", stratum="chat", tolerance=0.5),
     )
     assert (found.name, found.sha256) == ("t.jsonl", hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_a_packed_file_is_the_same_tasks(tmp_path: Path) -> None:
+    plain = written(tmp_path / "t.jsonl", GOOD)
+    packed = tmp_path / "t.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert (load(packed).tasks, load(packed).sha256) == (load(plain).tasks, load(plain).sha256)
+    assert sha256_of(packed) == load(plain).sha256
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-9], lambda data: data[:20] + b"xxxx" + data[24:], lambda _: b"{}"]
+)
+def test_a_damaged_packed_file_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    packed = tmp_path / "t.jsonl.gz"
+    packed.write_bytes(damage(gzip.compress(json.dumps(GOOD).encode())))
+    with pytest.raises(TaskFileError, match=r"t\.jsonl\.gz cannot be unpacked: .*; a name in \.gz is for"):
+        load(packed)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from servery.evals.task import load
+from servery import amuse
+from servery.evals.task import Task, load
 from training import export_tasks
 from training.mix import KINDS, STRATA, Dialogue
 from training.tasks.scene import Turn
@@ -38,10 +39,30 @@ def test_a_conversation_is_asked_answer_by_answer_with_what_was_said_before() ->
 def test_the_file_is_one_that_servery_reads_and_the_same_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("a.jsonl", "b.jsonl"):
+    for name in ("a.jsonl", "b.jsonl", "c.jsonl.gz"):
         words = ["export_tasks", str(tmp_path / name), "--per-stratum", "5", "--strata", "arithmetic", "tools"]
         monkeypatch.setattr("sys.argv", words)
         export_tasks.main()
     found = load(tmp_path / "a.jsonl")
     assert [task.stratum for task in found.tasks] == ["arithmetic"] * 5 + ["tools"] * 5
-    assert found.sha256 == load(tmp_path / "b.jsonl").sha256
+    assert found.sha256 == load(tmp_path / "b.jsonl").sha256 == load(tmp_path / "c.jsonl.gz").sha256
+
+
+def shipped(name: str) -> list[Task]:
+    return [task for task in load(amuse.TASKS).tasks if task.stratum == name]
+
+
+def exported(name: str, tmp_path: Path) -> list[Task]:
+    lines = [json.dumps(task) for task in export_tasks.stratum(name, export_tasks.PER_STRATUM, seed=7)]
+    export_tasks.write(tmp_path / "t.jsonl", lines)
+    return [*load(tmp_path / "t.jsonl").tasks]
+
+
+def test_the_shipped_file_has_enough_of_each_stratum_for_the_gate() -> None:
+    assert {name: len(shipped(name)) for name in STRATA} == dict.fromkeys(STRATA, 700)
+
+
+@pytest.mark.parametrize("name", ["tools", *(pytest.param(name, marks=pytest.mark.slow) for name in STRATA if name != "tools")])  # fmt: skip
+def test_the_shipped_questions_are_those_of_the_generators(name: str, tmp_path: Path) -> None:
+    """After a change of a generator, `python -m training.export_tasks` writes the file anew."""
+    assert shipped(name) == exported(name, tmp_path)

@@ -1,6 +1,7 @@
 """The embedded model family: small weights that come with the package, in the Hugging Face layout.
 
-``small`` is the default; ``draft`` guesses ahead for it. Both share one tokenizer. ``training/`` makes them.
+``small`` is the default; ``draft`` guesses ahead for it. Both share one tokenizer. ``TASKS`` are questions held out from
+their training, by stratum, for ``servery eval``. ``training/`` makes all of it.
 """
 
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 HOME = Path(__file__).parent
 SIZES = ("draft", "small", "base")
 DEFAULT = "small"
+TASKS = HOME / "tasks.jsonl.gz"
 
-__all__ = ["DEFAULT", "HOME", "SIZES", "available", "path"]
+__all__ = ["DEFAULT", "HOME", "SIZES", "TASKS", "available", "path"]
 
 
 def available() -> list[str]:

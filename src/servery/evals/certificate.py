@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from servery import __version__
-from servery.evals import gate, results
+from servery.evals import gate, results, task
 from servery.evals.compare import compare
 from servery.evals.errors import EvalError, ResultFileError
-from servery.evals.fingerprint import Fingerprint, sha256_of
+from servery.evals.fingerprint import Fingerprint
 from servery.evals.gate import StratumVerdict, Verdict
 from servery.evals.results import Results
 
@@ -117,7 +117,7 @@ def _problems(path: Path, certificate: Certificate, rule: Rule, tasks: Path | No
         yield f"it was held to a margin of {certificate.margin:.1%}; {rule.margin:.1%} is asked"
     if certificate.version != __version__:
         yield f"it was made by version {certificate.version}; this is {__version__}"
-    if tasks is not None and sha256_of(tasks) != certificate.tasks_sha256:
+    if tasks is not None and task.sha256_of(tasks) != certificate.tasks_sha256:
         yield f"{tasks} is not the task file that was used"
     for name, side in (("baseline", certificate.baseline), ("candidate", certificate.candidate)):
         if side.checkpoint is not None:

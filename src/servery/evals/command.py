@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rich.console import Console
 
-from servery.engine.config import DTYPES
+from servery.engine.config import DTYPES, KV_DTYPES
 from servery.evals.errors import OptionError
 
 if TYPE_CHECKING:
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 PASSED, FAILED = 0, 1
 JUDGE_KEY_VARIABLE = "SERVERY_JUDGE_API_KEY"
 FLIPS_SHOWN = 20
+# Options of an engine in this process, called as in `EngineConfig`.
+ENGINE_SETTINGS = ("dtype", "kv_dtype", "threads")
 
 
 def run(options: argparse.Namespace) -> int:
     """Answer a file of tasks, score the answers, and tell the accuracy of each stratum.
 
+    TASKS is a file, or `amuse`: the questions that come with the package, held out from the training of its models.
     The system is a model behind any OpenAI-compatible address, or with --offline the engine in this process. Answers
     are greedy. Each is written to --out as it comes: after a kill the same command goes on, and asks again what had
     failed. The exit code is 1 when a task has no answer.
@@ -36,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
       servery eval run tasks.jsonl --out baseline.jsonl --model amuse
       servery eval run tasks.jsonl --out int8.jsonl --url http://127.0.0.1:8001 --checkpoint /models/amuse-int8
       servery eval run tasks.jsonl --out offline.jsonl --offline /models/Qwen3-0.6B --dtype bfloat16
+      servery eval run amuse --out amuse-int8-kv.jsonl --offline amuse --kv-dtype int8
     """
     from servery.evals import report
     from servery.evals import run as runs
@@ -105,7 +109,7 @@ def _verify(options: argparse.Namespace) -> int:
     found = certificate.read(options.verify)
     report.show_certificate(found, Console())
     rule = certificate.Rule(options.margin, gate.CONFIDENCE)
-    problems = certificate.problems(options.verify, found, rule, options.tasks)
+    problems = certificate.problems(options.verify, found, rule, _tasks(options.tasks))
     for problem in problems:
         print(f"not verified: {problem}", file=sys.stderr)  # noqa: T201
     if not problems:
@@ -115,7 +119,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def add_run(verb: argparse.ArgumentParser, default_url: str, key_variable: str) -> None:
     """The options of `servery eval run`."""
-    verb.add_argument("tasks", type=Path, metavar="TASKS", help="the task file: one JSON object per line")
+    verb.add_argument("tasks", type=Path, metavar="TASKS", help="the task file: one JSON object per line; or amuse")
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="the answers; an unfinished run goes on")
     system = verb.add_argument_group("the system").add_mutually_exclusive_group()
     system.add_argument("--url", default=default_url, help="address; with a path it is taken like OpenAI's base_url")
@@ -128,7 +132,8 @@ def add_run(verb: argparse.ArgumentParser, default_url: str, key_variable: str) 
     add("--concurrency", type=int, default=8, metavar="N", help="requests at the same time")
     add("--timeout", type=float, default=600.0, metavar="SECONDS", help="longest time one answer may take")
     add("--checkpoint", type=Path, metavar="PATH", help="the files that the server serves: binds the answers to them")
-    add("--dtype", choices=DTYPES, help="with --offline: type of weights and KV cache")
+    add("--dtype", choices=DTYPES, help="with --offline: type of weights and computation")
+    add("--kv-dtype", choices=KV_DTYPES, help="with --offline: type of the KV cache")
     add("--threads", type=int, metavar="N", help="with --offline: threads of the engine")
     add("--judge-url", metavar="URL", help="address of the model that judges, for tasks with the scorer judge")
     add("--judge-model", metavar="NAME", help="the model that judges; else the first that its server lists")
@@ -160,17 +165,17 @@ def _run_options(options: argparse.Namespace) -> "RunOptions":
 
     is_offline = options.offline is not None
     _check_counts(options)
-    for name in ("model", "checkpoint", "api_key") if is_offline else ("dtype", "threads"):
+    for name in ("model", "checkpoint", "api_key") if is_offline else ENGINE_SETTINGS:
         if getattr(options, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise OptionError(f"{flag} does not go with {'--offline' if is_offline else '--url'}; leave it out.")
     return RunOptions(
-        tasks=options.tasks,
+        tasks=_tasks(options.tasks) or options.tasks,
         out=options.out,
         endpoint=None if is_offline else _endpoint(options),
         offline=_checkpoint(options.offline),
         checkpoint=_checkpoint(options.checkpoint),
-        engine={name: value for name in ("dtype", "threads") if (value := getattr(options, name)) is not None},
+        engine={name: value for name in ENGINE_SETTINGS if (value := getattr(options, name)) is not None},
         judge=_judge(options),
     )
 
@@ -214,6 +219,15 @@ def _checkpoint(path: Path | None) -> Path | None:
         return amuse.path(sizes[str(path)])
     except ValueError as error:
         raise OptionError(str(error)) from None
+
+
+def _tasks(path: Path | None) -> Path | None:
+    """The task file that was named; `amuse` is the one that is shipped, unless a file here is called so."""
+    if path != Path("amuse") or path.exists():
+        return path
+    from servery import amuse
+
+    return amuse.TASKS
 
 
 def _check_counts(options: argparse.Namespace) -> None:

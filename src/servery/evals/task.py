@@ -1,7 +1,9 @@
-"""A task file: one question with its expected answer per line, every line checked before anything is asked."""
+"""A task file, plain or packed with gzip: one question with its expected answer per line, every line checked before anything is asked."""
 
+import gzip
 import hashlib
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +49,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 @dataclass(frozen=True, slots=True)
 class TaskFile:
-    """All tasks in the order of the file, and the hash of its bytes."""
+    """All tasks in the order of the file, and the hash of its (unpacked) bytes."""
 
     name: str
     sha256: str
@@ -56,7 +58,7 @@ class TaskFile:
 
 def load(path: Path) -> TaskFile:
     """Read and check a task file. Raises `TaskFileError` naming line and key, `OSError` if it cannot be read."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     tasks: dict[str, Task] = {}
     lines: dict[str, int] = {}
     for number, line in enumerate(data.split(b"\n"), start=1):
@@ -69,6 +71,22 @@ def load(path: Path) -> TaskFile:
     if not tasks:
         raise TaskFileError(f"{path} has no task; write one JSON object per line.")
     return TaskFile(path.name, hashlib.sha256(data).hexdigest(), tuple(tasks.values()))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content, unpacked if its name ends in .gz; raises `TaskFileError` if it cannot be unpacked."""
+    data = path.read_bytes()
+    if path.suffix != ".gz":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise TaskFileError(f"{path} cannot be unpacked: {error}; a name in .gz is for files packed by gzip.") from None
+
+
+def sha256_of(path: Path) -> str:
+    """What `TaskFile.sha256` is of a file: of its content, packed or not."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def _task(line: bytes, place: str) -> Task:
