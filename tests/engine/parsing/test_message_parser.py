@@ -79,7 +79,7 @@ def test_reasoning_that_the_prompt_has_begun_needs_no_marker() -> None:
         ("hermes", '<tool_call>{"name":"now","arguments":{}}</tool_call> done', [*NOW, Content("done")]),
         ("hermes", '<tool_call>{"name": "now", "arguments": {}}', NOW),
         ("hermes", '<tool_call>{"name": "now", "arguments": null}</tool_call>', NOW),
-        ("hermes", '<tool_call>{"name": "now"}</tool_call>', [CallStart("now")]),
+        ("hermes", '<tool_call>{"name": "now"}</tool_call>', NOW),
         (
             "hermes",
             '<tool_call>{"name": "add", "arguments": "{\\"a\\": 1}"}</tool_call>',

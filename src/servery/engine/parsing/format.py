@@ -1,8 +1,13 @@
 """How models write reasoning and tool calls: one line of data for each way, found from a model's chat template."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
+
+AUTO, NONE = "auto", "none"
+
+F = TypeVar("F")
 
 
 class Body(Enum):
@@ -19,7 +24,8 @@ class ToolFormat:
 
     `begin` leads calls; empty where a message that consists of calls begins with them at once, perhaps after `lead`.
     `end` follows each call, `between` stands between two, `separator` between a name and its arguments.
-    `hints` are texts in a chat template that give the format away.
+    `hints` are texts in a chat template that give the format away. `short_ids`: its templates take calls' ids of nine
+    letters and digits only.
     """
 
     name: str
@@ -31,6 +37,7 @@ class ToolFormat:
     between: str = ""
     separator: str = ""
     hints: tuple[str, ...] = ()
+    short_ids: bool = False
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -70,6 +77,7 @@ TOOL_FORMATS = {
             begin="[TOOL_CALLS]",
             separator="[ARGS]",
             hints=("[TOOL_CALLS]",),
+            short_ids=True,
         ),
         ToolFormat(
             name="pythonic",
@@ -100,18 +108,43 @@ REASONING_FORMATS = {
 }
 
 
-def find_tool_format(templates: Iterable[str]) -> ToolFormat | None:
-    """The format that a model's chat templates show, None if they show none."""
+@dataclass(frozen=True, slots=True)
+class MessageFormats:
+    """How one model writes its messages; None for what it is not known to do."""
+
+    tools: ToolFormat | None = None
+    reasoning: ReasoningFormat | None = None
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """The texts that may be special tokens of the vocabulary, and must be seen all the same."""
+        return tuple(marker for each in (self.tools, self.reasoning) if each is not None for marker in each.markers)
+
+
+def find_formats(templates: Iterable[str], tool_format: str = AUTO, reasoning_format: str = AUTO) -> MessageFormats:
+    """The formats by name; for "auto" those that a model's chat templates show, for "none" none.
+
+    Raises `ValueError` with the known names for any other.
+    """
     text = "\n".join(templates)
-    return next((each for each in TOOL_FORMATS.values() if any(hint in text for hint in each.hints)), None)
+    tools = [each for each in TOOL_FORMATS.values() if any(hint in text for hint in each.hints)]
+    reasoning = [each for each in REASONING_FORMATS.values() if each.end in text]
+    return MessageFormats(
+        _chosen("tool format", tool_format, TOOL_FORMATS, tools),
+        _chosen("reasoning format", reasoning_format, REASONING_FORMATS, reasoning),
+    )
 
 
-def find_reasoning_format(templates: Iterable[str]) -> ReasoningFormat | None:
-    """The format that a model's chat templates show, None if they show none."""
-    text = "\n".join(templates)
-    return next((each for each in REASONING_FORMATS.values() if each.end in text), None)
+def begins_in_reasoning(prompt: str, reasoning: ReasoningFormat | None) -> bool:
+    """Whether the end of a rendered prompt has begun the reasoning, for the model to go on."""
+    return reasoning is not None and prompt.rstrip().endswith(reasoning.begin)
 
 
-def begins_in_reasoning(prompt: str, reasoning: ReasoningFormat) -> bool:
-    """Whether the end of a rendered prompt has begun the reasoning, and not ended it, for the model to go on."""
-    return prompt.rstrip().endswith(reasoning.begin)
+def _chosen(what: str, name: str, known: Mapping[str, F], shown: Sequence[F]) -> F | None:
+    if name == AUTO:
+        return shown[0] if shown else None
+    if name == NONE:
+        return None
+    if name not in known:
+        raise ValueError(f"there is no {what} {name!r}; use {AUTO}, {NONE}, {' or '.join(known)}.")
+    return known[name]

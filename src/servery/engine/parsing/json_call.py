@@ -107,6 +107,8 @@ class JsonCall:
                 self._take_value(char, pieces)
         elif char not in _SPACE:
             self._expects = self._after(char)
+            if self.is_complete and not self._has_arguments:
+                pieces.append(Arguments("{}"))
 
     def _after(self, char: str) -> _Expects:
         """What follows a structural character; raises `ValueError` if it is out of place."""
