@@ -33,7 +33,7 @@ from servery.wire.chat import ChatRequest
 from servery.wire.chat_answer import ChatForm
 from servery.wire.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from servery.wire.embeddings import EmbeddingRequest, encode_embeddings, unit_vector
-from servery.wire.errors import context_length_exceeded, invalid, unavailable
+from servery.wire.errors import context_length_exceeded, invalid, unavailable, unsupported
 from servery.wire.models import Model
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
 
@@ -152,6 +152,8 @@ class EmbeddedUpstream:
     async def _chat(self, request: ChatRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         loaded = self._require_loaded()
         check_max_tokens(request.token_limit, request.token_limit_param)
+        if request.shown_tools and not loaded.encoder.shows_tools:
+            raise unsupported("tools", f"the chat template of '{self.name}' shows no tools to the model.")
         prompt = await loaded.encoder.chat(
             request.messages,
             request.shown_tools,
