@@ -71,7 +71,7 @@ class SafetensorsTensor:
 
     def load(self) -> Tensor:
         """The data, as stored and mapped."""
-        tensor: Tensor = self._slice[:]
+        tensor: Tensor = self._slice[...]
         return tensor
 
 

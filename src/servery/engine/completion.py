@@ -34,18 +34,9 @@ class TextDelta:
 class TextAssembler:
     """Turns the outputs of one completion into text deltas; a completion that a stop string ended takes no more."""
 
-    def __init__(
-        self,
-        request: NewRequest,
-        index: int,
-        tokenizer: Tokenizer,
-        *,
-        skip_special_tokens: bool = True,
-        shown: frozenset[int] = frozenset(),
-    ) -> None:
-        """`shown` are special tokens that are not skipped."""
+    def __init__(self, request: NewRequest, index: int, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> None:
         self._index = index
-        self._detokenizer = Detokenizer(tokenizer, request.prompt, skip_special_tokens, shown)
+        self._detokenizer = Detokenizer(tokenizer, request.prompt, skip_special_tokens)
         self._matcher = StopMatcher(request.params.stop)
         self._stop_token_ids = request.params.stop_token_ids
         self._pending_ids: list[int] = []
@@ -104,12 +95,11 @@ class TextAssembly:
         abort: Callable[[str, int], None],
         *,
         skip_special_tokens: bool = True,
-        shown: frozenset[int] = frozenset(),
     ) -> None:
         self._request_id = request.request_id
         self._abort = abort
         self._assemblers = [
-            TextAssembler(request, index, tokenizer, skip_special_tokens=skip_special_tokens, shown=shown)
+            TextAssembler(request, index, tokenizer, skip_special_tokens=skip_special_tokens)
             for index in range(request.params.n)
         ]
 
@@ -128,36 +118,21 @@ class TextAssembly:
             self._abort(self._request_id, output.index)
         return delta
 
-    def end(self, index: int) -> None:
-        """Nobody wants more of a completion."""
-        if not self._assemblers[index].is_finished:
-            self._assemblers[index].is_finished = True
-            self._abort(self._request_id, index)
-
 
 async def complete(
-    engine: AsyncEngine,
-    request: NewRequest,
-    tokenizer: Tokenizer,
-    *,
-    skip_special_tokens: bool = True,
-    shown: frozenset[int] = frozenset(),
-    is_over: Callable[[int], bool] = lambda index: False,
+    engine: AsyncEngine, request: NewRequest, tokenizer: Tokenizer, *, skip_special_tokens: bool = True
 ) -> AsyncGenerator[TextDelta, None]:
     """Text deltas of all completions of `request`, in the order they are computed. Close the iterator to abort.
 
-    `shown` are special tokens that are not skipped. A completion for which `is_over` says so after a delta of it is not
-    continued; its last delta then has no finish reason. Raises what `AsyncEngine.generate` raises.
+    Raises what `AsyncEngine.generate` raises.
     """
-    assembly = TextAssembly(request, tokenizer, engine.abort, skip_special_tokens=skip_special_tokens, shown=shown)
+    assembly = TextAssembly(request, tokenizer, engine.abort, skip_special_tokens=skip_special_tokens)
     outputs = engine.generate(request)
     try:
         async for output in outputs:
             delta = assembly.feed(output)
             if delta is not None:
                 yield delta
-                if is_over(delta.index):
-                    assembly.end(delta.index)
             if assembly.is_finished:
                 return
     finally:

@@ -12,7 +12,8 @@ from torch import Tensor
 from servery.engine.architecture import ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
 from servery.engine.errors import LoadError
-from servery.engine.quantization.format import StoredModule, WeightFormat, check_float, check_shape, read_format
+from servery.engine.quantization.checkpoint_format import read_format
+from servery.engine.quantization.format import StoredModule, WeightFormat, check_float, check_shape
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
 from servery.engine.weight_map import Source, Target, targets_of
 

@@ -55,8 +55,8 @@ def test_every_method_is_read():
     ] == [
         AwqConfig(128, skipped),
         AwqConfig(None, SkippedModules()),
-        GptqConfig(GptqLayout(4, 128), 1, skipped),
-        GptqConfig(GptqLayout(8, None), 0, SkippedModules()),
+        GptqConfig(GptqLayout(4, 128), 1, True, skipped),
+        GptqConfig(GptqLayout(8, None), 0, False, SkippedModules()),
         Float8Config((128, 128), skipped),
         Float8Config(None, skipped),
         Float8Config(None, SkippedModules()),
@@ -93,11 +93,12 @@ def test_gptq_leaves_skipped_modules_alone():
 
 
 def test_a_compressed_scheme_is_read():
-    group = {"num_bits": 4, "strategy": "group", "group_size": 32, "symmetric": False}
+    group = {"num_bits": 4, "strategy": "group", "group_size": 32, "symmetric": False, "actorder": "group"}
     block = {"type": "float", "strategy": "block", "block_structure": [128, 64]}
     dynamic = {"num_bits": 8, "type": "int", "dynamic": True, "strategy": "token"}
     expected = {"targets": ("Linear",), "bits": 8, "is_float": False, "is_symmetric": True}
     expected |= {"format": "int-quantized", "group_size": None, "block": None, "rounds_input": False}
+    expected |= {"is_ordered": False}
     assert [
         read(**compressed(weights, **scheme)).schemes
         for weights, scheme in [
@@ -110,7 +111,8 @@ def test_a_compressed_scheme_is_read():
         (CompressedScheme(**expected | {"rounds_input": True}),),
         (
             CompressedScheme(
-                **expected | {"format": "pack-quantized", "bits": 4, "is_symmetric": False, "group_size": 32}
+                **expected
+                | {"format": "pack-quantized", "bits": 4, "is_symmetric": False, "group_size": 32, "is_ordered": True}
             ),
         ),
         (CompressedScheme(**expected | {"is_float": True, "block": (128, 64)}),),
@@ -224,9 +226,16 @@ METHODS = "awq, gptq, fp8, fbgemm_fp8, compressed-tensors, bitsandbytes"
         ),
         (compressed({"num_bits": 3}), "config_groups.group_0.weights.num_bits is 3; supported: 4, 8."),
         (compressed({"type": "float", "num_bits": 4}), "weights.num_bits is 4; supported: 8."),
-        (compressed({"strategy": "tensor_group"}), "supported: tensor, channel, group, block."),
+        (compressed({"strategy": "tensor_group"}), 'strategy is "tensor_group"; supported: tensor, channel, group.'),
+        (
+            compressed({"strategy": "token", "type": "float"}),
+            'strategy is "token"; supported: tensor, channel, group, block.',
+        ),
         (compressed({"strategy": "group"}), "weights.group_size is missing; it must be a whole number of at least 1."),
-        (compressed({"strategy": "block", "block_structure": "4xx"}), 'block_structure is "4xx"; it must be two'),
+        (
+            compressed({"type": "float", "strategy": "block", "block_structure": "4xx"}),
+            'block_structure is "4xx"; it must be two',
+        ),
         (compressed(weights=None) | {"config_groups": {"a": {"targets": ["Linear"]}}}, "a.weights is missing; only"),
         (compressed(targets=[]), "targets is []; it must list modules, patterns (re:...) or Linear."),
         (compressed(output_activations={"num_bits": 8}), "quantized outputs are not supported."),

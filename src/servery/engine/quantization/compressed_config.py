@@ -16,7 +16,7 @@ class CompressedScheme:
 
     `targets` are module names, patterns (`re:...`) or the class `Linear`. A scale is shared by `group_size` input
     channels, by a `block` (rows, columns), or without both by an output channel or the whole tensor: the scales' shape
-    tells. `rounds_input`: the layer runs with its input rounded to int8 per row.
+    tells. `is_ordered`: each module says which group an input channel belongs to. `rounds_input`: the layer runs with its input rounded to int8 per row.
     """
 
     targets: tuple[str, ...]
@@ -26,6 +26,7 @@ class CompressedScheme:
     is_symmetric: bool
     group_size: int | None
     block: tuple[int, int] | None
+    is_ordered: bool
     rounds_input: bool
 
 
@@ -100,7 +101,7 @@ def _scheme(fields: JsonFields, default_format: str) -> CompressedScheme:
         raise fields.error("targets", "it must list modules, patterns (re:...) or Linear")
     own = None if default_format == "mixed-precision" else default_format
     is_float = weights.choice("type", ("int", "float"), "int") == "float"
-    strategy = _strategy(weights)
+    strategy = _strategy(weights, is_float)
     return CompressedScheme(
         targets=targets,
         format=fields.choice("format", _FORMATS, own),
@@ -109,15 +110,17 @@ def _scheme(fields: JsonFields, default_format: str) -> CompressedScheme:
         is_symmetric=weights.flag("symmetric", True),
         group_size=weights.count("group_size") if strategy == "group" else None,
         block=weights.block("block_structure") if strategy == "block" else None,
+        is_ordered=weights.raw("actorder") in {True, "group", "dynamic"},
         rounds_input=_rounds_input(fields, is_float),
     )
 
 
-def _strategy(weights: JsonFields) -> str:
-    """Without the field it follows from the size of groups."""
+def _strategy(weights: JsonFields, is_float: bool) -> str:
+    """What a scale is for; without the field it follows from the size of groups."""
     size = weights.raw("group_size")
     default = "tensor" if size is None else "channel" if size == -1 else "group"
-    return weights.choice("strategy", ("tensor", "channel", "group", "block"), default)
+    supported = ("tensor", "channel", "group", "block") if is_float else ("tensor", "channel", "group")
+    return weights.choice("strategy", supported, default)
 
 
 def _rounds_input(fields: JsonFields, is_float: bool) -> bool:

@@ -42,11 +42,13 @@ class GptqConfig:
     """GPTQ (arXiv 2210.17323) as AutoGPTQ and GPTQModel write it.
 
     `zero_offset` is what stored zero points lack: 1 in the first version of the format, 0 in `gptq_v2`.
+    `is_ordered`: with act-order, so that each module must say which group an input channel belongs to.
     `overrides` are GPTQModel's `dynamic`: the first pattern that fits a module decides, None for unquantized ones.
     """
 
     layout: GptqLayout
     zero_offset: int
+    is_ordered: bool
     skipped: SkippedModules
     overrides: tuple[tuple[str, GptqLayout | None], ...] = ()
 
@@ -58,7 +60,8 @@ class GptqConfig:
         version = fields.choice(name, ("gptq", "gptq_v2"), "gptq")
         fields.choice("pack_dtype", ("int32",), "int32")
         skipped = SkippedModules(fields.strings("modules_to_not_convert"))
-        return cls(layout, 1 if version == "gptq" else 0, skipped, _gptq_overrides(fields, layout))
+        is_ordered = fields.flag("desc_act")
+        return cls(layout, 1 if version == "gptq" else 0, is_ordered, skipped, _gptq_overrides(fields, layout))
 
     def layout_of(self, module: str) -> GptqLayout | None:
         """How `module` is stored if it is quantized, None if it is left alone."""

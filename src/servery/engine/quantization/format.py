@@ -6,7 +6,6 @@ from typing import Protocol
 
 from servery.engine.checkpoint import StoredTensor
 from servery.engine.errors import LoadError
-from servery.engine.json_fields import JsonFields
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
 
 _FLOATS = frozenset({"F32", "BF16", "F16"})
@@ -108,19 +107,3 @@ def check_float(tensor: StoredTensor) -> None:
             f"{tensor.path}: tensor {tensor.name} is stored as {tensor.dtype}; weights must be F32, BF16 or F16, "
             "unless config.json has a quantization_config that says how they are quantized."
         )
-
-
-def read_format(directory: Path) -> WeightFormat:
-    """The format that `quantization_config` in config.json names, dense without one.
-
-    Raises `LoadError` for a method that is not supported.
-    """
-    fields = JsonFields.read(directory / "config.json")
-    quantization = fields.inner("quantization_config")
-    if quantization is None:
-        return DenseFormat()
-    method = quantization.raw("quant_method") or "an unnamed method"
-    raise LoadError(
-        f"{fields.path}: quantization_config says that the weights are quantized with {method}; quantized "
-        "checkpoints cannot be loaded. Use the original float16, bfloat16 or float32 checkpoint."
-    )

@@ -73,8 +73,8 @@ class GroupMatrix:
     `scales` [N, G]; G = 1 is a scale per output channel. `zeros` is one number, or whole numbers [N, G].
     With `minima` [N, G], as in GGUF, it is `w = code * scale - minimum`.
     `order` [K] is the group of each column (GPTQ with act-order); without it the groups are neighbours.
-    `arithmetic` is the type of the operations; None: that of `scales`. `rounds_input`: the layer is meant to run with
-    its input rounded to 8 bits per row (W8A8). Raises `LoadError` when the parts do not fit each other.
+    `arithmetic` is the type of the operations; None: that of `scales`. `unit` is what all values are multiplied by at
+    last. `rounds_input`: the layer is meant to run with its input rounded to 8 bits per row (W8A8). Raises `LoadError` when the parts do not fit each other.
     """
 
     codes: Tensor
@@ -84,6 +84,7 @@ class GroupMatrix:
     order: Tensor | None = None
     bits: int = 8
     arithmetic: torch.dtype | None = None
+    unit: float = 1.0
     rounds_input: bool = False
 
     def __post_init__(self) -> None:
@@ -133,6 +134,8 @@ class GroupMatrix:
         values = self._by_group(torch.mul, values, self.scales)
         if self.minima is not None:
             values = self._by_group(torch.sub, values, self.minima)
+        if self.unit != 1.0:
+            values = values * self.unit
         return values.to(dtype)
 
     def _by_group(self, operation: _Operation, values: Tensor, operand: Tensor | int) -> Tensor:
@@ -202,13 +205,15 @@ class Float8Matrix:
 class CodebookMatrix:
     """Codes of 4 bits that name one of 16 values (nf4, mxfp4): `w = values[code] * scale`.
 
-    `codes` [N, K / 2] as in `GroupMatrix`, `values` [16], `scales` [N, G], `arithmetic` as there.
+    `codes` [N, K / 2] as in `GroupMatrix`, `values` [16], `scales` [N, G], `arithmetic` as there. `rounded_to`: the
+    type that the product is rounded to, whatever type is asked for.
     """
 
     codes: Tensor
     values: Tensor
     scales: Tensor
     arithmetic: torch.dtype | None = None
+    rounded_to: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         rows, columns = self.shape
@@ -234,7 +239,8 @@ class CodebookMatrix:
         kind = self.arithmetic or self.scales.dtype
         looked_up = self.values.to(kind)[unpack_halves(self.codes).int()]
         grouped = looked_up.view(*self.scales.shape, -1)
-        return grouped.mul_(self.scales.to(kind).unsqueeze(2)).view(self.shape).to(dtype)
+        product = grouped.mul_(self.scales.to(kind).unsqueeze(2)).view(self.shape)
+        return product.to(self.rounded_to or kind).to(dtype)
 
     def select_rows(self, index: Tensor | slice) -> "CodebookMatrix":
         """The rows that `index` names, with their scales."""

@@ -1,1 +1,0 @@
-"""From the text that a model writes to what it means: reasoning, content, tool calls."""

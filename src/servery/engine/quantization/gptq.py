@@ -1,0 +1,75 @@
+"""Checkpoints quantized with GPTQ, as AutoGPTQ and GPTQModel store them.
+
+Layout: `qweight` [K * bits / 32, N] int32 packs neighbouring input channels, `qzeros` [G, N * bits / 32] int32
+neighbouring output channels, both lowest bits first; `scales` [G, N]; `g_idx` [K] int32 is the group of each input
+channel, out of order with act-order. w = (code - zero) * scale in the scales' type. The first version of the format
+stores zero points less one, and adds it back within the bits of a code (AutoGPTQ/AutoGPTQ,
+auto_gptq/nn_modules/qlinear/qlinear_cuda_old.py); `gptq_v2` stores them as they are (ModelCloud/GPTQModel,
+gptqmodel/nn_modules/qlinear/__init__.py `_dequantize_from_codes`, utils/model.py `convert_gptq_v1_to_v2_format_module`).
+"""
+
+from torch import Tensor
+
+from servery.engine.quantization.config import GptqConfig
+from servery.engine.quantization.format import StoredModule, dense_matrix
+from servery.engine.quantization.matrix import GroupMatrix, Matrix
+from servery.engine.quantization.packing import codes_of_columns, folded, integers_of_rows
+from servery.engine.quantization.stored_codes import (
+    FLOATS,
+    WORDS,
+    check_whole,
+    group_order,
+    has_codes,
+    load,
+    number_of_groups,
+)
+
+
+class GptqFormat:
+    """The matrices of a GPTQ checkpoint; modules without codes are dense."""
+
+    def __init__(self, config: GptqConfig) -> None:
+        self._config = config
+
+    def matrix(self, module: str, shape: tuple[int, int], stored: StoredModule) -> Matrix:
+        """The matrix `shape` of `module`."""
+        layout = self._config.layout_of(module)
+        if not has_codes(stored, "qweight", is_skipped=layout is None) or layout is None:
+            return dense_matrix(stored, shape)
+        rows, columns = shape
+        bits = layout.bits
+        groups = number_of_groups(stored, "qweight", columns, layout.group_size)
+        for channels in shape:
+            check_whole(stored, "qweight", channels, 32 // bits)
+        words = load(stored, "qweight", (columns * bits // 32, rows), WORDS)
+        zeros = load(stored, "qzeros", (groups, rows * bits // 32), WORDS)
+        scales = load(stored, "scales", (groups, rows), FLOATS)
+        _pass_over_empty_bias(stored)
+        return GroupMatrix(
+            codes_of_columns(words),
+            scales.t().contiguous(),
+            folded(self._zeros(zeros, bits)),
+            order=self._order(stored, columns, groups),
+            bits=bits,
+        )
+
+    def _zeros(self, words: Tensor, bits: int) -> Tensor:
+        """Zero points [N, G] uint8. The addition wraps around, as that of the kernels does."""
+        stored = integers_of_rows(words, bits).t().contiguous()
+        return stored.add_(self._config.zero_offset).bitwise_and_(2**bits - 1)
+
+    def _order(self, stored: StoredModule, columns: int, groups: int) -> Tensor | None:
+        """The group of each input channel; old files without act-order may lack it."""
+        if "g_idx" not in stored and not (self._config.is_ordered and groups > 1):
+            return None
+        return group_order(stored, "g_idx", columns, groups)
+
+    def is_redundant(self, name: str) -> bool:
+        """Nothing is."""
+        return False
+
+
+def _pass_over_empty_bias(stored: StoredModule) -> None:
+    """AutoGPTQ stores a bias of zeros for layers that have none; any other is left for the loader to refuse."""
+    if "bias" in stored and not bool(stored.need("bias").load().any()):
+        stored.used.add("bias")
