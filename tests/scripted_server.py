@@ -137,7 +137,14 @@ def event(text: str | None = None, finish_reason: str | None = None, usage: tupl
     ]
     if usage is not None:
         counts = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
-        value.update(choices=[], usage={**counts, "prompt_tokens_details": {"cached_tokens": 0}})
+        value.update(
+            choices=[],
+            usage={
+                **counts,
+                "prompt_tokens_details": {"cached_tokens": 0},
+                "completion_tokens_details": {"reasoning_tokens": 0},
+            },
+        )
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servery import __version__
+from servery.engine.parsing.format import REASONING_FORMATS, TOOL_FORMATS
 from servery.engine_options import add_engine_options, engine_settings
 from servery.option_value import at_least, byte_size, seconds
 
@@ -46,7 +47,8 @@ def serve(options: argparse.Namespace) -> int:
     """
     from servery.server.options import ServeOptions, served_models
 
-    models = served_models(options.models, engine_settings(options))
+    formats = {"tool_format": options.tool_format, "reasoning_format": options.reasoning_format}
+    models = served_models(options.models, engine_settings(options), formats)
     settings = ServeOptions(
         models=models,
         host=options.host,
@@ -274,6 +276,18 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     add("--drain-timeout", type=seconds, default=30.0, metavar="SECONDS", help="time to finish answers after SIGTERM")
     add("--request-timeout", type=seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
     add("--max-body", type=byte_size, default="4MiB", metavar="SIZE", help="largest request body")
+    add(
+        "--tool-format",
+        default="auto",
+        metavar="FORMAT",
+        help="how the models write tool calls: " + ", ".join(TOOL_FORMATS) + ", none, or what their templates show",
+    )
+    add(
+        "--reasoning-format",
+        default="auto",
+        metavar="FORMAT",
+        help="how they write reasoning: " + ", ".join(REASONING_FORMATS) + ", none, or what their templates show",
+    )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what is logged")
     add_engine_options(verb)
 

@@ -89,6 +89,7 @@ def test_several_prompts_are_computed_together_and_numbered_in_order(checkpoint:
         assert answer["usage"] == {
             "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7,
             "prompt_tokens_details": {"cached_tokens": 1},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         }  # fmt: skip
         assert {sent.request_id for sent in engine.requests} == {"cmpl-1-0", "cmpl-1-1"}
 

@@ -69,6 +69,7 @@ def test_a_chat_is_rendered_generated_and_answered_whole(checkpoint: Path) -> No
         assert answer["usage"] == {
             "prompt_tokens": 19, "completion_tokens": 4, "total_tokens": 23,
             "prompt_tokens_details": {"cached_tokens": 4},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         }  # fmt: skip
         [sent] = engine.requests
         assert bytes(sent.prompt) == b"<user>hi<assistant>"

@@ -11,6 +11,7 @@ USAGE_JSON = {
     "completion_tokens": 2,
     "total_tokens": 9,
     "prompt_tokens_details": {"cached_tokens": 4},
+    "completion_tokens_details": {"reasoning_tokens": 0},
 }
 LOGPROBS = [TokenLogprob("hi", -0.5, [104, 105], [TopLogprob("hi", -0.5, [104, 105])])]
 LOGPROBS_JSON = {

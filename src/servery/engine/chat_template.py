@@ -62,6 +62,11 @@ class ChatTemplate:
         templates = _read_templates(folder)
         return cls(templates, read_special_tokens(folder)) if templates else None
 
+    @property
+    def shows_tools(self) -> bool:
+        """Whether any of the templates does something with tools."""
+        return "tool_use" in self.sources or any("tools" in source for source in self.sources.values())
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],

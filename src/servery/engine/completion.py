@@ -34,9 +34,18 @@ class TextDelta:
 class TextAssembler:
     """Turns the outputs of one completion into text deltas; a completion that a stop string ended takes no more."""
 
-    def __init__(self, request: NewRequest, index: int, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> None:
+    def __init__(
+        self,
+        request: NewRequest,
+        index: int,
+        tokenizer: Tokenizer,
+        *,
+        skip_special_tokens: bool = True,
+        shown: frozenset[int] = frozenset(),
+    ) -> None:
+        """`shown` are special tokens that are not skipped."""
         self._index = index
-        self._detokenizer = Detokenizer(tokenizer, request.prompt, skip_special_tokens)
+        self._detokenizer = Detokenizer(tokenizer, request.prompt, skip_special_tokens, shown)
         self._matcher = StopMatcher(request.params.stop)
         self._stop_token_ids = request.params.stop_token_ids
         self._pending_ids: list[int] = []
@@ -95,11 +104,12 @@ class TextAssembly:
         abort: Callable[[str, int], None],
         *,
         skip_special_tokens: bool = True,
+        shown: frozenset[int] = frozenset(),
     ) -> None:
         self._request_id = request.request_id
         self._abort = abort
         self._assemblers = [
-            TextAssembler(request, index, tokenizer, skip_special_tokens=skip_special_tokens)
+            TextAssembler(request, index, tokenizer, skip_special_tokens=skip_special_tokens, shown=shown)
             for index in range(request.params.n)
         ]
 
@@ -118,21 +128,36 @@ class TextAssembly:
             self._abort(self._request_id, output.index)
         return delta
 
+    def end(self, index: int) -> None:
+        """Nobody wants more of a completion."""
+        if not self._assemblers[index].is_finished:
+            self._assemblers[index].is_finished = True
+            self._abort(self._request_id, index)
+
 
 async def complete(
-    engine: AsyncEngine, request: NewRequest, tokenizer: Tokenizer, *, skip_special_tokens: bool = True
+    engine: AsyncEngine,
+    request: NewRequest,
+    tokenizer: Tokenizer,
+    *,
+    skip_special_tokens: bool = True,
+    shown: frozenset[int] = frozenset(),
+    is_over: Callable[[int], bool] = lambda index: False,
 ) -> AsyncGenerator[TextDelta, None]:
     """Text deltas of all completions of `request`, in the order they are computed. Close the iterator to abort.
 
-    Raises what `AsyncEngine.generate` raises.
+    `shown` are special tokens that are not skipped. A completion for which `is_over` says so after a delta of it is not
+    continued; its last delta then has no finish reason. Raises what `AsyncEngine.generate` raises.
     """
-    assembly = TextAssembly(request, tokenizer, engine.abort, skip_special_tokens=skip_special_tokens)
+    assembly = TextAssembly(request, tokenizer, engine.abort, skip_special_tokens=skip_special_tokens, shown=shown)
     outputs = engine.generate(request)
     try:
         async for output in outputs:
             delta = assembly.feed(output)
             if delta is not None:
                 yield delta
+                if is_over(delta.index):
+                    assembly.end(delta.index)
             if assembly.is_finished:
                 return
     finally:

@@ -23,9 +23,17 @@ class Detokenizer:
     that it would lose at the start of a text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = (), skip_special_tokens: bool = True) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int] = (),
+        skip_special_tokens: bool = True,
+        shown: frozenset[int] = frozenset(),
+    ) -> None:
+        """`shown` are special tokens that are not skipped."""
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
+        self._shown = shown
         self._utf8 = _UTF8(errors="replace")
         self._is_first_token = True
         self._is_first_text = True
@@ -34,7 +42,8 @@ class Detokenizer:
 
     def push(self, token_id: int) -> str:
         """The text that became certain with this token, often all of its own; "" if it completes nothing."""
-        if not self._tokenizer.visible([token_id], self._skip_special_tokens):
+        skips = self._skip_special_tokens and token_id not in self._shown
+        if not self._tokenizer.visible([token_id], skips):
             return ""
         of = self._tokenizer.first_token_bytes if self._is_first_token else self._tokenizer.token_bytes
         self._is_first_token = False

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from servery.engine.config import EngineConfig
+from servery.engine.parsing.format import AUTO, find_formats
 
 AMUSE_MODELS = {"amuse": "small", "amuse-draft": "draft", "amuse-base": "base"}
 DEFAULT_MODEL = "amuse"
@@ -20,10 +21,18 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """A model under the name that clients ask for."""
+    """A model under the name that clients ask for, and how it writes tool calls and reasoning."""
 
     name: str
     engine: EngineConfig
+    tool_format: str = AUTO
+    reasoning_format: str = AUTO
+
+    def __post_init__(self) -> None:
+        try:
+            find_formats((), self.tool_format, self.reasoning_format)
+        except ValueError as error:
+            raise OptionError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +84,20 @@ def _check_names(names: Iterable[str]) -> None:
         seen.add(name)
 
 
-def served_models(arguments: Iterable[str], settings: Mapping[str, Any]) -> tuple[ServedModel, ...]:
+def served_models(
+    arguments: Iterable[str], settings: Mapping[str, Any], formats: Mapping[str, str] | None = None
+) -> tuple[ServedModel, ...]:
     """The models that `arguments` name, each with an engine of these `settings` (the fields of `EngineConfig`).
+
+    `formats` may name the models' `tool_format` and `reasoning_format`.
 
     An argument is an embedded model (`amuse`), the path of a checkpoint, or `NAME=PATH`. No argument means `amuse`.
     Raises `OptionError` for what is no model, `LoadError` for settings outside their range.
     """
     named = [_named(argument) for argument in arguments] or [_named(DEFAULT_MODEL)]
-    return tuple(ServedModel(name=name, engine=EngineConfig(model=path, **settings)) for name, path in named)
+    return tuple(
+        ServedModel(name=name, engine=EngineConfig(model=path, **settings), **(formats or {})) for name, path in named
+    )
 
 
 def _named(argument: str) -> tuple[str, Path]:

@@ -67,7 +67,15 @@ class _Serving:
         self._options = options
         self._sock = sock
         self._started_s = started_s
-        self._upstreams = [EmbeddedUpstream(model.name, AsyncEngine(model.engine)) for model in options.models]
+        self._upstreams = [
+            EmbeddedUpstream(
+                model.name,
+                AsyncEngine(model.engine),
+                tool_format=model.tool_format,
+                reasoning_format=model.reasoning_format,
+            )
+            for model in options.models
+        ]
         self._service = Service(
             upstreams={upstream.name: upstream for upstream in self._upstreams},
             options=options,

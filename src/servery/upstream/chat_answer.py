@@ -1,49 +1,54 @@
 """An engine's text deltas as the answer to a chat."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from servery.engine.completion import TextDelta
-from servery.engine.tokenizer import Tokenizer
-from servery.upstream.logprobs import token_logprobs
+from servery.upstream.message_writer import MessageWriter
 from servery.upstream.tally import Tally
 from servery.upstream.upstream import Chunk
-from servery.wire.chat import ChatRequest
 from servery.wire.message import AnswerForm, Message, MessageDelta
+from servery.wire.usage import Usage
 
 
 class ChatAnswer:
-    """Builds one answer in the client's `form`; use either `stream` or `whole`."""
+    """Builds one answer in the client's `form`, from one writer per completion; use either `stream` or `whole`."""
 
-    def __init__(self, request: ChatRequest, form: AnswerForm, tokenizer: Tokenizer, prompt_tokens: int) -> None:
-        self._request = request
+    def __init__(self, form: AnswerForm, writers: Sequence[MessageWriter], prompt_tokens: int) -> None:
         self._form = form
-        self._tokenizer = tokenizer
-        self._n = request.n or 1
-        self._tally = Tally([prompt_tokens], self._n)
+        self._writers = writers
+        self._tally = Tally([prompt_tokens], len(writers))
+
+    def is_over(self, index: int) -> bool:
+        """Whether nothing more is wanted of a completion."""
+        return self._writers[index].is_over
 
     async def stream(self, deltas: AsyncIterator[TextDelta]) -> AsyncGenerator[Chunk, None]:
         """Events as the deltas come."""
         is_begun = False
         async for delta in deltas:
             chunk = self._tally.chunk(delta)
-            data = b"" if is_begun else self._form.start(self._tally.usage)
+            data = [] if is_begun else [self._form.start(self._usage)]
             is_begun = True
-            yield chunk.with_data(data + self._form.delta(self._message_delta(delta)))
-        yield Chunk(data=self._form.end(self._tally.usage))
+            written = self._writers[delta.index].write(delta)
+            data += [self._form.delta(each) for each in written or [MessageDelta(index=delta.index)]]
+            yield self._told(chunk, written, b"".join(data))
+        yield Chunk(data=self._form.end(self._usage))
 
     async def whole(self, deltas: AsyncIterator[TextDelta]) -> AsyncGenerator[Chunk, None]:
         """Pieces that tell of progress, and at the end one with the body."""
-        messages = [Message(index=index) for index in range(self._n)]
+        messages = [Message(index=index) for index in range(len(self._writers))]
         async for delta in deltas:
-            messages[delta.index].add(self._message_delta(delta))
-            yield self._tally.chunk(delta)
-        yield Chunk(data=self._form.body(messages, self._tally.usage))
+            written = self._writers[delta.index].write(delta)
+            for each in written:
+                messages[delta.index].add(each)
+            yield self._told(self._tally.chunk(delta), written, b"")
+        yield Chunk(data=self._form.body(messages, self._usage))
 
-    def _message_delta(self, delta: TextDelta) -> MessageDelta:
-        return MessageDelta(
-            index=delta.index,
-            content=delta.text,
-            logprobs=token_logprobs(self._tokenizer, delta.logprobs) if self._request.logprobs else None,
-            finish_reason=None if delta.finish_reason is None else delta.finish_reason.value,
-            stop=delta.stop if isinstance(delta.stop, str) else None,
-        )
+    @property
+    def _usage(self) -> Usage:
+        return self._tally.usage(sum(writer.reasoning_tokens for writer in self._writers))
+
+    @staticmethod
+    def _told(chunk: Chunk, written: Sequence[MessageDelta], data: bytes) -> Chunk:
+        """The chunk with what the client is told, and with why the message ended as the client is told it."""
+        return chunk.saying(data, written[-1].finish_reason if written else None)

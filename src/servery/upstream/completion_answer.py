@@ -69,7 +69,7 @@ class CompletionAnswer:
                 data += events.finish(index, reason)
             yield self._chunk(item, data)
         if request.include_usage:
-            yield Chunk(data=events.usage(self._tally.usage))
+            yield Chunk(data=events.usage(self._tally.usage()))
 
     async def whole(self, deltas: AsyncIterator[PromptDelta]) -> AsyncGenerator[Chunk, None]:
         """Pieces that tell of progress, and at the end one with the body."""
@@ -88,7 +88,7 @@ class CompletionAnswer:
             CompletionChoice(index, piece.text, self._logprobs(piece, 0), reasons[index])
             for index, piece in enumerate(shown)
         ]
-        call, usage = self._call, self._tally.usage
+        call, usage = self._call, self._tally.usage()
         yield Chunk(data=encode_completion(call.answer_id, call.created, self._request.model, choices, usage))
 
     def _index(self, item: PromptDelta) -> int:

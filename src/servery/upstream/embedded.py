@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from servery.engine.chat_template import ChatTemplate
 from servery.engine.completion import TextDelta, complete
 from servery.engine.engine import AsyncEngine, EngineState
+from servery.engine.parsing.format import AUTO, MessageFormats, begins_in_reasoning, find_formats
+from servery.engine.parsing.message_parser import MessageParser
 from servery.engine.request import NewRequest, SamplingParams
 from servery.engine.stats import EngineInfo, EngineStats
 from servery.engine.tokenizer import Tokenizer
@@ -17,6 +19,7 @@ from servery.upstream.chat_answer import ChatAnswer
 from servery.upstream.completion_answer import CompletionAnswer, Prompt, PromptDelta
 from servery.upstream.engine_errors import RESTART_S, engine_errors
 from servery.upstream.merge import merge
+from servery.upstream.message_writer import MessageWriter
 from servery.upstream.prompt import PromptEncoder, check_fits
 from servery.upstream.sampling import (
     SamplingDefaults,
@@ -30,7 +33,7 @@ from servery.wire.chat import ChatRequest
 from servery.wire.chat_answer import ChatForm
 from servery.wire.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from servery.wire.embeddings import EmbeddingRequest, encode_embeddings, unit_vector
-from servery.wire.errors import context_length_exceeded, invalid, unavailable
+from servery.wire.errors import context_length_exceeded, invalid, unavailable, unsupported
 from servery.wire.models import Model
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
 
@@ -39,6 +42,8 @@ _INPUTS_AT_A_TIME = 16
 # After so long without a heartbeat no more requests are to be sent. Idle the engine gives one four times a second, and a
 # step takes well under a second; while it is busy for longer than this, a new request would do better elsewhere anyway.
 _MAX_READY_AGE_S = 5.0
+# How much of a prompt's end is looked at for reasoning that it has begun: the longest marker, a few times over.
+_TAIL_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +53,20 @@ class _Loaded:
     info: EngineInfo
     encoder: PromptEncoder
     defaults: SamplingDefaults
+    formats: MessageFormats
+    shown: frozenset[int]  # special tokens that the formats need to see
 
 
 class EmbeddedUpstream:
     """Serves `name` with `engine`; the tokenizer and the chat template come from the same checkpoint."""
 
-    def __init__(self, name: str, engine: AsyncEngine) -> None:
+    def __init__(
+        self, name: str, engine: AsyncEngine, *, tool_format: str = AUTO, reasoning_format: str = AUTO
+    ) -> None:
+        """How the model writes tool calls and reasoning is found from its chat template, or named."""
         self.name = name
         self.engine = engine
+        self._format_names = (tool_format, reasoning_format)
         self._created = int(time.time())
         self._loaded: _Loaded | None = None
 
@@ -66,7 +77,9 @@ class EmbeddedUpstream:
         await self.engine.start()
         info = self.engine.info
         encoder = PromptEncoder(self.name, tokenizer, template, info.vocab_size)
-        self._loaded = _Loaded(info=info, encoder=encoder, defaults=defaults)
+        formats = find_formats(() if template is None else template.sources.values(), *self._format_names)
+        shown = frozenset(i for marker in formats.markers if (i := tokenizer.token_id(marker)) is not None)
+        self._loaded = _Loaded(info=info, encoder=encoder, defaults=defaults, formats=formats, shown=shown)
 
     async def stop(self) -> None:
         """End the engine process; answers under way fail."""
@@ -139,6 +152,8 @@ class EmbeddedUpstream:
     async def _chat(self, request: ChatRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         loaded = self._require_loaded()
         check_max_tokens(request.token_limit, request.token_limit_param)
+        if request.shown_tools and not loaded.encoder.shows_tools:
+            raise unsupported("tools", f"the chat template of '{self.name}' shows no tools to the model.")
         prompt = await loaded.encoder.chat(
             request.messages,
             request.shown_tools,
@@ -154,13 +169,33 @@ class EmbeddedUpstream:
             vocab_size=loaded.info.vocab_size,
         )
         form = call.form or ChatForm(call.answer_id, call.created, request.model, include_usage=request.include_usage)
-        answer = ChatAnswer(request, form, loaded.encoder.tokenizer, len(prompt))
-        deltas = self._complete(prompt, params, call, 0)
+        answer = ChatAnswer(form, self._writers(request, prompt, loaded), len(prompt))
+        deltas = self._complete(prompt, params, call, 0, shown=loaded.shown, is_over=answer.is_over)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
             with engine_errors("messages", self.engine):
                 async for chunk in chunks:
                     yield chunk
+
+    def _writers(self, request: ChatRequest, prompt: list[int], loaded: _Loaded) -> list[MessageWriter]:
+        """One for each completion."""
+        tokenizer, formats = loaded.encoder.tokenizer, loaded.formats
+        tools = formats.tools if request.shown_tools else None
+        tail = tokenizer.decode(prompt[-_TAIL_TOKENS:], skip_special_tokens=False)
+        return [
+            MessageWriter(
+                MessageParser(
+                    formats.reasoning,
+                    tools,
+                    names=frozenset(tool.function.name for tool in request.shown_tools),
+                    begins_in_reasoning=begins_in_reasoning(tail, formats.reasoning),
+                ),
+                tokenizer if request.logprobs else None,
+                most_calls=1 if request.parallel_tool_calls is False else None,
+                short_ids=tools is not None and tools.short_ids,
+            )
+            for _ in range(request.n or 1)
+        ]
 
     async def _completion(self, request: CompletionRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         loaded = self._require_loaded()
@@ -224,10 +259,18 @@ class EmbeddedUpstream:
                 yield PromptDelta(at, delta)
 
     def _complete(
-        self, prompt: list[int], params: SamplingParams, call: Call, at: int
+        self,
+        prompt: list[int],
+        params: SamplingParams,
+        call: Call,
+        at: int,
+        *,
+        shown: frozenset[int] = frozenset(),
+        is_over: Callable[[int], bool] = lambda index: False,
     ) -> AsyncGenerator[TextDelta, None]:
         request = NewRequest(request_id=f"{call.answer_id}-{at}", prompt=prompt, params=params, deadline=call.deadline)
-        return complete(self.engine, request, self._require_loaded().encoder.tokenizer)
+        tokenizer = self._require_loaded().encoder.tokenizer
+        return complete(self.engine, request, tokenizer, shown=shown, is_over=is_over)
 
     def _require_loaded(self) -> _Loaded:
         if self._loaded is None:

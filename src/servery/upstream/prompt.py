@@ -33,6 +33,11 @@ class PromptEncoder:
         # One at a time: many long texts at once would take the cores from the loop and from those who wait for tokens.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
 
+    @property
+    def shows_tools(self) -> bool:
+        """Whether the chat template shows tools to the model."""
+        return self._template is not None and self._template.shows_tools
+
     async def chat(
         self,
         messages: list[Message],

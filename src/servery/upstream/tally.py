@@ -32,7 +32,7 @@ class Tally:
             queued_s=delta.queued_s if is_first else None,
         )
 
-    @property
-    def usage(self) -> Usage:
-        """All of it."""
-        return Usage.of(sum(self._prompt_tokens), self._completion_tokens, sum(self._cached_tokens.values()))
+    def usage(self, reasoning_tokens: int = 0) -> Usage:
+        """All of it; `reasoning_tokens` of those generated were reasoning."""
+        cached = sum(self._cached_tokens.values())
+        return Usage.of(sum(self._prompt_tokens), self._completion_tokens, cached, reasoning_tokens)

@@ -49,9 +49,9 @@ class Chunk:
     cached_tokens: int = 0
     queued_s: float | None = None
 
-    def with_data(self, data: bytes) -> "Chunk":
-        """The same piece, saying `data` to the client."""
-        return replace(self, data=data)
+    def saying(self, data: bytes, finish_reason: str | None) -> "Chunk":
+        """The same piece, with what it says to the client."""
+        return replace(self, data=data, finish_reason=finish_reason)
 
 
 @dataclass(frozen=True, slots=True)
