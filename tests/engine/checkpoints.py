@@ -6,9 +6,13 @@ from typing import Any
 
 import torch
 from transformers import (
+    DeepseekV2Config,
+    DeepseekV3Config,
     Gemma2Config,
     Gemma3TextConfig,
     Glm4Config,
+    Glm4MoeConfig,
+    Glm4MoeLiteConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -17,13 +21,18 @@ from transformers import (
     Phi3Config,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
     SmolLM3Config,
 )
+from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2ForCausalLM
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3ForCausalLM
 from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3ForCausalLM
 from transformers.models.glm4.modeling_glm4 import Glm4ForCausalLM
+from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeForCausalLM
+from transformers.models.glm4_moe_lite.modeling_glm4_moe_lite import Glm4MoeLiteForCausalLM
 from transformers.models.granite.modeling_granite import GraniteForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
@@ -31,6 +40,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralForCausalLM
 from transformers.models.olmo2.modeling_olmo2 import Olmo2ForCausalLM
 from transformers.models.phi3.modeling_phi3 import Phi3ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeForCausalLM
 from transformers.models.smollm3.modeling_smollm3 import SmolLM3ForCausalLM
@@ -192,6 +202,73 @@ def qwen3_moe_sliding() -> PreTrainedModel:
     return qwen3_moe(norm_topk_prob=False, use_sliding_window=True, sliding_window=20, attention_bias=True)
 
 
+def qwen2_moe(**changes: Any) -> PreTrainedModel:
+    """A dense layer between two mixtures."""
+    experts = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40}
+    shared = {"shared_expert_intermediate_size": 72, "mlp_only_layers": [1]}
+    return _seeded(Qwen2MoeForCausalLM, Qwen2MoeConfig(**SHAPE | experts | shared | changes))
+
+
+def qwen2_moe_without_biases() -> PreTrainedModel:
+    return qwen2_moe(qkv_bias=False, norm_topk_prob=True, mlp_only_layers=[], decoder_sparse_step=2)
+
+
+LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 40,
+    "q_lora_rank": 48,
+    "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 20,
+}
+EXPERTS_IN_GROUPS: dict[str, Any] = {
+    "n_routed_experts": 12,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 1.7,
+}
+DEEPSEEK_ROPE = YARN_ROPE | {"factor": 6.0, "mscale": 0.7, "mscale_all_dim": 1.3}
+
+
+def deepseek_v2(**changes: Any) -> PreTrainedModel:
+    shape = SHAPE | LATENT | EXPERTS_IN_GROUPS | {"topk_method": "group_limited_greedy"}
+    return _seeded(DeepseekV2ForCausalLM, DeepseekV2Config(**shape | changes))
+
+
+def deepseek_v2_lite() -> PreTrainedModel:
+    """No latent of queries, no groups."""
+    return deepseek_v2(q_lora_rank=None, topk_method="greedy", n_group=1, topk_group=1, first_k_dense_replace=0)
+
+
+def deepseek_v3(**changes: Any) -> PreTrainedModel:
+    shape = SHAPE | LATENT | EXPERTS_IN_GROUPS | {"rope_parameters": dict(DEEPSEEK_ROPE)}
+    return _seeded(DeepseekV3ForCausalLM, DeepseekV3Config(**shape | changes))
+
+
+def deepseek_v3_plain() -> PreTrainedModel:
+    rope = {"rope_type": "default", "rope_theta": 10_000.0}
+    changes = {"q_lora_rank": None, "norm_topk_prob": False, "rope_interleave": False, "first_k_dense_replace": 3}
+    return deepseek_v3(rope_parameters=rope, **changes)
+
+
+def glm4_moe(**changes: Any) -> PreTrainedModel:
+    shape = SHAPE | EXPERTS_IN_GROUPS | {"head_dim": 24, "use_qk_norm": True, "attention_bias": True}
+    return _seeded(Glm4MoeForCausalLM, Glm4MoeConfig(**shape | changes))
+
+
+def glm4_moe_plain() -> PreTrainedModel:
+    return glm4_moe(use_qk_norm=False, attention_bias=False, n_group=1, topk_group=1)
+
+
+def glm4_moe_lite() -> PreTrainedModel:
+    layers = {"mlp_layer_types": ["sparse", "dense", "sparse"]}
+    return _seeded(Glm4MoeLiteForCausalLM, Glm4MoeLiteConfig(**SHAPE | LATENT | EXPERTS_IN_GROUPS | layers))
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama2": llama2,
     "llama_with_biases": llama_with_biases,
@@ -204,17 +281,26 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen25": qwen25,
     "qwen3": qwen3,
     "qwen3_tied": qwen3_tied,
+    "deepseek_v2": deepseek_v2,
+    "deepseek_v2_lite": deepseek_v2_lite,
+    "deepseek_v3": deepseek_v3,
+    "deepseek_v3_plain": deepseek_v3_plain,
     "gemma2": gemma2,
     "gemma3": gemma3,
     "gemma3_linear_rope": gemma3_linear_rope,
     "glm4": glm4,
     "glm4_whole_rope": glm4_whole_rope,
+    "glm4_moe": glm4_moe,
+    "glm4_moe_plain": glm4_moe_plain,
+    "glm4_moe_lite": glm4_moe_lite,
     "granite": granite,
     "granite_with_biases": granite_with_biases,
     "mixtral": mixtral,
     "olmo2": olmo2,
     "phi3": phi3,
     "phi4_mini": phi4_mini,
+    "qwen2_moe": qwen2_moe,
+    "qwen2_moe_without_biases": qwen2_moe_without_biases,
     "qwen3_moe": qwen3_moe,
     "qwen3_moe_sliding": qwen3_moe_sliding,
     "smollm3": smollm3,
@@ -228,6 +314,11 @@ def save(model: PreTrainedModel, path: Path, **options: Any) -> Path:
     return path
 
 
+def stored_buffers(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds besides parameters, by name."""
+    return {name: tensor for name, tensor in model.named_buffers() if name in model.state_dict()}
+
+
 def _seeded(model_class: Callable[[Any], PreTrainedModel], config: Any) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -236,4 +327,6 @@ def _seeded(model_class: Callable[[Any], PreTrainedModel], config: Any) -> PreTr
         for name, parameter in model.named_parameters():
             if name.endswith(("norm.weight", ".bias")):
                 torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
+        for buffer in stored_buffers(model).values():
+            torch.nn.init.normal_(buffer, std=0.3)
     return model.eval()

@@ -6,6 +6,7 @@ import pytest
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.errors import LoadError
+from servery.engine.latent_config import LatentConfig
 from servery.engine.rope_config import RopeConfig
 from servery.engine.supported import ARCHITECTURES, nearest
 from tests.engine import checkpoints
@@ -39,6 +40,22 @@ QWEN_MOE = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 8,
 }
+QWEN2_MOE = QWEN_MOE | {"architectures": ["Qwen2MoeForCausalLM"], "shared_expert_intermediate_size": 16}
+DEEPSEEK = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "kv_lora_rank": 8,
+    "q_lora_rank": None,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 8,
+    "first_k_dense_replace": 1,
+    "n_group": 4,
+    "topk_group": 2,
+}
+DEEPSEEK2 = DEEPSEEK | {"architectures": ["DeepseekV2ForCausalLM"]}
 GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "num_hidden_layers": 7}
 PHI = {"architectures": ["Phi3ForCausalLM"]}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "original_max_position_embeddings": 32}
@@ -77,9 +94,9 @@ def test_a_minimal_config_is_filled_with_the_meaning_of_missing_fields(tmp_path)
 def test_sizes_are_those_of_the_real_model(make, tmp_path):
     model = make()
     config = ModelConfig.load(checkpoints.save(model, tmp_path))
-    assert config.num_parameters == model.num_parameters()
-    assert config.weight_bytes(2) == 2 * model.num_parameters()
-    assert config.kv_bytes_per_token(4) == 2 * 3 * config.num_kv_heads * config.head_dim * 4
+    stored = model.num_parameters() + sum(buffer.numel() for buffer in checkpoints.stored_buffers(model).values())
+    assert (config.num_parameters, config.weight_bytes(2)) == (stored, 2 * stored)
+    assert config.kv_bytes_per_token(4) == config.kv_planes * 3 * config.num_kv_heads * config.head_dim * 4
 
 
 def test_eos_is_the_set_of_both_files(tmp_path):
@@ -200,8 +217,28 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         (MIXTRAL | {"num_experts_per_tok": 5}, "num_experts_per_tok is 5; it must be at most num_local_experts, which"),
         (QWEN_MOE | {"moe_intermediate_size": 0}, "moe_intermediate_size is 0; it must be a whole number"),
         (QWEN_MOE | {"norm_topk_prob": 1}, "norm_topk_prob is 1; it must be true or false"),
-        (QWEN_MOE | {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]; only models whose every layer is a mixture"),
-        (QWEN_MOE | {"decoder_sparse_step": 2}, "decoder_sparse_step is 2; only models whose every layer is a mixture"),
+        (QWEN_MOE | {"mlp_only_layers": 1}, "mlp_only_layers is 1; it must be a list of numbers of layers"),
+        (QWEN_MOE | {"decoder_sparse_step": 0}, "decoder_sparse_step is 0; it must be a whole number of at least 1"),
+        (QWEN2_MOE | {"use_sliding_window": True}, "use_sliding_window is true; for this architecture only false"),
+        (QWEN2_MOE | {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size is null; it must be"),
+        (DEEPSEEK | {"num_key_value_heads": 2}, "num_key_value_heads is 2; .* it must be num_attention_heads 4"),
+        (DEEPSEEK | {"kv_lora_rank": 0}, "kv_lora_rank is 0; it must be a whole number of at least 1"),
+        (DEEPSEEK | {"qk_rope_head_dim": 7}, "qk_rope_head_dim is 7; rotary embeddings need an even number"),
+        (DEEPSEEK | {"moe_layer_freq": 2}, "moe_layer_freq is 2; only 1 is supported"),
+        (DEEPSEEK | {"mlp_layer_types": ["dense"]}, "mlp_layer_types is .*; it must list dense or sparse for each"),
+        (
+            DEEPSEEK | {"first_k_dense_replace": -1},
+            "first_k_dense_replace is -1; it must be a whole number of at least",
+        ),
+        (DEEPSEEK | {"scoring_func": "softmax"}, 'scoring_func is "softmax"; for this architecture only sigmoid'),
+        (DEEPSEEK | {"topk_method": "greedy"}, 'topk_method is "greedy"; for this architecture noaux_tc'),
+        (DEEPSEEK | {"n_group": 3}, "n_group is 3; it must divide the 8 experts into groups of at least 2"),
+        (DEEPSEEK | {"n_group": 8}, "n_group is 8; it must divide the 8 experts into groups of at least 2"),
+        (DEEPSEEK | {"topk_group": 5}, "topk_group is 5; it must be at most n_group 4 and leave 3 experts to choose"),
+        (DEEPSEEK | {"topk_group": 1}, "topk_group is 1; it must be at most n_group 4 and leave 3 experts to choose"),
+        (DEEPSEEK | {"routed_scaling_factor": 0}, "routed_scaling_factor is 0; it must be a number greater than 0"),
+        (DEEPSEEK2 | {"norm_topk_prob": True}, "norm_topk_prob is true; for this architecture only false"),
+        (DEEPSEEK2 | {"topk_method": "noaux_tc"}, "topk_method is .*; for this architecture greedy and group_limited"),
         (QWEN_MOE | {"num_experts": 0}, "num_experts is 0; it must be a whole number"),
         (
             GEMMA3 | {"rope_parameters": {"rope_type": "default"}},
@@ -286,6 +323,36 @@ def test_a_cap_is_off_when_null_and_the_architectures_own_when_missing(tmp_path)
     config = load(tmp_path, **GEMMA, attn_logit_softcapping=None)
     assert (config.attention_soft_cap, config.logit_soft_cap) == (None, 30.0)
     assert (load(tmp_path, attn_logit_softcapping=3.0).attention_soft_cap, config.tie_embeddings) == (None, True)
+
+
+def test_what_is_cached_of_a_latent_model_is_a_latent_and_a_rotated_key(tmp_path):
+    config = load(tmp_path, **DEEPSEEK, num_hidden_layers=5)
+    assert (config.num_kv_heads, config.head_dim, config.kv_planes, config.rope_dim) == (1, 12, 1, 4)
+    assert config.kv_bytes_per_token(2) == 5 * (8 + 4) * 2
+    assert config.latent == LatentConfig(kv_rank=8, query_rank=None, key_dim=4, rope_dim=4, value_dim=6)
+
+
+def test_a_latent_model_must_say_whether_its_queries_have_a_latent(tmp_path):
+    fields = {name: value for name, value in DEEPSEEK.items() if name != "q_lora_rank"}
+    with pytest.raises(LoadError, match="q_lora_rank is missing; it must be a whole number of at least 1, or null"):
+        load(tmp_path, **fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "layers"),
+    [
+        (DEEPSEEK, (False, True, True)),
+        (DEEPSEEK | {"first_k_dense_replace": None}, None),
+        (DEEPSEEK2 | {"first_k_dense_replace": None}, (True, True, True)),
+        (DEEPSEEK | {"mlp_layer_types": ["sparse", "dense", "dense"]}, (True, False, False)),
+        (QWEN_MOE | {"mlp_only_layers": [1]}, (True, False, True)),
+        (QWEN_MOE | {"decoder_sparse_step": 2}, (False, True, False)),
+    ],
+)
+def test_layers_are_mixtures_where_the_architecture_says(changes, layers, tmp_path):
+    config = load(tmp_path, **changes)
+    assert (config.experts and config.experts.layers) == layers
+    assert [config.experts_of(layer) is not None for layer in range(3)] == list(layers or [False] * 3)
 
 
 @pytest.mark.parametrize("field", sorted(LLAMA))

@@ -129,3 +129,16 @@ def test_a_step_whose_numbers_overflow_spoils_nobody_else(tmp_path):
         layer.fill_(float("nan"))
     for ours, expected in zip(dirty.step((0, 0, prompt(21)), (1, 0, [5])), clean, strict=True):
         assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "llama2"])
+def test_a_step_reads_all_weights_but_the_experts_that_its_tokens_do_not_go_to(name, tmp_path):
+    path = checkpoints.save(checkpoints.MODELS[name](), tmp_path)
+    config = ModelConfig.load(path)
+    model = load_model(path, config, torch.float32)
+    expert_bytes = 0
+    if config.experts is not None:
+        expert_bytes = sum(config.experts.layers) * config.experts.count * 3 * 64 * config.experts.intermediate_size * 4
+    for tokens in (1, 5):
+        share = 0.0 if config.experts is None else (1 - config.experts.per_token / config.experts.count) ** tokens
+        assert model.read_bytes(tokens) == model.weight_bytes - round(expert_bytes * share)

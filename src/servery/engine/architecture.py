@@ -4,26 +4,16 @@ One decoder runs every supported model. What differs between architectures stand
 differs between checkpoints of one architecture stands in `ModelConfig`.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from servery.engine.errors import LoadError
 from servery.engine.json_fields import JsonFields
+from servery.engine.latent_config import LatentConfig, read_latent
+from servery.engine.mixture_config import ExpertConfig, read_experts
 from servery.engine.rope_config import RopeConfig, read_ropes
-from servery.engine.supported import ARCHITECTURES, SILU, Architecture, ExpertNames, nearest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpertConfig:
-    """A mixture of experts in place of each layer's MLP: a token goes to `per_token` of `count` experts.
-
-    `intermediate_size` is one expert's. `normalizes`: the weights of a token's experts are made to sum to 1.
-    """
-
-    count: int
-    per_token: int
-    intermediate_size: int
-    normalizes: bool
+from servery.engine.supported import ARCHITECTURES, SILU, Architecture, Switch, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +26,9 @@ class ModelConfig:
     `attention_scale` multiplies the scores, None for 1 / sqrt(head_dim). A soft cap c keeps a number x between -c and c
     as c tanh(x / c). `embedding_scale` multiplies what the embedding gives, `residual_scale` what either half of
     a layer adds to the residual stream. `layer_norms` counts a layer's norms;
-    `wide_qk_norm` says that those of queries and keys go over all heads at once.
+    `wide_qk_norm` says that those of queries and keys go over all heads at once. With `latent` attention there is one
+    key head, as wide as what is cached, and its values are its keys. `num_draft_layers` counts stored layers after the
+    last that predict further tokens; they are not loaded.
     """
 
     architecture: str
@@ -60,6 +52,7 @@ class ModelConfig:
     dtype: str | None
     activation: str = SILU
     experts: ExpertConfig | None = None
+    latent: LatentConfig | None = None
     layer_norms: int = 2
     wide_qk_norm: bool = False
     norm_offset: float = 0.0
@@ -69,6 +62,7 @@ class ModelConfig:
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logit_divisor: float = 1.0
+    num_draft_layers: int = 0
 
     @classmethod
     def load(cls, path: Path | str) -> "ModelConfig":
@@ -86,18 +80,43 @@ class ModelConfig:
         return _model_config(fields, name, architecture, _generation_eos(directory))
 
     @property
+    def rope_dim(self) -> int:
+        """How many dimensions of a head a rotation is applied to; not all of them need to turn."""
+        return self.head_dim if self.latent is None else self.latent.rope_dim
+
+    @property
+    def kv_planes(self) -> int:
+        """2 where keys and values are cached, 1 where keys are values."""
+        return 2 if self.latent is None else 1
+
+    def experts_of(self, layer: int) -> ExpertConfig | None:
+        """The mixture of experts of `layer`, None where it has an MLP."""
+        return self.experts if self.experts is not None and self.experts.layers[layer] else None
+
+    @property
     def num_parameters(self) -> int:
         """The number of weights, tied ones counted once."""
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_embeddings else 2)
+        same = self._attention_parameters + self.layer_norms * self.hidden_size
+        layers = sum(same + self._mlp_parameters(layer) for layer in range(self.num_layers))
+        return layers + self.hidden_size + embeddings
+
+    @property
+    def _attention_parameters(self) -> int:
         hidden, kv = self.hidden_size, self.num_kv_heads * self.head_dim
+        if self.latent is not None:
+            return self.latent.num_parameters(hidden, self.num_heads)
         query = self.num_heads * self.head_dim
-        attention = hidden * (query + 2 * kv) + query * hidden
-        attention += self.qkv_bias * (query + 2 * kv) + self.output_bias * hidden
-        attention += self.qk_norm * (query + kv if self.wide_qk_norm else 2 * self.head_dim)
-        mlp = 3 * hidden * self.intermediate_size + self.mlp_bias * (2 * self.intermediate_size + hidden)
-        if self.experts is not None:
-            mlp = self.experts.count * hidden * (3 * self.experts.intermediate_size + 1)
-        embeddings = self.vocab_size * hidden * (1 if self.tie_embeddings else 2)
-        return self.num_layers * (attention + mlp + self.layer_norms * hidden) + hidden + embeddings
+        biases = self.qkv_bias * (query + 2 * kv) + self.output_bias * hidden
+        norms = self.qk_norm * (query + kv if self.wide_qk_norm else 2 * self.head_dim)
+        return hidden * (query + 2 * kv) + query * hidden + biases + norms
+
+    def _mlp_parameters(self, layer: int) -> int:
+        experts = self.experts_of(layer)
+        if experts is not None:
+            return experts.num_parameters(self.hidden_size)
+        biases = self.mlp_bias * (2 * self.intermediate_size + self.hidden_size)
+        return 3 * self.hidden_size * self.intermediate_size + biases
 
     def weight_bytes(self, bytes_per_value: int) -> int:
         """Memory of the weights when each value takes `bytes_per_value` (4 for float32, 2 for bfloat16)."""
@@ -105,7 +124,7 @@ class ModelConfig:
 
     def kv_bytes_per_token(self, bytes_per_value: int) -> int:
         """Memory of one position's keys and values over all layers."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * bytes_per_value
+        return self.kv_planes * self.num_layers * self.num_kv_heads * self.head_dim * bytes_per_value
 
 
 def _architecture(fields: JsonFields) -> tuple[str, Architecture]:
@@ -130,10 +149,11 @@ def _model_config(
     fields: JsonFields, name: str, architecture: Architecture, generation_eos: frozenset[int]
 ) -> ModelConfig:
     num_layers, max_position = fields.count("num_hidden_layers"), fields.count("max_position_embeddings")
-    num_heads, num_kv_heads, head_dim = _heads(fields, architecture)
-    attention_bias = architecture.attention_bias == "config" and fields.flag("attention_bias")
+    latent = read_latent(fields) if architecture.is_latent else None
+    num_heads, num_kv_heads, head_dim = _heads(fields, architecture, latent)
     windows = _windows(fields, architecture, num_layers)
-    ropes = read_ropes(fields, architecture, windows, max_position, head_dim)
+    rope_dim = head_dim if latent is None else latent.rope_dim
+    ropes = read_ropes(fields, architecture, windows, max_position, rope_dim)
     attention_cap, logit_cap = architecture.default_soft_caps
     return ModelConfig(
         architecture=name,
@@ -149,50 +169,38 @@ def _model_config(
         norm_eps=fields.number("rms_norm_eps"),
         ropes=ropes,
         windows=windows,
-        qkv_bias=attention_bias or _has_input_bias(fields, architecture),
-        output_bias=attention_bias,
-        mlp_bias=architecture.mlp_bias and fields.flag("mlp_bias"),
-        qk_norm=architecture.qk_norm,
+        qkv_bias=_is_on(fields, architecture.qkv_bias),
+        output_bias=_is_on(fields, architecture.output_bias),
+        mlp_bias=_is_on(fields, architecture.mlp_bias),
+        qk_norm=_is_on(fields, architecture.qk_norm),
         tie_embeddings=fields.flag("tie_word_embeddings", architecture.tied),
         eos_token_ids=fields.token_ids("eos_token_id") | generation_eos,
         dtype=_dtype(fields),
         activation=architecture.activation,
-        experts=None if architecture.experts is None else _experts(fields, architecture.experts),
+        experts=None if architecture.experts is None else read_experts(fields, architecture.experts, num_layers),
+        latent=latent,
         wide_qk_norm=architecture.wide_qk_norm,
         layer_norms=architecture.norms.count,
         norm_offset=architecture.norm_offset,
-        attention_scale=_attention_scale(fields, architecture),
+        attention_scale=_attention_scale(fields, architecture, latent, ropes[0]),
         attention_soft_cap=_soft_cap(fields, architecture, "attn_logit_softcapping", attention_cap),
         logit_soft_cap=_soft_cap(fields, architecture, "final_logit_softcapping", logit_cap),
         embedding_scale=_embedding_scale(fields, architecture),
         residual_scale=fields.number("residual_multiplier", 1.0) if architecture.has_multipliers else 1.0,
         logit_divisor=fields.number("logits_scaling", 1.0) if architecture.has_multipliers else 1.0,
+        num_draft_layers=fields.whole("num_nextn_predict_layers", 0),
     )
 
 
-def _has_input_bias(fields: JsonFields, architecture: Architecture) -> bool:
-    is_chosen = architecture.attention_bias == "input" and fields.flag("attention_bias", True)
-    return is_chosen or architecture.attention_bias == "qkv"
+def _is_on(fields: JsonFields, switch: bool | Switch) -> bool:
+    return fields.flag(switch.field, switch.default) if isinstance(switch, Switch) else switch
 
 
-def _experts(fields: JsonFields, names: ExpertNames) -> ExpertConfig:
-    # transformers 5 writes the first name for every architecture.
-    count_name = "num_local_experts" if fields.has("num_local_experts") else names.count
-    count, per_token = fields.count(count_name), fields.count("num_experts_per_tok")
-    if per_token > count:
-        raise fields.error("num_experts_per_tok", f"it must be at most {count_name}, which is {count}")
-    if fields.raw("mlp_only_layers") or fields.count("decoder_sparse_step", 1) != 1:
-        name = "mlp_only_layers" if fields.raw("mlp_only_layers") else "decoder_sparse_step"
-        raise fields.error(name, "only models whose every layer is a mixture of experts are supported")
-    return ExpertConfig(
-        count=count,
-        per_token=per_token,
-        intermediate_size=fields.count(names.size),
-        normalizes=names.normalizes is None or fields.flag(names.normalizes),
-    )
-
-
-def _attention_scale(fields: JsonFields, architecture: Architecture) -> float | None:
+def _attention_scale(
+    fields: JsonFields, architecture: Architecture, latent: LatentConfig | None, rope: RopeConfig
+) -> float | None:
+    if latent is not None:
+        return rope.score_factor / math.sqrt(latent.query_dim)
     if architecture.has_multipliers:
         return fields.number("attention_multiplier", 1.0)
     return fields.number("query_pre_attn_scalar", 256) ** -0.5 if architecture.is_gemma else None
@@ -213,8 +221,10 @@ def _soft_cap(fields: JsonFields, architecture: Architecture, name: str, default
     return fields.number(name) if fields.has(name) else None
 
 
-def _heads(fields: JsonFields, architecture: Architecture) -> tuple[int, int, int]:
+def _heads(fields: JsonFields, architecture: Architecture, latent: LatentConfig | None) -> tuple[int, int, int]:
     num_heads = fields.count("num_attention_heads")
+    if latent is not None:
+        return num_heads, 1, latent.width
     num_kv_heads = fields.count("num_key_value_heads", num_heads)
     if num_heads % num_kv_heads:
         raise fields.error("num_key_value_heads", f"it must divide num_attention_heads, which is {num_heads}")
@@ -228,6 +238,8 @@ def _heads(fields: JsonFields, architecture: Architecture) -> tuple[int, int, in
 
 
 def _windows(fields: JsonFields, architecture: Architecture, num_layers: int) -> tuple[int | None, ...]:
+    if architecture.window == "refused" and fields.flag("use_sliding_window"):
+        raise fields.error("use_sliding_window", "for this architecture only false is supported")
     if architecture.window == "all_if_used" and not fields.flag("use_sliding_window"):
         return (None,) * num_layers
     if architecture.window in {"all", "all_if_used"}:
@@ -240,7 +252,7 @@ def _windows(fields: JsonFields, architecture: Architecture, num_layers: int) ->
         full_every = fields.count("sliding_window_pattern", architecture.full_every)
         slides = _listed_layers(fields, num_layers) or [(i + 1) % full_every != 0 for i in range(num_layers)]
         return tuple(window if each else None for each in slides)
-    if architecture.window == "none" or not fields.flag("use_sliding_window"):
+    if architecture.window in {"none", "refused"} or not fields.flag("use_sliding_window"):
         return (None,) * num_layers
     window = fields.optional_count("sliding_window")
     return tuple(window if slides else None for slides in _sliding_layers(fields, num_layers))

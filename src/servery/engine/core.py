@@ -16,7 +16,7 @@ from servery.engine.kv_format import KVFormat, resolve_kv_format
 from servery.engine.loader import build_decoder
 from servery.engine.memory import KVPlan, available_bytes, plan_kv
 from servery.engine.request import NewRequest, Output, check_params
-from servery.engine.runner import Runner, read_bytes
+from servery.engine.runner import Runner
 from servery.engine.scheduler import Scheduler, SchedulerConfig, Step
 from servery.engine.stats import EngineInfo, EngineStats
 from servery.engine.threads import use_threads
@@ -139,7 +139,7 @@ class EngineCore:
         self._counters.steps += 1
         self._counters.step_s += elapsed_s
         self._counters.step_tokens += step.num_tokens
-        self._counters.read_bytes += read_bytes(step, self.info.weight_bytes, self.info.kv_bytes_per_token)
+        self._counters.read_bytes += self._runner.read_bytes(step)
 
 
 def resolve_dtype(name: str, model_config: ModelConfig) -> torch.dtype:

@@ -12,6 +12,7 @@ from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.batch import Batch
 from servery.engine.embedding import Embedding
 from servery.engine.kv import KVCache
+from servery.engine.latent import LatentOutput
 from servery.engine.linear import Linear
 from servery.engine.mlp import GatedMLP, MixtureOfExperts
 from servery.engine.norm import RMSNorm
@@ -31,7 +32,7 @@ class Layer:
 
     attention_norm: RMSNorm | None
     project: Projection
-    output: Linear
+    output: Linear | LatentOutput
     attention_post: Transform | None
     mlp_norm: RMSNorm | None
     mlp: GatedMLP | MixtureOfExperts
@@ -68,17 +69,27 @@ class Decoder:
         scale = torch.tensor(config.embedding_scale, dtype=dtype)
         self._embedding_scale = None if config.embedding_scale == 1.0 else scale
         self._head = head
-        self._is_tied = config.tie_embeddings
         self._attention = attention or ReferenceAttention(config)
         ropes = tuple(dict.fromkeys(config.ropes))
-        self._ropes = [RopeTable(rope, config.head_dim, config.max_position, dtype) for rope in ropes]
+        self._ropes = [RopeTable(rope, config.rope_dim, config.max_position, dtype) for rope in ropes]
         self._rope_of_layer = [ropes.index(rope) for rope in config.ropes]
+        ends = self._embedding.nbytes + norm.nbytes + (0 if config.tie_embeddings else head.nbytes)
+        self._weight_bytes = ends + sum(layer.nbytes for layer in self._layers)
+        self._expert_bytes = sum(
+            layer.mlp.expert_bytes for layer in self._layers if isinstance(layer.mlp, MixtureOfExperts)
+        )
 
     @property
     def weight_bytes(self) -> int:
         """What the weights hold in memory; a tied head counts once."""
-        ends = self._embedding.nbytes + self._norm.nbytes + (0 if self._is_tied else self._head.nbytes)
-        return ends + sum(layer.nbytes for layer in self._layers)
+        return self._weight_bytes
+
+    def read_bytes(self, num_tokens: int) -> int:
+        """The weights that a step of `num_tokens` tokens is expected to read: of experts only those it goes to."""
+        if self.config.experts is None:
+            return self._weight_bytes
+        unread = 1.0 - self.config.experts.read_share(num_tokens)
+        return self._weight_bytes - round(unread * self._expert_bytes)
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
@@ -113,5 +124,7 @@ class Decoder:
         return _added(hidden, layer.mlp, layer.mlp_norm(hidden) if layer.mlp_norm else hidden, layer.mlp_post)
 
 
-def _added(residual: Tensor, part: Linear | GatedMLP | MixtureOfExperts, x: Tensor, post: Transform | None) -> Tensor:
+def _added(
+    residual: Tensor, part: Linear | LatentOutput | GatedMLP | MixtureOfExperts, x: Tensor, post: Transform | None
+) -> Tensor:
     return part.add_to(residual, x) if post is None else residual + post(part(x))

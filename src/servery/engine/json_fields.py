@@ -72,6 +72,14 @@ class JsonFields:
         """A whole number of at least 1, or None when the field is missing."""
         return self.count(name) if self.has(name) else None
 
+    def whole(self, name: str, default: int) -> int:
+        """A whole number of at least 0."""
+        value = self._fields.get(name)
+        value = default if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self.error(name, "it must be a whole number of at least 0")
+        return value
+
     def number(self, name: str, default: float | None = None) -> float:
         """A finite number greater than 0."""
         value = self._fields.get(name)

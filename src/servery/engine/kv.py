@@ -12,7 +12,8 @@ class KVCache:
 
     A *slot* is one position of one block: slot = block * block_size + offset. A layer is [slots, 2, kv_heads,
     head_dim] with keys at 0 and values at 1, so that neighbouring blocks of one sequence are one contiguous run, and
-    writing a token is copying one row. Where the format has scales, `layers` are codes and `scales` [slots, 2,
+    writing a token is copying one row. With latent attention, whose values are its keys, there is 1 in place of 2.
+    Where the format has scales, `layers` are codes and `scales` [slots, 2,
     kv_heads] of each layer belong to them (value = code * scale); else `scales` is empty. A kernel reads those two;
     everybody else `read`s.
 
@@ -35,7 +36,7 @@ class KVCache:
         self.block_size = block_size
         self.dtype = dtype
         self.format = plain_format(dtype) if kv_format is None else kv_format
-        shape = (config.num_layers, num_blocks * block_size, 2, config.num_kv_heads, config.head_dim)
+        shape = (config.num_layers, num_blocks * block_size, config.kv_planes, config.num_kv_heads, config.head_dim)
         self.layers: tuple[Tensor, ...] = torch.zeros(shape, dtype=self.format.dtype, device=device).unbind(0)
         self.scales: tuple[Tensor, ...] = ()
         if self.format.largest is not None:
@@ -48,7 +49,7 @@ class KVCache:
         return self.layers[0][0].nbytes + (self.scales[0][0].nbytes if self.scales else 0)
 
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
-        """Store `keys_values` [tokens, 2 * kv_heads * head_dim], keys first, at `slots` [tokens] of `layer`."""
+        """Store `keys_values` [tokens, planes * kv_heads * head_dim], keys first, at `slots` [tokens] of `layer`."""
         if self.scales:
             heads = keys_values.view(len(keys_values), *self.layers[layer].shape[1:])
             codes, scales = quantize(heads, self.format)

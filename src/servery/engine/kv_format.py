@@ -34,7 +34,7 @@ class KVFormat:
     def bytes_per_token(self, config: ModelConfig) -> int:
         """Memory of one position's keys, values and scales over all layers."""
         scale_bytes = 0 if self.largest is None else SCALE_DTYPE.itemsize
-        heads = 2 * config.num_layers * config.num_kv_heads
+        heads = config.kv_planes * config.num_layers * config.num_kv_heads
         return config.kv_bytes_per_token(self.dtype.itemsize) + heads * scale_bytes
 
 

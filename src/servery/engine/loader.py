@@ -1,18 +1,22 @@
 """From a checkpoint to a `Decoder`, streamed layer by layer."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from servery.engine.architecture import ExpertConfig, ModelConfig
+from servery.engine.architecture import ModelConfig
 from servery.engine.decoder import Decoder, Layer
+from servery.engine.latent import LATENT_NORM_EPS, LatentOutput, LatentProjection
+from servery.engine.latent_config import LatentConfig
 from servery.engine.linear import Linear, linear_of
-from servery.engine.mlp import GatedMLP, MixtureOfExperts
+from servery.engine.mixture_config import ExpertConfig
+from servery.engine.mlp import GatedMLP, MixtureOfExperts, SharedExpert
 from servery.engine.norm import RMSNorm, WideNorm
-from servery.engine.projection import HeadProjection
+from servery.engine.projection import HeadProjection, Projection
 from servery.engine.rope import head_order
+from servery.engine.router import Router
 from servery.engine.weights import Progress, WeightReader, Weights, open_weights
 
 
@@ -46,46 +50,96 @@ def build_decoder(config: ModelConfig, reader: WeightReader) -> Decoder:
 def assemble_layer(config: ModelConfig, index: int, weights: Weights) -> Layer:
     """Layer `index` of the decoder from its weights."""
 
-    def linear(key: str) -> Linear:
-        return linear_of(weights.matrices[key], weights.tensors.get(f"{key}.bias"))
-
     def norm(key: str) -> RMSNorm | None:
         weight = weights.tensors.get(key)
         return None if weight is None else RMSNorm(weight, config.norm_eps, config.norm_offset)
 
     scale = None if config.residual_scale == 1.0 else partial(torch.mul, other=config.residual_scale)
-    weights = _with_heads_in_order(config, index, weights)
+    experts = config.experts_of(index)
+    project, output = _attention(config, index, weights)
     return Layer(
         attention_norm=norm("attention_norm"),
-        project=HeadProjection(
-            linear("qkv"),
-            _qk_norm(config, weights) if config.qk_norm else None,
-            num_heads=config.num_heads,
-            num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-        ),
-        output=linear("output"),
+        project=project,
+        output=output,
         attention_post=norm("attention_post_norm") or scale,
         mlp_norm=norm("mlp_norm"),
-        mlp=_mixture(config, config.experts, linear) if config.experts else _gated_mlp(config, linear),
+        mlp=_gated_mlp(config, weights) if experts is None else _mixture(config, experts, weights),
         mlp_post=norm("mlp_post_norm") or scale,
     )
 
 
-def _gated_mlp(config: ModelConfig, linear: Callable[[str], Linear], prefix: str = "") -> GatedMLP:
-    return GatedMLP(linear(f"{prefix}gate_up"), linear(f"{prefix}down"), config.activation)
+def _linear(weights: Weights, key: str) -> Linear:
+    return linear_of(weights.matrices[key], weights.tensors.get(f"{key}.bias"))
 
 
-def _mixture(config: ModelConfig, experts: ExpertConfig, linear: Callable[[str], Linear]) -> MixtureOfExperts:
-    mlps = [_gated_mlp(config, linear, f"experts.{number}.") for number in range(experts.count)]
-    return MixtureOfExperts(linear("router"), mlps, experts.per_token, experts.normalizes)
+def _attention(config: ModelConfig, index: int, weights: Weights) -> tuple[Projection, Linear | LatentOutput]:
+    """What stands before attention and what stands after it."""
+    order = head_order(config.ropes[index], config.rope_dim)
+    if config.latent is not None:
+        weights = weights if order is None else _with_rotating_in_order(config, config.latent, order, weights)
+        return _latent_attention(config, config.latent, weights)
+    weights = weights if order is None else _with_heads_in_order(config, order, weights)
+    project = HeadProjection(
+        _linear(weights, "qkv"),
+        _qk_norm(config, weights) if config.qk_norm else None,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+    )
+    return project, _linear(weights, "output")
 
 
-def _with_heads_in_order(config: ModelConfig, index: int, weights: Weights) -> Weights:
-    """The dimensions of query and key heads where `rotate` pairs them."""
-    order = head_order(config.ropes[index], config.head_dim)
-    if order is None:
-        return weights
+def _latent_attention(
+    config: ModelConfig, latent: LatentConfig, weights: Weights
+) -> tuple[LatentProjection, LatentOutput]:
+    kv_norm, query_norm = (weights.tensors.get(f"latent.{name}") for name in ("kv_norm", "query_norm"))
+    assert kv_norm is not None
+    # Applied head by head and not as one layer, so held dense.
+    kv_up = weights.matrices["latent.kv_up"][0].dequantize(kv_norm.dtype)
+    by_head = kv_up.view(config.num_heads, -1, latent.kv_rank)
+    project = LatentProjection(
+        latent,
+        _linear(weights, "latent.down"),
+        None if query_norm is None else RMSNorm(query_norm, LATENT_NORM_EPS),
+        None if query_norm is None else _linear(weights, "latent.query_up"),
+        RMSNorm(kv_norm, LATENT_NORM_EPS),
+        by_head[:, : latent.key_dim],
+    )
+    return project, LatentOutput(by_head[:, latent.key_dim :].transpose(1, 2), _linear(weights, "output"))
+
+
+def _gated_mlp(config: ModelConfig, weights: Weights, prefix: str = "") -> GatedMLP:
+    return GatedMLP(_linear(weights, f"{prefix}gate_up"), _linear(weights, f"{prefix}down"), config.activation)
+
+
+def _mixture(config: ModelConfig, experts: ExpertConfig, weights: Weights) -> MixtureOfExperts:
+    (router_weight,) = weights.matrices["router"]
+    router = Router(experts, router_weight.dequantize(torch.float32), weights.tensors.get("correction"))
+    mlps = [_gated_mlp(config, weights, f"experts.{number}.") for number in range(experts.count)]
+    if not experts.shared_size:
+        return MixtureOfExperts(router, mlps)
+    gate = _linear(weights, "shared.gate") if experts.has_shared_gate else None
+    return MixtureOfExperts(router, mlps, SharedExpert(_gated_mlp(config, weights, "shared."), gate))
+
+
+def _with_rotating_in_order(config: ModelConfig, latent: LatentConfig, order: Tensor, weights: Weights) -> Weights:
+    """What rotates of each head's query, and of what is cached, in the order in which `rotate` pairs it."""
+    matrices = dict(weights.matrices)
+    of_head = torch.cat((torch.arange(latent.key_dim), latent.key_dim + order))
+    of_query = (torch.arange(config.num_heads).unsqueeze(1) * latent.query_dim + of_head).flatten()
+    query, stored = matrices["latent.down"]
+    stored = stored.select_rows(torch.cat((torch.arange(latent.kv_rank), latent.kv_rank + order)))
+    if latent.query_rank is None:
+        query = query.select_rows(of_query)
+    else:
+        (query_up,) = matrices["latent.query_up"]
+        matrices["latent.query_up"] = (query_up.select_rows(of_query),)
+    matrices["latent.down"] = (query, stored)
+    return Weights(matrices, weights.tensors)
+
+
+def _with_heads_in_order(config: ModelConfig, order: Tensor, weights: Weights) -> Weights:
+    """The dimensions of query and key heads, and of their norms, where `rotate` pairs them."""
     num_heads = config.num_heads + 2 * config.num_kv_heads
     rows = torch.arange(num_heads * config.head_dim).view(num_heads, config.head_dim)
     rotating = rows[: config.num_heads + config.num_kv_heads]
@@ -97,6 +151,9 @@ def _with_heads_in_order(config: ModelConfig, index: int, weights: Weights) -> W
     matrices["qkv"] = tuple(part.select_rows(o - o.min()) for part, o in zip(parts, orders, strict=True))
     if "qkv.bias" in tensors:
         tensors["qkv.bias"] = tensors["qkv.bias"][rows.flatten()]
+    for key in ("q_norm", "k_norm"):
+        if key in tensors:
+            tensors[key] = tensors[key].view(-1, config.head_dim)[:, order].flatten()
     return Weights(matrices, tensors)
 
 

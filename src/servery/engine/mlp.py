@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from servery.engine.linear import Linear
+from servery.engine.router import Router
 from servery.engine.supported import GELU_TANH, SILU
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {SILU: F.silu, GELU_TANH: partial(F.gelu, approximate="tanh")}
@@ -41,43 +42,63 @@ class GatedMLP:
         return self._activate(gate).mul_(up)
 
 
-class MixtureOfExperts:
-    """The sum of a token's `per_token` most likely experts, weighted by their probabilities (arXiv 2401.04088).
+class SharedExpert:
+    """The expert that every token goes to; with a gate its output is multiplied by sigmoid(gate(x))."""
 
-    One call for each expert that some token chose: the experts of a step's tokens are read once, however many tokens.
+    __slots__ = ("_gate", "mlp")
+
+    def __init__(self, mlp: GatedMLP, gate: Linear | None = None) -> None:
+        self.mlp = mlp
+        self._gate = gate
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights hold in memory."""
+        return self.mlp.nbytes + (0 if self._gate is None else self._gate.nbytes)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[rows, hidden_size] -> [rows, hidden_size]."""
+        return self.mlp(x) if self._gate is None else self.mlp(x).mul_(self._gate(x).sigmoid())
+
+
+class MixtureOfExperts:
+    """The sum of the experts that a router chooses for each token, by their weights, and of the shared expert.
+
+    One call for each expert that some token goes to: the experts of a step's tokens are read once, however many
+    tokens, and those of one expert are computed together.
     """
 
-    __slots__ = ("_experts", "_normalizes", "_per_token", "_router")
+    __slots__ = ("_experts", "_router", "_shared")
 
-    def __init__(self, router: Linear, experts: Sequence[GatedMLP], per_token: int, normalizes: bool) -> None:
+    def __init__(self, router: Router, experts: Sequence[GatedMLP], shared: SharedExpert | None = None) -> None:
         self._router = router
         self._experts = tuple(experts)
-        self._per_token = per_token
-        self._normalizes = normalizes
+        self._shared = shared
 
     @property
     def nbytes(self) -> int:
         """What the weights of router and experts hold in memory."""
-        return self._router.nbytes + sum(expert.nbytes for expert in self._experts)
+        shared = 0 if self._shared is None else self._shared.nbytes
+        return self._router.nbytes + shared + self.expert_bytes
+
+    @property
+    def expert_bytes(self) -> int:
+        """What the experts hold in memory, without the shared one."""
+        return sum(expert.nbytes for expert in self._experts)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, hidden_size] -> [rows, hidden_size]."""
-        weights, chosen = self._route(x)
-        mixed = torch.zeros_like(x)
-        for expert in sorted(set(chosen.flatten().tolist())):
-            rows, places = (chosen == expert).nonzero(as_tuple=True)
-            part = self._experts[expert](x.index_select(0, rows))
-            mixed.index_add_(0, rows, part.mul_(weights[rows, places].unsqueeze(1)))
-        return mixed
+        weights, chosen = self._router(x)
+        # Places (row, choice), those of one expert next to each other.
+        places = chosen.flatten().argsort(stable=True)
+        rows = places.div(chosen.shape[1], rounding_mode="floor")
+        sizes = torch.bincount(chosen.flatten(), minlength=len(self._experts)).tolist()
+        inputs = torch.split(x.index_select(0, rows), sizes)
+        parts = [expert(part) for expert, part in zip(self._experts, inputs, strict=True) if len(part)]
+        weighted = torch.cat(parts).mul_(weights.flatten().index_select(0, places).unsqueeze(1))
+        mixed = torch.zeros_like(x) if self._shared is None else self._shared(x)
+        return mixed.index_add_(0, rows, weighted)
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """`residual + self(x)`; `residual` is left alone."""
         return residual + self(x)
-
-    def _route(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights and numbers of each row's experts, both [rows, per_token]; probabilities in float32."""
-        probabilities = self._router(x).softmax(-1, dtype=torch.float32)
-        weights, chosen = probabilities.topk(self._per_token, dim=-1)
-        if self._normalizes:
-            weights /= weights.sum(-1, keepdim=True)
-        return weights.to(x.dtype), chosen

@@ -20,7 +20,8 @@ class RopeConfig:
     the cache already included; nothing longer is served, so only `short_factors` are here. The first `rotary_dim` of a
     head's dimensions rotate, None for all,
     0 for a layer without rotation.
-    Dimension i turns with i + rotary_dim / 2, or, if `interleaved`, 2i with 2i + 1.
+    Dimension i turns with i + rotary_dim / 2, or, if `interleaved`, 2i with 2i + 1. Scores are multiplied by
+    `score_factor` where rotation touches a part of what is compared (DeepSeek's `mscale_all_dim`).
     Sources: linear, kaiokendev 2023; yarn, arXiv 2309.00071; llama3, the Llama 3.1 release; longrope, arXiv 2402.13753.
     """
 
@@ -37,6 +38,7 @@ class RopeConfig:
     short_factors: tuple[float, ...] = ()
     rotary_dim: int | None = None
     interleaved: bool = False
+    score_factor: float = 1.0
 
 
 def read_ropes(
@@ -100,7 +102,18 @@ def _read_rope(
     rotary_dim = _rotary_dim(fields, rope, head_dim, architecture.rotary_share)
     theta = rope.number("rope_theta", fields.number("rope_theta", architecture.theta))
     config = _scaled(fields, name, rope, theta, max_position, rotary_dim or head_dim)
-    return dataclasses.replace(config, rotary_dim=rotary_dim, interleaved=architecture.interleaved_rope)
+    if not architecture.is_latent:
+        return dataclasses.replace(config, rotary_dim=rotary_dim, interleaved=architecture.interleaved_rope)
+    return dataclasses.replace(
+        config,
+        interleaved=fields.flag("rope_interleave", architecture.interleaved_rope),
+        score_factor=_score_factor(rope) if config.kind != "default" else 1.0,
+    )
+
+
+def _score_factor(rope: JsonFields) -> float:
+    """The square of what the rotated part would be multiplied by, for queries and for keys."""
+    return _mscale(rope.number("factor"), rope.number("mscale_all_dim")) ** 2 if rope.raw("mscale_all_dim") else 1.0
 
 
 def _rotary_dim(fields: JsonFields, rope: JsonFields, head_dim: int, default: float | None) -> int | None:

@@ -42,6 +42,12 @@ class Runner:
         self._sample(step, hidden, starts, results)
         return results
 
+    def read_bytes(self, step: Step) -> int:
+        """What a step has to read at least: the weights that its tokens need and the KV of every context in it."""
+        context_tokens = sum(item.start + item.count for item in step.scheduled)
+        token_bytes = self._cache.row_bytes * len(self._cache.layers)
+        return self._model.read_bytes(step.num_tokens) + context_tokens * token_bytes
+
     def _pool(self, item: Scheduled, rows: Tensor) -> list[float] | None:
         """The mean of the final hidden states [hidden] once `rows` [count, hidden] complete the sequence."""
         total = rows.float().sum(0)
@@ -93,12 +99,6 @@ class Runner:
         if history is None:
             history = self._histories[sequence] = TokenHistory(sequence.params, sequence.prompt_len)
         return history
-
-
-def read_bytes(step: Step, weight_bytes: int, kv_bytes_per_token: int) -> int:
-    """What a step has to read at least: the weights once and the KV of every context in it."""
-    context_tokens = sum(item.start + item.count for item in step.scheduled)
-    return weight_bytes + context_tokens * kv_bytes_per_token
 
 
 def _row(item: Scheduled) -> tuple[list[int], int, list[int]]:

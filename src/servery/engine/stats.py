@@ -32,8 +32,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counters since the engine process started.
 
-    `read_bytes` is what the steps had to read at least: the weights once per step and the KV of every context;
-    over `step_s` it is the achieved memory bandwidth, and over the machine's bandwidth the MBU.
+    `read_bytes` is what the steps had to read at least: the weights once per step, of a mixture of experts the share
+    that its tokens are expected to go to, and the KV of every context; over `step_s` it is the achieved memory bandwidth, and over the machine's bandwidth the MBU.
     """
 
     scheduler: SchedulerStats

@@ -1,10 +1,11 @@
 """Which architectures the decoder runs, and how each differs from the others: a table. No torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 SILU, GELU_TANH = "silu", "gelu_pytorch_tanh"
+SOFTMAX, SIGMOID = "softmax", "sigmoid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +24,50 @@ class NormNames:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpertNames:
-    """How a mixture of experts is named: three fields of config.json, and the tensors of the experts.
+class Switch:
+    """A flag in config.json, and what it means that it is missing."""
 
-    `size` is the field with an expert's inner size, `normalizes` the one that says whether the weights of the chosen
-    experts are made to sum to 1; None where they always are.
-    """
+    field: str
+    default: bool = False
 
-    count: str
-    size: str
-    normalizes: str | None
-    block: str
-    gate: str
-    up: str
-    down: str
+
+@dataclass(frozen=True, slots=True)
+class ExpertTraits:
+    """How the mixtures of experts of one architecture differ from those of the others."""
+
+    # Fields of config.json: how many experts there are, and the inner size of one.
+    count: str = "n_routed_experts"
+    size: str = "moe_intermediate_size"
+
+    # Which layers are mixtures. "all"; "step": each `decoder_sparse_step`-th, less `mlp_only_layers`; "later": by
+    # `mlp_layer_types`, or from `first_k_dense_replace` on, `num_dense` when that is missing.
+    layers: str = "all"
+    num_dense: int = 0
+
+    # Where tensors are stored: the router, then the experts, of which {} is the number.
+    router: str = "mlp.gate"
+    gate: str = "mlp.experts.{}.gate_proj"
+    up: str = "mlp.experts.{}.up_proj"
+    down: str = "mlp.experts.{}.down_proj"
+
+    # Scores by softmax over all experts, or by sigmoid of each.
+    scores: str = SOFTMAX
+    # A stored number for each expert that is added to its score when experts are chosen, and at no other time.
+    correction: str | None = None
+    # The values of `topk_method` that are known, of which the first is meant when the field is missing. All but
+    # "greedy" choose among the best `topk_group` of `n_group` groups only.
+    methods: tuple[str, ...] = ("greedy",)
+    # Whether the weights of the chosen experts are made to sum to 1: "always"; "never"; or what `norm_topk_prob` is
+    # when it is missing, "yes" or "no".
+    normalizes: str = "no"
+    # Weights are multiplied by `routed_scaling_factor`.
+    scales: bool = False
+
+    # Where the expert of all tokens is stored, if there is one, and what it is multiplied by (the sigmoid of that).
+    shared: str | None = None
+    shared_gate: str | None = None
+    # The field with its inner size; None for `n_shared_experts` times that of an expert.
+    shared_size: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +77,17 @@ class Architecture:
     families: str
     note: str = ""
 
-    # "none"; "config": as the checkpoint says, for the output projection as well; "input": as it says, yes when it
-    # does not, for query, key and value only; "qkv": those three always.
-    attention_bias: str = "none"
-    mlp_bias: bool = False
+    # Biases: of query, key and value, of the output projection, of the MLP.
+    qkv_bias: bool | Switch = False
+    output_bias: bool | Switch = False
+    mlp_bias: bool | Switch = False
     # None: hidden_size / num_attention_heads.
     head_dim: int | None = None
     # With `wide_qk_norm` the norm of queries and that of keys go over all heads at once, not over each.
-    qk_norm: bool = False
+    qk_norm: bool | Switch = False
     wide_qk_norm: bool = False
 
-    # Which layers slide. "none"; "all"; "all_if_used": all, by `use_sliding_window`; "upper": by `use_sliding_window`
+    # Which layers slide. "none"; "refused": none, and `use_sliding_window` must not be set; "all"; "all_if_used": all, by `use_sliding_window`; "upper": by `use_sliding_window`
     # and then `layer_types`, or from `max_window_layers` on; "pattern": by `layer_types`, or all but each
     # `full_every`-th.
     window: str = "none"
@@ -73,11 +104,14 @@ class Architecture:
     # Some layers do not rotate.
     skips_rope: bool = False
 
+    # What is cached is a latent; its sizes are `kv_lora_rank` and others. Pairs rotate as `rope_interleave` says.
+    is_latent: bool = False
+
     norms: NormNames = NormNames()
     # Added to every stored norm weight.
     norm_offset: float = 0.0
     activation: str = SILU
-    experts: ExpertNames | None = None
+    experts: ExpertTraits | None = None
     tied: bool = False
     # These matrices are stored as one.
     fused_qkv: bool = False
@@ -90,25 +124,38 @@ class Architecture:
     has_multipliers: bool = False
 
 
+_BIAS = Switch("attention_bias")
+
 _GEMMA_NORMS = NormNames(
     "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"
+)
+
+# DeepSeek-V3's routing: scores that a stored number corrects, and groups of experts.
+_CORRECTED = ExpertTraits(
+    layers="later",
+    scores=SIGMOID,
+    correction="mlp.gate.e_score_correction_bias",
+    methods=("noaux_tc",),
+    normalizes="yes",
+    scales=True,
+    shared="mlp.shared_experts",
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "LlamaForCausalLM": Architecture(
         "Llama 2, Llama 3, 3.1, 3.2 and what is built like them",
         "rope scaling of any supported kind",
-        attention_bias="config",
-        mlp_bias=True,
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        mlp_bias=Switch("mlp_bias"),
     ),
     "MistralForCausalLM": Architecture("Mistral 7B", "sliding window", window="all", default_window=4096),
-    "Qwen2ForCausalLM": Architecture(
-        "Qwen2, Qwen2.5", "sliding window in upper layers", attention_bias="qkv", window="upper"
-    ),
+    "Qwen2ForCausalLM": Architecture("Qwen2, Qwen2.5", "sliding window in upper layers", qkv_bias=True, window="upper"),
     "Qwen3ForCausalLM": Architecture(
         "Qwen3 (dense), amuse",
         "norms on queries and keys",
-        attention_bias="config",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
         qk_norm=True,
         window="upper",
         head_dim=128,
@@ -117,24 +164,80 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         "Mixtral 8x7B, 8x22B",
         "mixture of experts",
         window="all",
-        experts=ExpertNames("num_local_experts", "intermediate_size", None, "block_sparse_moe", "w1", "w3", "w2"),
+        experts=ExpertTraits(
+            count="num_local_experts",
+            size="intermediate_size",
+            normalizes="always",
+            router="block_sparse_moe.gate",
+            gate="block_sparse_moe.experts.{}.w1",
+            up="block_sparse_moe.experts.{}.w3",
+            down="block_sparse_moe.experts.{}.w2",
+        ),
         theta=1_000_000.0,
     ),
     "Qwen3MoeForCausalLM": Architecture(
         "Qwen3 (mixture of experts)",
         "mixture of experts, norms on queries and keys",
-        attention_bias="config",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
         qk_norm=True,
         window="all_if_used",
         default_window=4096,
-        experts=ExpertNames(
-            "num_experts", "moe_intermediate_size", "norm_topk_prob", "mlp", "gate_proj", "up_proj", "down_proj"
+        experts=ExpertTraits(count="num_experts", layers="step"),
+    ),
+    "Qwen2MoeForCausalLM": Architecture(
+        "Qwen1.5 and Qwen2 (mixture of experts)",
+        "mixture of experts, one of them for all tokens",
+        qkv_bias=Switch("qkv_bias", default=True),
+        window="refused",
+        experts=ExpertTraits(
+            count="num_experts",
+            layers="step",
+            shared="mlp.shared_expert",
+            shared_gate="mlp.shared_expert_gate",
+            shared_size="shared_expert_intermediate_size",
         ),
+    ),
+    "DeepseekV2ForCausalLM": Architecture(
+        "DeepSeek-V2, V2-Lite, Coder-V2",
+        "latent attention, mixture of experts in groups",
+        is_latent=True,
+        interleaved_rope=True,
+        experts=ExpertTraits(
+            layers="later",
+            methods=("greedy", "group_limited_greedy"),
+            normalizes="never",
+            scales=True,
+            shared="mlp.shared_experts",
+        ),
+    ),
+    "DeepseekV3ForCausalLM": Architecture(
+        "DeepSeek-V3, V3.1, R1, Kimi-K2 (text), Moonlight",
+        "latent attention, mixture of experts in groups with corrected scores",
+        is_latent=True,
+        interleaved_rope=True,
+        experts=replace(_CORRECTED, num_dense=3),
+    ),
+    "Glm4MoeLiteForCausalLM": Architecture(
+        "GLM-4.7-Flash",
+        "as DeepSeek-V3",
+        is_latent=True,
+        interleaved_rope=True,
+        experts=replace(_CORRECTED, num_dense=1),
+    ),
+    "Glm4MoeForCausalLM": Architecture(
+        "GLM-4.5, 4.5-Air, 4.6",
+        "mixture of experts with corrected scores, part of each head rotates",
+        qkv_bias=_BIAS,
+        qk_norm=Switch("use_qk_norm"),
+        rotary_share=0.5,
+        experts=replace(_CORRECTED, num_dense=1),
     ),
     "Gemma2ForCausalLM": Architecture(
         "Gemma 2",
         "soft caps, sliding window in every other layer",
-        attention_bias="config",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
         window="pattern",
         default_window=4096,
         head_dim=256,
@@ -149,7 +252,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Gemma3ForCausalLM": Architecture(
         "Gemma 3 (text)",
         "sliding window in five of six layers, two rotary bases",
-        attention_bias="config",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
         qk_norm=True,
         window="pattern",
         default_window=4096,
@@ -174,8 +278,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "SmolLM3ForCausalLM": Architecture(
         "SmolLM3",
         "layers without rotation",
-        attention_bias="config",
-        mlp_bias=True,
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        mlp_bias=Switch("mlp_bias"),
         window="upper",
         tied=True,
         theta=2_000_000.0,
@@ -184,14 +289,15 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "GraniteForCausalLM": Architecture(
         "Granite 3 (dense)",
         "multipliers of embeddings, scores, residuals and logits",
-        attention_bias="config",
-        mlp_bias=True,
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        mlp_bias=Switch("mlp_bias"),
         has_multipliers=True,
     ),
     "Glm4ForCausalLM": Architecture(
         "GLM-4 0414",
         "half of each head rotates, in neighbouring pairs",
-        attention_bias="input",
+        qkv_bias=Switch("attention_bias", default=True),
         head_dim=128,
         norms=NormNames(
             "input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"
@@ -203,7 +309,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Olmo2ForCausalLM": Architecture(
         "OLMo 2",
         "norms after attention and MLP, and over all queries and all keys",
-        attention_bias="config",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
         qk_norm=True,
         wide_qk_norm=True,
         norms=NormNames(None, "post_attention_layernorm", None, "post_feedforward_layernorm"),

@@ -3,17 +3,23 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from servery.engine.architecture import ExpertConfig, ModelConfig
-from servery.engine.supported import ARCHITECTURES, Architecture, ExpertNames
+from servery.engine.architecture import ModelConfig
+from servery.engine.latent_config import LatentConfig
+from servery.engine.mixture_config import ExpertConfig
+from servery.engine.supported import ARCHITECTURES, Architecture, ExpertTraits
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stored tensor: `part` is "weight" or "bias" of `module`. A weight may be stored otherwise, see `WeightFormat`."""
+    """A stored tensor: `part` is "weight" or "bias" of `module`. A weight may be stored otherwise, see `WeightFormat`.
+
+    With `is_exact` it stays in float32, whatever the type of the others.
+    """
 
     module: str
     part: str
     shape: tuple[int, ...]
+    is_exact: bool = False
 
     @property
     def name(self) -> str:
@@ -48,10 +54,11 @@ def targets_of(config: ModelConfig) -> list[Target]:
         layer = _LayerNames(f"{index}.", f"model.layers.{index}.")
         targets += _norms(config, architecture, layer)
         targets += _attention(config, architecture, layer)
-        if config.experts is None or architecture.experts is None:
+        experts = config.experts_of(index)
+        if experts is None or architecture.experts is None:
             targets += _mlp(config, architecture, layer)
         else:
-            targets += _mixture(config.hidden_size, config.experts, architecture.experts, layer)
+            targets += _mixture(config.hidden_size, experts, architecture.experts, layer)
     return targets
 
 
@@ -64,6 +71,10 @@ class _LayerNames:
 
     def norm(self, key: str, name: str, size: int) -> Target:
         return _single(f"{self.key}{key}", f"{self.stored}{name}", (size,))
+
+    def exact(self, key: str, name: str, shape: tuple[int, ...]) -> Target:
+        module, _, part = name.rpartition(".")
+        return Target(f"{self.key}{key}", (Source(f"{self.stored}{module}", part, shape, is_exact=True),))
 
     def linear(self, key: str, parts: Mapping[str, int], in_features: int, has_bias: bool = False) -> Iterator[Target]:
         """A matrix, and perhaps its bias; `parts` are the stored names and their rows."""
@@ -94,12 +105,30 @@ def _norms(config: ModelConfig, architecture: Architecture, layer: _LayerNames) 
 
 
 def _attention(config: ModelConfig, architecture: Architecture, layer: _LayerNames) -> Iterator[Target]:
+    if config.latent is not None:
+        yield from _latent_attention(config, config.latent, layer)
+        return
     query, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     qkv = {"self_attn.q_proj": query, "self_attn.k_proj": kv, "self_attn.v_proj": kv}
     if architecture.fused_qkv:
         qkv = {"self_attn.qkv_proj": query + 2 * kv}
     yield from layer.linear("qkv", qkv, config.hidden_size, config.qkv_bias)
     yield from layer.linear("output", {"self_attn.o_proj": config.hidden_size}, query, config.output_bias)
+
+
+def _latent_attention(config: ModelConfig, latent: LatentConfig, layer: _LayerNames) -> Iterator[Target]:
+    heads, query = config.num_heads, config.num_heads * latent.query_dim
+    if latent.query_rank is None:
+        down = {"self_attn.q_proj": query}
+    else:
+        down = {"self_attn.q_a_proj": latent.query_rank}
+        yield layer.norm("latent.query_norm", "self_attn.q_a_layernorm", latent.query_rank)
+        yield from layer.linear("latent.query_up", {"self_attn.q_b_proj": query}, latent.query_rank)
+    yield from layer.linear("latent.down", down | {"self_attn.kv_a_proj_with_mqa": latent.width}, config.hidden_size)
+    yield layer.norm("latent.kv_norm", "self_attn.kv_a_layernorm", latent.kv_rank)
+    kv_up = {"self_attn.kv_b_proj": heads * (latent.key_dim + latent.value_dim)}
+    yield from layer.linear("latent.kv_up", kv_up, latent.kv_rank)
+    yield from layer.linear("output", {"self_attn.o_proj": config.hidden_size}, heads * latent.value_dim)
 
 
 def _mlp(config: ModelConfig, architecture: Architecture, layer: _LayerNames) -> Iterator[Target]:
@@ -111,11 +140,18 @@ def _mlp(config: ModelConfig, architecture: Architecture, layer: _LayerNames) ->
     yield from layer.linear("down", {"mlp.down_proj": config.hidden_size}, inner, config.mlp_bias)
 
 
-def _mixture(hidden: int, experts: ExpertConfig, names: ExpertNames, layer: _LayerNames) -> Iterator[Target]:
-    yield from layer.linear("router", {f"{names.block}.gate": experts.count}, hidden)
+def _mixture(hidden: int, experts: ExpertConfig, traits: ExpertTraits, layer: _LayerNames) -> Iterator[Target]:
+    yield layer.exact("router", f"{traits.router}.weight", (experts.count, hidden))
+    if traits.correction is not None:
+        yield layer.exact("correction", traits.correction, (experts.count,))
     inner = experts.intermediate_size
     for number in range(experts.count):
-        stored = f"{names.block}.experts.{number}."
-        gate_up = {f"{stored}{names.gate}": inner, f"{stored}{names.up}": inner}
+        gate_up = {traits.gate.format(number): inner, traits.up.format(number): inner}
         yield from layer.linear(f"experts.{number}.gate_up", gate_up, hidden)
-        yield from layer.linear(f"experts.{number}.down", {f"{stored}{names.down}": hidden}, inner)
+        yield from layer.linear(f"experts.{number}.down", {traits.down.format(number): hidden}, inner)
+    if traits.shared is not None and experts.shared_size:
+        inner, stored = experts.shared_size, traits.shared
+        yield from layer.linear("shared.gate_up", {f"{stored}.gate_proj": inner, f"{stored}.up_proj": inner}, hidden)
+        yield from layer.linear("shared.down", {f"{stored}.down_proj": hidden}, inner)
+        if traits.shared_gate is not None:
+            yield from layer.linear("shared.gate", {traits.shared_gate: 1}, hidden)

@@ -77,8 +77,8 @@ class WeightReader:
     def _bytes_of(self, source: Source) -> int:
         """What it holds once it is read: dense values change their type, others do not."""
         module = self._modules.get(source.module)
-        if module is None or module.is_dense:
-            return math.prod(source.shape) * self.dtype.itemsize
+        if module is None or module.is_dense or len(source.shape) != 2:
+            return math.prod(source.shape) * self._dtype_of(source).itemsize
         return module.nbytes
 
     def _matrix(self, source: Source) -> Matrix:
@@ -88,18 +88,21 @@ class WeightReader:
         left = [f"{source.module}.{suffix}" for suffix in module if suffix not in module.used]
         _refuse_strange(self._stored, [name for name in left if not self._format.is_redundant(name)])
         self._tell(source)
-        return DenseMatrix(self._own(matrix.weight)) if isinstance(matrix, DenseMatrix) else matrix
+        return DenseMatrix(self._own(matrix.weight, source)) if isinstance(matrix, DenseMatrix) else matrix
 
     def _tensor(self, source: Source) -> Tensor:
         stored = self._stored[source.name]
         check_shape(stored, source.shape)
         check_float(stored)
         self._tell(source)
-        return self._own(stored.load())
+        return self._own(stored.load(), source)
 
-    def _own(self, mapped: Tensor) -> Tensor:
+    def _own(self, mapped: Tensor, source: Source) -> Tensor:
         """A copy in memory, so that the file may change."""
-        return mapped.to(self.dtype, copy=True)
+        return mapped.to(self._dtype_of(source), copy=True)
+
+    def _dtype_of(self, source: Source) -> torch.dtype:
+        return torch.float32 if source.is_exact else self.dtype
 
     def _tell(self, source: Source) -> None:
         self._done_bytes += self._bytes_of(source)
@@ -160,9 +163,11 @@ def _module_of(name: str, modules: Mapping[str, object]) -> str | None:
 
 
 def _is_redundant(name: str, config: ModelConfig, weight_format: WeightFormat) -> bool:
-    """Rotary frequencies, which old exporters stored, and a tied head that was stored all the same."""
+    """Rotary frequencies, which old exporters stored; a tied head that was stored all the same; layers for drafts."""
     is_tied_head = config.tie_embeddings and name.startswith("lm_head.")
-    return name.endswith("rotary_emb.inv_freq") or is_tied_head or weight_format.is_redundant(name)
+    layers = range(config.num_layers, config.num_layers + config.num_draft_layers)
+    is_draft = any(name.startswith(f"model.layers.{layer}.") for layer in layers)
+    return name.endswith("rotary_emb.inv_freq") or is_tied_head or is_draft or weight_format.is_redundant(name)
 
 
 def _refuse_missing(missing: Sequence[Source], directory: Path, files: str) -> None:

@@ -51,7 +51,7 @@ class ReferenceAttention:
     """Grouped-query attention over the paged cache with scaled_dot_product_attention, written out if scores are capped.
 
     Query heads that share a key head are folded into that head's query rows (one-token rows) or read it through a
-    view (prompts), so that keys and values are never repeated in memory.
+    view (prompts), so that keys and values are never repeated in memory. Where the cache has one plane, keys are values.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -98,17 +98,17 @@ def _attend(segment: _Segment, query: Tensor, keys_values: Tensor, attention: _A
     query = query[queries] if isinstance(queries, slice) else query.index_select(0, queries)
     if isinstance(queries, slice) and segment.num_rows == 1 and len(query) > 1:
         return _attend_piece(segment, query, keys_values, attention)
-    _, _, num_kv_heads, head_dim = keys_values.shape
+    _, planes, num_kv_heads, head_dim = keys_values.shape
     q = query.view(segment.num_rows, num_kv_heads, -1, head_dim)
-    k, v = keys_values.view(segment.num_rows, -1, 2, num_kv_heads, head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-    return attention(q, k, v, segment.mask).reshape(segment.num_rows, -1)
+    shared = keys_values.view(segment.num_rows, -1, planes, num_kv_heads, head_dim).permute(2, 0, 3, 1, 4)
+    return attention(q, shared[0], shared[-1], segment.mask).reshape(segment.num_rows, -1)
 
 
 def _attend_piece(segment: _Segment, query: Tensor, keys_values: Tensor, attention: _Attention) -> Tensor:
     _, _, num_kv_heads, head_dim = keys_values.shape
     q = query.view(len(query), num_kv_heads, -1, head_dim).permute(1, 2, 0, 3)
     shared = keys_values.permute(1, 2, 0, 3).unsqueeze(2).expand(-1, -1, q.shape[1], -1, -1)
-    out = attention(q, shared[0], shared[1], segment.mask, is_causal=segment.is_causal)
+    out = attention(q, shared[0], shared[-1], segment.mask, is_causal=segment.is_causal)
     return out.permute(2, 0, 1, 3).reshape(len(query), -1)
 
 
