@@ -346,6 +346,7 @@ def _add_eval(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:
     for run, add_options in (
         (command.run, command.add_run),
         (command.compare, command.add_compare),
+        (command.fidelity, command.add_fidelity),
         (command.gate, command.add_gate),
     ):
         verb = _add_verb(parts, run)

@@ -65,6 +65,8 @@ class EngineCore:
             )
             model = build_decoder(self._model_config, weights)
         cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype, kv_format=kv_format)
+        # For what computes beside the scheduler while nothing is scheduled (`teacher_forcing`).
+        self.model, self.cache = model, cache
         self._runner = Runner(model, cache)
         self.scheduler = Scheduler(
             SchedulerConfig(

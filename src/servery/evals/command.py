@@ -7,6 +7,7 @@ import argparse
 import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 PASSED, FAILED = 0, 1
 JUDGE_KEY_VARIABLE = "SERVERY_JUDGE_API_KEY"
 FLIPS_SHOWN = 20
-# Options of an engine in this process, called as in `EngineConfig`.
-ENGINE_SETTINGS = ("dtype", "kv_dtype", "threads")
+# How exactly an engine in this process computes: settings of `EngineConfig` with their choices.
+PRECISION = {
+    "dtype": (DTYPES, "type of weights and computation"),
+    "kv_dtype": (KV_DTYPES, "type of the KV cache"),
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -109,12 +113,62 @@ def _verify(options: argparse.Namespace) -> int:
     found = certificate.read(options.verify)
     report.show_certificate(found, Console())
     rule = certificate.Rule(options.margin, gate.CONFIDENCE)
-    problems = certificate.problems(options.verify, found, rule, _tasks(options.tasks))
+    problems = certificate.problems(options.verify, found, rule, _optional(_tasks, options.tasks))
     for problem in problems:
         print(f"not verified: {problem}", file=sys.stderr)  # noqa: T201
     if not problems:
         print("verified")  # noqa: T201
     return FAILED if problems else PASSED
+
+
+def fidelity(options: argparse.Namespace) -> int:
+    """Compare how two models see the same texts, token by token: perplexity, divergence, agreement.
+
+    TEXTS is a task file, of which the right answers are scored after their prompts, or `amuse`, or any other text,
+    which is cut into windows. Both models run in this process and must have the same tokenizer. Per stratum: the
+    perplexity of both and its relative change, the mean Kullback-Leibler divergence per token over the whole
+    vocabulary (nats), and how often both find the same token most likely, each with a 95 % interval.
+
+    Example:
+      servery eval fidelity amuse --baseline amuse --candidate amuse --candidate-kv-dtype int8
+      servery eval fidelity book.txt --baseline /models/Qwen3-0.6B --candidate /models/Qwen3-0.6B-int4 --window 1024
+    """
+    from servery.evals import fidelity, report
+
+    found = fidelity.measure(
+        fidelity.FidelityOptions(
+            texts=_tasks(options.texts),
+            baseline=_checkpoint(options.baseline),
+            candidate=_checkpoint(options.candidate),
+            baseline_engine=_engine_settings(options, "baseline_"),
+            candidate_engine=_engine_settings(options, "candidate_"),
+            window=options.window,
+            limit=options.limit,
+            threads=options.threads,
+        )
+    )
+    if options.json is not None:
+        _write(options.json, found)
+    if options.json != Path("-"):
+        report.show_fidelity(found, Console())
+    return PASSED
+
+
+def add_fidelity(verb: argparse.ArgumentParser, *_: str) -> None:
+    """The options of `servery eval fidelity`."""
+    from servery.evals.fidelity import WINDOW
+
+    add = verb.add_argument
+    add("texts", type=Path, metavar="TEXTS", help="a task file (.jsonl, .jsonl.gz), amuse, or any other text")
+    for side, what in (("baseline", "the model to be compared with"), ("candidate", "the model in question")):
+        group = verb.add_argument_group(side).add_argument
+        group(f"--{side}", type=Path, required=True, metavar="PATH", help=f"{what}: a folder, amuse or amuse-draft")
+        for name, (choices, text) in PRECISION.items():
+            group(f"--{side}-{name.replace('_', '-')}", choices=choices, help=text)
+    add("--window", type=int, default=WINDOW, metavar="TOKENS", help="of a text: how many tokens see each other")
+    add("--limit", type=int, metavar="N", help="compare on the first N of each stratum only")
+    add("--threads", type=int, metavar="N", help="threads of the engines; else one less than there are cores")
+    add("--json", type=Path, metavar="FILE", help="write the figures there; - for stdout instead of a table")
 
 
 def add_run(verb: argparse.ArgumentParser, default_url: str, key_variable: str) -> None:
@@ -132,8 +186,8 @@ def add_run(verb: argparse.ArgumentParser, default_url: str, key_variable: str) 
     add("--concurrency", type=int, default=8, metavar="N", help="requests at the same time")
     add("--timeout", type=float, default=600.0, metavar="SECONDS", help="longest time one answer may take")
     add("--checkpoint", type=Path, metavar="PATH", help="the files that the server serves: binds the answers to them")
-    add("--dtype", choices=DTYPES, help="with --offline: type of weights and computation")
-    add("--kv-dtype", choices=KV_DTYPES, help="with --offline: type of the KV cache")
+    for name, (choices, text) in PRECISION.items():
+        add(f"--{name.replace('_', '-')}", choices=choices, help=f"with --offline: {text}")
     add("--threads", type=int, metavar="N", help="with --offline: threads of the engine")
     add("--judge-url", metavar="URL", help="address of the model that judges, for tasks with the scorer judge")
     add("--judge-model", metavar="NAME", help="the model that judges; else the first that its server lists")
@@ -165,17 +219,17 @@ def _run_options(options: argparse.Namespace) -> "RunOptions":
 
     is_offline = options.offline is not None
     _check_counts(options)
-    for name in ("model", "checkpoint", "api_key") if is_offline else ENGINE_SETTINGS:
+    for name in ("model", "checkpoint", "api_key") if is_offline else (*PRECISION, "threads"):
         if getattr(options, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise OptionError(f"{flag} does not go with {'--offline' if is_offline else '--url'}; leave it out.")
     return RunOptions(
-        tasks=_tasks(options.tasks) or options.tasks,
+        tasks=_tasks(options.tasks),
         out=options.out,
         endpoint=None if is_offline else _endpoint(options),
-        offline=_checkpoint(options.offline),
-        checkpoint=_checkpoint(options.checkpoint),
-        engine={name: value for name in ENGINE_SETTINGS if (value := getattr(options, name)) is not None},
+        offline=_optional(_checkpoint, options.offline),
+        checkpoint=_optional(_checkpoint, options.checkpoint),
+        engine={**_engine_settings(options), **({"threads": options.threads} if options.threads is not None else {})},
         judge=_judge(options),
     )
 
@@ -206,9 +260,18 @@ def _judge(options: argparse.Namespace) -> "Endpoint | None":
     )
 
 
-def _checkpoint(path: Path | None) -> Path | None:
+def _engine_settings(options: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
+    """The precision that was asked, as settings of `EngineConfig`."""
+    return {name: value for name in PRECISION if (value := getattr(options, prefix + name)) is not None}
+
+
+def _optional(named: Callable[[Path], Path], path: Path | None) -> Path | None:
+    return None if path is None else named(path)
+
+
+def _checkpoint(path: Path) -> Path:
     """The folder that was named; `amuse` and `amuse-draft` are embedded models, unless a folder here is called so."""
-    if path is None or path.is_dir():
+    if path.is_dir():
         return path
     from servery import amuse
 
@@ -221,7 +284,7 @@ def _checkpoint(path: Path | None) -> Path | None:
         raise OptionError(str(error)) from None
 
 
-def _tasks(path: Path | None) -> Path | None:
+def _tasks(path: Path) -> Path:
     """The task file that was named; `amuse` is the one that is shipped, unless a file here is called so."""
     if path != Path("amuse") or path.exists():
         return path

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from servery.evals import choices
 from servery.evals.answer import Answer, Failure, OnAnswer
+from servery.evals.passages import common
 from servery.evals.task import Task
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Offline:
         whole = [self._llm.tokenizer.encode((task.prompt or "") + choice) for choice in task.choices]
         scored = []
         for tokens, generation in zip(whole, self._llm.generate(whole, params, progress=False), strict=True):
-            start = max(1, min(_common(prompt, tokens), len(tokens) - 1))
+            start = max(1, min(common(prompt, tokens), len(tokens) - 1))
             scored.append(math.fsum(entry.logprob for entry in generation.prompt_logprobs[start:] if entry))
         return choices.answer(task, scored)
 
@@ -94,11 +95,3 @@ def _groups(tasks: Sequence[Task]) -> Iterator[list[Task]]:
     for group in alike.values():
         for start in range(0, len(group), _AT_A_TIME):
             yield group[start : start + _AT_A_TIME]
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many leading tokens two texts share."""
-    for at, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return at
-    return min(len(one), len(other))

@@ -1,11 +1,15 @@
 """Runs, comparisons and verdicts as tables for people."""
 
+from collections.abc import Callable
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from servery.evals.certificate import Certificate
 from servery.evals.compare import Comparison, Flip, StratumComparison, StratumScore
+from servery.evals.estimate import Estimate
+from servery.evals.fidelity import FidelityReport, StratumFidelity
 from servery.evals.statistics import Interval
 
 _SHOWN = 60  # characters of an answer in the list of flips
@@ -49,6 +53,42 @@ def show_certificate(found: Certificate, console: Console) -> None:
     for note in found.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     console.print("PASS" if found.passed else "FAIL")
+
+
+def show_fidelity(found: FidelityReport, console: Console) -> None:
+    """How far the candidate's distributions are from the baseline's, and what both take in memory."""
+    table = _table("stratum", "tokens", "ppl", "cand.", "change %", "KL per token", "same top %")
+    for row in found.strata:
+        table.add_row(*_fidelity_cells(row))
+    console.print(table)
+    for name, side in (("baseline", found.baseline), ("candidate", found.candidate)):
+        console.print(
+            f"{name:9}  weights {side.weight_bytes} bytes ({side.dtype}), keys and values {side.kv_bytes_per_token} "
+            f"bytes per token ({side.kv_dtype})",
+            soft_wrap=True,
+            highlight=False,
+        )
+    for reason, count in found.left_out.items():
+        console.print(f"{count} left out: {reason}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _fidelity_cells(row: StratumFidelity) -> list[str]:
+    change, same = row.change, row.agreement
+    lowest = "" if same.interval is None else f" ≥{100 * same.interval.low:.2f}"
+    return [
+        row.stratum,
+        str(row.tokens),
+        f"{row.baseline_perplexity:.4f}",
+        f"{row.candidate_perplexity:.4f}",
+        f"{100 * change.value:+.2f}{_half(change, lambda half: f'{100 * half:.2f}')}",
+        f"{row.divergence.value:.1e}{_half(row.divergence, lambda half: f'{half:.0e}')}",
+        f"{100 * same.value:.2f}{lowest}",
+    ]
+
+
+def _half(found: Estimate, written: Callable[[float], str]) -> str:
+    """Half of an interval that lies around its value as good as evenly."""
+    return "" if found.interval is None else f" ±{written(found.interval.high - found.value)}"
 
 
 def _table(*names: str) -> Table:

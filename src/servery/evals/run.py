@@ -3,14 +3,10 @@
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from servery import __version__
 from servery.bench.machine import Provenance
@@ -19,6 +15,7 @@ from servery.evals.answer import Answer, Failure, Respondent
 from servery.evals.errors import OptionError, VerdictError
 from servery.evals.fingerprint import Fingerprint
 from servery.evals.judge import Judge
+from servery.evals.progress import progress
 from servery.evals.remote import Endpoint, Remote
 from servery.evals.results import Header, Item, Results, TaskSet, Writer
 from servery.evals.score import SCORERS
@@ -78,7 +75,7 @@ async def _run(options: RunOptions, tasks: TaskFile) -> None:
 
 async def _answer(system: Respondent, judge: Judge | None, tasks: Sequence[Task], writer: Writer) -> None:
     waiting = [one for one in tasks if one.id not in writer.done]
-    with _progress("answering", len(tasks), len(writer.done)) as advance:
+    with progress("answering", len(tasks), len(writer.done)) as advance:
 
         async def keep(one: Task, answer: Answer | Failure) -> None:
             writer.write(await score(one, answer, judge))
@@ -149,13 +146,3 @@ def _header(options: RunOptions, tasks: TaskFile, model: str) -> Header:
         version=__version__,
         provenance=dataclasses.asdict(Provenance.now()),
     )
-
-
-@contextmanager
-def _progress(name: str, total: int, done: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, shown where that is a terminal; yields what to call after each piece of work."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal or not total) as bar:
-        shown = bar.add_task(name, total=total, completed=done)
-        yield lambda: bar.advance(shown)

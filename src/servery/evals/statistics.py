@@ -55,7 +55,7 @@ class Pairs:
         return (self.candidate - self.baseline) / self.n
 
 
-def wilson(right: int, n: int, coverage: float = 0.95) -> Interval:
+def wilson(right: float, n: float, coverage: float = 0.95) -> Interval:
     """The interval of a share of which `right` of `n` were seen; all of 0 to 1 where n is 0."""
     if n == 0:
         return Interval(0.0, 1.0)
