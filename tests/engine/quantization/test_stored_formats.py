@@ -1,13 +1,18 @@
 """Checkpoints in the formats of the ecosystem mean what their definitions say, bit for bit, and run like dense ones."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
 from servery.engine.architecture import ModelConfig
+from servery.engine.llm import LLM
+from servery.engine.request import SamplingParams
 from servery.engine.weights import open_weights
 from tests.engine import checkpoints
 from tests.engine.quantization import quantized_checkpoints as packers
@@ -121,3 +126,30 @@ def test_weights_stay_packed_in_memory(name, dense, tmp_path):
     stored = sum(values.numel() for module, values in written.values.items() if ".layers.0." in module)
     bytes_per_value = 1.3 if name.startswith("fp8") else 0.8
     assert held <= bytes_per_value * stored
+
+
+@pytest.mark.parametrize("scale_dtype", [torch.float32, torch.bfloat16, torch.float8_e8m0fnu], ids=str)
+def test_blocks_of_8_bit_floats_mean_what_transformers_makes_of_them(scale_dtype):
+    stored, values = packers.float8("weight_scale_inv", (16, 16), scale_dtype=scale_dtype)(
+        (112, 64), np.random.default_rng(3)
+    )
+    theirs = Fp8Dequantize(None).convert(dict(stored))["weight"]
+    assert torch.equal(values.to(theirs.dtype), theirs)
+
+
+@pytest.mark.parametrize("name", ["awq", "gptq_act_order"])
+def test_the_engine_answers_as_with_a_dense_checkpoint_of_the_same_values(name, tiny, tmp_path):
+    written = write(CASES[name], tiny, tmp_path)
+    for path in (written.path, written.dense):
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(tiny / file, path / file)
+    params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+    answers = [
+        [
+            generation.completions[0].text
+            for generation in LLM(path, threads=1, max_model_len=128).generate(["hello", "this is a test"], params)
+        ]
+        for path in (written.path, written.dense)
+    ]
+    assert answers[0] == answers[1]
+    assert all(answers[0])

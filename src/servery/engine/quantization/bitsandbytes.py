@@ -43,9 +43,9 @@ class BitsAndBytesFormat:
         if self._config.bits == 8:
             has_rows = has_codes(stored, "weight", is_skipped=is_skipped, dtypes=SIGNED_BYTES)
             return _rows(shape, stored) if has_rows else dense_matrix(stored, shape)
-        state = next((name for name in _STATES if name in stored), None)
-        if state is None:
+        if not any(suffix.startswith("weight.") for suffix in stored):
             return dense_matrix(stored, shape)
+        state = next((name for name in _STATES if name in stored), _STATES[0])
         has_codes(stored, state, is_skipped=is_skipped)
         return _codebook(shape, stored, state)
 
@@ -94,8 +94,8 @@ def _packed(stored: StoredModule, num_bytes: int) -> Tensor:
     data = bytes_of(load(stored, "weight", None, BYTES | FLOATS)).flatten()
     if data.numel() != num_bytes:
         raise LoadError(
-            f"{stored['weight'].path}: tensor {stored.name}.weight holds {data.numel()} bytes; by config.json two "
-            f"4-bit codes in each must be {num_bytes}."
+            f"{stored['weight'].path}: tensor {stored.name}.weight holds {data.numel()} bytes; by config.json it must be "
+            f"{num_bytes}, with two codes of 4 bits in each."
         )
     return data
 

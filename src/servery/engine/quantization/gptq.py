@@ -10,6 +10,7 @@ gptqmodel/nn_modules/qlinear/__init__.py `_dequantize_from_codes`, utils/model.p
 
 from torch import Tensor
 
+from servery.engine.errors import LoadError
 from servery.engine.quantization.config import GptqConfig
 from servery.engine.quantization.format import StoredModule, dense_matrix
 from servery.engine.quantization.matrix import GroupMatrix, Matrix
@@ -44,7 +45,7 @@ class GptqFormat:
         words = load(stored, "qweight", (columns * bits // 32, rows), WORDS)
         zeros = load(stored, "qzeros", (groups, rows * bits // 32), WORDS)
         scales = load(stored, "scales", (groups, rows), FLOATS)
-        _pass_over_empty_bias(stored)
+        _check_bias(stored)
         return GroupMatrix(
             codes_of_columns(words),
             scales.t().contiguous(),
@@ -69,7 +70,10 @@ class GptqFormat:
         return False
 
 
-def _pass_over_empty_bias(stored: StoredModule) -> None:
-    """AutoGPTQ stores a bias of zeros for layers that have none; any other is left for the loader to refuse."""
-    if "bias" in stored and not bool(stored.need("bias").load().any()):
-        stored.used.add("bias")
+def _check_bias(stored: StoredModule) -> None:
+    """AutoGPTQ stores a bias of zeros for layers that have none; any other belongs to another architecture."""
+    if "bias" in stored and bool(stored.need("bias").load().any()):
+        raise LoadError(
+            f"{stored.need('bias').path}: tensor {stored.name}.bias has no place in the model that config.json "
+            "describes, and is not zero. The weights and config.json belong to different models."
+        )
