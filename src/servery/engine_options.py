@@ -7,6 +7,8 @@ from typing import Any
 from servery.engine.config import DTYPES, KV_DTYPES, EngineConfig
 from servery.option_value import at_least, byte_size
 
+# What a verb asks for in its own way, if at all.
+_ELSEWHERE = frozenset({"model", "adapters", "max_loras", "max_lora_rank"})
 # Options that are not called as the setting is.
 _RENAMED = {"kv_memory_bytes": "kv_memory"}
 
@@ -64,6 +66,6 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
 
 
 def engine_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings of an `EngineConfig` that the options give, all but the model."""
-    names = [field.name for field in dataclasses.fields(EngineConfig) if field.name != "model"]
+    """The settings of an `EngineConfig` that the options give, all but the model and its adapters."""
+    names = [field.name for field in dataclasses.fields(EngineConfig) if field.name not in _ELSEWHERE]
     return {name: getattr(options, _RENAMED.get(name, name)) for name in names}

@@ -1,8 +1,8 @@
 """A runner without a model: its KV cache holds, per slot, the whole prefix that was computed into it.
 
-Whoever attends to a position must find there its own tenant's salt and its own tokens up to that position; a block
-that is leaked, stolen, wrongly shared or published too early shows up at once. The next token is a hash of the prefix
-*as read from that cache* and of the seed, so outputs are wrong whenever the cache is.
+Whoever attends to a position must find there its own adapter's id, its own tenant's salt and its own tokens up to that
+position; a block that is leaked, stolen, wrongly shared or published too early shows up at once. The next token is a
+hash of the prefix *as read from that cache* and of the seed, so outputs are wrong whenever the cache is.
 """
 
 import zlib
@@ -13,7 +13,7 @@ from servery.engine.scheduler import Scheduled, Scheduler, Step
 
 VOCAB = 12
 
-Prefix = tuple[bytes, tuple[int, ...]]
+Prefix = tuple[tuple[int, bytes], tuple[int, ...]]
 
 
 def next_token(prefix: tuple[int, ...], seed: int) -> int:
@@ -66,13 +66,15 @@ class FakeRunner:
             assert slot not in written, f"{sequence} and {written[slot]} both write slot {slot}"
             assert block not in self._scheduler.pool.index, f"{sequence} writes published block {block}"
             written[slot] = sequence
-            self._slots[slot] = sequence.parent.cache_salt, tokens[: position + 1]
+            self._slots[slot] = _owner(sequence), tokens[: position + 1]
 
     def _read(self, sequence: Sequence, length: int) -> tuple[int, ...]:
-        salt, tokens = sequence.parent.cache_salt, (*sequence.tokens, *sequence.drafts)
+        owner, tokens = _owner(sequence), (*sequence.tokens, *sequence.drafts)
         for position in range(length):
             slot = sequence.block_ids[position // self._size] * self._size + position % self._size
-            assert self._slots[slot] == (salt, tokens[: position + 1]), f"{sequence} reads a foreign slot at {position}"
+            assert self._slots[slot] == (owner, tokens[: position + 1]), (
+                f"{sequence} reads a foreign slot at {position}"
+            )
         return self._slots[slot][1]
 
     def _result(self, item: Scheduled) -> StepResult:
@@ -102,6 +104,10 @@ class FakeRunner:
             if row == num_drafts or prefix[len(prefix) - num_drafts + row] != token:
                 break
         return accepted
+
+
+def _owner(sequence: Sequence) -> tuple[int, bytes]:
+    return sequence.parent.adapter, sequence.parent.cache_salt
 
 
 def propose(sequence: Sequence, wrong_from: int, count: int) -> None:

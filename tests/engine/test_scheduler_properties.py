@@ -71,6 +71,7 @@ def requests(draw: st.DrawFn) -> NewRequest:
         params=params,
         priority=draw(st.integers(-1, 1)),
         cache_salt=draw(st.sampled_from([b"", b"b"])),
+        adapter=draw(st.sampled_from([0, 0, 7])),
         pooling=pooling,
     )
 

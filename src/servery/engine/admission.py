@@ -78,7 +78,8 @@ def derive_seed(seed: int, index: int) -> int:
 def _root(request: NewRequest, config: SchedulerConfig, count: int, order: int) -> bytes:
     """Where the request's chain starts; empty when nobody could ever use its blocks."""
     if config.enable_prefix_cache:
-        return chain_root(config.model_id, b"shared" + request.cache_salt)
+        # An adapter that is loaded again has another id: what its predecessor computed is never found.
+        return chain_root(config.model_id, b"shared" + struct.pack("<Q", request.adapter) + request.cache_salt)
     # Without a prefix cache, completions of one request still share its prompt, and nobody else does.
     return chain_root(config.model_id, b"private" + struct.pack("<Q", order)) if count > 1 else b""
 

@@ -9,6 +9,7 @@ import struct
 
 import msgspec
 
+from servery.engine.adapter_source import AdapterInfo
 from servery.engine.config import EngineConfig
 from servery.engine.request import NewRequest, Output
 from servery.engine.stats import EngineInfo, EngineStats
@@ -29,6 +30,24 @@ class Abort(msgspec.Struct, frozen=True, tag=True):
 
     request_id: str
     index: int | None = None
+
+
+class LoadAdapter(msgspec.Struct, frozen=True, tag=True):
+    """To the core: load an adapter, under an id that none ever had; answered by `AdapterLoaded` or `AdapterFailed`.
+
+    With `at_once` it is loaded before the next message is taken, else beside the steps of others.
+    """
+
+    adapter_id: int
+    name: str
+    path: str
+    at_once: bool = False
+
+
+class UnloadAdapter(msgspec.Struct, frozen=True, tag=True):
+    """To the core: nobody uses this adapter any more; unknown ids are ignored."""
+
+    adapter_id: int
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -64,8 +83,21 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     retry_after_s: float = 0.0
 
 
-ToCore = Add | Abort | Stop
-FromCore = Ready | LoadFailed | Outputs | Refused
+class AdapterLoaded(msgspec.Struct, frozen=True, tag=True):
+    """From the core: requests may use this adapter."""
+
+    info: AdapterInfo
+
+
+class AdapterFailed(msgspec.Struct, frozen=True, tag=True):
+    """From the core: this adapter cannot be loaded; the message says why."""
+
+    adapter_id: int
+    message: str
+
+
+ToCore = Add | Abort | LoadAdapter | UnloadAdapter | Stop
+FromCore = Ready | LoadFailed | Outputs | Refused | AdapterLoaded | AdapterFailed
 
 
 def encode_config(config: EngineConfig) -> str:

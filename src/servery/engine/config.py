@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from servery.engine.adapter_source import AdapterSource
 from servery.engine.errors import LoadError
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -17,7 +18,9 @@ class EngineConfig:
     `kv_dtype` is what keys and values are stored in ("auto": `dtype`), see `kv_format`.
     `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer than that is
     computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
-    `threads` are for the engine process only. Raises `LoadError` for a value outside its range.
+    `threads` are for the engine process only. `adapters` are loaded with the model; `max_loras` bounds how many there
+    are at a time, those loaded later included (None: as many as `adapters`), and `max_lora_rank` the rank of each. Raises
+    `LoadError` for a value outside its range.
     """
 
     model: Path
@@ -32,19 +35,46 @@ class EngineConfig:
     max_waiting_tokens: int = 1_000_000
     prefix_cache: bool = True
     threads: int | None = None
+    adapters: tuple[AdapterSource, ...] = ()
+    max_loras: int | None = None
+    max_lora_rank: int = 64
+
+    @property
+    def adapter_places(self) -> int:
+        """How many LoRA adapters there may be at a time."""
+        return len(self.adapters) if self.max_loras is None else self.max_loras
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise LoadError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
         if self.kv_dtype not in KV_DTYPES:
             raise LoadError(f"kv_dtype is {self.kv_dtype!r}; choose one of {', '.join(KV_DTYPES)}.")
-        positive = ("block_size", "max_running", "max_step_tokens", "max_waiting_requests", "max_waiting_tokens")
+        positive = (
+            "block_size",
+            "max_running",
+            "max_step_tokens",
+            "max_waiting_requests",
+            "max_waiting_tokens",
+            "max_lora_rank",
+        )
         for name in (*positive, "max_model_len", "kv_memory_bytes", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LoadError(f"{name} is {value}; it must be at least 1.")
+        self._check_adapters()
         if self.max_running > self.max_step_tokens:
             raise LoadError(
                 f"max_running is {self.max_running} and max_step_tokens is {self.max_step_tokens}; "
                 "a step must have room for one token of every running sequence: raise max_step_tokens."
             )
+
+    def _check_adapters(self) -> None:
+        if self.adapter_places < len(self.adapters):
+            count = len(self.adapters)
+            raise LoadError(
+                f"max_loras is {self.max_loras} and {count} adapters are to be loaded; raise it to {count}."
+            )
+        names = [adapter.name for adapter in self.adapters]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise LoadError(f"two adapters are named {twice!r}; give one of them another name.")

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
+from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.admission import check_servable
 from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
+from servery.engine.errors import LoadError
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import KVFormat, resolve_kv_format
 from servery.engine.loader import build_decoder
+from servery.engine.lora.pool import AdapterPool
+from servery.engine.lora.reader import AdapterLimits
+from servery.engine.lora.sites import adapter_values
 from servery.engine.memory import KVPlan, available_bytes, plan_kv
 from servery.engine.request import NewRequest, Output, check_params
 from servery.engine.runner import Runner
@@ -55,6 +60,8 @@ class EngineCore:
         self._model_config = ModelConfig.load(config.model)
         dtype = resolve_dtype(config.dtype, self._model_config)
         kv_format = resolve_kv_format(config.kv_dtype, dtype)
+        limits = AdapterLimits(max_loras=config.adapter_places, max_rank=config.max_lora_rank)
+        reserve_bytes = limits.max_loras * adapter_values(self._model_config, limits.max_rank) * dtype.itemsize
         with open_weights(config.model, self._model_config, dtype, progress=progress) as weights:
             plan = plan_kv(
                 config,
@@ -62,12 +69,14 @@ class EngineCore:
                 kv_bytes_per_token=kv_format.bytes_per_token(self._model_config),
                 weight_bytes=weights.total_bytes,
                 available=available_bytes(),
+                adapter_bytes=reserve_bytes,
             )
             model = build_decoder(self._model_config, weights)
         cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype, kv_format=kv_format)
         # For what computes beside the scheduler while nothing is scheduled (`teacher_forcing`).
         self.model, self.cache = model, cache
-        self._runner = Runner(model, cache)
+        self.adapters = AdapterPool(model, limits)
+        self._runner = Runner(model, cache, self.adapters)
         self.scheduler = Scheduler(
             SchedulerConfig(
                 num_blocks=plan.num_blocks,
@@ -84,7 +93,9 @@ class EngineCore:
             )
         )
         load_s = time.monotonic() - started
-        self.info = _info(config, self._model_config, plan, dtype, kv_format, threads, model.weight_bytes, load_s)
+        self.info = _info(
+            config, self._model_config, plan, dtype, kv_format, threads, model.weight_bytes, load_s, reserve_bytes
+        )
 
     @property
     def has_work(self) -> bool:
@@ -94,21 +105,39 @@ class EngineCore:
     def check(self, request: NewRequest) -> None:
         """Raise `InvalidRequest` or `PromptTooLong` if the request can never be served as it is."""
         check_params(request.params, self._model_config.vocab_size)
+        self.adapters.check(request.adapter)
         check_servable(request, self.scheduler.config)
 
     def add(self, request: NewRequest, seed: int) -> None:
         """Queue a request; raises `InvalidRequest`, `PromptTooLong` or `Overloaded`, and then nothing was queued."""
         check_params(request.params, self._model_config.vocab_size)
+        self.adapters.check(request.adapter)
         self.scheduler.add(request, seed, self._clock())
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Forget a request, or one of its completions, at once; unknown ids are ignored."""
         self.scheduler.abort(request_id, index)
+        self._sweep_adapters()
+
+    def load_adapter(self, adapter_id: int, source: AdapterSource) -> AdapterInfo:
+        """Let requests use the adapter in a folder, by an id that no other ever had; raises `LoadError`."""
+        self.adapters.reserve(adapter_id, source)
+        try:
+            return self.adapters.install(self.adapters.read(adapter_id, source))
+        except LoadError:
+            self.adapters.release(adapter_id)
+            raise
+
+    def unload_adapter(self, adapter_id: int) -> None:
+        """Let no new request use an adapter; its memory goes with the last that does. Unknown ids are ignored."""
+        self.adapters.retire(adapter_id)
+        self._sweep_adapters()
 
     def step(self) -> list[Output]:
         """Run one step; the outputs include refusals of requests whose deadline passed while they waited."""
         step = self.scheduler.schedule(self._clock())
         if not step.scheduled:
+            self._sweep_adapters()  # what was refused may have been the last to use one
             return list(step.refused)
         started = time.perf_counter()
         try:
@@ -118,7 +147,9 @@ class EngineCore:
         elapsed_s = time.perf_counter() - started
         self._count(step, elapsed_s)
         self.scheduler.observe(step, elapsed_s)
-        return [*step.refused, *self.scheduler.commit(step, results, self._clock())]
+        outputs = self.scheduler.commit(step, results, self._clock())
+        self._sweep_adapters()
+        return [*step.refused, *outputs]
 
     def stats(self) -> EngineStats:
         """A snapshot of all counters."""
@@ -130,12 +161,20 @@ class EngineCore:
             step_tokens=counters.step_tokens,
             read_bytes=counters.read_bytes,
             failed_steps=counters.failed_steps,
+            adapters=self.adapters.num_loaded,
+            adapter_bytes=self.adapters.nbytes,
         )
 
     def _fail(self, step: Step, error: Exception) -> list[Output]:
         log.exception("a step of %d tokens failed", step.num_tokens)
         self._counters.failed_steps += 1
-        return self.scheduler.fail(step, f"the engine failed while computing this request: {error}")
+        outputs = self.scheduler.fail(step, f"the engine failed while computing this request: {error}")
+        self._sweep_adapters()
+        return outputs
+
+    def _sweep_adapters(self) -> None:
+        if self.adapters.has_retired:
+            self.adapters.sweep(self.scheduler.adapters_in_use())
 
     def _count(self, step: Step, elapsed_s: float) -> None:
         self._counters.steps += 1
@@ -166,6 +205,7 @@ def _info(
     threads: int,
     weight_bytes: int,
     load_s: float,
+    adapter_reserve_bytes: int,
 ) -> EngineInfo:
     return EngineInfo(
         architecture=model_config.architecture,
@@ -185,6 +225,9 @@ def _info(
         kv_bytes=plan.kv_bytes,
         kv_bytes_per_token=kv_format.bytes_per_token(model_config),
         weight_bytes=weight_bytes,
+        max_loras=config.adapter_places,
+        max_lora_rank=config.max_lora_rank,
+        adapter_reserve_bytes=adapter_reserve_bytes,
         load_s=load_s,
         pid=os.getpid(),
     )

@@ -1,7 +1,9 @@
 """The one transformer that runs every supported architecture: what differs is data in `ModelConfig`."""
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from servery.engine.latent import LatentOutput
 from servery.engine.linear import Linear
 from servery.engine.mlp import GatedMLP, MixtureOfExperts
 from servery.engine.norm import RMSNorm
-from servery.engine.projection import Projection
+from servery.engine.projection import HeadProjection, Projection
 from servery.engine.quantization.matrix import Matrix
 from servery.engine.rope import RopeTable
 
@@ -44,6 +46,18 @@ class Layer:
         norms = (self.attention_norm, self.attention_post, self.mlp_norm, self.mlp_post)
         linears = self.project.nbytes + self.output.nbytes + self.mlp.nbytes
         return linears + sum(norm.nbytes for norm in norms if isinstance(norm, RMSNorm))
+
+    def adapted(self, wrap: Callable[[str, Linear], Linear]) -> "Layer":
+        """The same layer over what `wrap` makes of the linears that are given every token of a step, by their names.
+
+        Left alone are experts, which are given some tokens, and projections of other kinds.
+        """
+        return replace(
+            self,
+            project=self.project.adapted(wrap) if isinstance(self.project, HeadProjection) else self.project,
+            output=self.output.adapted(wrap) if isinstance(self.output, LatentOutput) else wrap("output", self.output),
+            mlp=self.mlp.adapted(wrap) if isinstance(self.mlp, GatedMLP) else self.mlp,
+        )
 
 
 class Decoder:
@@ -91,6 +105,12 @@ class Decoder:
         unread = 1.0 - self.config.experts.read_share(num_tokens)
         return self._weight_bytes - round(unread * self._expert_bytes)
 
+    def adapted(self, wrap: Callable[[str, Linear], Linear]) -> "Decoder":
+        """A decoder over the same weights whose layers' linears are what `wrap` makes of them, given keys such as 3.qkv."""
+        other = copy.copy(self)
+        other._layers = tuple(layer.adapted(partial(_keyed, wrap, at)) for at, layer in enumerate(self._layers))  # noqa: SLF001
+        return other
+
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Run one step: write the tokens' keys and values into `cache`, return final hidden states [T, hidden_size]."""
@@ -122,6 +142,10 @@ class Decoder:
         """Attention and the MLP, each added to the residual stream."""
         hidden = _added(hidden, layer.output, plan.attend(index, query), layer.attention_post)
         return _added(hidden, layer.mlp, layer.mlp_norm(hidden) if layer.mlp_norm else hidden, layer.mlp_post)
+
+
+def _keyed(wrap: Callable[[str, Linear], Linear], layer: int, name: str, linear: Linear) -> Linear:
+    return wrap(f"{layer}.{name}", linear)
 
 
 def _added(

@@ -12,17 +12,22 @@ from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 
+from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.channel import (
     Abort,
+    AdapterFailed,
+    AdapterLoaded,
     Add,
     FrameReader,
     FromCore,
+    LoadAdapter,
     LoadFailed,
     Outputs,
     Ready,
     Refused,
     Stop,
     ToCore,
+    UnloadAdapter,
     encode_config,
     frame,
 )
@@ -35,7 +40,10 @@ from servery.engine.errors import (
     Overloaded,
     PromptTooLong,
     RequestFailed,
+    UnknownAdapter,
 )
+from servery.engine.lora.registry import AdapterRegistry
+from servery.engine.mailbox import Mailbox
 from servery.engine.request import FinishReason, NewRequest, Output
 from servery.engine.stats import EngineInfo, EngineStats
 
@@ -58,35 +66,6 @@ class EngineState(enum.Enum):
     STOPPED = "stopped"
 
 
-class _Mailbox:
-    """What has arrived for one request and was not taken yet; bounded by the request's own max_tokens."""
-
-    __slots__ = ("arrived", "outputs", "refusal")
-
-    def __init__(self) -> None:
-        self.outputs: list[Output] = []
-        self.refusal: EngineError | None = None
-        self.arrived = asyncio.Event()
-
-    def put(self, output: Output) -> None:
-        self.outputs.append(output)
-        self.arrived.set()
-
-    def refuse(self, error: EngineError) -> None:
-        self.refusal = error
-        self.arrived.set()
-
-    async def take(self) -> list[Output]:
-        """Everything that has arrived, waiting for the first; raises the refusal once the outputs before it are taken."""
-        await self.arrived.wait()
-        outputs, self.outputs = self.outputs, []
-        if not outputs and self.refusal is not None:
-            raise self.refusal
-        if self.refusal is None:
-            self.arrived.clear()
-        return outputs
-
-
 class AsyncEngine:
     """One model in a process of its own.
 
@@ -103,7 +82,7 @@ class AsyncEngine:
         self._stats: EngineStats | None = None
         self._last_beat = clock()
         self._restart_at = clock()
-        self._mailboxes: dict[str, _Mailbox] = {}
+        self._mailboxes: dict[str, Mailbox] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -111,6 +90,7 @@ class AsyncEngine:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(FromCore)
         self._frames = FrameReader()
+        self.adapters = AdapterRegistry(self._unload)
 
     @property
     def info(self) -> EngineInfo:
@@ -144,8 +124,11 @@ class AsyncEngine:
         return max(0.0, self._restart_at - self._clock())
 
     async def start(self) -> None:
-        """Start the process and wait until the model is loaded; raises `LoadError` with the reason if it cannot be."""
+        """Start the process and wait until the model and its adapters are loaded; raises `LoadError` with the reason."""
         await self._launch()
+        for source in self.config.adapters:
+            await self._load_first(*self.adapters.begin(source), source)
+        self.state = EngineState.READY
         self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
 
     async def generate(self, request: NewRequest) -> AsyncGenerator[Output, None]:
@@ -155,7 +138,7 @@ class AsyncEngine:
         `RequestFailed` at any time.
         """
         self._check_can_take(request)
-        mailbox = self._mailboxes[request.request_id] = _Mailbox()
+        mailbox = self._mailboxes[request.request_id] = Mailbox()
         unfinished = request.params.n
         try:
             self._send(Add(request=request, seed=_seed(request)))
@@ -179,6 +162,24 @@ class AsyncEngine:
         if self.state is EngineState.READY:
             self._send(Abort(request_id=request_id, index=index))
 
+    async def load_adapter(self, source: AdapterSource) -> AdapterInfo:
+        """Let requests name the adapter in a folder; one whose caller goes away meanwhile is loaded all the same.
+
+        Raises `LoadError` with the reason when it cannot be used, `EngineDead`.
+        """
+        self._check_is_ready()
+        adapter_id, loaded = self.adapters.begin(source)
+        self._send(_load_message(adapter_id, source))
+        return await asyncio.shield(loaded)
+
+    def unload_adapter(self, name: str) -> int:
+        """Let no new request name an adapter; returns how many still use it. Its memory goes with the last of them.
+
+        Raises `UnknownAdapter`, `EngineDead`.
+        """
+        self._check_is_ready()
+        return self.adapters.retire(name)
+
     async def stop(self) -> None:
         """End the process; requests still under way fail with `EngineDead`. Safe to call twice."""
         is_loading, self.state = self.state is EngineState.LOADING, EngineState.STOPPED
@@ -190,9 +191,12 @@ class AsyncEngine:
         self._fail_all(EngineDead("the engine was stopped while this request was running."))
         await self._end_process()
 
-    def _check_can_take(self, request: NewRequest) -> None:
+    def _check_is_ready(self) -> None:
         if self.state is not EngineState.READY:
             raise EngineDead(f"the engine is {self.state.value}; try again in a moment.")
+
+    def _check_can_take(self, request: NewRequest) -> None:
+        self._check_is_ready()
         if request.request_id in self._mailboxes:
             raise InvalidRequest(f"request id {request.request_id!r} is in use by a request under way.", "request_id")
 
@@ -204,6 +208,10 @@ class AsyncEngine:
     def _fail_all(self, error: EngineError) -> None:
         for mailbox in self._mailboxes.values():
             mailbox.refuse(error)
+        self.adapters.fail_unfinished(error)
+
+    def _unload(self, adapter_id: int) -> None:
+        self._send(UnloadAdapter(adapter_id=adapter_id))
 
     def _send(self, message: ToCore) -> None:
         if self._writer is not None and not self._writer.is_closing():
@@ -236,11 +244,25 @@ class AsyncEngine:
         if isinstance(message, Ready):
             self._info = message.info
             self._last_beat = self._clock()
-            self.state = EngineState.READY
             return
         reason = message.message if isinstance(message, LoadFailed) else "the engine process ended while loading."
         await self._end_process()
         raise LoadError(reason)
+
+    async def _load_first(self, adapter_id: int, loaded: "asyncio.Future[AdapterInfo]", source: AdapterSource) -> None:
+        """Load an adapter before the first request; raises `LoadError`, and the process is ended then."""
+        self._send(_load_message(adapter_id, source, at_once=True))
+        while not loaded.done():
+            messages = await self._read()
+            if not messages:
+                self.adapters.fail(adapter_id, LoadError("the engine process ended while loading an adapter."))
+            for message in messages:
+                self._deliver(message)
+        try:
+            loaded.result()
+        except LoadError:
+            await self._end_process()
+            raise
 
     async def _first_message(self) -> FromCore | None:
         messages = await self._read()
@@ -294,6 +316,11 @@ class AsyncEngine:
             case Refused(request_id=request_id):
                 if mailbox := self._mailboxes.get(request_id):
                     mailbox.refuse(_error(message))
+            case AdapterLoaded(info=info):
+                self.adapters.succeed(info)
+            case AdapterFailed(adapter_id=adapter_id, message=reason):
+                log.error("an adapter could not be loaded: %s", reason)
+                self.adapters.fail(adapter_id, LoadError(reason))
 
     async def _restart(self, wait_s: float) -> float:
         """Launch again, as often as it takes; returns the wait before the next restart."""
@@ -306,6 +333,9 @@ class AsyncEngine:
             except (LoadError, OSError) as error:  # OSError: no process or socket to be had just now
                 log.error("the engine could not be restarted: %s Trying again in %.1f s", error, wait_s)
                 continue
+            for adapter_id, source in self.adapters.sources:
+                self._send(_load_message(adapter_id, source, at_once=True))
+            self.state = EngineState.READY
             self.restarts += 1
             log.info("the engine process is back (restart %d)", self.restarts)
             return wait_s
@@ -325,6 +355,10 @@ class AsyncEngine:
             self._writer.close()
         self._process = self._reader = self._writer = None
         return process.returncode
+
+
+def _load_message(adapter_id: int, source: AdapterSource, *, at_once: bool = False) -> LoadAdapter:
+    return LoadAdapter(adapter_id=adapter_id, name=source.name, path=str(source.path), at_once=at_once)
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
@@ -348,4 +382,6 @@ def _error(refused: Refused) -> EngineError:
         return Overloaded(refused.message, refused.retry_after_s)
     if refused.kind == PromptTooLong.__name__:
         return PromptTooLong(refused.message, refused.param)
+    if refused.kind == UnknownAdapter.__name__:
+        return UnknownAdapter(refused.message, refused.param)
     return InvalidRequest(refused.message, refused.param)

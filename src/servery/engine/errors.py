@@ -2,12 +2,13 @@
 
 EngineError
 ├── InvalidRequest         the caller's fault: the request can never be served as it is
+│   ├── UnknownAdapter     a LoRA adapter that is not loaded
 │   └── PromptTooLong      more tokens than the context or the KV cache can ever hold
 ├── Overloaded             the queue is full or the deadline cannot be met; try again after `retry_after_s`
 ├── EngineDead             the engine process is gone or restarting
 ├── RequestFailed          a step failed while this request ran
 ├── IntegrityError         the engine's own books do not add up: a bug, found by a check
-└── LoadError              the model cannot be loaded: a file, its content, its architecture, or the memory for it
+└── LoadError              a model or an adapter cannot be loaded: a file, its content, its kind, or the memory for it
 """
 
 
@@ -28,6 +29,10 @@ class InvalidRequest(EngineError):
 
 class PromptTooLong(InvalidRequest):
     """The prompt, or prompt + max_tokens, exceeds what the model or the KV cache can hold."""
+
+
+class UnknownAdapter(InvalidRequest):
+    """No LoRA adapter of that name is loaded; the message names those that are."""
 
 
 class Overloaded(EngineError):
@@ -51,4 +56,4 @@ class IntegrityError(EngineError):
 
 
 class LoadError(EngineError):
-    """The model cannot be loaded; the message names the file and what to do."""
+    """The model, or an adapter for it, cannot be loaded; the message names the file and what to do."""

@@ -6,6 +6,8 @@ values are its keys, and nothing but latents is cached. With many tokens a step 
 every head's keys and values anew, and with few it reads several times fewer bytes.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -87,6 +89,10 @@ class LatentOutput:
     def nbytes(self) -> int:
         """What the weights hold in memory."""
         return self._value_up.nbytes + self.output.nbytes
+
+    def adapted(self, wrap: Callable[[str, Linear], Linear]) -> "LatentOutput":
+        """The same over what `wrap` makes of the output projection, given its name."""
+        return LatentOutput(self._value_up, wrap("output", self.output))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Sums of latents [tokens, heads * width] -> [tokens, hidden_size]."""

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.chat_template import ChatTemplate, no_chat_template
 from servery.engine.completion import TextAssembly, TextDelta
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
-from servery.engine.errors import InvalidRequest, Overloaded, RequestFailed
+from servery.engine.errors import InvalidRequest, Overloaded, RequestFailed, UnknownAdapter
 from servery.engine.loading_bar import LoadingBar
 from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams, TokenLogprobs
 from servery.engine.tokenizer import Tokenizer
@@ -57,30 +58,38 @@ class Generation:
 class LLM:
     """A model in this process. Batches of any size are computed together, as many at a time as fit.
 
-    `settings` are the other fields of `EngineConfig`. Raises `LoadError` if the model cannot be loaded.
+    `adapters` are LoRA adapters by name, folders in PEFT's layout; `settings` the other fields of `EngineConfig`. Raises
+    `LoadError` if the model or an adapter cannot be loaded.
     """
 
-    def __init__(self, model: str | Path, **settings: Any) -> None:
-        config = EngineConfig(model=Path(model), **settings)
+    def __init__(self, model: str | Path, *, adapters: Mapping[str, str | Path] | None = None, **settings: Any) -> None:
+        sources = tuple(AdapterSource(name, Path(path)) for name, path in (adapters or {}).items())
+        config = EngineConfig(model=Path(model), adapters=sources, **settings)
         self.tokenizer = Tokenizer.load(config.model)
         self.chat_template = ChatTemplate.load(config.model)
         with LoadingBar(f"loading {config.model.name}") as progress:
             self.core = EngineCore(config, progress=progress)
+        self._adapter_ids: dict[str, int] = {}
+        self._next_adapter_id = 1
+        for source in config.adapters:
+            self.load_adapter(source.name, source.path)
 
     def generate(
         self,
         prompts: Iterable[str | Sequence[int]],
         params: SamplingParams | None = None,
         *,
+        adapter: str | None = None,
         progress: bool | None = None,
     ) -> list[Generation]:
         """Complete each prompt, a text or token ids; the answers are in the order of the prompts.
 
+        `adapter` names the LoRA adapter to answer with; without it the model answers as it is.
         A progress bar is shown on a terminal unless `progress` says otherwise. Raises `InvalidRequest` or
         `PromptTooLong` for the first prompt that cannot be served, before anything is computed.
         """
         encoded = [self._encoded(prompt, number) for number, prompt in enumerate(_several(prompts, "generate([text])"))]
-        return self._run(encoded, params or SamplingParams(), progress)
+        return self._run(encoded, params or SamplingParams(), adapter, progress)
 
     def chat(
         self,
@@ -88,6 +97,7 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        adapter: str | None = None,
         progress: bool | None = None,
     ) -> list[Generation]:
         """Answer each conversation, a list of `{"role": ..., "content": ...}`; otherwise as `generate`."""
@@ -96,7 +106,27 @@ class LLM:
             raise no_chat_template(str(self.core.info.architecture))
         several = _several(conversations, "chat([messages])")
         encoded = [template.encode(self.tokenizer, messages, tools) for messages in several]
-        return self._run(encoded, params or SamplingParams(), progress)
+        return self._run(encoded, params or SamplingParams(), adapter, progress)
+
+    def load_adapter(self, name: str, path: str | Path) -> AdapterInfo:
+        """Load a LoRA adapter to be asked for by `name`; raises `LoadError`. `max_loras` says how many there may be."""
+        adapter_id, self._next_adapter_id = self._next_adapter_id, self._next_adapter_id + 1
+        info = self.core.load_adapter(adapter_id, AdapterSource(name, Path(path)))
+        self._adapter_ids[name] = adapter_id
+        return info
+
+    def unload_adapter(self, name: str) -> None:
+        """Free the memory of an adapter; raises `UnknownAdapter`."""
+        self.core.unload_adapter(self._adapter_id(name))
+        del self._adapter_ids[name]
+
+    def _adapter_id(self, name: str | None) -> int:
+        if name is None:
+            return 0
+        if name not in self._adapter_ids:
+            known = ", ".join(map(repr, sorted(self._adapter_ids))) or "none"
+            raise UnknownAdapter(f"no adapter named {name!r} is loaded; loaded are: {known}.", "adapter")
+        return self._adapter_ids[name]
 
     def _encoded(self, prompt: object, number: int) -> list[int]:
         if isinstance(prompt, str):
@@ -105,8 +135,10 @@ class LLM:
             return list(prompt)
         raise InvalidRequest(f"prompts[{number}] is neither a text nor a list of token ids.", "prompts")
 
-    def _run(self, prompts: list[list[int]], params: SamplingParams, progress: bool | None) -> list[Generation]:
-        run = _Run(self.core, self.tokenizer, prompts, params)
+    def _run(
+        self, prompts: list[list[int]], params: SamplingParams, adapter: str | None, progress: bool | None
+    ) -> list[Generation]:
+        run = _Run(self.core, self.tokenizer, prompts, params, self._adapter_id(adapter))
         is_shown = sys.stderr.isatty() if progress is None else progress
         try:
             with _bar(is_shown) as bar:
@@ -122,12 +154,17 @@ class _Run:
     """One call: feeds the core as its queue has room and collects the answers."""
 
     def __init__(
-        self, core: EngineCore, tokenizer: Tokenizer, prompts: list[list[int]], params: SamplingParams
+        self,
+        core: EngineCore,
+        tokenizer: Tokenizer,
+        prompts: list[list[int]],
+        params: SamplingParams,
+        adapter: int,
     ) -> None:
         self._core = core
         run_id = secrets.token_hex(4)
         self._requests = [
-            NewRequest(request_id=f"{run_id}-{number}", prompt=prompt, params=params)
+            NewRequest(request_id=f"{run_id}-{number}", prompt=prompt, params=params, adapter=adapter)
             for number, prompt in enumerate(prompts)
         ]
         for request in self._requests:

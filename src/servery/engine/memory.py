@@ -65,21 +65,28 @@ def _idle_page_cache(cgroup: Path) -> int:
 
 
 def plan_kv(
-    config: EngineConfig, *, max_position: int, kv_bytes_per_token: int, weight_bytes: int, available: int | None
+    config: EngineConfig,
+    *,
+    max_position: int,
+    kv_bytes_per_token: int,
+    weight_bytes: int,
+    available: int | None,
+    adapter_bytes: int = 0,
 ) -> KVPlan:
     """Decide the KV cache's size before anything is allocated.
 
     Without `kv_memory_bytes` it is what `max_running` full contexts need, at most 4 GiB, at most half of what the
-    weights leave. Raises `LoadError`, with the numbers and what to change, when the weights do not fit, when the
-    asked KV memory does not fit, or when it cannot hold one context of `max_model_len`.
+    weights leave. `adapter_bytes` are kept for LoRA adapters. Raises `LoadError`, with the numbers and what to change,
+    when the weights do not fit, when the asked KV memory does not fit, or when it cannot hold one context of
+    `max_model_len`.
     """
     max_model_len = _max_model_len(config, max_position)
-    left = None if available is None else available - weight_bytes - RESERVE_BYTES
+    left = None if available is None else available - weight_bytes - adapter_bytes - RESERVE_BYTES
     if left is not None and left <= 0:
         raise LoadError(
             f"not enough memory: the weights need {format_byte_size(weight_bytes)} and the process "
-            f"{format_byte_size(RESERVE_BYTES)} besides, but {format_byte_size(available or 0)} are available. "
-            "Free memory, or serve a smaller model."
+            f"{format_byte_size(RESERVE_BYTES)} besides{_for_adapters(adapter_bytes)}, but "
+            f"{format_byte_size(available or 0)} are available. Free memory, or serve a smaller model."
         )
     if config.block_size > max_model_len:
         raise LoadError(
@@ -98,6 +105,12 @@ def plan_kv(
             f"--max-model-len{f' to {fits}' if fits else ''}."
         )
     return KVPlan(num_blocks, config.block_size, max_model_len, num_blocks * block_bytes)
+
+
+def _for_adapters(adapter_bytes: int) -> str:
+    return (
+        f", {format_byte_size(adapter_bytes)} are for adapters (--max-loras, --max-lora-rank)" if adapter_bytes else ""
+    )
 
 
 def _max_model_len(config: EngineConfig, max_position: int) -> int:

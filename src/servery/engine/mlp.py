@@ -1,5 +1,6 @@
 """The second half of a layer: a gated MLP, or a mixture of them."""
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -28,6 +29,12 @@ class GatedMLP:
     def nbytes(self) -> int:
         """What the weights hold in memory."""
         return self.gate_up.nbytes + self.down.nbytes
+
+    def adapted(self, wrap: Callable[[str, Linear], Linear]) -> "GatedMLP":
+        """The same over what `wrap` makes of the linears, given their names."""
+        other = copy.copy(self)
+        other.gate_up, other.down = wrap("gate_up", self.gate_up), wrap("down", self.down)
+        return other
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, hidden_size] -> [rows, hidden_size]."""

@@ -1,44 +1,63 @@
 """The engine process: a core behind a socket. Started by `AsyncEngine` as `python -m servery.engine.process FD`."""
 
+import contextlib
 import logging
 import signal
 import socket
 import sys
+from pathlib import Path
 
+from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.channel import (
     Abort,
+    AdapterFailed,
+    AdapterLoaded,
     Add,
     CoreChannel,
+    LoadAdapter,
     LoadFailed,
     Outputs,
     Ready,
     Refused,
     Stop,
     ToCore,
+    UnloadAdapter,
     decode_config,
 )
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
 from servery.engine.errors import EngineError, InvalidRequest, LoadError, Overloaded
 from servery.engine.loading_bar import LoadingBar
+from servery.engine.lora.background import BackgroundReader
 
 # Idle, the loop wakes this often to say that it is alive; under load every step says so.
 HEARTBEAT_S = 0.25
+# While an adapter is being read, an idle loop looks this often whether it is there.
+READING_S = 0.01
 
 log = logging.getLogger(__name__)
 
 
 def serve(core: EngineCore, channel: CoreChannel) -> None:
     """Mailbox, step, outbox, until told to stop. Returns on `Stop`; raises `ConnectionError` when the server is gone."""
+    reader = BackgroundReader(core.adapters)
+    with contextlib.closing(reader):
+        _loop(core, channel, reader)
+
+
+def _loop(core: EngineCore, channel: CoreChannel, reader: BackgroundReader) -> None:
     while True:
-        for message in channel.receive(0.0 if core.has_work else HEARTBEAT_S):
+        idle_s = READING_S if reader.is_busy else HEARTBEAT_S
+        for message in channel.receive(0.0 if core.has_work else idle_s):
             if isinstance(message, Stop):
                 return
-            _take(core, channel, message)
+            _take(core, channel, reader, message)
+        for adapter_id, outcome in reader.finished():
+            channel.send(_adapter_reply(adapter_id, outcome))
         channel.send(Outputs(outputs=core.step() if core.has_work else [], stats=core.stats()))
 
 
-def _take(core: EngineCore, channel: CoreChannel, message: ToCore) -> None:
+def _take(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, message: ToCore) -> None:
     match message:
         case Add(request=request, seed=seed):
             try:
@@ -47,6 +66,27 @@ def _take(core: EngineCore, channel: CoreChannel, message: ToCore) -> None:
                 channel.send(_refusal(request.request_id, error))
         case Abort(request_id=request_id, index=index):
             core.abort(request_id, index)
+        case LoadAdapter():
+            _load_adapter(core, channel, reader, message)
+        case UnloadAdapter(adapter_id=adapter_id):
+            core.unload_adapter(adapter_id)
+
+
+def _load_adapter(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, message: LoadAdapter) -> None:
+    adapter_id, source = message.adapter_id, AdapterSource(message.name, Path(message.path))
+    try:
+        if message.at_once:
+            channel.send(AdapterLoaded(info=core.load_adapter(adapter_id, source)))
+        else:
+            reader.start(adapter_id, source)
+    except LoadError as error:
+        channel.send(_adapter_reply(adapter_id, error))
+
+
+def _adapter_reply(adapter_id: int, outcome: AdapterInfo | LoadError) -> AdapterLoaded | AdapterFailed:
+    if isinstance(outcome, LoadError):
+        return AdapterFailed(adapter_id=adapter_id, message=str(outcome))
+    return AdapterLoaded(info=outcome)
 
 
 def _refusal(request_id: str, error: EngineError) -> Refused:

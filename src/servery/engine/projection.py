@@ -1,5 +1,7 @@
 """The first half of attention: what a layer's input becomes before it is compared."""
 
+import copy
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
@@ -52,6 +54,12 @@ class HeadProjection:
     def nbytes(self) -> int:
         """What the weights hold in memory."""
         return self.qkv.nbytes + (self._qk_norm.nbytes if self._qk_norm else 0)
+
+    def adapted(self, wrap: Callable[[str, Linear], Linear]) -> "HeadProjection":
+        """The same over what `wrap` makes of the linear, given its name."""
+        other = copy.copy(self)
+        other.qkv = wrap("qkv", self.qkv)
+        return other
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """Queries [tokens, heads * head_dim] and keys, then values [tokens, 2 * kv_heads * head_dim]."""

@@ -128,6 +128,7 @@ class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `deadline` is in seconds on the system's monotonic clock: a request still waiting then is refused.
     Lower `priority` runs first. `cache_salt` separates tenants in the prefix cache; only a gateway sets it.
+    `adapter` is the id of a loaded LoRA adapter, 0 for the model as it is.
     `pooling` asks for the mean of the final hidden states (an embedding) instead of tokens.
     """
 
@@ -137,6 +138,7 @@ class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     deadline: float | None = None
     cache_salt: bytes = b""
+    adapter: int = 0
     pooling: bool = False
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from servery.engine.batch import Batch
 from servery.engine.decoder import Decoder
 from servery.engine.kv import KVCache
+from servery.engine.lora.pool import AdapterPool
 from servery.engine.penalties import TokenHistory
 from servery.engine.request import Sequence, TokenLogprobs
 from servery.engine.sampler import SamplingRow, sample, token_logprobs
@@ -17,8 +18,9 @@ from servery.engine.scheduler import Scheduled, Step, StepResult
 class Runner:
     """The model, its KV cache, and what a sequence's next step builds on; that goes when the sequence goes."""
 
-    def __init__(self, model: Decoder, cache: KVCache) -> None:
+    def __init__(self, model: Decoder, cache: KVCache, adapters: AdapterPool) -> None:
         self._model = model
+        self._adapters = adapters
         self._cache = cache
         self._sums: WeakKeyDictionary[Sequence, Tensor] = WeakKeyDictionary()  # of embeddings, over several steps
         self._histories: WeakKeyDictionary[Sequence, TokenHistory] = WeakKeyDictionary()
@@ -29,8 +31,10 @@ class Runner:
 
         A sequence whose logits are not finite gets a result with `error` set; the others are unaffected.
         """
+        step = self._adapters.arranged(step)
         batch = Batch.build([_row(item) for item in step.scheduled], self._cache.block_size)
-        hidden = self._model.forward(batch, self._cache)
+        with self._adapters.decoder(step, batch) as decoder:
+            hidden = decoder.forward(batch, self._cache)
         starts = _starts(step)
         results = {item.sequence: StepResult() for item in step.scheduled}
         for item, start in zip(step.scheduled, starts, strict=True):

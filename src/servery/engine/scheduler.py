@@ -129,6 +129,10 @@ class Scheduler:
         """Learn how long the step took to run; later steps are kept under the target time by it."""
         self._cost.observe(step.num_tokens, seconds)
 
+    def adapters_in_use(self) -> set[int]:
+        """The ids of the adapters of all requests under way; 0 among them when one has none."""
+        return {each.parent.adapter for completions in self._requests.values() for each in completions.values()}
+
     def stats(self) -> SchedulerStats:
         """A snapshot of all figures."""
         return SchedulerStats(

@@ -25,6 +25,9 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes: int
     kv_bytes_per_token: int
     weight_bytes: int
+    max_loras: int = 0
+    max_lora_rank: int = 0
+    adapter_reserve_bytes: int = 0
     load_s: float
     pid: int
 
@@ -33,7 +36,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counters since the engine process started.
 
     `read_bytes` is what the steps had to read at least: the weights once per step, of a mixture of experts the share
-    that its tokens are expected to go to, and the KV of every context; over `step_s` it is the achieved memory bandwidth, and over the machine's bandwidth the MBU.
+    that its tokens are expected to go to, and the KV of every context; over `step_s` it is the achieved memory
+    bandwidth, and over the machine's bandwidth the MBU.
+    `adapters` and `adapter_bytes` are no counters: the LoRA adapters that can be asked for, and the memory of all held.
     """
 
     scheduler: SchedulerStats
@@ -42,3 +47,5 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     step_tokens: int = 0
     read_bytes: int = 0
     failed_steps: int = 0
+    adapters: int = 0
+    adapter_bytes: int = 0
