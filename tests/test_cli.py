@@ -200,7 +200,11 @@ def test_a_bad_word_is_refused_with_the_rule(words: str, complaint: str, capsys:
 @pytest.mark.parametrize(
     ("words", "code", "complaint"),
     [
-        ("serve nowhere", cli.USAGE, "'nowhere' is neither a directory with a checkpoint nor an embedded model"),
+        (
+            "serve nowhere",
+            cli.USAGE,
+            "'nowhere' is neither a directory with a checkpoint, nor a .gguf file, nor an embedded model",
+        ),
         ("serve model --port 70000", cli.USAGE, "--port is 70000"),
         ("serve model --max-running 9 --max-step-tokens 8", cli.FAILED, "raise max_step_tokens"),
         ("serve model --api-key-file none", cli.USAGE, "the keys in none cannot be read: No such file or directory"),

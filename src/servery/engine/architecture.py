@@ -4,11 +4,14 @@ One decoder runs every supported model. What differs between architectures stand
 differs between checkpoints of one architecture stands in `ModelConfig`.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from servery.engine.errors import LoadError
+from servery.engine.gguf.config import read_config
+from servery.engine.gguf.files import find_gguf, open_gguf
 from servery.engine.json_fields import JsonFields
 from servery.engine.latent_config import LatentConfig, read_latent
 from servery.engine.mixture_config import ExpertConfig, read_experts
@@ -66,14 +69,19 @@ class ModelConfig:
 
     @classmethod
     def load(cls, path: Path | str) -> "ModelConfig":
-        """Read the checkpoint directory `path`.
+        """Read the checkpoint directory or GGUF file `path`.
 
         Raises `LoadError` naming file and field when something is missing or malformed, when the architecture is not
         supported (with the list of those that are, and the nearest), and when the weights are quantized.
         """
         directory = Path(path)
+        file = find_gguf(directory)
+        if file is not None:
+            return _of_gguf(file)
         if not directory.is_dir():
-            raise LoadError(f"{directory} is not a directory; give one with config.json and *.safetensors in it.")
+            raise LoadError(
+                f"{directory} is not a directory; give one with config.json and *.safetensors in it, or a .gguf file."
+            )
         fields = JsonFields.read(directory / "config.json")
         name, architecture = _architecture(fields)
         _refuse_unsupported(fields, architecture)
@@ -125,6 +133,15 @@ class ModelConfig:
     def kv_bytes_per_token(self, bytes_per_value: int) -> int:
         """Memory of one position's keys and values over all layers."""
         return self.kv_planes * self.num_layers * self.num_kv_heads * self.head_dim * bytes_per_value
+
+
+def _of_gguf(file: Path) -> ModelConfig:
+    found = read_config(open_gguf(file))
+    name = found.family.architecture
+    architecture = ARCHITECTURES[name]
+    if found.family.interleaves:
+        architecture = dataclasses.replace(architecture, interleaved_rope=True)
+    return _model_config(found.fields, name, architecture, frozenset())
 
 
 def _architecture(fields: JsonFields) -> tuple[str, Architecture]:

@@ -19,6 +19,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from servery.engine.control_tokens import ControlTokens
 from servery.engine.errors import InvalidRequest, LoadError
+from servery.engine.gguf.files import find_gguf
+from servery.engine.gguf.text import gguf_templates
 from servery.engine.json_fields import read_optional_json
 from servery.engine.tokenizer import Tokenizer, check_text, read_special_tokens
 
@@ -54,13 +56,16 @@ class ChatTemplate:
 
     @classmethod
     def load(cls, path: str | Path) -> "ChatTemplate | None":
-        """The template of a checkpoint's folder, None if it has none (a base model).
+        """The template of a checkpoint's folder or GGUF file, None if it has none (a base model).
 
         Looks for chat_template.jinja (and additional_chat_templates/*.jinja), then in tokenizer_config.json.
         """
         folder = Path(path)
-        templates = _read_templates(folder)
-        return cls(templates, read_special_tokens(folder)) if templates else None
+        file = find_gguf(folder)
+        templates, special_tokens = (
+            (_read_templates(folder), read_special_tokens(folder)) if file is None else gguf_templates(file)
+        )
+        return cls(templates, special_tokens) if templates else None
 
     @property
     def shows_tools(self) -> bool:

@@ -163,5 +163,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, default=str)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -19,6 +19,8 @@ from typing import Any
 import tokenizers
 
 from servery.engine.errors import InvalidRequest, LoadError
+from servery.engine.gguf.files import find_gguf
+from servery.engine.gguf.text import gguf_tokenizer
 from servery.engine.json_fields import read_optional_json
 
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -51,12 +53,15 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """The tokenizer in a checkpoint's folder.
+        """The tokenizer in a checkpoint's folder, or that of a GGUF file.
 
         Reads tokenizer.json and, where present, tokenizer_config.json and special_tokens_map.json. Raises `LoadError`
         naming the file and what to do.
         """
         folder = Path(path)
+        file = find_gguf(folder)
+        if file is not None:
+            return cls(*gguf_tokenizer(file))
         backend = _load_backend(folder)
         config = read_optional_json(folder / "tokenizer_config.json")
         _add_missing(backend, config.get("added_tokens_decoder") or {}, folder)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,10 +13,14 @@ from torch import Tensor
 from servery.engine.architecture import ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
 from servery.engine.errors import LoadError
+from servery.engine.gguf.files import find_gguf
 from servery.engine.quantization.checkpoint_format import read_format
 from servery.engine.quantization.format import StoredModule, WeightFormat, check_float, check_shape
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
 from servery.engine.weight_map import Source, Target, targets_of
+
+if TYPE_CHECKING:
+    from servery.engine.gguf_checkpoint import GgufCheckpoint
 
 Progress = Callable[[int, int], None]
 
@@ -114,15 +119,27 @@ class WeightReader:
 def open_weights(
     path: Path, config: ModelConfig, dtype: torch.dtype, *, progress: Progress | None = None
 ) -> Iterator[WeightReader]:
-    """A reader for the checkpoint in directory `path`, while its files are open.
+    """A reader for the checkpoint in directory `path`, or for the GGUF file `path`, while its files are open.
 
     Raises `LoadError` naming file and tensor when the checkpoint is damaged or does not fit `config`.
     """
-    weight_format = read_format(path)
-    checkpoint = Checkpoint.find(path)
+    first = find_gguf(path)
+    weight_format, checkpoint = _in_directory(path) if first is None else _in_gguf(first, config)
+    directory = path if first is None else first.parent
     files = ", ".join(file.name for file in checkpoint.listed)
     with checkpoint.open() as stored:
-        yield WeightReader(stored, weight_format, config, dtype, directory=path, files=files, progress=progress)
+        yield WeightReader(stored, weight_format, config, dtype, directory=directory, files=files, progress=progress)
+
+
+def _in_directory(directory: Path) -> tuple[WeightFormat, Checkpoint]:
+    return read_format(directory), Checkpoint.find(directory)
+
+
+def _in_gguf(first: Path, config: ModelConfig) -> "tuple[WeightFormat, GgufCheckpoint]":
+    from servery.engine.gguf_checkpoint import GgufCheckpoint  # the package gguf brings a HTTP client along
+    from servery.engine.quantization.gguf_format import GgufFormat
+
+    return GgufFormat(), GgufCheckpoint.find(first, config)
 
 
 def _by_layer(targets: Sequence[Target]) -> dict[int | None, list[Target]]:

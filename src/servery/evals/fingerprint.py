@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from servery.engine.gguf.files import find_gguf, model_files
 from servery.evals.errors import OptionError
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.gguf", "*.bin", "config.json", "generation_config.json")
@@ -27,11 +28,27 @@ class Fingerprint:
 
     @classmethod
     def of(cls, folder: Path) -> "Fingerprint":
-        """Of a checkpoint's folder. Raises `OptionError` where it has no weights, `OSError` if it cannot be read."""
+        """Of a checkpoint's folder or a GGUF file.
+
+        Raises `OptionError` where it has no weights, `OSError` if it cannot be read.
+        """
+        if folder.is_file():
+            return cls._of_gguf(folder)
         weights = _files(folder, _WEIGHTS)
         if not any(path.suffix in _NEEDED for path in weights):
             raise OptionError(f"{folder} has no weights (*.safetensors, *.gguf, *.bin); name a checkpoint's folder.")
         return cls(str(folder.resolve()), digest(folder, weights), digest(folder, _files(folder, _TOKENIZER)))
+
+    @classmethod
+    def _of_gguf(cls, path: Path) -> "Fingerprint":
+        """All files of the model, and what lies beside it and goes before its own tokenizer and template."""
+        first = find_gguf(path)
+        if first is None:
+            raise OptionError(f"{path} is neither a checkpoint's folder nor a .gguf file.")
+        beside = [path.parent / name for name in ("chat_template.jinja", "tokenizer.json")]
+        files = model_files(first)
+        tokenizer = [file for file in beside if file.is_file()] + files
+        return cls(str(path.resolve()), digest(path.parent, files), digest(path.parent, tokenizer))
 
     def is_same_model(self, other: "Fingerprint") -> bool:
         """Whether both are of the same files, wherever they lie."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from servery.engine.config import EngineConfig
+from servery.engine.gguf.files import SUFFIX, model_name
 from servery.engine.parsing.format import AUTO, find_formats
 
 AMUSE_MODELS = {"amuse": "small", "amuse-draft": "draft", "amuse-base": "base"}
@@ -91,7 +92,8 @@ def served_models(
 
     `formats` may name the models' `tool_format` and `reasoning_format`.
 
-    An argument is an embedded model (`amuse`), the path of a checkpoint, or `NAME=PATH`. No argument means `amuse`.
+    An argument is an embedded model (`amuse`), the path of a checkpoint or GGUF file, or `NAME=PATH`.
+    No argument means `amuse`.
     Raises `OptionError` for what is no model, `LoadError` for settings outside their range.
     """
     named = [_named(argument) for argument in arguments] or [_named(DEFAULT_MODEL)]
@@ -107,9 +109,13 @@ def _named(argument: str) -> tuple[str, Path]:
     if place in AMUSE_MODELS and not Path(place).is_dir():
         return name or place, _amuse_path(place)
     path = Path(place).expanduser()
+    if path.is_file() and path.suffix == SUFFIX:
+        return name or model_name(path), path
     if not path.is_dir():
         known = ", ".join(_present_models()) or "none has weights here"
-        raise OptionError(f"{place!r} is neither a directory with a checkpoint nor an embedded model ({known}).")
+        raise OptionError(
+            f"{place!r} is neither a directory with a checkpoint, nor a {SUFFIX} file, nor an embedded model ({known})."
+        )
     return name or path.resolve().name, path
 
 

@@ -7,6 +7,8 @@ from typing import TypeAlias
 import msgspec
 
 from servery.engine.errors import InvalidRequest, LoadError
+from servery.engine.gguf.files import find_gguf
+from servery.engine.gguf.text import gguf_sampling
 from servery.engine.json_fields import read_optional_json
 from servery.engine.request import SamplingParams
 from servery.upstream.engine_errors import engine_errors
@@ -51,12 +53,15 @@ def sampling_params(
 
 
 def read_defaults(checkpoint: Path) -> SamplingDefaults:
-    """How the model's makers sample from it (generation_config.json); `do_sample: false` means greedily.
+    """How the model's makers sample from it (generation_config.json, or the GGUF file's own metadata).
+
+    `do_sample: false` means greedily.
 
     Raises `LoadError` for a value that no request could be served with.
     """
-    path = checkpoint / "generation_config.json"
-    config = read_optional_json(path)
+    file = find_gguf(checkpoint)
+    path = file or checkpoint / "generation_config.json"
+    config = read_optional_json(path) if file is None else gguf_sampling(file)
     found = {name: config[name] for name in _DEFAULTED if config.get(name) is not None}
     if config.get("do_sample") is False:
         found = {"temperature": 0.0, **{name: value for name, value in found.items() if name == "repetition_penalty"}}

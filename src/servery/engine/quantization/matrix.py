@@ -8,7 +8,7 @@ that the values equal the reference bit for bit.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,11 @@ _Operation = Callable[..., Tensor]
 
 
 class Matrix(Protocol):
-    """A weight [N, K] in some layout."""
+    """A weight [N, K] in some layout.
+
+    A class whose matrices can be stacked names in `by_row` its fields with a row for each output channel; the others
+    must be the same in all parts.
+    """
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -45,6 +49,8 @@ class DenseMatrix:
     """The values themselves."""
 
     weight: Tensor
+
+    by_row: ClassVar = frozenset({"weight"})
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,6 +92,8 @@ class GroupMatrix:
     arithmetic: torch.dtype | None = None
     unit: float = 1.0
     rounds_input: bool = False
+
+    by_row: ClassVar = frozenset({"codes", "scales", "zeros", "minima"})
 
     def __post_init__(self) -> None:
         if self.bits not in {4, 8}:
@@ -172,6 +180,8 @@ class Float8Matrix:
     arithmetic: torch.dtype | None = None
     group_size: int | None = None
 
+    by_row: ClassVar = frozenset({"codes", "scales"})
+
     def __post_init__(self) -> None:
         rows, columns = self.shape
         groups = math.ceil(columns / self.group_size) if self.group_size else self.scales.shape[-1]
@@ -214,6 +224,8 @@ class CodebookMatrix:
     scales: Tensor
     arithmetic: torch.dtype | None = None
     rounded_to: torch.dtype | None = None
+
+    by_row: ClassVar = frozenset({"codes", "scales"})
 
     def __post_init__(self) -> None:
         rows, columns = self.shape
@@ -263,7 +275,7 @@ def stack_rows(parts: Sequence[Matrix]) -> Matrix | None:
     first = parts[0]
     if len(parts) == 1:
         return first
-    by_row = _BY_ROW.get(type(first))
+    by_row = getattr(first, "by_row", None)
     if by_row is None or not all(type(each) is type(first) for each in parts):
         return None
     changes: dict[str, Tensor] = {}
@@ -274,15 +286,6 @@ def stack_rows(parts: Sequence[Matrix]) -> Matrix | None:
         elif not all(_is_same(values[0], value) for value in values):
             return None
     return replace(first, **changes)  # type: ignore[type-var]
-
-
-# The fields with a row for each output channel; the others must be the same in all parts.
-_BY_ROW: dict[type, frozenset[str]] = {
-    DenseMatrix: frozenset({"weight"}),
-    GroupMatrix: frozenset({"codes", "scales", "zeros", "minima"}),
-    Float8Matrix: frozenset({"codes", "scales"}),
-    CodebookMatrix: frozenset({"codes", "scales"}),
-}
 
 
 def _can_join(one: object, other: object) -> bool:
