@@ -321,3 +321,22 @@ def test_templates_without_a_default_are_refused():
 def test_a_model_without_a_template_loads_and_says_what_to_do(tmp_path):
     assert ChatTemplate.load(vocabularies.save(vocabularies.byte_level(), tmp_path)) is None
     assert "no chat template" in str(no_chat_template("base"))
+
+
+def test_the_last_message_can_be_continued() -> None:
+    tokenizer = QWEN_MODEL.tokenizer
+    template = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}</end>{% endfor %}")
+    turns = [{"role": "user", "content": "2 + 3"}, {"role": "assistant", "content": "It is "}]
+
+    token_ids = template.encode(tokenizer, turns, continue_final_message=True)
+
+    assert tokenizer.decode(token_ids, skip_special_tokens=False) == "<user>2 + 3</end><assistant>It is"
+
+
+def test_a_last_message_that_the_template_changes_cannot_be_continued() -> None:
+    tokenizer = QWEN_MODEL.tokenizer
+    template = ChatTemplate("{% for m in messages %}{{ m.content | upper }}{% endfor %}")
+
+    for text in ("", "it is"):
+        with pytest.raises(InvalidRequest, match="cannot be continued"):
+            template.encode(tokenizer, [{"role": "assistant", "content": text}], continue_final_message=True)

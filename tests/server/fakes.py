@@ -12,6 +12,7 @@ from servery.server.auth import Keys
 from servery.server.options import ServedModel, ServeOptions
 from servery.server.service import Service
 from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
+from servery.wire.chat import ChatRequest
 from servery.wire.models import Model
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
 
@@ -60,6 +61,9 @@ class FakeUpstream:
 
     async def tokenize(self, request: TokenizeRequest) -> bytes:
         return encode_tokens([1, 2], 2048, None)
+
+    async def count(self, request: ChatRequest) -> int:
+        return 2
 
     async def detokenize(self, request: DetokenizeRequest) -> bytes:
         return encode_text("text")

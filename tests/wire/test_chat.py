@@ -94,7 +94,7 @@ def test_what_the_server_can_do_is_accepted(fields: dict[str, Any]) -> None:
             "invalid_value",
         ),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "missing_required_parameter"),
-        ({"continue_final_message": True}, "continue_final_message", "unsupported_parameter"),
+        ({"continue_final_message": True}, "continue_final_message", "invalid_value"),
         ({"chat_template_kwargs": {"tools": []}}, "chat_template_kwargs.tools", "invalid_value"),
     ],
 )

@@ -95,16 +95,24 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
+        *,
+        continue_final_message: bool = False,
         **variables: Any,
     ) -> list[int]:
-        """The prompt's token ids; control tokens that clients wrote into messages or tools are encoded as plain text."""
+        """The prompt's token ids; control tokens that clients wrote into messages or tools are encoded as plain text.
+
+        With `continue_final_message` the prompt ends where the last message's text does, for the model to go on there.
+        """
         name = self._name_for(tools)
         normalised = _normalised(messages, self._reads_parts[name])
         control = self._control_tokens_of(tokenizer)
         hidden = [_hide(control, message) for message in normalised]
         others = {"tools": tools, "variables": variables}
         hidden_others = control.hide(others, is_assistant=False)
-        text = self._render(name, hidden, hidden_others["tools"], add_generation_prompt, hidden_others["variables"])
+        begins_message = add_generation_prompt and not continue_final_message
+        text = self._render(name, hidden, hidden_others["tools"], begins_message, hidden_others["variables"])
+        if continue_final_message:
+            text = _cut_after(text, hidden[-1])
         if hidden == normalised and hidden_others == others:
             return tokenizer.encode(text, add_special_tokens=False)
         check_text(text)
@@ -157,6 +165,19 @@ def _hide(control: ControlTokens, message: Mapping[str, Any]) -> Any:
         if control.are_in(joined):
             message = {**message, "content": [{"type": "text", "text": joined}]}
     return control.hide(message, is_assistant=message["role"] == "assistant")
+
+
+def _cut_after(text: str, message: Mapping[str, Any]) -> str:
+    """A rendered prompt up to the end of its last message's text; raises `InvalidRequest` if that is not in it."""
+    content = message["content"]
+    last = (content if isinstance(content, str) else content[-1]["text"]).strip()
+    at = text.rfind(last)
+    if not last or at < 0:
+        raise InvalidRequest(
+            "The last message cannot be continued: its text is empty, or the model's chat template changes it.",
+            "continue_final_message",
+        )
+    return text[: at + len(last)]
 
 
 def no_chat_template(model: str) -> InvalidRequest:

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`, `/v1/completions` and `/v1/embeddings`: what a model answers."""
+"""`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/messages`: what a model answers."""
 
 import secrets
 import time
@@ -7,33 +7,46 @@ from servery.server.answer_record import AnswerRecord
 from servery.server.relay import relay_stream, relay_whole, watched
 from servery.server.service import Exchange, Service
 from servery.upstream.upstream import Call, ModelRequest
+from servery.wire.anthropic import decode_anthropic
+from servery.wire.anthropic_answer import AnthropicForm
 from servery.wire.chat import decode_chat
 from servery.wire.completions import decode_completion
 from servery.wire.embeddings import EmbeddingRequest, decode_embedding
+from servery.wire.message import AnswerForm
 
 
 async def chat(service: Service, exchange: Exchange) -> None:
     """Continue a chat."""
-    await _answer(service, exchange, decode_chat(await exchange.body(service.options)), "chatcmpl")
+    await _answer(service, exchange, decode_chat(await exchange.body(service.options)), _id("chatcmpl"))
 
 
 async def completion(service: Service, exchange: Exchange) -> None:
     """Continue a text."""
-    await _answer(service, exchange, decode_completion(await exchange.body(service.options)), "cmpl")
+    await _answer(service, exchange, decode_completion(await exchange.body(service.options)), _id("cmpl"))
 
 
 async def embedding(service: Service, exchange: Exchange) -> None:
     """Turn texts into vectors."""
-    await _answer(service, exchange, decode_embedding(await exchange.body(service.options)), "embd")
+    await _answer(service, exchange, decode_embedding(await exchange.body(service.options)), _id("embd"))
 
 
-async def _answer(service: Service, exchange: Exchange, request: ModelRequest, kind: str) -> None:
+async def message(service: Service, exchange: Exchange) -> None:
+    """Continue a conversation, in Anthropic's words."""
+    request = decode_anthropic(await exchange.body(service.options))
+    answer_id = f"msg_{secrets.token_hex(12)}"
+    await _answer(service, exchange, request.chat(), answer_id, AnthropicForm(answer_id, request.model))
+
+
+async def _answer(
+    service: Service, exchange: Exchange, request: ModelRequest, answer_id: str, form: AnswerForm | None = None
+) -> None:
     upstream = service.upstream(request.model)
     arrived_s = exchange.request.arrived_s
     call = Call(
-        answer_id=f"{kind}-{secrets.token_hex(16)}",
+        answer_id=answer_id,
         created=int(time.time()),
         deadline=arrived_s + service.options.request_timeout_s,
+        form=form,
     )
     exchange.record = record = AnswerRecord(service.metrics, request.model, arrived_s, service.clock)
     async with watched(exchange):
@@ -42,3 +55,7 @@ async def _answer(service: Service, exchange: Exchange, request: ModelRequest, k
             await relay_whole(chunks, exchange.reply, record)
         else:
             await relay_stream(chunks, exchange.reply, record, service.options.keep_alive_s)
+
+
+def _id(kind: str) -> str:
+    return f"{kind}-{secrets.token_hex(16)}"

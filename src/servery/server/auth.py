@@ -16,13 +16,14 @@ class Keys:
         self._digests = [_digest(key.encode()) for key in keys]
 
     def check(self, headers: Mapping[bytes, bytes]) -> None:
-        """Raise `ApiError` (401) unless `headers` carry an accepted key as a bearer token."""
+        """Raise `ApiError` (401) unless `headers` carry an accepted key, as a bearer token or, else, as `x-api-key`."""
         if not self._digests:
             return
         scheme, _, token = headers.get(b"authorization", b"").strip().partition(b" ")
-        if scheme.lower() != b"bearer" or not token.strip():
+        key = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"").strip()
+        if not key:
             raise _refusal("No API key was given. Send it in the header: 'Authorization: Bearer YOUR_KEY'.")
-        given = _digest(token.strip())
+        given = _digest(key)
         # Summed, not searched: every key is compared, so that the time does not tell which one it was.
         if not sum(hmac.compare_digest(given, known) for known in self._digests):
             raise _refusal("The API key is not accepted by this server.")

@@ -57,8 +57,8 @@ class Reply:
 
     async def end_stream(self) -> None:
         """Say that the stream is complete."""
-        await self.stream(self._dialect.done)
-        await self._write(b"", is_last=True)
+        await self._comment_sent()
+        await self._write(self._dialect.done, is_last=True)
 
     def keep_alive(self) -> None:
         """Send a comment, by the way, in a stream that is silent; no further one while that is on its way."""
@@ -103,7 +103,7 @@ class Reply:
 
     async def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self.status = status
-        named = (*headers, ("x-request-id", self._request_id))
+        named = (*headers, (self._dialect.request_id_header, self._request_id))
         encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in named]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 from servery.server import answers, health, models, tokens
 from servery.server.router import Matched, Router
 from servery.server.service import Exchange, Service
+from servery.wire.anthropic_answer import ANTHROPIC
 from servery.wire.dialect import OPENAI, Dialect
 from servery.wire.errors import ApiError, did_you_mean, shown
 
@@ -28,14 +29,16 @@ class Route:
     dialect: Dialect = OPENAI
 
 
-def _work(path: str, handler: Handler) -> Route:
-    return Route(path=path, method="POST", handler=handler, is_work=True)
+def _work(path: str, handler: Handler, dialect: Dialect = OPENAI) -> Route:
+    return Route(path=path, method="POST", handler=handler, is_work=True, dialect=dialect)
 
 
 ROUTES: Sequence[Route] = (
     _work("/v1/chat/completions", answers.chat),
     _work("/v1/completions", answers.completion),
     _work("/v1/embeddings", answers.embedding),
+    _work("/v1/messages", answers.message, ANTHROPIC),
+    _work("/v1/messages/count_tokens", tokens.count, ANTHROPIC),
     _work("/tokenize", tokens.tokenize),
     _work("/detokenize", tokens.detokenize),
     Route(path="/v1/models", method="GET", handler=models.models),

@@ -1,6 +1,8 @@
-"""`POST /tokenize` and `/detokenize`."""
+"""`POST /tokenize`, `/detokenize` and `/v1/messages/count_tokens`."""
 
 from servery.server.service import Exchange, Service, only_model
+from servery.wire.anthropic import decode_anthropic_count
+from servery.wire.anthropic_answer import encode_count
 from servery.wire.tokenize import decode_detokenize, decode_tokenize
 
 
@@ -16,3 +18,10 @@ async def detokenize(service: Service, exchange: Exchange) -> None:
     request = decode_detokenize(await exchange.body(service.options))
     upstream = service.upstream(only_model(service, request.model))
     await exchange.reply.whole(await upstream.detokenize(request))
+
+
+async def count(service: Service, exchange: Exchange) -> None:
+    """How many tokens a conversation has as the model sees it."""
+    request = decode_anthropic_count(await exchange.body(service.options))
+    tokens = await service.upstream(request.model).count(request.chat())
+    await exchange.reply.whole(encode_count(tokens))

@@ -132,6 +132,10 @@ class EmbeddedUpstream:
         token_strs = await loaded.encoder.token_texts(token_ids) if request.return_token_strs else None
         return encode_tokens(token_ids, loaded.info.max_model_len, token_strs)
 
+    async def count(self, request: ChatRequest) -> int:
+        """How many tokens the chat's prompt has; raises `ApiError`."""
+        return len(await self._chat_prompt(request, self._require_loaded()))
+
     async def detokenize(self, request: DetokenizeRequest) -> bytes:
         """The text of tokens, special ones included; raises `ApiError`."""
         loaded = self._require_loaded()
@@ -152,14 +156,7 @@ class EmbeddedUpstream:
     async def _chat(self, request: ChatRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         loaded = self._require_loaded()
         check_max_tokens(request.token_limit, request.token_limit_param)
-        if request.shown_tools and not loaded.encoder.shows_tools:
-            raise unsupported("tools", f"the chat template of '{self.name}' shows no tools to the model.")
-        prompt = await loaded.encoder.chat(
-            request.messages,
-            request.shown_tools,
-            add_generation_prompt=request.add_generation_prompt,
-            variables=request.chat_template_kwargs,
-        )
+        prompt = await self._chat_prompt(request, loaded)
         check_fits(len(prompt), request.token_limit, loaded.info.max_model_len, "messages")
         params = sampling_params(
             request,
@@ -177,18 +174,30 @@ class EmbeddedUpstream:
                 async for chunk in chunks:
                     yield chunk
 
+    async def _chat_prompt(self, request: ChatRequest, loaded: _Loaded) -> list[int]:
+        if request.shown_tools and not loaded.encoder.shows_tools:
+            raise unsupported("tools", f"the chat template of '{self.name}' shows no tools to the model.")
+        return await loaded.encoder.chat(
+            request.messages,
+            request.shown_tools,
+            add_generation_prompt=request.add_generation_prompt,
+            continue_final_message=bool(request.continue_final_message),
+            variables=request.chat_template_kwargs,
+        )
+
     def _writers(self, request: ChatRequest, prompt: list[int], loaded: _Loaded) -> list[MessageWriter]:
         """One for each completion."""
         tokenizer, formats = loaded.encoder.tokenizer, loaded.formats
         tools = formats.tools if request.shown_tools else None
+        reasoning = None if request.continue_final_message else formats.reasoning
         tail = tokenizer.decode(prompt[-_TAIL_TOKENS:], skip_special_tokens=False)
         return [
             MessageWriter(
                 MessageParser(
-                    formats.reasoning,
+                    reasoning,
                     tools,
                     names=frozenset(tool.function.name for tool in request.shown_tools),
-                    begins_in_reasoning=begins_in_reasoning(tail, formats.reasoning),
+                    begins_in_reasoning=begins_in_reasoning(tail, reasoning),
                 ),
                 tokenizer if request.logprobs else None,
                 most_calls=1 if request.parallel_tool_calls is False else None,

@@ -45,6 +45,7 @@ class PromptEncoder:
         *,
         add_generation_prompt: bool | None,
         variables: dict[str, Any] | None,
+        continue_final_message: bool = False,
     ) -> list[int]:
         """The tokens of a chat as the model's template renders it; raises `ApiError` for what the template refuses."""
         with engine_errors("messages"):
@@ -57,6 +58,7 @@ class PromptEncoder:
                 rendered,
                 template_tools(tools) or None,
                 add_generation_prompt is not False,
+                continue_final_message=continue_final_message,
                 **(variables or {}),
             )
             token_ids = await self._in_thread_if(_size(rendered) > _THREAD_CHARS or bool(tools), encode)

@@ -90,5 +90,8 @@ class Upstream(Protocol):
     async def tokenize(self, request: TokenizeRequest) -> bytes:
         """The body of the answer to `/tokenize`; raises `ApiError`."""
 
+    async def count(self, request: ChatRequest) -> int:
+        """How many tokens the chat's prompt has; raises `ApiError`."""
+
     async def detokenize(self, request: DetokenizeRequest) -> bytes:
         """The body of the answer to `/detokenize`; raises `ApiError`."""

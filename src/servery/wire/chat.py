@@ -132,7 +132,8 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
     """A chat to be continued.
 
     Beyond OpenAI's parameters: `chat_template_kwargs` go to the template; `add_generation_prompt` (default true) ends the
-    prompt with the head of an assistant message.
+    prompt with the head of an assistant message; `continue_final_message` lets the model go on with the last message, which
+    is the assistant's: the answer is what follows its text.
     """
 
     messages: list[Message]
@@ -209,8 +210,18 @@ def _check_answer_form(request: ChatRequest) -> None:
         message = f"'top_logprobs' is {request.top_logprobs}; it must be between 0 and {MAX_TOP_LOGPROBS}."
         raise invalid(message, "top_logprobs")
     if request.continue_final_message:
-        raise unsupported("continue_final_message", "an answer is always a message of its own.")
+        _check_continued(request)
     check_template_variables(request.chat_template_kwargs)
+
+
+def _check_continued(request: ChatRequest) -> None:
+    param = "continue_final_message"
+    last = request.messages[-1]
+    if not isinstance(last, AssistantMessage) or not last.content or last.tool_calls:
+        message = f"'{param}' needs a last message of the assistant that has text and no tool calls."
+        raise invalid(message, param)
+    if request.add_generation_prompt:
+        raise invalid(f"'{param}' and 'add_generation_prompt' exclude each other.", param)
 
 
 def check_template_variables(variables: dict[str, Any] | None) -> None:

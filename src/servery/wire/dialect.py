@@ -12,13 +12,14 @@ class Dialect:
     """An API's own words.
 
     `error` gives an error's JSON body, `error_event` the whole event with which a stream under way ends instead; both
-    are told the request's id. `keep_alive` breaks a stream's silence; `done` follows its last event.
+    are told the request's id. `keep_alive` breaks a stream's silence; `done` follows its last event. The id goes in `request_id_header`.
     """
 
     error: Callable[[ApiError, str], bytes]
     error_event: Callable[[ApiError, str], bytes]
     keep_alive: bytes
     done: bytes
+    request_id_header: str = "x-request-id"
 
 
 def _openai_error(error: ApiError, request_id: str) -> bytes:

@@ -1,0 +1,306 @@
+"""`POST /v1/messages` and `/v1/messages/count_tokens`, Anthropic's API: the request, and the chat that it asks for.
+
+Accepted and without effect, because they only steer Anthropic's own service: `cache_control` (whatever repeats is cached
+anyway), `metadata`, `service_tier`. `thinking` bounds reasoning; a model that does not reason stays below any bound.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from servery.wire import chat
+from servery.wire.body import decode
+from servery.wire.chat import ChatRequest
+from servery.wire.errors import invalid, unsupported
+
+_LEAST_THINKING_TOKENS = 1024  # Anthropic's own least budget
+
+
+class _Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type"):
+    cache_control: dict[str, Any] | None = None
+
+
+class TextBlock(_Block, frozen=True, kw_only=True, tag="text"):
+    """A piece of text."""
+
+    text: str
+    citations: list[Any] | None = None
+
+
+class ToolUseBlock(_Block, frozen=True, kw_only=True, tag="tool_use"):
+    """A call that the assistant made earlier."""
+
+    id: str
+    name: str
+    input: dict[str, Any]
+    caller: dict[str, Any] | None = None
+
+
+class ToolResultBlock(_Block, frozen=True, kw_only=True, tag="tool_result"):
+    """What a tool answered."""
+
+    tool_use_id: str
+    content: str | list["TextBlock | ImageBlock | DocumentBlock"] | None = None
+    is_error: bool | None = None
+
+
+class ThinkingBlock(_Block, frozen=True, kw_only=True, tag="thinking"):
+    """Reasoning of an earlier answer, as it was sent."""
+
+    thinking: str
+    signature: str | None = None
+
+
+class RedactedThinkingBlock(_Block, frozen=True, kw_only=True, tag="redacted_thinking"):
+    """Reasoning that only Anthropic could read."""
+
+    data: str
+
+
+class ImageBlock(msgspec.Struct, frozen=True, tag_field="type", tag="image"):
+    """Known so that it can be refused by name."""
+
+
+class DocumentBlock(msgspec.Struct, frozen=True, tag_field="type", tag="document"):
+    """Known so that it can be refused by name."""
+
+
+Block = TextBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock | RedactedThinkingBlock | ImageBlock | DocumentBlock
+
+
+class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message of the conversation."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Block]
+
+
+class AnthropicTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function that the model may call; `input_schema` is a JSON schema."""
+
+    name: str
+    input_schema: dict[str, Any] | None = None
+    description: str | None = None
+    type: str | None = None
+    strict: bool | None = None
+    cache_control: dict[str, Any] | None = None
+    input_examples: list[Any] | None = None
+    eager_input_streaming: bool | None = None
+
+
+class AnthropicToolChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether a tool must be called, and which."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much the model may reason before it answers."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = None
+    display: str | None = None
+
+
+class OutputFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The JSON schema that the answer must follow."""
+
+    type: Literal["json_schema"]
+    schema: dict[str, Any]
+
+
+class OutputConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the answer is to look like."""
+
+    format: OutputFormat | None = None
+    effort: str | None = None
+
+
+class CountRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A conversation whose tokens are to be counted."""
+
+    model: str
+    messages: list[Turn]
+    system: str | list[TextBlock] | None = None
+    tools: list[AnthropicTool] | None = None
+    tool_choice: AnthropicToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    cache_control: dict[str, Any] | None = None
+
+    def chat(self) -> ChatRequest:
+        """The same conversation as a checked chat; raises `ApiError`."""
+        return _checked(ChatRequest(**self._chat_fields()))
+
+    def _chat_fields(self) -> dict[str, Any]:
+        _check_output(self.output_config)
+        choice, is_prefilled = self.tool_choice, bool(self.messages) and self.messages[-1].role == "assistant"
+        format_ = None if self.output_config is None else self.output_config.format
+        return {
+            "model": self.model,
+            "messages": _messages(self.system, self.messages),
+            "tools": [_tool(tool, f"tools[{at}]") for at, tool in enumerate(self.tools or [])] or None,
+            "tool_choice": None if choice is None or not self.tools else _tool_choice(choice),
+            "parallel_tool_calls": False if choice is not None and choice.disable_parallel_tool_use else None,
+            "chat_template_kwargs": _thinking_variables(self.thinking),
+            "continue_final_message": True if is_prefilled else None,
+            "response_format": None if format_ is None else _response_format(format_),
+        }
+
+
+class AnthropicRequest(CountRequest, frozen=True, kw_only=True):
+    """A conversation to be continued."""
+
+    max_tokens: int
+    stream: bool | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    metadata: dict[str, Any] | None = None
+    service_tier: str | None = None
+
+    def chat(self) -> ChatRequest:
+        """The same request as a checked chat; raises `ApiError`."""
+        return _checked(
+            ChatRequest(
+                **self._chat_fields(),
+                max_tokens=self.max_tokens,
+                stream=self.stream,
+                stop=self.stop_sequences,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+            )
+        )
+
+
+_REQUEST = msgspec.json.Decoder(AnthropicRequest)
+_COUNT = msgspec.json.Decoder(CountRequest)
+
+
+def decode_anthropic(body: bytes) -> AnthropicRequest:
+    """A request for a message; raises `ApiError`."""
+    return decode(body, _REQUEST)
+
+
+def decode_anthropic_count(body: bytes) -> CountRequest:
+    """A request for a count; raises `ApiError`."""
+    return decode(body, _COUNT)
+
+
+def _checked(request: ChatRequest) -> ChatRequest:
+    request.check()
+    return request
+
+
+def _check_output(config: OutputConfig | None) -> None:
+    if config is not None and config.effort is not None:
+        raise unsupported("output_config.effort", "the model has no effort levels.")
+
+
+def _response_format(format_: OutputFormat) -> Any:
+    """As the chat's own request has it."""
+    return msgspec.convert(
+        {"type": "json_schema", "json_schema": {"name": "answer", "schema": format_.schema, "strict": True}},
+        chat.ResponseFormat,
+    )
+
+
+def _thinking_variables(thinking: Thinking | None) -> dict[str, Any] | None:
+    """The variable by which the templates of models that can do both switch reasoning on and off."""
+    if thinking is None:
+        return None
+    budget = thinking.budget_tokens
+    if thinking.display not in (None, "summarized"):
+        raise unsupported("thinking.display", "reasoning is always shown as the model wrote it.")
+    if thinking.type == "enabled" and budget is None:
+        raise invalid("Missing required parameter: 'thinking.budget_tokens'.", "thinking.budget_tokens")
+    if budget is not None and budget < _LEAST_THINKING_TOKENS:
+        message = f"'thinking.budget_tokens' is {budget}; it must be at least {_LEAST_THINKING_TOKENS}."
+        raise invalid(message, "thinking.budget_tokens")
+    return {"enable_thinking": thinking.type != "disabled"}
+
+
+def _tool(tool: AnthropicTool, path: str) -> chat.Tool:
+    if tool.type not in (None, "custom"):
+        raise unsupported(path, f"'{tool.type}' runs on Anthropic's side; only tools of your own can be given.")
+    return chat.Tool(chat.Function(tool.name, tool.description, tool.input_schema or {"type": "object"}, tool.strict))
+
+
+def _tool_choice(choice: AnthropicToolChoice) -> str | dict[str, Any]:
+    if choice.type == "tool":
+        if choice.name is None:
+            raise invalid("Missing required parameter: 'tool_choice.name'.", "tool_choice.name")
+        return {"type": "function", "function": {"name": choice.name}}
+    return {"auto": "auto", "any": "required", "none": "none"}[choice.type]
+
+
+def _messages(system: str | list[TextBlock] | None, turns: list[Turn]) -> list[chat.Message]:
+    messages: list[chat.Message] = []
+    if system:
+        parts: str | list[chat.Part] = system if isinstance(system, str) else [_text(block) for block in system]
+        messages.append(chat.SystemMessage(content=parts))
+    for at, turn in enumerate(turns):
+        messages += _turn_messages(turn, f"messages[{at}]")
+    return messages
+
+
+def _turn_messages(turn: Turn, path: str) -> list[chat.Message]:
+    """A turn as messages: a user's turn with tool results is first what the tools said, then what the user said."""
+    blocks: list[Block] = [TextBlock(text=turn.content)] if isinstance(turn.content, str) else turn.content
+    if not blocks:
+        raise invalid(f"'{path}.content' is empty; at least one block is needed.", f"{path}.content")
+    for at, block in enumerate(blocks):
+        _check_block(block, turn.role, f"{path}.content[{at}]")
+    texts: list[chat.Part] = [_text(block) for block in blocks if isinstance(block, TextBlock)]
+    if turn.role == "assistant":
+        return [_assistant(blocks, texts)]
+    if turn.role == "system":
+        return [chat.SystemMessage(content=texts)]
+    results: list[chat.Message] = [_tool_message(block) for block in blocks if isinstance(block, ToolResultBlock)]
+    return [*results, chat.UserMessage(content=texts)] if texts else results
+
+
+def _check_block(block: Block, role: str, path: str) -> None:
+    allowed: dict[str, tuple[type, ...]] = {
+        "user": (TextBlock, ToolResultBlock),
+        "assistant": (TextBlock, ToolUseBlock, ThinkingBlock, RedactedThinkingBlock),
+        "system": (TextBlock,),
+    }
+    kind = str(block.__struct_config__.tag)
+    if isinstance(block, ImageBlock | DocumentBlock):
+        raise unsupported(path, f"'{kind}' blocks cannot be read; this model takes text only.")
+    if not isinstance(block, allowed[role]):
+        raise invalid(f"'{path}' is a '{kind}' block, which a turn of the {role} cannot have.", path)
+    if isinstance(block, ToolResultBlock) and isinstance(block.content, list):
+        for at, part in enumerate(block.content):
+            if not isinstance(part, TextBlock):
+                tag = part.__struct_config__.tag
+                where = f"{path}.content[{at}]"
+                raise unsupported(where, f"'{tag}' blocks cannot be read; this model takes text only.")
+
+
+def _assistant(blocks: list[Block], texts: list[chat.Part]) -> chat.AssistantMessage:
+    calls = [
+        chat.ToolCall(chat.ToolFunction(block.name, msgspec.json.encode(block.input).decode()), block.id, "function")
+        for block in blocks
+        if isinstance(block, ToolUseBlock)
+    ]
+    thinking = "\n".join(block.thinking for block in blocks if isinstance(block, ThinkingBlock))
+    only = texts[0] if len(texts) == 1 else None
+    content = only.text if isinstance(only, chat.TextPart) else texts or None
+    return chat.AssistantMessage(content=content, tool_calls=calls or None, reasoning_content=thinking or None)
+
+
+def _tool_message(block: ToolResultBlock) -> chat.ToolMessage:
+    if isinstance(block.content, list):
+        parts: list[chat.Part] = [_text(part) for part in block.content if isinstance(part, TextBlock)]
+        return chat.ToolMessage(content=parts or "", tool_call_id=block.tool_use_id)
+    return chat.ToolMessage(content=block.content or "", tool_call_id=block.tool_use_id)
+
+
+def _text(block: TextBlock) -> chat.TextPart:
+    return chat.TextPart(text=block.text)

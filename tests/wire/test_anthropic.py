@@ -1,0 +1,128 @@
+import json
+from typing import Any
+
+import pytest
+
+from servery.wire import chat
+from servery.wire.anthropic import decode_anthropic, decode_anthropic_count
+from servery.wire.errors import ApiError
+
+HELLO = {"role": "user", "content": "hello"}
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "max_tokens": 9, "messages": [HELLO], **fields}).encode()
+
+
+def asked(**fields: Any) -> chat.ChatRequest:
+    return decode_anthropic(body(**fields)).chat()
+
+
+def refusal(**fields: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        asked(**fields)
+    return caught.value
+
+
+def test_a_request_becomes_a_chat() -> None:
+    request = asked(
+        system=[{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}],
+        stop_sequences=["END"], temperature=0.5, top_k=3, top_p=0.9, stream=True, metadata={"user_id": "u"},
+        service_tier="auto",
+    )  # fmt: skip
+
+    assert request == chat.ChatRequest(
+        model="m",
+        messages=[chat.SystemMessage(content=[chat.TextPart("be brief")]), chat.UserMessage(content=[chat.TextPart("hello")])],
+        max_tokens=9, stop=["END"], temperature=0.5, top_k=3, top_p=0.9, stream=True,
+    )  # fmt: skip
+
+
+def test_tool_results_come_before_what_the_user_says_in_the_same_turn() -> None:
+    request = asked(
+        messages=[
+            HELLO,
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "text", "text": "I look."},
+                {"type": "tool_use", "id": "t1", "name": "look", "input": {"at": 1}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "text", "text": "and?"},
+                {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "a tree"}]},
+            ]},
+        ]
+    )  # fmt: skip
+
+    assert request.messages[1:] == [
+        chat.AssistantMessage(
+            content="I look.",
+            reasoning_content="hm",
+            tool_calls=[chat.ToolCall(chat.ToolFunction("look", '{"at":1}'), "t1", "function")],
+        ),
+        chat.ToolMessage(content=[chat.TextPart("a tree")], tool_call_id="t1"),
+        chat.UserMessage(content=[chat.TextPart("and?")]),
+    ]
+
+
+def test_a_last_turn_of_the_assistant_is_continued() -> None:
+    request = asked(messages=[HELLO, {"role": "assistant", "content": "The answer is"}])
+
+    assert request.continue_final_message
+    assert request.messages[-1] == chat.AssistantMessage(content="The answer is")
+
+
+def test_tools_are_functions() -> None:
+    schema = {"type": "object", "properties": {"at": {"type": "integer"}}}
+    request = asked(
+        tools=[{"name": "look", "description": "see", "input_schema": schema}],
+        tool_choice={"type": "auto", "disable_parallel_tool_use": True},
+    )
+
+    assert request.tools == [chat.Tool(chat.Function("look", "see", schema, None))]
+    assert (request.tool_choice, request.parallel_tool_calls) == ("auto", False)
+    assert asked(tools=[{"name": "look", "input_schema": schema}], tool_choice={"type": "none"}).shown_tools == []
+
+
+def test_thinking_is_switched_where_the_template_can() -> None:
+    assert asked(thinking={"type": "enabled", "budget_tokens": 2048}).chat_template_kwargs == {"enable_thinking": True}
+    assert asked(thinking={"type": "disabled"}).chat_template_kwargs == {"enable_thinking": False}
+    assert asked().chat_template_kwargs is None
+
+
+def test_a_count_needs_no_length() -> None:
+    request = decode_anthropic_count(json.dumps({"model": "m", "messages": [HELLO], "system": "s"}).encode()).chat()
+
+    assert [type(message) for message in request.messages] == [chat.SystemMessage, chat.UserMessage]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0]"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "thinking", "thinking": "x"}]}]},
+            "messages[0].content[0]",
+        ),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0]"),
+        ({"tools": [{"name": "f"}], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
+        ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 5}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "adaptive", "display": "omitted"}}, "thinking.display"),
+        ({"output_config": {"effort": "high"}}, "output_config.effort"),
+        ({"mcp_servers": []}, "mcp_servers"),
+        ({"stop_sequences": "END"}, "stop_sequences"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    error = refusal(**fields)
+
+    assert (error.status, error.param) == (400, param)
+
+
+def test_a_request_without_a_length_is_told_so() -> None:
+    with pytest.raises(ApiError, match="Missing required parameter: 'max_tokens'"):
+        decode_anthropic(json.dumps({"model": "m", "messages": [HELLO]}).encode())
