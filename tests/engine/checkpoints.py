@@ -6,43 +6,65 @@ from typing import Any
 
 import torch
 from transformers import (
+    Cohere2Config,
+    CohereConfig,
     DeepseekV2Config,
     DeepseekV3Config,
+    Ernie4_5Config,
+    Exaone4Config,
     Gemma2Config,
     Gemma3TextConfig,
+    GemmaConfig,
     Glm4Config,
     Glm4MoeConfig,
     Glm4MoeLiteConfig,
+    GlmConfig,
     GraniteConfig,
+    HunYuanDenseV1Config,
     LlamaConfig,
+    MinistralConfig,
     MistralConfig,
     MixtralConfig,
     Olmo2Config,
+    Olmo3Config,
+    OlmoeConfig,
     Phi3Config,
     PreTrainedModel,
     Qwen2Config,
     Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
+    SeedOssConfig,
     SmolLM3Config,
 )
+from transformers.models.cohere.modeling_cohere import CohereForCausalLM
+from transformers.models.cohere2.modeling_cohere2 import Cohere2ForCausalLM
 from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2ForCausalLM
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3ForCausalLM
+from transformers.models.ernie4_5.modeling_ernie4_5 import Ernie4_5ForCausalLM
+from transformers.models.exaone4.modeling_exaone4 import Exaone4ForCausalLM
+from transformers.models.gemma.modeling_gemma import GemmaForCausalLM
 from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3ForCausalLM
+from transformers.models.glm.modeling_glm import GlmForCausalLM
 from transformers.models.glm4.modeling_glm4 import Glm4ForCausalLM
 from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeForCausalLM
 from transformers.models.glm4_moe_lite.modeling_glm4_moe_lite import Glm4MoeLiteForCausalLM
 from transformers.models.granite.modeling_granite import GraniteForCausalLM
+from transformers.models.hunyuan_v1_dense.modeling_hunyuan_v1_dense import HunYuanDenseV1ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
+from transformers.models.ministral.modeling_ministral import MinistralForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.mixtral.modeling_mixtral import MixtralForCausalLM
 from transformers.models.olmo2.modeling_olmo2 import Olmo2ForCausalLM
+from transformers.models.olmo3.modeling_olmo3 import Olmo3ForCausalLM
+from transformers.models.olmoe.modeling_olmoe import OlmoeForCausalLM
 from transformers.models.phi3.modeling_phi3 import Phi3ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeForCausalLM
+from transformers.models.seed_oss.modeling_seed_oss import SeedOssForCausalLM
 from transformers.models.smollm3.modeling_smollm3 import SmolLM3ForCausalLM
 
 SHAPE: dict[str, Any] = {
@@ -269,7 +291,85 @@ def glm4_moe_lite() -> PreTrainedModel:
     return _seeded(Glm4MoeLiteForCausalLM, Glm4MoeLiteConfig(**SHAPE | LATENT | EXPERTS_IN_GROUPS | layers))
 
 
+def ministral(**changes: Any) -> PreTrainedModel:
+    windows = {"sliding_window": 24, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+    return _seeded(MinistralForCausalLM, MinistralConfig(**SHAPE | windows | {"head_dim": 24} | changes))
+
+
+def gemma() -> PreTrainedModel:
+    return _seeded(GemmaForCausalLM, GemmaConfig(**SHAPE, head_dim=24))
+
+
+def glm() -> PreTrainedModel:
+    return _seeded(GlmForCausalLM, GlmConfig(**SHAPE, head_dim=24))
+
+
+def olmo3() -> PreTrainedModel:
+    windows = {"sliding_window": 24, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+    rope = {"full_attention": dict(YARN_ROPE), "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
+    return _seeded(Olmo3ForCausalLM, Olmo3Config(**SHAPE | windows, rope_parameters=rope))
+
+
+def olmoe() -> PreTrainedModel:
+    return _seeded(OlmoeForCausalLM, OlmoeConfig(**SHAPE, num_experts=6, num_experts_per_tok=3))
+
+
+def exaone4(**changes: Any) -> PreTrainedModel:
+    windows = {"sliding_window": 24, "sliding_window_pattern": 2}
+    return _seeded(Exaone4ForCausalLM, Exaone4Config(**SHAPE | windows | changes))
+
+
+def exaone4_whole() -> PreTrainedModel:
+    """As the small ones are: every layer sees everything and rotates."""
+    return exaone4(sliding_window=None, layer_types=["full_attention"] * 3)
+
+
+def cohere(**changes: Any) -> PreTrainedModel:
+    return _seeded(CohereForCausalLM, CohereConfig(**SHAPE | {"logit_scale": 0.3} | changes))
+
+
+def cohere2() -> PreTrainedModel:
+    windows = {"sliding_window": 24, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+    return _seeded(Cohere2ForCausalLM, Cohere2Config(**SHAPE | windows, attention_bias=True))
+
+
+def seed_oss() -> PreTrainedModel:
+    return _seeded(SeedOssForCausalLM, SeedOssConfig(**SHAPE, head_dim=24, attention_out_bias=True, mlp_bias=True))
+
+
+def ernie4_5(**changes: Any) -> PreTrainedModel:
+    return _seeded(Ernie4_5ForCausalLM, Ernie4_5Config(**SHAPE | {"head_dim": 24} | changes))
+
+
+def ernie4_5_with_biases() -> PreTrainedModel:
+    return ernie4_5(use_bias=True, tie_word_embeddings=False)
+
+
+def hunyuan(**changes: Any) -> PreTrainedModel:
+    rope = {"rope_type": "dynamic", "alpha": 40.0, "factor": 1.0, "rope_theta": 10_000.0}
+    shape = SHAPE | {"head_dim": 24, "rope_parameters": rope}
+    return _seeded(HunYuanDenseV1ForCausalLM, HunYuanDenseV1Config(**shape | changes))
+
+
+def hunyuan_plain() -> PreTrainedModel:
+    return hunyuan(rope_parameters={"rope_type": "default", "rope_theta": 10_000.0}, attention_bias=True)
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "cohere": cohere,
+    "cohere2": cohere2,
+    "ernie4_5": ernie4_5,
+    "ernie4_5_with_biases": ernie4_5_with_biases,
+    "exaone4": exaone4,
+    "exaone4_whole": exaone4_whole,
+    "gemma": gemma,
+    "glm": glm,
+    "hunyuan": hunyuan,
+    "hunyuan_plain": hunyuan_plain,
+    "ministral": ministral,
+    "olmo3": olmo3,
+    "olmoe": olmoe,
+    "seed_oss": seed_oss,
     "llama2": llama2,
     "llama_with_biases": llama_with_biases,
     "llama3": llama3,

@@ -55,6 +55,11 @@ DEEPSEEK = {
     "n_group": 4,
     "topk_group": 2,
 }
+OLMOE = {"architectures": ["OlmoeForCausalLM"], "num_experts": 4, "num_experts_per_tok": 2}
+COHERE = {"architectures": ["CohereForCausalLM"], "layer_norm_eps": 1e-5}
+HUNYUAN = {"architectures": ["HunYuanDenseV1ForCausalLM"]}
+GEMMA1 = {"architectures": ["GemmaForCausalLM"]}
+EXAONE = {"architectures": ["Exaone4ForCausalLM"], "num_hidden_layers": 5, "sliding_window": 8}
 DEEPSEEK2 = DEEPSEEK | {"architectures": ["DeepseekV2ForCausalLM"]}
 GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "num_hidden_layers": 7}
 PHI = {"architectures": ["Phi3ForCausalLM"]}
@@ -219,7 +224,10 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         (QWEN_MOE | {"norm_topk_prob": 1}, "norm_topk_prob is 1; it must be true or false"),
         (QWEN_MOE | {"mlp_only_layers": 1}, "mlp_only_layers is 1; it must be a list of numbers of layers"),
         (QWEN_MOE | {"decoder_sparse_step": 0}, "decoder_sparse_step is 0; it must be a whole number of at least 1"),
-        (QWEN2_MOE | {"use_sliding_window": True}, "use_sliding_window is true; for this architecture only false"),
+        (
+            QWEN2_MOE | {"use_sliding_window": True},
+            "use_sliding_window is true; for this architecture it must be missing, null or false",
+        ),
         (QWEN2_MOE | {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size is null; it must be"),
         (DEEPSEEK | {"num_key_value_heads": 2}, "num_key_value_heads is 2; .* it must be num_attention_heads 4"),
         (DEEPSEEK | {"kv_lora_rank": 0}, "kv_lora_rank is 0; it must be a whole number of at least 1"),
@@ -246,6 +254,13 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         ),
         (GEMMA3 | {"rope_local_base_freq": 0}, "rope_local_base_freq is 0; it must be a number greater than 0"),
         (GEMMA3 | {"sliding_window_pattern": 0}, "sliding_window_pattern is 0; it must be a whole number"),
+        (OLMOE | {"clip_qkv": 8.0}, "clip_qkv is 8.0; for this architecture it must be missing, null or false"),
+        (COHERE | {"use_qk_norm": True}, "use_qk_norm is true; for this architecture it must be missing, null or fal"),
+        (COHERE | {"layer_norm_eps": None}, "layer_norm_eps is null; it must be a number greater than 0"),
+        (COHERE | {"logit_scale": 0}, "logit_scale is 0; it must be a number greater than 0"),
+        (HUNYUAN | {"rope_scaling": {"type": "dynamic", "alpha": -1}}, "rope_scaling.alpha is -1; it must be a number"),
+        (GEMMA1 | {"hidden_act": "silu"}, 'hidden_act is "silu"; only gelu_pytorch_tanh is supported'),
+        (EXAONE | {"sliding_window_pattern": "LLLG"}, 'sliding_window_pattern is "LLLG"; it must be a whole number'),
         (PHI | {"partial_rotary_factor": 0.4}, "partial_rotary_factor is 0.4; it must make an even number"),
         (
             PHI | {"rope_scaling": LONGROPE | {"short_factor": [1.0]}},
@@ -317,6 +332,23 @@ def test_every_sixth_layer_of_a_gemma3_sees_everything_and_rotates_by_another_ba
     whole, local = RopeConfig(theta=5e5, kind="linear", factor=8.0), RopeConfig(theta=2e4)
     assert config.windows == (8, 8, 8, 8, 8, None, 8)
     assert config.ropes == (local, local, local, local, local, whole, local)
+
+
+def test_only_sliding_layers_of_an_exaone4_rotate_if_any_can_slide(tmp_path):
+    config = load(tmp_path, **EXAONE)
+    assert config.windows == (8, 8, 8, None, 8)
+    assert [rope.rotary_dim for rope in config.ropes] == [None, None, None, 0, None]
+    config = load(tmp_path, **EXAONE | {"sliding_window": None})
+    assert (config.windows, config.ropes) == ((None,) * 5, (RopeConfig(theta=10_000.0),) * 5)
+
+
+def test_a_hunyuan_stretches_its_base_by_alpha(tmp_path):
+    config = load(tmp_path, **HUNYUAN, rope_theta=1e4, rope_scaling={"type": "dynamic", "alpha": 64.0, "factor": 1.0})
+    assert config.ropes[0].theta == pytest.approx(1e4 * 64 ** (8 / 6))
+
+
+def test_an_old_gemma_means_the_tanh_approximation_when_it_says_gelu(tmp_path):
+    assert load(tmp_path, **GEMMA1, hidden_act="gelu").activation == "gelu_pytorch_tanh"
 
 
 def test_a_cap_is_off_when_null_and_the_architectures_own_when_missing(tmp_path):

@@ -16,7 +16,8 @@ from servery.engine.json_fields import JsonFields
 from servery.engine.latent_config import LatentConfig, read_latent
 from servery.engine.mixture_config import ExpertConfig, read_experts
 from servery.engine.rope_config import RopeConfig, read_ropes
-from servery.engine.supported import ARCHITECTURES, SILU, Architecture, Switch, nearest
+from servery.engine.supported import ARCHITECTURES, nearest
+from servery.engine.traits import SILU, Architecture, Switch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class ModelConfig:
     `attention_scale` multiplies the scores, None for 1 / sqrt(head_dim). A soft cap c keeps a number x between -c and c
     as c tanh(x / c). `embedding_scale` multiplies what the embedding gives, `residual_scale` what either half of
     a layer adds to the residual stream. `layer_norms` counts a layer's norms;
-    `wide_qk_norm` says that those of queries and keys go over all heads at once. With `latent` attention there is one
+    `wide_qk_norm` says that those of queries and keys go over all heads at once, `late_qk_norm` that they come after
+    rotation, `centers` that all others subtract the mean first. With `is_parallel` the MLP's input is attention's. With `latent` attention there is one
     key head, as wide as what is cached, and its values are its keys. `num_draft_layers` counts stored layers after the
     last that predict further tokens; they are not loaded.
     """
@@ -58,7 +60,10 @@ class ModelConfig:
     latent: LatentConfig | None = None
     layer_norms: int = 2
     wide_qk_norm: bool = False
+    late_qk_norm: bool = False
     norm_offset: float = 0.0
+    centers: bool = False
+    is_parallel: bool = False
     attention_scale: float | None = None
     attention_soft_cap: float | None = None
     logit_soft_cap: float | None = None
@@ -156,8 +161,11 @@ def _architecture(fields: JsonFields) -> tuple[str, Architecture]:
 
 def _refuse_unsupported(fields: JsonFields, architecture: Architecture) -> None:
     for name in ("hidden_act", "hidden_activation"):
-        if fields.raw(name) not in (None, architecture.activation):
+        if fields.raw(name) not in (None, architecture.activation, architecture.old_activation):
             raise fields.error(name, f"only {architecture.activation} is supported")
+    for name in architecture.refused:
+        if fields.raw(name):
+            raise fields.error(name, "for this architecture it must be missing, null or false")
     if fields.flag("use_bidirectional_attention"):
         raise fields.error("use_bidirectional_attention", "only causal attention is supported")
 
@@ -171,7 +179,6 @@ def _model_config(
     windows = _windows(fields, architecture, num_layers)
     rope_dim = head_dim if latent is None else latent.rope_dim
     ropes = read_ropes(fields, architecture, windows, max_position, rope_dim)
-    attention_cap, logit_cap = architecture.default_soft_caps
     return ModelConfig(
         architecture=name,
         vocab_size=fields.count("vocab_size"),
@@ -183,7 +190,7 @@ def _model_config(
         head_dim=head_dim,
         # Beyond it a sequence would need the keys that it has in the cache to be rotated anew.
         max_position=min([max_position, *(rope.original_max_position for rope in ropes if rope.kind == "longrope")]),
-        norm_eps=fields.number("rms_norm_eps"),
+        norm_eps=fields.number("layer_norm_eps" if architecture.centers else "rms_norm_eps"),
         ropes=ropes,
         windows=windows,
         qkv_bias=_is_on(fields, architecture.qkv_bias),
@@ -197,14 +204,17 @@ def _model_config(
         experts=None if architecture.experts is None else read_experts(fields, architecture.experts, num_layers),
         latent=latent,
         wide_qk_norm=architecture.wide_qk_norm,
+        late_qk_norm=architecture.late_qk_norm,
         layer_norms=architecture.norms.count,
         norm_offset=architecture.norm_offset,
+        centers=architecture.centers,
+        is_parallel=architecture.is_parallel,
         attention_scale=_attention_scale(fields, architecture, latent, ropes[0]),
-        attention_soft_cap=_soft_cap(fields, architecture, "attn_logit_softcapping", attention_cap),
-        logit_soft_cap=_soft_cap(fields, architecture, "final_logit_softcapping", logit_cap),
+        attention_soft_cap=_soft_cap(fields, architecture, "attn_logit_softcapping", 0),
+        logit_soft_cap=_soft_cap(fields, architecture, "final_logit_softcapping", 1),
         embedding_scale=_embedding_scale(fields, architecture),
         residual_scale=fields.number("residual_multiplier", 1.0) if architecture.has_multipliers else 1.0,
-        logit_divisor=fields.number("logits_scaling", 1.0) if architecture.has_multipliers else 1.0,
+        logit_divisor=_logit_divisor(fields, architecture),
         num_draft_layers=fields.whole("num_nextn_predict_layers", 0),
     )
 
@@ -220,21 +230,28 @@ def _attention_scale(
         return rope.score_factor / math.sqrt(latent.query_dim)
     if architecture.has_multipliers:
         return fields.number("attention_multiplier", 1.0)
-    return fields.number("query_pre_attn_scalar", 256) ** -0.5 if architecture.is_gemma else None
+    scalar = architecture.query_scalar
+    return None if scalar is None else 1.0 / math.sqrt(fields.number("query_pre_attn_scalar", scalar))
 
 
 def _embedding_scale(fields: JsonFields, architecture: Architecture) -> float:
     if architecture.has_multipliers:
         return fields.number("embedding_multiplier", 1.0)
-    return fields.count("hidden_size") ** 0.5 if architecture.is_gemma else 1.0
+    return math.sqrt(fields.count("hidden_size")) if architecture.scales_embedding else 1.0
 
 
-def _soft_cap(fields: JsonFields, architecture: Architecture, name: str, default: float | None) -> float | None:
+def _logit_divisor(fields: JsonFields, architecture: Architecture) -> float:
+    if architecture.logit_scale is not None:
+        return 1.0 / fields.number("logit_scale", architecture.logit_scale)
+    return fields.number("logits_scaling", 1.0) if architecture.has_multipliers else 1.0
+
+
+def _soft_cap(fields: JsonFields, architecture: Architecture, name: str, which: int) -> float | None:
     """Null switches a cap off; a missing field means the architecture's own."""
-    if not architecture.is_gemma:
+    if architecture.soft_caps is None:
         return None
     if not fields.is_given(name):
-        return default
+        return architecture.soft_caps[which]
     return fields.number(name) if fields.has(name) else None
 
 
@@ -255,8 +272,6 @@ def _heads(fields: JsonFields, architecture: Architecture, latent: LatentConfig 
 
 
 def _windows(fields: JsonFields, architecture: Architecture, num_layers: int) -> tuple[int | None, ...]:
-    if architecture.window == "refused" and fields.flag("use_sliding_window"):
-        raise fields.error("use_sliding_window", "for this architecture only false is supported")
     if architecture.window == "all_if_used" and not fields.flag("use_sliding_window"):
         return (None,) * num_layers
     if architecture.window in {"all", "all_if_used"}:
@@ -265,14 +280,21 @@ def _windows(fields: JsonFields, architecture: Architecture, num_layers: int) ->
         window = fields.optional_count("sliding_window") if is_given else architecture.default_window
         return (window,) * num_layers
     if architecture.window == "pattern":
-        window = fields.count("sliding_window", architecture.default_window)
-        full_every = fields.count("sliding_window_pattern", architecture.full_every)
-        slides = _listed_layers(fields, num_layers) or [(i + 1) % full_every != 0 for i in range(num_layers)]
+        is_given = fields.is_given("sliding_window")
+        window = fields.optional_count("sliding_window") if is_given else architecture.default_window
+        slides = _listed_layers(fields, num_layers) or _pattern(fields, architecture, num_layers)
         return tuple(window if each else None for each in slides)
-    if architecture.window in {"none", "refused"} or not fields.flag("use_sliding_window"):
+    if architecture.window == "none" or not fields.flag("use_sliding_window"):
         return (None,) * num_layers
     window = fields.optional_count("sliding_window")
     return tuple(window if slides else None for slides in _sliding_layers(fields, num_layers))
+
+
+def _pattern(fields: JsonFields, architecture: Architecture, num_layers: int) -> list[bool]:
+    if not (fields.has("sliding_window_pattern") or architecture.full_every):
+        return [True] * num_layers
+    full_every = fields.count("sliding_window_pattern", architecture.full_every)
+    return [(layer + 1) % full_every != 0 for layer in range(num_layers)]
 
 
 def _sliding_layers(fields: JsonFields, num_layers: int) -> list[bool]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
-from servery.engine.attention.backend import AttentionBackend, AttentionPlan
+from servery.engine.attention.backend import AttentionBackend
 from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.batch import Batch
 from servery.engine.embedding import Embedding
@@ -17,12 +17,13 @@ from servery.engine.kv import KVCache
 from servery.engine.latent import LatentOutput
 from servery.engine.linear import Linear
 from servery.engine.mlp import GatedMLP, MixtureOfExperts
-from servery.engine.norm import RMSNorm
+from servery.engine.norm import CenteredNorm, RMSNorm
 from servery.engine.projection import HeadProjection, Projection
 from servery.engine.quantization.matrix import Matrix
 from servery.engine.rope import RopeTable
 
 Transform = Callable[[Tensor], Tensor]
+Norm = RMSNorm | CenteredNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,11 @@ class Layer:
     `attention_post` and `mlp_post` are what happens to the result of either half before it joins the residual stream.
     """
 
-    attention_norm: RMSNorm | None
+    attention_norm: Norm | None
     project: Projection
     output: Linear | LatentOutput
     attention_post: Transform | None
-    mlp_norm: RMSNorm | None
+    mlp_norm: Norm | None
     mlp: GatedMLP | MixtureOfExperts
     mlp_post: Transform | None
 
@@ -45,7 +46,7 @@ class Layer:
         """What the weights hold in memory."""
         norms = (self.attention_norm, self.attention_post, self.mlp_norm, self.mlp_post)
         linears = self.project.nbytes + self.output.nbytes + self.mlp.nbytes
-        return linears + sum(norm.nbytes for norm in norms if isinstance(norm, RMSNorm))
+        return linears + sum(norm.nbytes for norm in norms if isinstance(norm, RMSNorm | CenteredNorm))
 
     def adapted(self, wrap: Callable[[str, Linear], Linear]) -> "Layer":
         """The same layer over what `wrap` makes of the linears that are given every token of a step, by their names.
@@ -70,7 +71,7 @@ class Decoder:
         *,
         embedding: Matrix,
         layers: Sequence[Layer],
-        norm: RMSNorm,
+        norm: Norm,
         head: Linear,
         attention: AttentionBackend | None = None,
     ) -> None:
@@ -122,11 +123,10 @@ class Decoder:
         plan = self._attention.plan(batch, cache)
         for index, layer in enumerate(self._layers):
             cos, sin = angles[self._rope_of_layer[index]]
-            query, keys_values = layer.project(
-                layer.attention_norm(hidden) if layer.attention_norm else hidden, cos, sin
-            )
+            x = layer.attention_norm(hidden) if layer.attention_norm else hidden
+            query, keys_values = layer.project(x, cos, sin)
             cache.write(index, batch.slots, keys_values)
-            hidden = self._finish(index, layer, hidden, query, plan)
+            hidden = self._finish(layer, hidden, x, plan.attend(index, query))
         return self._norm(hidden)
 
     @torch.inference_mode()
@@ -137,11 +137,12 @@ class Decoder:
         logits = logits if divisor == 1.0 else logits.div_(divisor)
         return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
-    @staticmethod
-    def _finish(index: int, layer: Layer, hidden: Tensor, query: Tensor, plan: AttentionPlan) -> Tensor:
-        """Attention and the MLP, each added to the residual stream."""
-        hidden = _added(hidden, layer.output, plan.attend(index, query), layer.attention_post)
-        return _added(hidden, layer.mlp, layer.mlp_norm(hidden) if layer.mlp_norm else hidden, layer.mlp_post)
+    def _finish(self, layer: Layer, hidden: Tensor, x: Tensor, attended: Tensor) -> Tensor:
+        """What attention gave and the MLP, each added to the residual stream; `x` is what attention was given."""
+        hidden = _added(hidden, layer.output, attended, layer.attention_post)
+        if not self.config.is_parallel:
+            x = layer.mlp_norm(hidden) if layer.mlp_norm else hidden
+        return _added(hidden, layer.mlp, x, layer.mlp_post)
 
 
 def _keyed(wrap: Callable[[str, Linear], Linear], layer: int, name: str, linear: Linear) -> Linear:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
-from servery.engine.decoder import Decoder, Layer
+from servery.engine.decoder import Decoder, Layer, Norm
 from servery.engine.latent import LATENT_NORM_EPS, LatentOutput, LatentProjection
 from servery.engine.latent_config import LatentConfig
 from servery.engine.linear import Linear, linear_of
 from servery.engine.mixture_config import ExpertConfig
 from servery.engine.mlp import GatedMLP, MixtureOfExperts, SharedExpert
-from servery.engine.norm import RMSNorm, WideNorm
+from servery.engine.norm import CenteredNorm, RMSNorm, WideNorm
 from servery.engine.projection import HeadProjection, Projection
 from servery.engine.rope import head_order
 from servery.engine.router import Router
@@ -42,7 +42,7 @@ def build_decoder(config: ModelConfig, reader: WeightReader) -> Decoder:
         reader.dtype,
         embedding=embedding[0],
         layers=[assemble_layer(config, index, reader.read(index)) for index in range(config.num_layers)],
-        norm=RMSNorm(ends.tensors["norm"], config.norm_eps, config.norm_offset),
+        norm=_norm(config, ends.tensors["norm"]),
         head=linear_of(embedding if config.tie_embeddings else ends.matrices["head"]),
     )
 
@@ -50,9 +50,8 @@ def build_decoder(config: ModelConfig, reader: WeightReader) -> Decoder:
 def assemble_layer(config: ModelConfig, index: int, weights: Weights) -> Layer:
     """Layer `index` of the decoder from its weights."""
 
-    def norm(key: str) -> RMSNorm | None:
-        weight = weights.tensors.get(key)
-        return None if weight is None else RMSNorm(weight, config.norm_eps, config.norm_offset)
+    def norm(key: str) -> Norm | None:
+        return _norm(config, weights.tensors[key]) if key in weights.tensors else None
 
     scale = None if config.residual_scale == 1.0 else partial(torch.mul, other=config.residual_scale)
     experts = config.experts_of(index)
@@ -66,6 +65,12 @@ def assemble_layer(config: ModelConfig, index: int, weights: Weights) -> Layer:
         mlp=_gated_mlp(config, weights) if experts is None else _mixture(config, experts, weights),
         mlp_post=norm("mlp_post_norm") or scale,
     )
+
+
+def _norm(config: ModelConfig, weight: Tensor) -> Norm:
+    if config.centers:
+        return CenteredNorm(weight, config.norm_eps)
+    return RMSNorm(weight, config.norm_eps, config.norm_offset)
 
 
 def _linear(weights: Weights, key: str) -> Linear:
@@ -85,6 +90,7 @@ def _attention(config: ModelConfig, index: int, weights: Weights) -> tuple[Proje
         num_heads=config.num_heads,
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
+        norms_rotated=config.late_qk_norm,
     )
     return project, _linear(weights, "output")
 

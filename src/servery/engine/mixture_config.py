@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from servery.engine.json_fields import JsonFields
-from servery.engine.supported import SOFTMAX, ExpertTraits
+from servery.engine.traits import SOFTMAX, ExpertTraits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from servery.engine.linear import Linear
 from servery.engine.router import Router
-from servery.engine.supported import GELU_TANH, SILU
+from servery.engine.traits import GELU_TANH, SILU
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {SILU: F.silu, GELU_TANH: partial(F.gelu, approximate="tanh")}
 

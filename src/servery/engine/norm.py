@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class RMSNorm:
@@ -30,6 +31,25 @@ class RMSNorm:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         normed = (x / torch.hypot(length, self._floor)).mul_(self._scaled)
         return normed if self._dtype is torch.float32 else normed.to(self._dtype)
+
+
+class CenteredNorm:
+    """(x - mean(x)) / sqrt(variance(x) + eps) * weight over the last dimension (arXiv 1607.06450), in float32."""
+
+    __slots__ = ("_eps", "_weight")
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        self._weight = weight
+        self._eps = eps
+
+    @property
+    def nbytes(self) -> int:
+        """What the weight holds in memory."""
+        return self._weight.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Same shape and dtype as `x`."""
+        return F.layer_norm(x, self._weight.shape, self._weight, eps=self._eps)
 
 
 class WideNorm:

@@ -30,10 +30,10 @@ class HeadProjection:
     """Queries, keys and values by heads: queries and keys are rotated, the cache holds keys, then values.
 
     `qkv` has the rows of query, key and value; `qk_norm` works on query and key heads
-    [tokens, heads + kv_heads, head_dim] alike, before they rotate.
+    [tokens, heads + kv_heads, head_dim] alike, before they rotate, or after that if `norms_rotated`.
     """
 
-    __slots__ = ("_head_dim", "_num_heads", "_num_kv_heads", "_qk_norm", "qkv")
+    __slots__ = ("_head_dim", "_norms_rotated", "_num_heads", "_num_kv_heads", "_qk_norm", "qkv")
 
     def __init__(
         self,
@@ -43,12 +43,14 @@ class HeadProjection:
         num_heads: int,
         num_kv_heads: int,
         head_dim: int,
+        norms_rotated: bool = False,
     ) -> None:
         self.qkv = qkv
         self._qk_norm = qk_norm
         self._num_heads = num_heads
         self._num_kv_heads = num_kv_heads
         self._head_dim = head_dim
+        self._norms_rotated = norms_rotated
 
     @property
     def nbytes(self) -> int:
@@ -65,6 +67,9 @@ class HeadProjection:
         """Queries [tokens, heads * head_dim] and keys, then values [tokens, 2 * kv_heads * head_dim]."""
         qkv = self.qkv(x)
         rotated = qkv.view(len(qkv), -1, self._head_dim)[:, : self._num_heads + self._num_kv_heads]
-        rotate(self._qk_norm(rotated) if self._qk_norm else rotated, cos, sin, out=rotated)
+        norm, is_late = self._qk_norm, self._norms_rotated
+        rotate(rotated if norm is None or is_late else norm(rotated), cos, sin, out=rotated)
+        if norm is not None and is_late:
+            rotated.copy_(norm(rotated))
         query_size = self._num_heads * self._head_dim
         return qkv[:, :query_size], qkv[:, query_size:]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from servery.engine.json_fields import JsonFields
-from servery.engine.supported import Architecture
+from servery.engine.traits import Architecture
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 
@@ -53,10 +53,8 @@ def read_ropes(
         return tuple(whole if window is None else local for window in windows)
     name = "rope_parameters" if fields.has("rope_parameters") else "rope_scaling"
     rope = _read_rope(fields, name, fields.inner(name), architecture, max_position, head_dim)
-    if architecture.skips_rope:
-        skipped = dataclasses.replace(rope, rotary_dim=0)
-        return tuple(rope if rotates else skipped for rotates in _rotating_layers(fields, len(windows)))
-    return (rope,) * len(windows)
+    skipped = dataclasses.replace(rope, rotary_dim=0)
+    return tuple(rope if rotates else skipped for rotates in _rotating_layers(fields, architecture, windows))
 
 
 def _whole_and_local(
@@ -78,8 +76,17 @@ def _whole_and_local(
     return whole, local
 
 
-def _rotating_layers(fields: JsonFields, num_layers: int) -> list[bool]:
-    """Which layers of a SmolLM3 rotate: those with a 1 in `no_rope_layers`, or all but every fourth."""
+def _rotating_layers(fields: JsonFields, architecture: Architecture, windows: Sequence[int | None]) -> list[bool]:
+    if architecture.still == "listed":
+        return _listed_rotating_layers(fields, len(windows))
+    is_windowed = fields.has("sliding_window") or not fields.is_given("sliding_window")
+    if architecture.still == "full" or (architecture.still == "full_if_windowed" and is_windowed):
+        return [window is not None for window in windows]
+    return [True] * len(windows)
+
+
+def _listed_rotating_layers(fields: JsonFields, num_layers: int) -> list[bool]:
+    """Those with a 1 in `no_rope_layers`, or all but every fourth."""
     if not fields.has("no_rope_layers"):
         interval = fields.count("no_rope_layer_interval", 4)
         return [(layer + 1) % interval != 0 for layer in range(num_layers)]
@@ -101,6 +108,8 @@ def _read_rope(
     rope = rope or JsonFields(fields.path, {}, f"{name}.")
     rotary_dim = _rotary_dim(fields, rope, head_dim, architecture.rotary_share)
     theta = rope.number("rope_theta", fields.number("rope_theta", architecture.theta))
+    if architecture.has_ntk_alpha and rope.has("alpha"):
+        theta *= rope.number("alpha") ** (head_dim / (head_dim - 2))
     config = _scaled(fields, name, rope, theta, max_position, rotary_dim or head_dim)
     if not architecture.is_latent:
         return dataclasses.replace(config, rotary_dim=rotary_dim, interleaved=architecture.interleaved_rope)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from servery.engine.mixture_config import ExpertConfig
-from servery.engine.supported import SIGMOID
+from servery.engine.traits import SIGMOID
 
 
 class Router:

@@ -1,130 +1,14 @@
 """Which architectures the decoder runs, and how each differs from the others: a table. No torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import SequenceMatcher
 
-SILU, GELU_TANH = "silu", "gelu_pytorch_tanh"
-SOFTMAX, SIGMOID = "softmax", "sigmoid"
-
-
-@dataclass(frozen=True, slots=True)
-class NormNames:
-    """The stored names of a layer's norms: before attention, after it, before the MLP, after it; None where is none."""
-
-    attention: str | None = "input_layernorm"
-    attention_post: str | None = None
-    mlp: str | None = "post_attention_layernorm"
-    mlp_post: str | None = None
-
-    @property
-    def count(self) -> int:
-        """How many norms of the hidden size a layer has."""
-        return sum(name is not None for name in (self.attention, self.attention_post, self.mlp, self.mlp_post))
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """A flag in config.json, and what it means that it is missing."""
-
-    field: str
-    default: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertTraits:
-    """How the mixtures of experts of one architecture differ from those of the others."""
-
-    # Fields of config.json: how many experts there are, and the inner size of one.
-    count: str = "n_routed_experts"
-    size: str = "moe_intermediate_size"
-
-    # Which layers are mixtures. "all"; "step": each `decoder_sparse_step`-th, less `mlp_only_layers`; "later": by
-    # `mlp_layer_types`, or from `first_k_dense_replace` on, `num_dense` when that is missing.
-    layers: str = "all"
-    num_dense: int = 0
-
-    # Where tensors are stored: the router, then the experts, of which {} is the number.
-    router: str = "mlp.gate"
-    gate: str = "mlp.experts.{}.gate_proj"
-    up: str = "mlp.experts.{}.up_proj"
-    down: str = "mlp.experts.{}.down_proj"
-
-    # Scores by softmax over all experts, or by sigmoid of each.
-    scores: str = SOFTMAX
-    # A stored number for each expert that is added to its score when experts are chosen, and at no other time.
-    correction: str | None = None
-    # The values of `topk_method` that are known, of which the first is meant when the field is missing. All but
-    # "greedy" choose among the best `topk_group` of `n_group` groups only.
-    methods: tuple[str, ...] = ("greedy",)
-    # Whether the weights of the chosen experts are made to sum to 1: "always"; "never"; or what `norm_topk_prob` is
-    # when it is missing, "yes" or "no".
-    normalizes: str = "no"
-    # Weights are multiplied by `routed_scaling_factor`.
-    scales: bool = False
-
-    # Where the expert of all tokens is stored, if there is one, and what it is multiplied by (the sigmoid of that).
-    shared: str | None = None
-    shared_gate: str | None = None
-    # The field with its inner size; None for `n_shared_experts` times that of an expert.
-    shared_size: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """How one architecture differs from the others, with its meaning of fields that a config.json leaves out."""
-
-    families: str
-    note: str = ""
-
-    # Biases: of query, key and value, of the output projection, of the MLP.
-    qkv_bias: bool | Switch = False
-    output_bias: bool | Switch = False
-    mlp_bias: bool | Switch = False
-    # None: hidden_size / num_attention_heads.
-    head_dim: int | None = None
-    # With `wide_qk_norm` the norm of queries and that of keys go over all heads at once, not over each.
-    qk_norm: bool | Switch = False
-    wide_qk_norm: bool = False
-
-    # Which layers slide. "none"; "refused": none, and `use_sliding_window` must not be set; "all"; "all_if_used": all, by `use_sliding_window`; "upper": by `use_sliding_window`
-    # and then `layer_types`, or from `max_window_layers` on; "pattern": by `layer_types`, or all but each
-    # `full_every`-th.
-    window: str = "none"
-    default_window: int | None = None
-    full_every: int = 1
-
-    # The base of rotation, and that of layers that slide where it is another.
-    theta: float = 10_000.0
-    local_theta: float | None = None
-    # How much of a head rotates when the checkpoint does not say; None where it must be all.
-    rotary_share: float | None = None
-    # Neighbouring dimensions rotate together, not those half a head apart.
-    interleaved_rope: bool = False
-    # Some layers do not rotate.
-    skips_rope: bool = False
-
-    # What is cached is a latent; its sizes are `kv_lora_rank` and others. Pairs rotate as `rope_interleave` says.
-    is_latent: bool = False
-
-    norms: NormNames = NormNames()
-    # Added to every stored norm weight.
-    norm_offset: float = 0.0
-    activation: str = SILU
-    experts: ExpertTraits | None = None
-    tied: bool = False
-    # These matrices are stored as one.
-    fused_qkv: bool = False
-    fused_mlp: bool = False
-
-    # Embeddings are scaled by sqrt(hidden_size); `query_pre_attn_scalar` and the soft caps (scores, logits) count.
-    is_gemma: bool = False
-    default_soft_caps: tuple[float | None, float | None] = (None, None)
-    # The four multipliers of Granite count.
-    has_multipliers: bool = False
-
+from servery.engine.traits import GELU_TANH, SIGMOID, Architecture, ExpertTraits, NormNames, Switch
 
 _BIAS = Switch("attention_bias")
+
+_POST_NORMS = NormNames(None, "post_attention_layernorm", None, "post_feedforward_layernorm")
 
 _GEMMA_NORMS = NormNames(
     "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"
@@ -150,6 +34,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         mlp_bias=Switch("mlp_bias"),
     ),
     "MistralForCausalLM": Architecture("Mistral 7B", "sliding window", window="all", default_window=4096),
+    "MinistralForCausalLM": Architecture(
+        "Ministral 8B", "sliding window in some layers", window="pattern", default_window=4096
+    ),
     "Qwen2ForCausalLM": Architecture("Qwen2, Qwen2.5", "sliding window in upper layers", qkv_bias=True, window="upper"),
     "Qwen3ForCausalLM": Architecture(
         "Qwen3 (dense), amuse",
@@ -189,7 +76,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         "Qwen1.5 and Qwen2 (mixture of experts)",
         "mixture of experts, one of them for all tokens",
         qkv_bias=Switch("qkv_bias", default=True),
-        window="refused",
+        refused=("use_sliding_window",),
         experts=ExpertTraits(
             count="num_experts",
             layers="step",
@@ -233,6 +120,17 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         rotary_share=0.5,
         experts=replace(_CORRECTED, num_dense=1),
     ),
+    "GemmaForCausalLM": Architecture(
+        "Gemma 1, CodeGemma",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        head_dim=256,
+        norm_offset=1.0,
+        activation=GELU_TANH,
+        old_activation="gelu",
+        tied=True,
+        scales_embedding=True,
+    ),
     "Gemma2ForCausalLM": Architecture(
         "Gemma 2",
         "soft caps, sliding window in every other layer",
@@ -245,9 +143,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         norm_offset=1.0,
         activation=GELU_TANH,
         tied=True,
-        is_gemma=True,
+        scales_embedding=True,
+        query_scalar=256,
         full_every=2,
-        default_soft_caps=(50.0, 30.0),
+        soft_caps=(50.0, 30.0),
     ),
     "Gemma3ForCausalLM": Architecture(
         "Gemma 3 (text)",
@@ -262,7 +161,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         norm_offset=1.0,
         activation=GELU_TANH,
         tied=True,
-        is_gemma=True,
+        scales_embedding=True,
+        query_scalar=256,
+        soft_caps=(None, None),
         full_every=6,
         theta=1_000_000.0,
         local_theta=10_000.0,
@@ -284,7 +185,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         window="upper",
         tied=True,
         theta=2_000_000.0,
-        skips_rope=True,
+        still="listed",
     ),
     "GraniteForCausalLM": Architecture(
         "Granite 3 (dense)",
@@ -293,6 +194,15 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         output_bias=_BIAS,
         mlp_bias=Switch("mlp_bias"),
         has_multipliers=True,
+    ),
+    "GlmForCausalLM": Architecture(
+        "GLM-4 9B, GLM-Edge",
+        "half of each head rotates, in neighbouring pairs",
+        qkv_bias=Switch("attention_bias", default=True),
+        head_dim=128,
+        fused_mlp=True,
+        rotary_share=0.5,
+        interleaved_rope=True,
     ),
     "Glm4ForCausalLM": Architecture(
         "GLM-4 0414",
@@ -313,7 +223,98 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         output_bias=_BIAS,
         qk_norm=True,
         wide_qk_norm=True,
-        norms=NormNames(None, "post_attention_layernorm", None, "post_feedforward_layernorm"),
+        norms=_POST_NORMS,
+    ),
+    "Olmo3ForCausalLM": Architecture(
+        "OLMo 3",
+        "as OLMo 2, sliding window in three of four layers",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        qk_norm=True,
+        wide_qk_norm=True,
+        norms=_POST_NORMS,
+        window="pattern",
+        default_window=4096,
+        full_every=4,
+        theta=500_000.0,
+        local_theta=500_000.0,
+    ),
+    "OlmoeForCausalLM": Architecture(
+        "OLMoE",
+        "mixture of experts, norms over all queries and all keys",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        qk_norm=True,
+        wide_qk_norm=True,
+        experts=ExpertTraits(count="num_experts", size="intermediate_size"),
+        refused=("clip_qkv",),
+    ),
+    "Exaone4ForCausalLM": Architecture(
+        "EXAONE 4.0",
+        "norms after attention and MLP, layers without rotation",
+        qk_norm=True,
+        norms=_POST_NORMS,
+        window="pattern",
+        default_window=4096,
+        full_every=4,
+        still="full_if_windowed",
+    ),
+    "Cohere2ForCausalLM": Architecture(
+        "Command R7B, Command A, Tiny Aya",
+        "attention and MLP side by side, layers without rotation",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        norms=NormNames("input_layernorm", mlp=None),
+        centers=True,
+        is_parallel=True,
+        window="pattern",
+        default_window=4096,
+        full_every=4,
+        still="full",
+        interleaved_rope=True,
+        tied=True,
+        logit_scale=0.0625,
+    ),
+    "CohereForCausalLM": Architecture(
+        "Command R, Aya",
+        "attention and MLP side by side",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        norms=NormNames("input_layernorm", mlp=None),
+        centers=True,
+        is_parallel=True,
+        theta=500_000.0,
+        interleaved_rope=True,
+        tied=True,
+        logit_scale=0.0625,
+        refused=("use_qk_norm",),
+    ),
+    "SeedOssForCausalLM": Architecture(
+        "Seed-OSS",
+        qkv_bias=Switch("attention_bias", default=True),
+        output_bias=Switch("attention_out_bias"),
+        mlp_bias=Switch("mlp_bias"),
+        head_dim=128,
+    ),
+    "Ernie4_5ForCausalLM": Architecture(
+        "ERNIE 4.5 (dense)",
+        "neighbouring pairs rotate",
+        qkv_bias=Switch("use_bias"),
+        output_bias=Switch("use_bias"),
+        mlp_bias=Switch("use_bias"),
+        head_dim=128,
+        theta=500_000.0,
+        interleaved_rope=True,
+        tied=True,
+    ),
+    "HunYuanDenseV1ForCausalLM": Architecture(
+        "Hunyuan (dense), Hunyuan-MT",
+        "norms on rotated queries and keys",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        qk_norm=True,
+        late_qk_norm=True,
+        has_ntk_alpha=True,
     ),
 }
 

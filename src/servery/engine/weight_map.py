@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from servery.engine.architecture import ModelConfig
 from servery.engine.latent_config import LatentConfig
 from servery.engine.mixture_config import ExpertConfig
-from servery.engine.supported import ARCHITECTURES, Architecture, ExpertTraits
+from servery.engine.supported import ARCHITECTURES
+from servery.engine.traits import Architecture, ExpertTraits
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,9 @@ def _norms(config: ModelConfig, architecture: Architecture, layer: _LayerNames) 
             yield layer.norm(key, name, config.hidden_size)
     if config.qk_norm:
         heads = (config.num_heads, config.num_kv_heads) if config.wide_qk_norm else (1, 1)
-        yield layer.norm("q_norm", "self_attn.q_norm", heads[0] * config.head_dim)
-        yield layer.norm("k_norm", "self_attn.k_norm", heads[1] * config.head_dim)
+        query, key = ("query_layernorm", "key_layernorm") if config.late_qk_norm else ("q_norm", "k_norm")
+        yield layer.norm("q_norm", f"self_attn.{query}", heads[0] * config.head_dim)
+        yield layer.norm("k_norm", f"self_attn.{key}", heads[1] * config.head_dim)
 
 
 def _attention(config: ModelConfig, architecture: Architecture, layer: _LayerNames) -> Iterator[Target]:
