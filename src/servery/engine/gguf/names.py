@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from servery.engine.supported import Architecture
+from servery.engine.traits import Architecture
 
 _MODEL: Mapping[str, str] = {
     "model.embed_tokens": "token_embd",
