@@ -39,8 +39,18 @@ def test_the_largest_value_of_a_head_uses_the_whole_range(values: torch.Tensor) 
     assert (codes.float().abs().amax(-1)[largest > 1e-34] == 127).all()
 
 
-def test_bfloat16_values_are_read_back_as_in_float32_but_for_one_rounding() -> None:
-    codes, scales = quantize(torch.randn(50, 4, 64), INT8)
+def test_every_float8_code_is_what_torch_takes_it_for() -> None:
+    codes = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    finite = codes.float().isfinite()
+    for scale in (1.0, 2.0**-126, 2.0**118):
+        scales = torch.full((256,), scale, dtype=torch.bfloat16)
+        values = dequantize(codes.unsqueeze(1), scales, torch.float32).squeeze(1)
+        assert torch.equal(values[finite], codes.float()[finite] * scale)
+
+
+@pytest.mark.parametrize("stored", [INT8, FP8], ids=lambda each: each.name)
+def test_bfloat16_values_are_read_back_as_in_float32_but_for_one_rounding(stored: KVFormat) -> None:
+    codes, scales = quantize(torch.randn(50, 4, 64), stored)
     exact = dequantize(codes, scales, torch.float32)
     assert torch.equal(dequantize(codes, scales, torch.bfloat16), exact.to(torch.bfloat16))
 

@@ -56,7 +56,7 @@ def test_tokens_that_hang_together_have_a_wider_one() -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
 
 
-@pytest.mark.parametrize(("passages", "lowest"), [(8, 0.90), (40, 0.93)])
+@pytest.mark.parametrize(("passages", "lowest"), [(8, 0.88), (40, 0.92)])
 def test_the_intervals_cover_what_they_promise(passages: int, lowest: float) -> None:
     """2,000 samples of passages of any length, each with a level of its own: about 95 % of the intervals hold the truth.
 
@@ -80,4 +80,4 @@ def test_the_intervals_cover_what_they_promise(passages: int, lowest: float) -> 
 
 
 def _binomial(rng: random.Random, n: int, p: float) -> int:
-    return max(0, min(n, round(rng.gauss(n * p, (n * p * (1 - p)) ** 0.5))))
+    return sum(rng.random() < p for _ in range(n))

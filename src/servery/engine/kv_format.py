@@ -21,6 +21,7 @@ from servery.engine.errors import LoadError
 
 SCALE_DTYPE = torch.bfloat16
 _SMALLEST_SCALE = torch.finfo(SCALE_DTYPE).tiny
+_HALF_STEP = 2.0**8
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +91,16 @@ def quantize(values: Tensor, kv_format: KVFormat) -> tuple[Tensor, Tensor]:
 
 def dequantize(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """The values [..., head_dim] in `dtype` for `codes` of that shape and `scales` [...]: code times scale, rounded once."""
+    if codes.dtype is torch.float8_e4m3fn:
+        return _halves(codes).float().mul_((scales.float() * _HALF_STEP).unsqueeze(-1)).to(dtype)
     return codes.to(dtype).mul_(scales.to(dtype).unsqueeze(-1))
+
+
+def _halves(codes: Tensor) -> Tensor:
+    """float8 e4m3 as float16, each value divided by `_HALF_STEP`; a code that is not a number counts as 480.
+
+    The four bits of exponent move to where float16 has five, whose bias is larger by 8: torch converts float8 one by
+    one on a CPU, this does all at once. What is not a number has a scale that is not one.
+    """
+    bits = codes.view(torch.int8).to(torch.int16)
+    return bits.bitwise_left_shift_(7).bitwise_and_(~(1 << 14)).view(torch.float16)

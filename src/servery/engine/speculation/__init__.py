@@ -1,1 +1,0 @@
-"""Guessing tokens ahead and checking several of them in one step of the model."""
