@@ -78,10 +78,12 @@ print("loaded", [name for name in {HEAVY!r} if name in sys.modules])
     assert run_python(code).stdout.splitlines()[-1] == "loaded []"
 
 
-def test_models_lists_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_every_architecture_and_quantization_format(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models"]) == cli.DONE
-    lines = capsys.readouterr().out.splitlines()
+    *lines, blank, formats = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(ARCHITECTURES)
+    assert blank == ""
+    assert formats.startswith("Quantized checkpoints of these, by quant_method: awq, gptq, fp8, ")
     assert cli.main(["models", "--json"]) == cli.DONE
     expected = [
         {"architecture": name, "families": each.families, "note": each.note} for name, each in ARCHITECTURES.items()

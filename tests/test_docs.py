@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from servery import cli
+from servery.engine.quantization.config import QUANTIZATION_METHODS
 from servery.engine.supported import ARCHITECTURES
 from servery.telemetry.metrics import Metrics
 from tests.documentation import PAGES, ROOT, Block, blocks
@@ -110,6 +111,12 @@ def anchors(page: Path) -> set[str]:
 def test_the_models_page_names_every_architecture_and_no_other() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE)
     assert rows == [(name, each.families, each.note) for name, each in ARCHITECTURES.items()]
+
+
+def test_the_models_page_names_every_quantization_method() -> None:
+    page = (ROOT / "docs" / "models.md").read_text()
+    section = page.partition("## Quantized checkpoints")[2].partition("##")[0]
+    assert [name for name in QUANTIZATION_METHODS if f"`{name}`" not in section] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

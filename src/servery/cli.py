@@ -125,15 +125,16 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
-    """List the architectures that the engine runs.
+    """List the architectures that the engine runs, and the formats of quantized weights that it loads.
 
-    What a checkpoint is stands in its config.json under `architectures`. The third column says what the engine does
-    for that architecture beyond a plain decoder.
+    What a checkpoint is stands in its config.json under `architectures`, and under `quantization_config` as
+    `quant_method`. The third column says what the engine does for that architecture beyond a plain decoder.
 
     Example:
       servery models
       servery models --json
     """
+    from servery.engine.quantization.config import QUANTIZATION_METHODS
     from servery.engine.supported import ARCHITECTURES
 
     rows = [(name, each.families, each.note) for name, each in ARCHITECTURES.items()]
@@ -143,6 +144,7 @@ def models(options: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, families, note in rows:
         print(f"{name:{widths[0]}}  {families:{widths[1]}}  {note}")
+    print(f"\nQuantized checkpoints of these, by quant_method: {', '.join(QUANTIZATION_METHODS)}.")
     return DONE
 
 

@@ -6,7 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from servery.engine.quantization.matrix import DenseMatrix, Matrix, stack_rows
+from servery.engine.quantization.matrix import DenseMatrix, GroupMatrix, Matrix, stack_rows
+from servery.engine.rounded_linear import RoundedLinear, has_channel_codes, rounded_rows
 
 # Values that are dequantized at a time: as bfloat16 half a MiB, which stays in a core's own cache until it is used.
 TILE_VALUES = 1 << 18
@@ -45,7 +46,11 @@ def linear_of(parts: Sequence[Matrix], bias: Tensor | None = None) -> Linear:
 
 
 def _single(matrix: Matrix, bias: Tensor | None) -> Linear:
-    return DenseLinear(matrix.weight, bias) if isinstance(matrix, DenseMatrix) else QuantizedLinear(matrix, bias)
+    if isinstance(matrix, DenseMatrix):
+        return DenseLinear(matrix.weight, bias)
+    if isinstance(matrix, GroupMatrix) and matrix.rounds_input and has_channel_codes(matrix):
+        return RoundedLinear(matrix, bias)
+    return QuantizedLinear(matrix, bias)
 
 
 class DenseLinear:
@@ -84,13 +89,14 @@ class DenseLinear:
 class QuantizedLinear:
     """A weight that stays packed: a tile of rows is dequantized, multiplied and dropped."""
 
-    __slots__ = ("_tiles", "bias", "matrix")
+    __slots__ = ("_rounds_input", "_tiles", "bias", "matrix")
 
     def __init__(self, matrix: Matrix, bias: Tensor | None = None) -> None:
         rows, columns = matrix.shape
         step = max(1, TILE_VALUES // columns)
         self.matrix = matrix
         self.bias = bias
+        self._rounds_input = isinstance(matrix, GroupMatrix) and matrix.rounds_input
         self._tiles = [matrix.select_rows(slice(first, min(first + step, rows))) for first in range(0, rows, step)]
 
     @property
@@ -105,6 +111,9 @@ class QuantizedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, in_features] -> [rows, out_features]."""
+        if self._rounds_input:
+            codes, scales = rounded_rows(x)
+            x = (codes * scales).to(x.dtype)
         y = torch.cat([torch.mm(x, tile.dequantize(x.dtype).t()) for tile in self._tiles], dim=1)
         return y if self.bias is None else y.add_(self.bias)
 

@@ -1,5 +1,6 @@
 """What a request says about particular tokens: logit_bias and the three penalties, for a whole batch at once."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +34,13 @@ class TokenHistory:
             if position >= self._prompt_len:
                 self._counts[slot] += 1
         self._seen = len(tokens)
+
+    def followed_by(self, tokens: Sequence[int]) -> "TokenHistory":
+        """A copy that has counted all of `tokens`, which go on from those counted here; this one stays as it is."""
+        further = copy.copy(self)
+        vars(further).update(_slots=self._slots.copy(), _ids=self._ids.copy(), _counts=self._counts.copy())
+        further.catch_up(tokens)
+        return further
 
     def _slot(self, token_id: int) -> int:
         slot = self._slots.get(token_id)

@@ -5,6 +5,9 @@ or on how often a step is repeated. The mixer is the finaliser of SplitMix64 (St
 pseudorandom number generators", OOPSLA 2014) with Stafford's constants (variant 13).
 """
 
+import enum
+import hashlib
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +18,20 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: the increment of
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SMALLEST = 2.0**-60  # so that nothing divides by 0
+
+
+class Use(enum.IntEnum):
+    """What a random number decides besides the target's own draw; the numbers of different uses are independent."""
+
+    DRAFT = 1  # which token a draft model proposes
+    ACCEPT = 2  # whether a proposal is accepted
+    RESIDUAL = 3  # which token replaces one that is not
+
+
+def seed_for(seed: int, use: Use) -> int:
+    """The seed to take at every position instead of `seed` for a use of its own."""
+    key = struct.pack("<QB", seed & _MASK, use)
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8, person=b"draws").digest(), "little")
 
 
 def uniforms(seeds: Sequence[int], positions: Sequence[int], draw: int = 0) -> NDArray[np.float64]:

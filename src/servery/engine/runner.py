@@ -1,5 +1,6 @@
 """Runs one step on the model: a decided `Step` in, a result for each sequence out. Decides nothing itself."""
 
+from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,8 +12,9 @@ from servery.engine.kv import KVCache
 from servery.engine.lora.pool import AdapterPool
 from servery.engine.penalties import TokenHistory
 from servery.engine.request import Sequence, TokenLogprobs
-from servery.engine.sampler import SamplingRow, sample, token_logprobs
+from servery.engine.sampler import SamplingRow, token_logprobs
 from servery.engine.scheduler import Scheduled, Step, StepResult
+from servery.engine.speculation.verification import Check, verify
 
 
 class Runner:
@@ -26,10 +28,11 @@ class Runner:
         self._histories: WeakKeyDictionary[Sequence, TokenHistory] = WeakKeyDictionary()
 
     @torch.inference_mode()
-    def run(self, step: Step) -> dict[Sequence, StepResult]:
-        """Compute the step's tokens, write their KV and sample where the newest token is reached.
+    def run(self, step: Step, proposals: Mapping[Sequence, Tensor] | None = None) -> dict[Sequence, StepResult]:
+        """Compute the step's tokens and drafts, write their KV and sample where the newest token is reached.
 
-        A sequence whose logits are not finite gets a result with `error` set; the others are unaffected.
+        Drafts are verified: the result has those that stand and one token after them. `proposals` are the
+        distributions [drafts, V] of those that were drawn by chance. A sequence whose logits are not finite gets a result with `error` set; the others are unaffected.
         """
         step = self._adapters.arranged(step)
         batch = Batch.build([_row(item) for item in step.scheduled], self._cache.block_size)
@@ -43,7 +46,7 @@ class Runner:
                 results[item.sequence].embedding = self._pool(item, rows)
             if item.sequence.params.prompt_logprobs is not None and not item.sequence.is_prompt_reported:
                 results[item.sequence].prompt_logprobs = self._score_prompt(item, rows)
-        self._sample(step, hidden, starts, results)
+        self._sample(step, hidden, starts, results, proposals or {})
         return results
 
     def read_bytes(self, step: Step) -> int:
@@ -75,27 +78,45 @@ class Runner:
             scores += token_logprobs(self._model.logits(rows[: len(targets)]), targets, top)
         return scores
 
-    def _sample(self, step: Step, hidden: Tensor, starts: list[int], results: dict[Sequence, StepResult]) -> None:
+    def _sample(
+        self,
+        step: Step,
+        hidden: Tensor,
+        starts: list[int],
+        results: dict[Sequence, StepResult],
+        proposals: Mapping[Sequence, Tensor],
+    ) -> None:
         sampling = [
-            (item.sequence, start + item.count - 1)
+            (item, start + item.count)
             for item, start in zip(step.scheduled, starts, strict=True)
             if item.samples and not item.sequence.parent.pooling
         ]
         if not sampling:
             return
-        logits = self._model.logits(hidden.index_select(0, torch.tensor([row for _, row in sampling])))
-        rows = [self._sampling_row(sequence) for sequence, _ in sampling]
-        for (sequence, _), sampled in zip(sampling, sample(logits, rows), strict=True):
-            result = results[sequence]
-            result.error = sampled.error
-            if sampled.error is None:
-                result.token_ids = [sampled.token_id]
-                result.logprobs = [sampled.logprobs] if sampled.logprobs is not None else []
+        wanted = [row for item, end in sampling for row in range(end - 1 - item.num_drafts, end)]
+        logits = self._model.logits(hidden.index_select(0, torch.tensor(wanted)))
+        checks = [
+            Check(self._sampling_rows(item), item.sequence.drafts, proposals.get(item.sequence)) for item, _ in sampling
+        ]
+        for (item, _), verified in zip(sampling, verify(logits, checks), strict=True):
+            result = results[item.sequence]
+            result.token_ids, result.logprobs, result.error = verified
 
-    def _sampling_row(self, sequence: Sequence) -> SamplingRow:
-        history = self._history(sequence) if sequence.params.has_penalties else None
-        params, length = sequence.params, len(sequence.tokens)
-        return SamplingRow(params, sequence.seed, length, sequence.prompt_len, sequence.tokens, history)
+    def _sampling_rows(self, item: Scheduled) -> list[SamplingRow]:
+        """One row for each draft, judged as what follows the drafts before it, and one for the token after them."""
+        sequence, params = item.sequence, item.sequence.params
+        history = self._history(sequence) if params.has_penalties else None
+        if history is not None:
+            history.catch_up(sequence.tokens)
+        length, prompt_len = len(sequence.tokens), sequence.prompt_len
+        rows = [SamplingRow(params, sequence.seed, length, prompt_len, sequence.tokens, history)]
+        tokens: list[int] = sequence.tokens
+        for at, draft in enumerate(sequence.drafts, 1):
+            if history is not None:
+                tokens = [*tokens, draft]
+                history = history.followed_by(tokens)
+            rows.append(SamplingRow(params, sequence.seed, length + at, prompt_len, tokens, history))
+        return rows
 
     def _history(self, sequence: Sequence) -> TokenHistory:
         """The counts of its tokens so far, kept so that a step does not count a long context anew."""
@@ -106,8 +127,10 @@ class Runner:
 
 
 def _row(item: Scheduled) -> tuple[list[int], int, list[int]]:
-    sequence = item.sequence
-    return sequence.tokens[item.start : item.start + item.count], item.start, sequence.block_ids
+    sequence, end = item.sequence, item.start + item.count
+    if not item.num_drafts:
+        return sequence.tokens[item.start : end], item.start, sequence.block_ids
+    return [*sequence.tokens[item.start :], *sequence.drafts], item.start, sequence.block_ids
 
 
 def _starts(step: Step) -> list[int]:

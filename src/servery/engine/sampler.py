@@ -41,8 +41,8 @@ _COLDEST = 1e-30  # lower temperatures would underflow in float32; differences o
 class SamplingRow(NamedTuple):
     """What decides the token at `position`: parameters, randomness and, for penalties, the tokens before it.
 
-    `tokens` is prompt plus output, `prompt_len` of them prompt. `history`, when the caller keeps one per sequence,
-    saves counting them anew at every step.
+    `tokens` is prompt plus output, `prompt_len` of them prompt; only penalties look at them. `history`, when the caller
+    keeps one per sequence, saves counting them anew at every step.
     """
 
     params: SamplingParams
@@ -64,17 +64,27 @@ class Sampled(NamedTuple):
 def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> list[Sampled]:
     """Choose one token for each row of `logits` [R, V] (left unchanged); R must equal len(rows)."""
     logits = logits.float()
+    sampled = draw(logits, rows)
+    logprobs = sampled_logprobs(logits, rows, [max(row.token_id, 0) for row in sampled])
+    return [
+        row if row.error is not None else Sampled(row.token_id, row_logprobs)
+        for row, row_logprobs in zip(sampled, logprobs, strict=True)
+    ]
+
+
+def draw(logits: Tensor, rows: Sequence[SamplingRow]) -> list[Sampled]:
+    """As `sample`, without log probabilities; `logits` are float32."""
     adjusted = _adjust(logits, rows)
     best = _argmax(adjusted)
     peaks = adjusted.gather(1, best[:, None])
     token_ids, peak = best.tolist(), peaks[:, 0].tolist()
     random = [i for i, row in enumerate(rows) if not row.params.is_greedy and math.isfinite(peak[i])]
     for warped in _warp(adjusted, peaks, rows, random):
-        for i, token_id in zip(warped.rows, _draw(warped, rows, logits.shape[1]), strict=True):
+        drawing = [rows[i] for i in warped.rows]
+        for i, token_id in zip(warped.rows, race(warped.weights, drawing, warped.ids, logits.shape[1]), strict=True):
             token_ids[i] = token_id
-    logprobs = _sampled_logprobs(logits, rows, token_ids)
     return [
-        Sampled(token_ids[i], logprobs[i]) if math.isfinite(peak[i]) else Sampled(-1, error=_unusable(row, peak[i]))
+        Sampled(token_ids[i]) if math.isfinite(peak[i]) else Sampled(-1, error=_unusable(row, peak[i]))
         for i, row in enumerate(rows)
     ]
 
@@ -234,18 +244,16 @@ def _without_unlikely(weights: Tensor, params: Sequence[SamplingParams]) -> Tens
     return weights
 
 
-def _draw(warped: _Warped, rows: Sequence[SamplingRow], vocab_size: int) -> list[int]:
-    """The winner of each row's race."""
-    drawing = [rows[i] for i in warped.rows]
-    weights, ids = warped.weights, warped.ids
+def race(weights: Tensor, rows: Sequence[SamplingRow], ids: Tensor | None, vocab_size: int) -> list[int]:
+    """The winner of each row's race among `weights` [S, M] (at least one above 0) of the tokens `ids` (None: all)."""
     if weights.shape[1] > _BLOCK**2:
         if ids is not None:  # blocks are of the vocabulary, whoever is left in them
             weights = weights.new_zeros(len(weights), vocab_size).scatter_(1, ids, weights)
-        won = _race_of_blocks(weights, drawing)
+        won = _race_of_blocks(weights, rows)
     elif ids is None:
-        won = _race(weights, drawing, torch.arange(vocab_size))
+        won = _race(weights, rows, torch.arange(vocab_size))
     else:
-        won = ids.gather(1, _race(weights, drawing, ids))
+        won = ids.gather(1, _race(weights, rows, ids))
     token_ids: list[int] = won[:, 0].tolist()
     return token_ids
 
@@ -306,9 +314,10 @@ def _index(rows: Sequence[int], like: Tensor) -> Tensor:
     return torch.tensor(rows, dtype=torch.int64, device=like.device)
 
 
-def _sampled_logprobs(
+def sampled_logprobs(
     logits: Tensor, rows: Sequence[SamplingRow], token_ids: Sequence[int]
 ) -> list[TokenLogprobs | None]:
+    """What each row asks to know about its token; None for a row that does not ask."""
     tops = {i: row.params.logprobs for i, row in enumerate(rows) if row.params.logprobs is not None}
     result: list[TokenLogprobs | None] = [None] * len(rows)
     if tops:

@@ -47,6 +47,16 @@ class Scheduler:
         """Whether any request is under way."""
         return bool(self._requests)
 
+    @property
+    def decoding(self) -> list[Sequence]:
+        """The running sequences of which only the newest token is to be computed: to these, drafts can be added."""
+        return [sequence for sequence in self._running if len(sequence.tokens) - sequence.computed == 1]
+
+    @property
+    def has_prefills(self) -> bool:
+        """Whether anybody waits, or runs with more than the newest token to compute."""
+        return len(self._waiting) > 0 or any(sequence.is_prefilling for sequence in self._running)
+
     def add(self, request: NewRequest, seed: int, now: float) -> None:
         """Queue a request, all of its completions or none.
 

@@ -16,7 +16,8 @@ def worlds(draw) -> World:
     block_size = draw(st.sampled_from([1, 2, 8, 16]))
     single = st.tuples(st.integers(0, 40), st.just(1))
     piece = st.tuples(st.integers(0, 30), st.integers(1, 12))
-    rows = draw(st.lists(single | piece, min_size=1, max_size=6))
+    drafts = st.tuples(st.integers(0, 40), st.sampled_from([2, 4]))
+    rows = draw(st.lists(single | piece, min_size=1, max_size=6) | st.lists(single | drafts, min_size=2, max_size=6))
     num_blocks = sum(-(-(start + count) // block_size) for start, count in rows)
     order = draw(st.just(list(range(num_blocks))) | st.permutations(range(num_blocks + 2)))
     windows = draw(st.sampled_from([(None,), (1,), (5,), (None, 7, None), (16, 16)]))
@@ -53,6 +54,16 @@ def segments(world: World) -> list:
 def test_rows_of_like_length_are_one_call():
     world = World(shape(1, 2, 8, (None,)), [(30, 1), (37, 1), (25, 1)], 4, list(range(64)))
     assert [segment.num_rows for segment in segments(world)] == [3]
+
+
+def test_rows_with_as_many_drafts_are_one_call():
+    rows = [(30, 3), (25, 1), (37, 3), (31, 2), (5, 3)]
+    world = World(shape(1, 2, 8, (None,)), rows, 4, list(range(64)))
+    assert sorted((segment.num_rows, len(world.query[segment.queries])) for segment in segments(world)) == [
+        (1, 1),
+        (1, 2),
+        (3, 9),
+    ]
 
 
 def test_rows_of_very_different_length_are_not_padded_to_the_longest():

@@ -37,7 +37,9 @@ class Quantized:
 
 def is_projection(name: str) -> bool:
     """Whether the stored tensor is a linear layer's inside a transformer layer; routers stay as they are."""
-    return name.endswith("_proj.weight") or (".experts." in name and name.endswith(".weight"))
+    return name.endswith(("_proj.weight", "_proj_with_mqa.weight")) or (
+        ".experts." in name and name.endswith(".weight")
+    )
 
 
 def write(source: Path, folder: Path, pack: Packer, config: dict[str, Any], chosen: Any = is_projection) -> Quantized:

@@ -155,10 +155,13 @@ def _names(path) -> list[str]:
 
 
 @pytest.mark.parametrize("is_dynamic", [True, False])
-def test_layers_with_int8_activations_are_marked(is_dynamic, dense, tmp_path):
+def test_w8a8_rounds_inputs_and_stays_near_the_dense_model(is_dynamic, dense, tmp_path):
     inputs = INT8_PER_TOKEN if is_dynamic else INT8_PER_TOKEN | {"dynamic": False, "strategy": "tensor"}
     scheme = W8A8 | {"input_activations": inputs}
     written = packers.write(dense, tmp_path, packer(W8A8, torch.float32), config(scheme))
     with open_weights(written.path, ModelConfig.load(written.path), torch.float32) as reader:
         parts = [part for held in reader.read(1).matrices.values() for part in held]
     assert all(isinstance(part, GroupMatrix) and part.rounds_input for part in parts)
+    rounded, plain = logits(written.path), logits(written.dense)
+    assert not torch.equal(rounded, plain)
+    assert (rounded - plain).abs().max() < 0.1 * plain.abs().max()

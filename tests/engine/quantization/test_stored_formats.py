@@ -76,6 +76,8 @@ ARCHITECTURES = {
     "phi3": checkpoints.phi3,  # q, k, v are stored as one
     "mixtral": checkpoints.mixtral,  # experts, and a router that is not quantized
     "qwen3_moe": lambda: checkpoints.qwen3_moe(moe_intermediate_size=48),
+    # latent attention, one of whose matrices is taken apart
+    "deepseek_v3": lambda: checkpoints.deepseek_v3(moe_intermediate_size=48, kv_lora_rank=48, v_head_dim=16),
 }
 
 

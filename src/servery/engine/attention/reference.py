@@ -2,14 +2,17 @@
 
 A step is planned as a few *segments*, each one call of scaled dot-product attention per layer:
 
-- a row with several tokens (a piece of a prompt) is a segment of its own;
-- a one-token row with a long context whose slots are one run is a segment that reads the cache in place;
-- all other one-token rows share segments that gather their keys and values, rows of like length together.
+- a row with many tokens (a piece of a prompt) is a segment of its own;
+- a short row (one token, or a few drafts after it) with a long context whose slots are one run is a segment that reads
+  the cache in place;
+- all other short rows share segments that gather their keys and values, rows with as many tokens and of like length
+  together.
 
 Only slots of a row's own context are ever read: the cache holds leftovers of other sequences, and a masked value
 that is not a number would still spoil the sum. Padding therefore repeats a slot of the row itself.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +30,8 @@ from servery.engine.kv import KVCache
 _GATHER_BYTES = 1 << 18
 # Splitting a segment has to save this many bytes of padding per layer to be worth another call.
 _PADDING_BYTES = 1 << 17
+# Rows of up to so many tokens may share a segment: a newest token and its drafts.
+_SHORT_TOKENS = 16
 
 
 # Of query, key and value [..., rows, head_dim], mask, and `is_causal` by name.
@@ -50,12 +55,13 @@ class _Segment:
 class ReferenceAttention:
     """Grouped-query attention over the paged cache with scaled_dot_product_attention, written out if scores are capped.
 
-    Query heads that share a key head are folded into that head's query rows (one-token rows) or read it through a
-    view (prompts), so that keys and values are never repeated in memory. Where the cache has one plane, keys are values.
+    Query heads that share a key head are folded into that head's query rows (short rows) or read it through a view
+    (prompts), so that keys and values are never repeated in memory. Where the cache has one plane, keys are values.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         self._windows = config.windows
+        self._group = config.num_heads // config.num_kv_heads
         self._attention: _Attention = partial(F.scaled_dot_product_attention, scale=config.attention_scale)
         if config.attention_soft_cap is not None:
             scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
@@ -63,7 +69,7 @@ class ReferenceAttention:
 
     def plan(self, batch: Batch, cache: KVCache) -> "ReferencePlan":
         """Choose the segments, once for each window that some layer has."""
-        segments = {window: _segments(batch, cache, window) for window in dict.fromkeys(self._windows)}
+        segments = {window: _segments(batch, cache, window, self._group) for window in dict.fromkeys(self._windows)}
         return ReferencePlan(cache, [segments[window] for window in self._windows], self._attention)
 
 
@@ -99,9 +105,15 @@ def _attend(segment: _Segment, query: Tensor, keys_values: Tensor, attention: _A
     if isinstance(queries, slice) and segment.num_rows == 1 and len(query) > 1:
         return _attend_piece(segment, query, keys_values, attention)
     _, planes, num_kv_heads, head_dim = keys_values.shape
-    q = query.view(segment.num_rows, num_kv_heads, -1, head_dim)
     shared = keys_values.view(segment.num_rows, -1, planes, num_kv_heads, head_dim).permute(2, 0, 3, 1, 4)
-    return attention(q, shared[0], shared[-1], segment.mask).reshape(segment.num_rows, -1)
+    num_tokens = len(query) // segment.num_rows
+    if num_tokens == 1:
+        q = query.view(segment.num_rows, num_kv_heads, -1, head_dim)
+        return attention(q, shared[0], shared[-1], segment.mask).reshape(segment.num_rows, -1)
+    q = query.view(segment.num_rows, num_tokens, num_kv_heads, -1, head_dim).transpose(1, 2)
+    folded = q.reshape(segment.num_rows, num_kv_heads, -1, head_dim)
+    attended = attention(folded, shared[0], shared[-1], segment.mask)
+    return attended.view(q.shape).transpose(1, 2).reshape(len(query), -1)
 
 
 def _attend_piece(segment: _Segment, query: Tensor, keys_values: Tensor, attention: _Attention) -> Tensor:
@@ -124,26 +136,32 @@ def _soft_capped(
     return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
 
 
-def _segments(batch: Batch, cache: KVCache, window: int | None) -> list[_Segment]:
+def _segments(batch: Batch, cache: KVCache, window: int | None, group: int) -> list[_Segment]:
+    """`group` is how many query heads share a key head."""
     row_bytes, block_size = cache.row_bytes, cache.block_size
-    num_single = sum(extent.num_tokens == 1 for extent in batch.extents)
+    counts = Counter(extent.num_tokens for extent in batch.extents)
     segments: list[_Segment] = []
-    shared: list[int] = []
+    shared: dict[int, list[int]] = {}
     for row, extent in enumerate(batch.extents):
-        if extent.num_tokens > 1:
+        count = extent.num_tokens
+        if count > _SHORT_TOKENS or (count > 1 and counts[count] == 1):
             segments.append(_piece(extent, cache, window))
-        elif _reads_in_place(extent, block_size, window, row_bytes, num_single):
-            segments.append(_alone(extent, block_size, window))
+        elif _reads_in_place(extent, block_size, window, row_bytes, counts[count]):
+            segments.append(_piece(extent, cache, window) if count > 1 else _alone(extent, block_size, window))
         else:
-            shared.append(row)
-    groups = _groups(shared, batch, window, _PADDING_BYTES // row_bytes)
-    segments.extend(_together(rows, batch, cache, window) for rows in groups)
+            shared.setdefault(count, []).append(row)
+    for count, rows in shared.items():
+        for together in _groups(rows, batch, window, _PADDING_BYTES // row_bytes):
+            if count > 1 and len(together) == 1:
+                segments.append(_piece(batch.extents[together[0]], cache, window))
+            else:
+                segments.append(_together(together, batch, cache, window, group))
     return segments
 
 
-def _reads_in_place(extent: Extent, block_size: int, window: int | None, row_bytes: int, num_single: int) -> bool:
+def _reads_in_place(extent: Extent, block_size: int, window: int | None, row_bytes: int, num_like: int) -> bool:
     first = _first_seen(extent, window)
-    is_worth_a_call = num_single == 1 or (extent.context_len - first) * row_bytes > _GATHER_BYTES
+    is_worth_a_call = num_like == 1 or (extent.context_len - first) * row_bytes > _GATHER_BYTES
     return is_worth_a_call and _is_run(extent, first, block_size)
 
 
@@ -193,7 +211,7 @@ def _piece_mask(extent: Extent, first: int, window: int | None, dtype: torch.dty
 
 
 def _groups(rows: Sequence[int], batch: Batch, window: int | None, padding_slots: int) -> Iterator[list[int]]:
-    """Split one-token rows by length wherever that saves more than `padding_slots` of padding; batch order within."""
+    """Split short rows by length wherever that saves more than `padding_slots` of padding; batch order within."""
     seen = {row: batch.extents[row].context_len - _first_seen(batch.extents[row], window) for row in rows}
     by_length = sorted(rows, key=seen.__getitem__, reverse=True)
     begin = 0
@@ -206,22 +224,37 @@ def _groups(rows: Sequence[int], batch: Batch, window: int | None, padding_slots
         yield sorted(by_length[begin:])
 
 
-def _together(rows: Sequence[int], batch: Batch, cache: KVCache, window: int | None) -> _Segment:
+def _together(rows: Sequence[int], batch: Batch, cache: KVCache, window: int | None, group: int) -> _Segment:
     extents = [batch.extents[row] for row in rows]
     firsts = [_first_seen(extent, window) for extent in extents]
     lengths = [extent.context_len - first for extent, first in zip(extents, firsts, strict=True)]
-    longest = max(lengths)
+    longest, num_tokens = max(lengths), extents[0].num_tokens
     last_seen = torch.tensor([extent.context_len - 1 for extent in extents]).unsqueeze(1)
     # Beyond its end a row repeats its newest position, behind the mask.
     positions = (torch.tensor(firsts).unsqueeze(1) + torch.arange(longest)).minimum(last_seen)
     tables = batch.block_tables.index_select(0, torch.tensor(rows))
     slots = tables.gather(1, positions // cache.block_size).mul_(cache.block_size).add_(positions % cache.block_size)
+    mask: Tensor | None = None
+    if num_tokens > 1:
+        mask = _drafts_mask(lengths, longest, num_tokens, window, cache.dtype).repeat_interleave(group, 2)
+    elif min(lengths) < longest:
+        mask = _length_mask(lengths, longest, cache.dtype)
     return _Segment(
-        queries=_selection([extent.query_start for extent in extents]),
+        queries=_selection([extent.query_start + at for extent in extents for at in range(num_tokens)]),
         slots=slots.flatten(),
         num_rows=len(rows),
-        mask=None if min(lengths) == longest else _length_mask(lengths, longest, cache.dtype),
+        mask=mask,
     )
+
+
+def _drafts_mask(lengths: list[int], longest: int, num_tokens: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """[rows, 1, num_tokens, longest], where the last `num_tokens` of each row's `lengths` positions ask."""
+    keys = torch.arange(longest)
+    queries = (torch.tensor(lengths).unsqueeze(1) - num_tokens + torch.arange(num_tokens)).unsqueeze(2)
+    is_hidden = keys > queries
+    if window is not None:
+        is_hidden |= keys <= queries - window
+    return torch.zeros(is_hidden.shape, dtype=dtype).masked_fill_(is_hidden, float("-inf")).unsqueeze(1)
 
 
 def _selection(rows: list[int]) -> slice | Tensor:

@@ -1,0 +1,1 @@
+"""Guessing tokens ahead and checking several of them in one step of the model."""
