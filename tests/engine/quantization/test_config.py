@@ -1,10 +1,8 @@
 import json
-from pathlib import Path
 
 import pytest
 
 from servery.engine.errors import LoadError
-from servery.engine.json_fields import JsonFields
 from servery.engine.quantization.compressed_config import CompressedScheme, CompressedTensorsConfig
 from servery.engine.quantization.config import (
     AwqConfig,
@@ -16,17 +14,19 @@ from servery.engine.quantization.config import (
 )
 from servery.engine.quantization.module_names import SkippedModules
 
-PATH = Path("config.json")
+
+@pytest.fixture
+def read(tmp_path):
+    def read_settings(**settings):
+        return in_files(tmp_path, **{"config.json": {"quantization_config": settings}})
+
+    return read_settings
 
 
-def read(**settings):
-    return read_quantization(JsonFields(PATH, {"quantization_config": settings}))
-
-
-def refusal(**settings):
-    with pytest.raises(LoadError) as caught:
-        read(**settings)
-    return str(caught.value)
+def in_files(folder, **files):
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    return read_quantization(folder)
 
 
 def compressed(weights=None, **scheme):
@@ -35,11 +35,11 @@ def compressed(weights=None, **scheme):
     return {"quant_method": "compressed-tensors", "format": "int-quantized", "config_groups": {"group_0": group}}
 
 
-def test_a_dense_checkpoint_has_no_quantization():
-    assert read_quantization(JsonFields(PATH, {"quantization_config": None})) is None
+def test_a_dense_checkpoint_has_no_quantization(tmp_path):
+    assert in_files(tmp_path, **{"config.json": {"quantization_config": None}}) is None
 
 
-def test_every_method_is_read():
+def test_every_method_is_read(read):
     skipped = SkippedModules(("lm_head",))
     names = {"modules_to_not_convert": ["lm_head"]}
     assert [
@@ -65,7 +65,7 @@ def test_every_method_is_read():
     ]
 
 
-def test_gptq_modules_may_differ_by_pattern_and_the_first_that_fits_decides():
+def test_gptq_modules_may_differ_by_pattern_and_the_first_that_fits_decides(read):
     config = read(
         quant_method="gptq",
         bits=4,
@@ -86,13 +86,13 @@ def test_gptq_modules_may_differ_by_pattern_and_the_first_that_fits_decides():
     ]
 
 
-def test_gptq_leaves_skipped_modules_alone():
+def test_gptq_leaves_skipped_modules_alone(read):
     config = read(quant_method="gptq", bits=4, group_size=128, modules_to_not_convert=["mlp.gate"])
     assert config.layout_of("model.layers.0.mlp.gate") is None
     assert config.layout_of("model.layers.0.mlp.up_proj") == GptqLayout(4, 128)
 
 
-def test_a_compressed_scheme_is_read():
+def test_a_compressed_scheme_is_read(read):
     group = {"num_bits": 4, "strategy": "group", "group_size": 32, "symmetric": False, "actorder": "group"}
     block = {"type": "float", "strategy": "block", "block_structure": [128, 64]}
     dynamic = {"num_bits": 8, "type": "int", "dynamic": True, "strategy": "token"}
@@ -120,12 +120,12 @@ def test_a_compressed_scheme_is_read():
     ]
 
 
-def test_the_strategy_of_a_compressed_scheme_follows_from_its_group_size():
+def test_the_strategy_of_a_compressed_scheme_follows_from_its_group_size(read):
     weights = [{"strategy": None, "group_size": size} for size in (None, -1, 64)]
     assert [read(**compressed(each)).schemes[0].group_size for each in weights] == [None, None, 64]
 
 
-def test_the_most_special_target_decides_and_ignored_modules_have_no_scheme():
+def test_the_most_special_target_decides_and_ignored_modules_have_no_scheme(read):
     groups = {
         "everything": {"targets": ["Linear"], "weights": {"num_bits": 4}},
         "by_pattern": {"targets": [r"re:.*down_proj$"], "weights": {"num_bits": 8}},
@@ -151,13 +151,30 @@ def test_the_most_special_target_decides_and_ignored_modules_have_no_scheme():
     ] == [everything, by_pattern, by_name, None, None]
 
 
-def test_a_module_that_no_scheme_targets_has_none():
+def test_a_module_that_no_scheme_targets_has_none(read):
     assert read(**compressed(targets=[r"re:.*mlp"])).scheme_of("model.layers.0.self_attn.q_proj") is None
 
 
-def test_old_checkpoints_name_the_field_differently():
-    fields = JsonFields(PATH, {"compression_config": compressed()})
-    assert read_quantization(fields) == read(**compressed())
+def test_old_checkpoints_name_the_field_differently(tmp_path, read):
+    assert in_files(tmp_path, **{"config.json": {"compression_config": compressed()}}) == read(**compressed())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("quantize_config.json", {"bits": 4, "group_size": 32}, {"quant_method": "gptq", "bits": 4, "group_size": 32}),
+        ("quantize_config.json", {"quant_method": "awq", "bits": 4, "group_size": 32}, None),
+        ("quant_config.json", {"w_bit": 4, "q_group_size": 32}, {"quant_method": "awq", "bits": 4, "group_size": 32}),
+    ],
+)
+def test_old_checkpoints_have_a_file_of_their_own(name, content, expected, tmp_path, read):
+    found = in_files(tmp_path, **{"config.json": {}, name: content})
+    assert found == read(**expected or content)
+
+
+def test_an_old_file_is_named_in_an_error(tmp_path):
+    with pytest.raises(LoadError, match=r"quantize_config.json: bits is 3; supported: 4, 8"):
+        in_files(tmp_path, **{"config.json": {}, "quantize_config.json": {"bits": 3}})
 
 
 METHODS = "awq, gptq, fp8, fbgemm_fp8, compressed-tensors, bitsandbytes"
@@ -246,7 +263,8 @@ METHODS = "awq, gptq, fp8, fbgemm_fp8, compressed-tensors, bitsandbytes"
         (compressed(input_activations={"num_bits": 8, "type": "float"}), 'type is "float"; supported: int.'),
     ],
 )
-def test_what_is_not_supported_is_refused_with_its_place(settings, message):
-    text = refusal(**settings)
-    assert text.startswith("config.json: quantization_config.")
-    assert message in text, json.dumps(settings)
+def test_what_is_not_supported_is_refused_with_its_place(settings, message, read, tmp_path):
+    with pytest.raises(LoadError) as caught:
+        read(**settings)
+    assert str(caught.value).startswith(f"{tmp_path}/config.json: quantization_config.")
+    assert message in str(caught.value)

@@ -178,12 +178,19 @@ def test_a_truncated_file_is_called_damaged(name, written, tmp_path):
     assert refusal(tmp_path).startswith(f"{file} is damaged (")
 
 
-def test_codes_without_a_quantization_config_are_refused(written, tmp_path):
-    path = damaged(written["fp8_by_channel"], tmp_path)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fp8_by_channel", "unless config.json has a quantization_config that says how they are quantized"),
+        ("gptq", "is stored as g_idx, qweight, qzeros, scales, which is quantized, but config.json has no"),
+    ],
+)
+def test_codes_without_a_quantization_config_are_refused(name, message, written, tmp_path):
+    path = damaged(written[name], tmp_path)
     fields = json.loads((path / "config.json").read_text())
     del fields["quantization_config"]
     (path / "config.json").write_text(json.dumps(fields))
-    assert "unless config.json has a quantization_config that says how they are quantized" in refusal(path)
+    assert message in refusal(path)
 
 
 def test_a_bias_of_zeros_that_the_architecture_lacks_is_passed_over(written, tmp_path):

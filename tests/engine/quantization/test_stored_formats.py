@@ -106,6 +106,21 @@ def test_fused_reordered_tied_and_expert_layers_run_like_dense_ones(name, archit
     torch.testing.assert_close(logits(written.path), logits(written.dense), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["awq", "gptq", "fp8_by_channel", "nf4_nested"])
+def test_a_head_may_be_quantized_and_a_layer_left_alone(name, dense, tmp_path):
+    def is_chosen(tensor: str) -> bool:
+        return tensor == "lm_head.weight" or (packers.is_projection(tensor) and ".layers.1." not in tensor)
+
+    case = CASES[name]
+    field = "llm_int8_skip_modules" if name == "nf4_nested" else "modules_to_not_convert"
+    config = case.config | {field: ["model.layers.1"]}
+    written = packers.write(dense["qwen3"], tmp_path, case.pack, config, is_chosen)
+    found = stored_matrices(written.path)
+    assert (set(found), "lm_head" in found) == (set(written.values), True)
+    assert [module for module, values in written.values.items() if not torch.equal(found[module], values)] == []
+    torch.testing.assert_close(logits(written.path), logits(written.dense), rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["awq", "gptq_8bit", "fp8_by_channel", "nf4_nested", "bitsandbytes_int8"])
 def test_the_files_may_change_once_the_model_is_loaded(name, dense, tmp_path):
     written = write(CASES[name], dense["qwen3"], tmp_path)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from servery.engine.json_fields import JsonFields
 from servery.engine.quantization.awq import AwqFormat
 from servery.engine.quantization.bitsandbytes import BitsAndBytesFormat
 from servery.engine.quantization.compressed_config import CompressedTensorsConfig
@@ -24,7 +23,7 @@ def read_format(directory: Path) -> WeightFormat:
 
     Raises `LoadError` for a method or a setting that is not supported, with those that are.
     """
-    match read_quantization(JsonFields.read(directory / "config.json")):
+    match read_quantization(directory):
         case AwqConfig() as config:
             return AwqFormat(config)
         case GptqConfig() as config:

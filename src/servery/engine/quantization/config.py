@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from servery.engine.json_fields import JsonFields
 from servery.engine.quantization.compressed_config import CompressedTensorsConfig
@@ -124,17 +125,25 @@ QUANTIZATION_METHODS: Mapping[str, Callable[[JsonFields], Quantization]] = {
     "compressed-tensors": CompressedTensorsConfig.read,
     "bitsandbytes": BitsAndBytesConfig.read,
 }
+# What AutoGPTQ and AutoAWQ wrote before config.json had a place for it, and the method of each.
+_OLD_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
 
-def read_quantization(fields: JsonFields) -> Quantization | None:
-    """How the weights are quantized by `fields` of config.json; None if they are not.
+def read_quantization(directory: Path) -> Quantization | None:
+    """How the weights of the checkpoint in `directory` are quantized; None if they are not.
 
-    Raises `LoadError` with the field, its value and what is supported, for a method or a setting that is not.
+    `quantization_config` in config.json says it, or in old checkpoints a file beside it. Raises `LoadError` with the
+    field, its value and what is supported, for a method or a setting that is not.
     """
-    inner = fields.inner("quantization_config") or fields.inner("compression_config")
-    if inner is None:
-        return None
-    return QUANTIZATION_METHODS[inner.choice("quant_method", tuple(QUANTIZATION_METHODS))](inner)
+    config = JsonFields.read(directory / "config.json")
+    fields = config.inner("quantization_config") or config.inner("compression_config")
+    if fields is not None:
+        return QUANTIZATION_METHODS[fields.choice("quant_method", tuple(QUANTIZATION_METHODS))](fields)
+    for name, method in _OLD_FILES.items():
+        if (directory / name).exists():
+            fields = JsonFields.read(directory / name)
+            return QUANTIZATION_METHODS[fields.choice("quant_method", tuple(QUANTIZATION_METHODS), method)](fields)
+    return None
 
 
 def _group_size(fields: JsonFields, name: str) -> int | None:

@@ -86,6 +86,11 @@ class DenseFormat:
 
 def dense_matrix(stored: StoredModule, shape: tuple[int, int]) -> Matrix:
     """The matrix of a module that is not quantized, as `lm_head` often is in a quantized checkpoint."""
+    if "weight" not in stored and "qweight" in stored:
+        raise LoadError(
+            f"{stored['qweight'].path}: {stored.name} is stored as {', '.join(sorted(stored))}, which is quantized, "
+            "but config.json has no quantization_config that says how. Add it, or use the original checkpoint."
+        )
     tensor = stored.need("weight", shape)
     check_float(tensor)
     return DenseMatrix(tensor.load())

@@ -7,11 +7,12 @@ lower in a word then stands in the low half of an earlier byte, as `GroupMatrix`
 import torch
 from torch import Tensor
 
-from servery.engine.quantization.matrix import pack_halves, unpack_halves
+from servery.engine.quantization.matrix import unpack_halves
 
 # The columns that AutoAWQ puts into the eight places of a word, lowest place first, and the place of each column.
 AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
 AWQ_PLACES = tuple(AWQ_COLUMNS.index(column) for column in range(8))
+_LOWER_HALVES = 0x0F0F0F0F
 
 
 def bytes_of(words: Tensor) -> Tensor:
@@ -42,8 +43,18 @@ def awq_integers(words: Tensor) -> Tensor:
 
 
 def awq_codes(words: Tensor) -> Tensor:
-    """Words [K, N / 8] of AWQ weights: bytes [N, K / 2], K even."""
-    return pack_halves(awq_integers(words).t())
+    """Words [K, N / 8] of AWQ weights: bytes [N, K / 2], K even.
+
+    Two words of neighbouring input channels become two words of pairs: those of the lower halves of all bytes, and
+    those of the upper ones. Byte j of the first holds the pair of place 2j, of the second that of place 2j + 1.
+    """
+    turned = words.t().contiguous()
+    even, odd = turned[:, 0::2], turned[:, 1::2]
+    lower = (even & _LOWER_HALVES) | ((odd & _LOWER_HALVES) << 4)
+    upper = ((even >> 4) & _LOWER_HALVES) | (odd & ~_LOWER_HALVES)
+    pairs = [half.view(torch.uint8).view(len(half), -1, 4) for half in (lower, upper)]
+    columns = [pairs[place % 2][:, :, place // 2] for place in AWQ_PLACES]
+    return torch.stack(columns, dim=1).flatten(0, 1)
 
 
 def swapped_halves(packed: Tensor) -> Tensor:
