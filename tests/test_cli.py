@@ -1,5 +1,6 @@
 """The command line: what each verb is asked becomes one frozen value; what cannot be asked is refused in one line."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from servery import __version__, cli
 from servery.bench.errors import Unreachable
+from servery.engine.adapter_source import AdapterSource
 from servery.engine.config import EngineConfig
 from servery.engine.errors import LoadError
 from servery.engine.supported import ARCHITECTURES
@@ -132,7 +134,8 @@ def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeyp
     flags = """serve a=model b=model --host 0.0.0.0 --port 0 --api-key one --api-key two --api-key-file keys
         --drain-timeout 1.5 --request-timeout 9 --max-body 1MiB --log-level debug --dtype bfloat16 --max-model-len 512
         --kv-memory 4GiB --block-size 32 --max-running 8 --max-step-tokens 128 --max-waiting-requests 3
-        --max-waiting-tokens 4 --no-prefix-cache --threads 2"""
+        --max-waiting-tokens 4 --no-prefix-cache --threads 2 --lora b:x=model --lora-dir . --max-loras 3
+        --max-lora-rank 16"""
     assert cli.main(flags.split()) == cli.DONE
     engine = EngineConfig(
         model=Path("model"),
@@ -146,10 +149,13 @@ def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeyp
         max_waiting_tokens=4,
         prefix_cache=False,
         threads=2,
+        max_loras=3,
+        max_lora_rank=16,
     )
+    with_adapter = dataclasses.replace(engine, adapters=(AdapterSource("x", Path("model")),))
     assert calls == [
         ServeOptions(
-            models=(ServedModel(name="a", engine=engine), ServedModel(name="b", engine=engine)),
+            models=(ServedModel(name="a", engine=engine), ServedModel(name="b", engine=with_adapter)),
             host="0.0.0.0",
             port=0,
             api_keys=("one", "two", "from-file", "from-environment", "another"),
@@ -157,6 +163,7 @@ def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeyp
             request_timeout_s=9.0,
             max_body_bytes=1 << 20,
             log_level="debug",
+            lora_dir=Path(),
         )
     ]
 

@@ -39,16 +39,20 @@ def serve(options: argparse.Namespace) -> int:
     """Serve one or more models over the OpenAI API.
 
     A MODEL is a directory in Hugging Face layout, NAME=DIRECTORY to choose the name that clients ask for, or one of
-    the embedded models `amuse` and `amuse-draft`. Without one, `amuse` is served.
+    the embedded models `amuse` and `amuse-draft`. Without one, `amuse` is served. --lora sql=DIRECTORY adds a LoRA
+    adapter over it, which clients ask for as `amuse:sql`.
 
     Example:
       servery serve --port 8000
       servery serve qwen=/models/Qwen3-0.6B --dtype bfloat16 --kv-memory 4GiB --api-key-file keys.txt
+      servery serve qwen=/models/Qwen3-0.6B --lora sql=/adapters/sql --lora chat=/adapters/chat
     """
+    from servery.server.adapter_options import AdapterOptions
     from servery.server.options import ServeOptions, served_models
 
     formats = {"tool_format": options.tool_format, "reasoning_format": options.reasoning_format}
-    models = served_models(options.models, engine_settings(options), formats)
+    adapters = AdapterOptions.of(options)
+    models = served_models(options.models, engine_settings(options), formats, adapters)
     settings = ServeOptions(
         models=models,
         host=options.host,
@@ -58,6 +62,7 @@ def serve(options: argparse.Namespace) -> int:
         request_timeout_s=options.request_timeout,
         max_body_bytes=options.max_body,
         log_level=options.log_level,
+        lora_dir=adapters.folder,
     )
     from servery.server.serve import run
 
@@ -191,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _usage_errors() -> tuple[type[Exception], ...]:
     from servery.bench.errors import BadAddress
     from servery.evals.errors import OptionError as EvalOptionError
-    from servery.server.options import OptionError
+    from servery.server.option_error import OptionError
 
     return (UsageError, BadAddress, EvalOptionError, OptionError)
 
@@ -257,6 +262,8 @@ class _VerbHelp(argparse.RawDescriptionHelpFormatter):
 
 
 def _add_serve(verb: argparse.ArgumentParser) -> None:
+    from servery.server.adapter_options import add_adapter_options
+
     verb.add_argument("models", nargs="*", metavar="MODEL", help="a directory, NAME=DIRECTORY, amuse or amuse-draft")
     add = verb.add_argument_group("the server").add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
@@ -291,6 +298,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
         help="how they write reasoning: " + ", ".join(REASONING_FORMATS) + ", none, or what their templates show",
     )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what is logged")
+    add_adapter_options(verb)
     add_engine_options(verb)
 
 

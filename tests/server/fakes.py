@@ -13,6 +13,7 @@ from servery.server.options import ServedModel, ServeOptions
 from servery.server.service import Service
 from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
 from servery.wire.chat import ChatRequest
+from servery.wire.errors import invalid, model_not_found
 from servery.wire.models import Model
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
 
@@ -29,6 +30,7 @@ class FakeUpstream:
         self.requests: list[tuple[ModelRequest, Call]] = []
         self.begun = asyncio.Event()
         self.closed = 0
+        self.loaded: dict[str, Path] = {}
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -40,7 +42,23 @@ class FakeUpstream:
         return self.state
 
     def model(self) -> Model:
-        return Model(id=self.name, created=1, max_model_len=2048)
+        return Model(id=self.name, created=1, max_model_len=2048, root=self.name)
+
+    def adapters(self) -> dict[str, Model]:
+        return {
+            name: Model(id=f"{self.name}:{name}", created=1, max_model_len=2048, root=self.name, parent=self.name)
+            for name in self.loaded
+        }
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        if name in self.loaded:
+            raise invalid(f"'{name}' is loaded already.", "lora_name")
+        self.loaded[name] = path
+
+    def unload_adapter(self, name: str) -> int:
+        if self.loaded.pop(name, None) is None:
+            raise model_not_found(name, self.loaded)
+        return 2
 
     def stats(self) -> EngineStats | None:
         return None

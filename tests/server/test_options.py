@@ -5,7 +5,8 @@ import pytest
 from servery import amuse
 from servery.engine.config import EngineConfig
 from servery.engine.errors import LoadError
-from servery.server.options import OptionError, ServedModel, ServeOptions, served_models
+from servery.server.option_error import OptionError
+from servery.server.options import ServedModel, ServeOptions, served_models
 
 
 def served(name: str = "m") -> ServedModel:

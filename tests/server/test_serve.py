@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from servery.engine.stats import EngineInfo
-from servery.server.options import OptionError
+from servery.server.option_error import OptionError
 from servery.server.serve import _listening_socket, _resolved, _url
 
 

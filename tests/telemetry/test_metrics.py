@@ -10,7 +10,7 @@ STATS = EngineStats(
         running=3, waiting=2, waiting_requests=1, waiting_tokens=40, num_blocks=100, free_blocks=60, held_blocks=25,
         cached_blocks=15, prefix_query_tokens=500, prefix_hit_tokens=200, preemptions=4, finished_abort=1,
     ),
-    steps=7, step_s=0.5, step_tokens=90, read_bytes=1000,
+    steps=7, step_s=0.5, step_tokens=90, read_bytes=1000, adapters=2, adapter_bytes=300,
 )  # fmt: skip
 INFO = EngineInfo(
     architecture="Qwen3ForCausalLM", vocab_size=8, hidden_size=4, parameters=100, dtype="float32", device="cpu",
@@ -50,6 +50,8 @@ def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
         "engine_step_seconds_total{}": 0.5,
         "engine_step_tokens_total{}": 90,
         "engine_read_bytes_total{}": 1000,
+        "lora_adapters{}": 2,
+        "lora_adapter_bytes{}": 300,
         'kv_blocks{state="free"}': 60,
         'kv_blocks{state="held"}': 25,
         'kv_blocks{state="cached"}': 15,
@@ -105,3 +107,14 @@ def test_two_servers_in_one_process_do_not_share_metrics() -> None:
     one.of_model("m").count_abort("client")
 
     assert "client" not in other.render().decode()
+
+
+def test_adapters_are_shown_while_they_can_be_asked_for() -> None:
+    metrics, uses = Metrics(), {"sql": 3, "chat": 0}
+    metrics.watch_adapters("m", lambda: uses)
+    assert {name: value for name, value in rendered(metrics).items() if "lora_requests" in name} == {
+        'servery_lora_requests_total{adapter="sql",model_name="m"}': 3,
+        'servery_lora_requests_total{adapter="chat",model_name="m"}': 0,
+    }
+    uses.clear()
+    assert not [name for name in rendered(metrics) if "lora_requests" in name]

@@ -9,8 +9,11 @@ from typing import Any, TypeAlias, cast
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.config import EngineConfig
 from servery.engine.engine import AsyncEngine, EngineState
+from servery.engine.errors import LoadError
+from servery.engine.lora.registry import AdapterRegistry
 from servery.engine.request import FinishReason, NewRequest, Output, TokenLogprobs
 from servery.engine.stats import EngineInfo, EngineStats
 from servery.upstream.embedded import EmbeddedUpstream
@@ -54,6 +57,7 @@ class FakeEngine:
 
     def __init__(self, checkpoint: Path, *script: Step) -> None:
         self.config = EngineConfig(model=checkpoint)
+        self.unloaded: list[int] = []
         self.state = EngineState.LOADING
         self.script: tuple[Step, ...] = script
         self.scripts: dict[bytes, tuple[Step, ...]] = {}
@@ -61,6 +65,7 @@ class FakeEngine:
         self.aborted: list[tuple[str, int | None]] = []
         self.closed = 0
         self.stats: EngineStats | None = None
+        self.adapters = AdapterRegistry(self.unloaded.append)
         self.age_s = 0.25
         self.restart_in_s = 0.0
         self._taken = asyncio.Event()
@@ -78,6 +83,18 @@ class FakeEngine:
 
     async def stop(self) -> None:
         self.state = EngineState.STOPPED
+
+    async def load_adapter(self, source: AdapterSource) -> AdapterInfo:
+        adapter_id, loaded = self.adapters.begin(source)
+        if source.path.is_dir():
+            info = AdapterInfo(adapter_id=adapter_id, name=source.name, rank=4, num_modules=1, nbytes=8)
+            self.adapters.succeed(info)
+        else:
+            self.adapters.fail(adapter_id, LoadError(f"{source.path} is not a folder."))
+        return await loaded
+
+    def unload_adapter(self, name: str) -> int:
+        return self.adapters.retire(name)
 
     def heartbeat_age_s(self) -> float:
         return self.age_s

@@ -10,6 +10,8 @@ from servery.engine.errors import LoadError
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
+DEFAULT_MAX_RANK = 64
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from servery.engine.adapter_source import AdapterSource
+from servery.engine.adapter_source import DEFAULT_MAX_RANK, AdapterSource
 from servery.engine.errors import LoadError
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -37,7 +37,7 @@ class EngineConfig:
     threads: int | None = None
     adapters: tuple[AdapterSource, ...] = ()
     max_loras: int | None = None
-    max_lora_rank: int = 64
+    max_lora_rank: int = DEFAULT_MAX_RANK
 
     @property
     def adapter_places(self) -> int:

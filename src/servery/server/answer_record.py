@@ -10,8 +10,11 @@ from servery.upstream.upstream import Chunk
 class AnswerRecord:
     """The counts and times of one answer; `settle` is to be called once, however it ended."""
 
-    def __init__(self, metrics: Metrics, model: str, arrived_s: float, clock: Callable[[], float]) -> None:
-        self.model = model
+    def __init__(
+        self, metrics: Metrics, model: str, arrived_s: float, clock: Callable[[], float], *, shown: str | None = None
+    ) -> None:
+        """`model` is the name of the upstream, of which there are few; `shown` what the client called it, for the log."""
+        self.model = shown or model
         self.timing = AnswerTiming(arrived_s)
         self.prompt_tokens = 0
         self.cached_tokens = 0

@@ -48,7 +48,9 @@ async def _answer(
         deadline=arrived_s + service.options.request_timeout_s,
         form=form,
     )
-    exchange.record = record = AnswerRecord(service.metrics, request.model, arrived_s, service.clock)
+    exchange.record = record = AnswerRecord(
+        service.metrics, upstream.name, arrived_s, service.clock, shown=request.model
+    )
     async with watched(exchange):
         chunks = upstream.answer(request, call)
         if isinstance(request, EmbeddingRequest) or not request.stream:

@@ -9,15 +9,13 @@ from typing import Any
 from servery.engine.config import EngineConfig
 from servery.engine.gguf.files import SUFFIX, model_name
 from servery.engine.parsing.format import AUTO, find_formats
+from servery.server.adapter_options import AdapterOptions
+from servery.server.option_error import OptionError
 
 AMUSE_MODELS = {"amuse": "small", "amuse-draft": "draft", "amuse-base": "base"}
 DEFAULT_MODEL = "amuse"
 # What the command line calls them; the others can only be set in Python.
 _FLAGS = {"request_timeout_s": "--request-timeout", "max_body_bytes": "--max-body"}
-
-
-class OptionError(ValueError):
-    """An option cannot be used as it was given; the message names it, its value and the rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +41,8 @@ class ServeOptions:
     `port` 0 lets the system choose. Without `api_keys` anybody who reaches the address is served.
     `drain_timeout_s` is how long running answers may go on after SIGTERM; `request_timeout_s` how long one answer
     may take in all; `keep_alive_s` how long a stream may be silent before a comment is sent; `max_live_age_s` how old the
-    engine's heartbeat may be before /health reports it dead. Raises `OptionError` for a value outside its range.
+    engine's heartbeat may be before /health reports it dead. Who has a key may load LoRA adapters that lie below `lora_dir`. Raises
+    `OptionError` for a value outside its range.
     """
 
     models: tuple[ServedModel, ...]
@@ -57,6 +56,7 @@ class ServeOptions:
     max_live_age_s: float = 30.0
     max_body_bytes: int = 4 << 20
     log_level: str = "info"
+    lora_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -73,6 +73,17 @@ class ServeOptions:
             raise OptionError("an API key is empty or has characters that a header cannot carry; use printable ASCII.")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise OptionError(f"--log-level is {self.log_level!r}; choose debug, info, warning or error.")
+        if self.lora_dir is not None:
+            _check_lora_dir(self.lora_dir, self.api_keys)
+
+
+def _check_lora_dir(path: Path, api_keys: tuple[str, ...]) -> None:
+    if not path.is_dir():
+        raise OptionError(f"--lora-dir is '{path}', which is not a directory.")
+    if not api_keys:
+        raise OptionError(
+            "--lora-dir lets clients load adapters, and nobody is asked for a key; add --api-key-file, or leave it out."
+        )
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -86,19 +97,24 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def served_models(
-    arguments: Iterable[str], settings: Mapping[str, Any], formats: Mapping[str, str] | None = None
+    arguments: Iterable[str],
+    settings: Mapping[str, Any],
+    formats: Mapping[str, str] | None = None,
+    adapters: AdapterOptions | None = None,
 ) -> tuple[ServedModel, ...]:
     """The models that `arguments` name, each with an engine of these `settings` (the fields of `EngineConfig`).
 
-    `formats` may name the models' `tool_format` and `reasoning_format`.
+    `formats` may name the models' `tool_format` and `reasoning_format`, `adapters` their LoRA adapters.
 
     An argument is an embedded model (`amuse`), the path of a checkpoint or GGUF file, or `NAME=PATH`.
     No argument means `amuse`.
     Raises `OptionError` for what is no model, `LoadError` for settings outside their range.
     """
     named = [_named(argument) for argument in arguments] or [_named(DEFAULT_MODEL)]
+    of_model = (adapters or AdapterOptions()).settings([name for name, _ in named])
     return tuple(
-        ServedModel(name=name, engine=EngineConfig(model=path, **settings), **(formats or {})) for name, path in named
+        ServedModel(name=name, engine=EngineConfig(model=path, **settings, **of_model[name]), **(formats or {}))
+        for name, path in named
     )
 
 

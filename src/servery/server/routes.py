@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from servery.server import answers, health, models, tokens
+from servery.server import adapters, answers, health, models, tokens
 from servery.server.router import Matched, Router
 from servery.server.service import Exchange, Service
 from servery.wire.anthropic_answer import ANTHROPIC
@@ -41,6 +41,8 @@ ROUTES: Sequence[Route] = (
     _work("/v1/messages/count_tokens", tokens.count, ANTHROPIC),
     _work("/tokenize", tokens.tokenize),
     _work("/detokenize", tokens.detokenize),
+    _work("/v1/load_lora_adapter", adapters.load),
+    _work("/v1/unload_lora_adapter", adapters.unload),
     Route(path="/v1/models", method="GET", handler=models.models),
     Route(path="/v1/models/{id...}", method="GET", handler=models.model),
     Route(path="/metrics", method="GET", handler=health.metrics),

@@ -18,7 +18,8 @@ from servery.engine.engine import AsyncEngine
 from servery.engine.stats import EngineInfo
 from servery.server.app import App
 from servery.server.auth import Keys
-from servery.server.options import OptionError, ServeOptions
+from servery.server.option_error import OptionError
+from servery.server.options import ServeOptions
 from servery.server.protocol import BoundedProtocol
 from servery.server.service import Service
 from servery.upstream.embedded import EmbeddedUpstream
@@ -84,6 +85,7 @@ class _Serving:
         )
         for upstream in self._upstreams:
             self._service.metrics.watch_engine(upstream.name, upstream.stats, upstream.info)
+            self._service.metrics.watch_adapters(upstream.name, upstream.adapter_uses)
         self._listener = _Listener(_uvicorn_config(App(self._service)))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
@@ -192,7 +194,16 @@ def _resolved(name: str, info: EngineInfo) -> str:
         f"{' ' * len(name)}  context {info.max_model_len} tokens; KV cache {info.kv_dtype} in {_size(info.kv_bytes)} "
         f"holds {info.num_blocks * info.block_size} tokens of {info.kv_bytes_per_token} bytes, in blocks of "
         f"{info.block_size}; up to {info.max_running} sequences, {info.max_step_tokens} tokens per step; "
-        f"loaded in {info.load_s:.1f} s"
+        f"loaded in {info.load_s:.1f} s{_adapters(info, ' ' * len(name))}"
+    )
+
+
+def _adapters(info: EngineInfo, indent: str) -> str:
+    if not info.max_loras:
+        return ""
+    reserve = _size(info.adapter_reserve_bytes)
+    return (
+        f"\n{indent}  up to {info.max_loras} LoRA adapters of rank {info.max_lora_rank}, {reserve} set aside for them"
     )
 
 

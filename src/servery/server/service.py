@@ -27,11 +27,27 @@ class Service:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     def upstream(self, model: str) -> Upstream:
-        """Where `model` runs; raises `ApiError` (404) naming those that are served."""
-        try:
-            return self.upstreams[model]
-        except KeyError:
-            raise model_not_found(model, self.upstreams) from None
+        """Where `model` runs, or the base of the adapter that it names; raises `ApiError` (404) naming what is served.
+
+        An adapter is `base:adapter`; clients of vLLM know the adapter's name alone, which will do where one base has it.
+        """
+        found = self.upstreams.get(model) or self._of_adapter(model)
+        if found is None:
+            adapters = [each.id for upstream in self.upstreams.values() for each in upstream.adapters().values()]
+            raise model_not_found(model, [*self.upstreams, *adapters])
+        return found
+
+    def base(self, model: str) -> Upstream:
+        """Where a model runs that is no adapter; raises `ApiError` (404) naming those that are served."""
+        if model not in self.upstreams:
+            raise model_not_found(model, self.upstreams)
+        return self.upstreams[model]
+
+    def _of_adapter(self, model: str) -> Upstream | None:
+        base, colon, adapter = model.rpartition(":")
+        bases = [self.upstreams[base]] if base in self.upstreams else [] if colon else self.upstreams.values()
+        holders = [upstream for upstream in bases if adapter in upstream.adapters()]
+        return holders[0] if len(holders) == 1 else None
 
 
 @dataclass(slots=True, kw_only=True)

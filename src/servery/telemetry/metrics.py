@@ -24,6 +24,7 @@ ABORTED_BY = ("client", "timeout", "shutdown", "error")
 
 StatsReader = Callable[[], EngineStats | None]
 InfoReader = Callable[[], EngineInfo | None]
+UsesReader = Callable[[], Mapping[str, int]]
 
 
 class Metrics:
@@ -53,6 +54,10 @@ class Metrics:
         """Report an engine's own figures, and what was resolved when it was loaded, read whenever the metrics are."""
         self._engines.readers[model] = read
         self._engines.infos[model] = info
+
+    def watch_adapters(self, model: str, read: UsesReader) -> None:
+        """Report how often each LoRA adapter was asked for; `read` gives those of now, so there are few at any time."""
+        self._engines.adapter_uses[model] = read
 
     def count_request(self, method: str, route: str, status: int) -> None:
         """Count an HTTP request that was answered with `status` (499: the client had gone)."""
@@ -132,6 +137,7 @@ class _EngineCollector:
     def __init__(self) -> None:
         self.readers: dict[str, StatsReader] = {}
         self.infos: dict[str, InfoReader] = {}
+        self.adapter_uses: dict[str, UsesReader] = {}
 
     def collect(self) -> Iterable[Metric]:
         """The metrics of all engines; none of an engine that has not reported yet."""
@@ -145,6 +151,13 @@ class _EngineCollector:
                 blocks.add_metric([model, state], count)
         yield blocks
         yield from _sizes({model: info for model, reader in self.infos.items() if (info := reader()) is not None})
+        uses = CounterMetricFamily(
+            "servery_lora_requests", "Requests for each loaded adapter.", labels=["model_name", "adapter"]
+        )
+        for model, of_adapters in self.adapter_uses.items():
+            for adapter, count in of_adapters().items():
+                uses.add_metric([model, adapter], count)
+        yield uses
 
 
 def _sizes(infos: Mapping[str, EngineInfo]) -> Iterable[Metric]:
@@ -164,6 +177,12 @@ def _gauges(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
         ("num_requests_waiting", "Sequences waiting to be computed.", lambda s: s.scheduler.waiting),
         ("num_tokens_waiting", "Prompt tokens of waiting requests.", lambda s: s.scheduler.waiting_tokens),
         ("kv_cache_usage_perc", "Share of the KV blocks in use; 1 is all of them.", _kv_usage),
+        ("lora_adapters", "LoRA adapters that can be asked for.", lambda s: s.adapters),
+        (
+            "lora_adapter_bytes",
+            "Memory of all adapters, those in use for the last time included.",
+            lambda s: s.adapter_bytes,
+        ),
     )
     for name, text, figure in figures:
         yield _family(GaugeMetricFamily, name, text, figure, read)

@@ -3,13 +3,17 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
+from servery.engine.adapter_source import AdapterSource
 from servery.engine.chat_template import ChatTemplate
 from servery.engine.completion import TextDelta, complete
 from servery.engine.engine import AsyncEngine, EngineState
+from servery.engine.errors import LoadError
 from servery.engine.parsing.format import AUTO, MessageFormats, begins_in_reasoning, find_formats
 from servery.engine.parsing.message_parser import MessageParser
 from servery.engine.request import NewRequest, SamplingParams
@@ -33,7 +37,7 @@ from servery.wire.chat import ChatRequest
 from servery.wire.chat_answer import ChatForm
 from servery.wire.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from servery.wire.embeddings import EmbeddingRequest, encode_embeddings, unit_vector
-from servery.wire.errors import context_length_exceeded, invalid, unavailable, unsupported
+from servery.wire.errors import context_length_exceeded, invalid, shown, unavailable, unsupported
 from servery.wire.models import Model
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
 
@@ -98,7 +102,33 @@ class EmbeddedUpstream:
     def model(self) -> Model:
         """The model's description; its context is unknown until it is loaded."""
         limit = None if self._loaded is None else self._loaded.info.max_model_len
-        return Model(id=self.name, created=self._created, max_model_len=limit)
+        return Model(id=self.name, created=self._created, max_model_len=limit, root=self.name)
+
+    def adapters(self) -> Mapping[str, Model]:
+        """The LoRA adapters that can be asked for; those being loaded are not among them."""
+        base = self.model()
+        return {
+            name: msgspec.structs.replace(base, id=f"{self.name}:{name}", parent=self.name)
+            for name in sorted(self.engine.adapters.loaded)
+        }
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Let requests ask for the adapter in a folder; raises `ApiError`."""
+        self._require_loaded()
+        with engine_errors(None, self.engine):
+            try:
+                await self.engine.load_adapter(AdapterSource(name, path))
+            except LoadError as error:
+                raise invalid(f"The adapter '{shown(name)}' cannot be loaded: {error}", "lora_path") from error
+
+    def unload_adapter(self, name: str) -> int:
+        """Let no further request ask for an adapter; returns how many are answered with it now. Raises `ApiError`."""
+        with engine_errors(None, self.engine):
+            return self.engine.unload_adapter(name)
+
+    def adapter_uses(self) -> Mapping[str, int]:
+        """How many requests asked for each adapter that can be asked for."""
+        return self.engine.adapters.uses
 
     def stats(self) -> EngineStats | None:
         """The engine's newest figures."""
@@ -110,6 +140,20 @@ class EmbeddedUpstream:
 
     def answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         """The answer; raises `ApiError`. Closing it aborts what the engine computes for it."""
+        return self._answer(request, call) if request.model == self.name else self._adapted(request, call)
+
+    async def _adapted(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+        """The answer with the adapter that the request names; it stays until the answer is over."""
+        with engine_errors("model", self.engine), self.engine.adapters.use(self._adapter(request.model)) as adapter:
+            async with contextlib.aclosing(self._answer(request, replace(call, adapter=adapter))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    def _adapter(self, model: str) -> str:
+        """The adapter's own name of `base:adapter`; some clients know nothing else."""
+        return model.removeprefix(f"{self.name}:")
+
+    def _answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         if isinstance(request, ChatRequest):
             return self._chat(request, call)
         if isinstance(request, CompletionRequest):
@@ -249,11 +293,15 @@ class EmbeddedUpstream:
                 vectors[at] = unit_vector(vector, request.dimensions)
                 yield Chunk(index=at, prompt_tokens=len(inputs[at]))
         tokens = sum(map(len, inputs))
-        yield Chunk(data=encode_embeddings(self.name, vectors, tokens, request.encoding_format))
+        yield Chunk(data=encode_embeddings(request.model, vectors, tokens, request.encoding_format))
 
     async def _embed(self, at: int, token_ids: list[int], call: Call) -> AsyncGenerator[tuple[int, list[float]], None]:
         request = NewRequest(
-            request_id=f"{call.answer_id}-{at}", prompt=token_ids, deadline=call.deadline, pooling=True
+            request_id=f"{call.answer_id}-{at}",
+            prompt=token_ids,
+            deadline=call.deadline,
+            adapter=call.adapter,
+            pooling=True,
         )
         with engine_errors("input", self.engine):
             async with contextlib.aclosing(self.engine.generate(request)) as outputs:
@@ -277,7 +325,13 @@ class EmbeddedUpstream:
         shown: frozenset[int] = frozenset(),
         is_over: Callable[[int], bool] = lambda index: False,
     ) -> AsyncGenerator[TextDelta, None]:
-        request = NewRequest(request_id=f"{call.answer_id}-{at}", prompt=prompt, params=params, deadline=call.deadline)
+        request = NewRequest(
+            request_id=f"{call.answer_id}-{at}",
+            prompt=prompt,
+            params=params,
+            deadline=call.deadline,
+            adapter=call.adapter,
+        )
         tokenizer = self._require_loaded().encoder.tokenizer
         return complete(self.engine, request, tokenizer, shown=shown, is_over=is_over)
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from servery.engine.engine import AsyncEngine
-from servery.engine.errors import EngineDead, EngineError, InvalidRequest, Overloaded, PromptTooLong
+from servery.engine.errors import EngineDead, EngineError, InvalidRequest, Overloaded, PromptTooLong, UnknownAdapter
 from servery.wire.errors import ApiError, failed, invalid, rate_limited, unavailable
 
 # Once it is started again, an engine is back in about this time when nothing is wrong with its model.
@@ -17,6 +17,8 @@ def api_error(error: EngineError, param: str | None = None, restart_in_s: float 
     `restart_in_s` is when an engine that died is started again.
     """
     message = _sentence(str(error))
+    if isinstance(error, UnknownAdapter):
+        return ApiError(404, message, param="model", code="model_not_found")
     if isinstance(error, PromptTooLong):
         return invalid(message, param or error.param, "context_length_exceeded")
     if isinstance(error, InvalidRequest):

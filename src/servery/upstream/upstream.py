@@ -4,8 +4,9 @@ An upstream takes a checked request and gives back the answer as the client will
 it needs no second look at the bytes, because each piece says what it means for timings and counts.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from servery.engine.stats import EngineStats
@@ -24,12 +25,14 @@ class Call:
     """What goes with a request: the answer's id and Unix time, and until when it is wanted (monotonic seconds).
 
     `form` is how the client reads the answer to a chat; None: as the answer of OpenAI's chat completions.
+    `adapter` is the upstream's own: the id of the adapter that it found in the request, 0 for none.
     """
 
     answer_id: str
     created: int
     deadline: float | None = None
     form: AnswerForm | None = None
+    adapter: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,12 @@ class Health:
 
 
 class Upstream(Protocol):
-    """One model, somewhere."""
+    """One model, somewhere, and the LoRA adapters over it: a request whose `model` is not `name` is for one of these."""
+
+    @property
+    def name(self) -> str:
+        """What clients ask for, and metrics are labelled with."""
+        ...
 
     async def start(self) -> None:
         """Connect, or load the model. Raises what says that it never will."""
@@ -77,6 +85,17 @@ class Upstream(Protocol):
 
     def model(self) -> Model:
         """The model's description for `/v1/models`."""
+
+    def adapters(self) -> Mapping[str, Model]:
+        """What there is besides, by the adapter's own name; an id of `/v1/models` is `base:adapter`."""
+        ...
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Let requests ask for the adapter in a folder; raises `ApiError`."""
+
+    def unload_adapter(self, name: str) -> int:
+        """Let no further request ask for an adapter; returns how many are answered with it now. Raises `ApiError`."""
+        ...
 
     def stats(self) -> EngineStats | None:
         """The engine's figures, None where there are none to be had."""

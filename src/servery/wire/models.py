@@ -4,13 +4,18 @@ import msgspec
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A served model; `created` in Unix seconds, `max_model_len` in tokens (prompt and completion together)."""
+    """A served model; `created` in Unix seconds, `max_model_len` in tokens (prompt and completion together).
+
+    `root` is the model whose weights are used, `parent` the one that an adapter changes; None for a model of its own.
+    """
 
     id: str
     object: str = "model"
     created: int
     owned_by: str = "servery"
     max_model_len: int | None = None
+    root: str
+    parent: str | None = None
 
 
 class ModelList(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ class _Entry:
     loaded: "asyncio.Future[AdapterInfo]"
     info: AdapterInfo | None = None
     users: int = 0
+    uses: int = 0
     is_retired: bool = False
 
 
@@ -37,6 +38,11 @@ class AdapterRegistry:
     def loaded(self) -> Mapping[str, AdapterInfo]:
         """What can be asked for, by name."""
         return {name: entry.info for name, entry in self._by_name.items() if entry.info is not None}
+
+    @property
+    def uses(self) -> Mapping[str, int]:
+        """How often each adapter that can be asked for was."""
+        return {name: entry.uses for name, entry in self._by_name.items() if entry.info is not None}
 
     @property
     def sources(self) -> list[tuple[int, AdapterSource]]:
@@ -91,6 +97,7 @@ class AdapterRegistry:
         """Inside, the adapter of that name stays; gives its id. Raises `UnknownAdapter`."""
         entry = self._require(name)
         entry.users += 1
+        entry.uses += 1
         try:
             yield entry.adapter_id
         finally:
