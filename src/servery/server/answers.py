@@ -17,29 +17,30 @@ from servery.wire.message import AnswerForm
 
 async def chat(service: Service, exchange: Exchange) -> None:
     """Continue a chat."""
-    await _answer(service, exchange, decode_chat(await exchange.body(service.options)), _id("chatcmpl"))
+    await answer(service, exchange, decode_chat(await exchange.body(service.options)), _id("chatcmpl"))
 
 
 async def completion(service: Service, exchange: Exchange) -> None:
     """Continue a text."""
-    await _answer(service, exchange, decode_completion(await exchange.body(service.options)), _id("cmpl"))
+    await answer(service, exchange, decode_completion(await exchange.body(service.options)), _id("cmpl"))
 
 
 async def embedding(service: Service, exchange: Exchange) -> None:
     """Turn texts into vectors."""
-    await _answer(service, exchange, decode_embedding(await exchange.body(service.options)), _id("embd"))
+    await answer(service, exchange, decode_embedding(await exchange.body(service.options)), _id("embd"))
 
 
 async def message(service: Service, exchange: Exchange) -> None:
     """Continue a conversation, in Anthropic's words."""
     request = decode_anthropic(await exchange.body(service.options))
     answer_id = f"msg_{secrets.token_hex(12)}"
-    await _answer(service, exchange, request.chat(), answer_id, AnthropicForm(answer_id, request.model))
+    await answer(service, exchange, request.chat(), answer_id, AnthropicForm(answer_id, request.model))
 
 
-async def _answer(
+async def answer(
     service: Service, exchange: Exchange, request: ModelRequest, answer_id: str, form: AnswerForm | None = None
 ) -> None:
+    """Have `request` answered by its model, in `form`, and sent as it comes or whole."""
     upstream = service.upstream(request.model)
     arrived_s = exchange.request.arrived_s
     call = Call(

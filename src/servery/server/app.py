@@ -77,7 +77,7 @@ class App:
     async def _handle(self, found: Destination | None, exchange: Exchange) -> None:
         service = self._service
         if found is None or not found.any_route.is_open:
-            service.keys.check(exchange.request.headers)
+            exchange.owner = service.keys.check(exchange.request.headers)
         if found is None:
             raise no_route(exchange.request.path)
         route = found.route()

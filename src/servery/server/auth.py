@@ -15,10 +15,13 @@ class Keys:
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [_digest(key.encode()) for key in keys]
 
-    def check(self, headers: Mapping[bytes, bytes]) -> None:
-        """Raise `ApiError` (401) unless `headers` carry an accepted key, as a bearer token or, else, as `x-api-key`."""
+    def check(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """The digest of the accepted key that `headers` carry, as a bearer token or, else, as `x-api-key`.
+
+        Empty where no key is needed; raises `ApiError` (401) where one is and there is none.
+        """
         if not self._digests:
-            return
+            return b""
         scheme, _, token = headers.get(b"authorization", b"").strip().partition(b" ")
         key = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"").strip()
         if not key:
@@ -27,6 +30,7 @@ class Keys:
         # Summed, not searched: every key is compared, so that the time does not tell which one it was.
         if not sum(hmac.compare_digest(given, known) for known in self._digests):
             raise _refusal("The API key is not accepted by this server.")
+        return given
 
 
 def _digest(key: bytes) -> bytes:

@@ -19,6 +19,7 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive, arrived_s: float) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.query: bytes = scope.get("query_string", b"")
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.receive = receive
         self.arrived_s = arrived_s

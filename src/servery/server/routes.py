@@ -4,12 +4,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from servery.server import adapters, answers, health, models, tokens
+from servery.server import adapters, answers, health, models, responses, tokens
 from servery.server.router import Matched, Router
 from servery.server.service import Exchange, Service
 from servery.wire.anthropic_answer import ANTHROPIC
 from servery.wire.dialect import OPENAI, Dialect
 from servery.wire.errors import ApiError, did_you_mean, shown
+from servery.wire.responses_answer import RESPONSES
 
 Handler: TypeAlias = Callable[[Service, Exchange], Awaitable[None]]
 
@@ -39,6 +40,12 @@ ROUTES: Sequence[Route] = (
     _work("/v1/embeddings", answers.embedding),
     _work("/v1/messages", answers.message, ANTHROPIC),
     _work("/v1/messages/count_tokens", tokens.count, ANTHROPIC),
+    _work("/v1/responses", responses.create, RESPONSES),
+    _work("/v1/responses/input_tokens", responses.count, RESPONSES),
+    Route(path="/v1/responses/{id}", method="GET", handler=responses.retrieve),
+    Route(path="/v1/responses/{id}", method="DELETE", handler=responses.delete),
+    Route(path="/v1/responses/{id}/cancel", method="POST", handler=responses.cancel),
+    Route(path="/v1/responses/{id}/input_items", method="GET", handler=responses.input_items),
     _work("/tokenize", tokens.tokenize),
     _work("/detokenize", tokens.detokenize),
     _work("/v1/load_lora_adapter", adapters.load),

@@ -10,9 +10,14 @@ from servery.server.lifecycle import Lifecycle
 from servery.server.options import ServeOptions
 from servery.server.reply import Reply
 from servery.server.request import Request
+from servery.server.response_store import ResponseStore
 from servery.telemetry.metrics import Metrics
 from servery.upstream.upstream import Upstream
 from servery.wire.errors import ApiError, model_not_found
+
+# What is kept of `/v1/responses` for later requests to go on with.
+MAX_RESPONSES = 1_000
+MAX_RESPONSE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +30,7 @@ class Service:
     clock: Callable[[], float]
     metrics: Metrics = field(default_factory=Metrics)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    responses: ResponseStore = field(default_factory=lambda: ResponseStore(MAX_RESPONSES, MAX_RESPONSE_BYTES))
 
     def upstream(self, model: str) -> Upstream:
         """Where `model` runs, or the base of the adapter that it names; raises `ApiError` (404) naming what is served.
@@ -55,7 +61,7 @@ class Exchange:
     """One request and its answer.
 
     `arguments` are the parts of its path that its route has names for; `record` is there once it is known which model
-    answers.
+    answers; `owner` is a digest of the key that it came with, empty where none is needed.
     """
 
     request: Request
@@ -63,6 +69,7 @@ class Exchange:
     interrupt: Interrupt
     arguments: Mapping[str, str] = field(default_factory=dict)
     record: AnswerRecord | None = None
+    owner: bytes = b""
 
     async def body(self, options: ServeOptions) -> bytes:
         """The request's JSON, bounded in bytes and time; then the time for the answer begins to run."""

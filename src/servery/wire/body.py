@@ -5,6 +5,7 @@ JSON is taken strictly: UTF-8 only, no NaN or Infinity, no half surrogate pairs,
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -34,7 +35,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         value = decoder.decode(body)
         _check_keys(body)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), decoder) from None
+        raise _explain(str(error), getattr(decoder.type, "__struct_fields__", ())) from None
     except _Duplicate as error:
         raise invalid(f"The key {error} occurs twice in one object of the request body.", code="invalid_json") from None
     except RecursionError:
@@ -42,6 +43,14 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except (msgspec.DecodeError, ValueError):
         raise invalid(f"The request body is not valid JSON: {_fault(body)}.", code="invalid_json") from None
     return value
+
+
+def convert(value: Any, kind: Any, path: str) -> Any:
+    """A decoded part of a body, which stands at `path`, as `kind`; raises `ApiError` (400) as `decode` does."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), within=path) from None
 
 
 def _check_keys(body: bytes) -> None:
@@ -78,12 +87,14 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _explain(message: str, decoder: msgspec.json.Decoder[Any]) -> ApiError:
-    path = ""
+def _explain(message: str, known: Sequence[str] = (), within: str = "") -> ApiError:
+    """The error in the API's words; `known` are the fields at the top, `within` where the value stands in the body."""
+    path = within
     if at := _AT.search(message):
-        path, message = at[1], message[: at.start()]
+        inner, message = at[1], message[: at.start()]
+        path = f"{within}.{inner}" if within and inner and not inner.startswith("[") else within + inner
     if field := _FIELD.match(message):
-        return _field_error(field[2], path, decoder, is_missing=field[1].startswith("missing"))
+        return _field_error(field[2], path, known, is_missing=field[1].startswith("missing"))
     if expected := _EXPECTED.match(message):
         wanted, limits, got = (_plain(expected[1]), expected[2], _plain(expected[3]))
         where = f" for '{path}'" if path else ""
@@ -94,11 +105,11 @@ def _explain(message: str, decoder: msgspec.json.Decoder[Any]) -> ApiError:
     return invalid(f"Invalid value for '{path}': {message}." if path else f"{message}.", path or None)
 
 
-def _field_error(name: str, path: str, decoder: msgspec.json.Decoder[Any], *, is_missing: bool) -> ApiError:
+def _field_error(name: str, path: str, known: Sequence[str], *, is_missing: bool) -> ApiError:
     full = shown(f"{path}.{name}" if path else name)
     if is_missing:
         return invalid(f"Missing required parameter: '{full}'.", full, "missing_required_parameter")
-    hint = "" if path else did_you_mean(name, decoder.type.__struct_fields__)
+    hint = "" if path else did_you_mean(name, known)
     return invalid(f"Unknown parameter: '{full}'.{hint}", full, "unknown_parameter")
 
 
