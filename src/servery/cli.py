@@ -26,7 +26,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEFAULT_URL = "http://127.0.0.1:8000"
 KEY_VARIABLE = "SERVERY_API_KEY"
 # What the extra `engine` installs and the gateway does without.
-ENGINE_MODULES = frozenset({"gguf", "jinja2", "numpy", "safetensors", "tokenizers", "torch"})
+ENGINE_MODULES = frozenset({"gguf", "jinja2", "llguidance", "numpy", "safetensors", "tokenizers", "torch"})
 
 Verb = Callable[[argparse.Namespace], int]
 

@@ -143,14 +143,16 @@ class AsyncEngine:
         try:
             self._send(Add(request=request, seed=_seed(request)))
             while unfinished:
-                for output in await mailbox.take():
+                try:
+                    outputs = await mailbox.take()
+                except (InvalidRequest, Overloaded):
+                    unfinished = 0  # the core never took it: nothing to abort
+                    raise
+                for output in outputs:
                     if output.finish_reason is FinishReason.ERROR:
                         raise _failure(output)
                     unfinished -= output.finish_reason is not None
                     yield output
-        except (InvalidRequest, Overloaded):
-            unfinished = 0  # the core never took it: nothing to abort
-            raise
         finally:
             self._forget(request.request_id, abort=unfinished > 0)
 
@@ -374,6 +376,8 @@ def _failure(output: Output) -> EngineError:
     message = output.error or "the engine failed while computing this request."
     if output.retry_after_s is not None:
         return Overloaded(message, output.retry_after_s)
+    if output.invalid_param is not None:
+        return InvalidRequest(message, output.invalid_param)
     return RequestFailed(message)
 
 

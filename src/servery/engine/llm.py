@@ -215,6 +215,8 @@ class _Run:
         if under_way is None:
             return
         if output.finish_reason is FinishReason.ERROR:
+            if output.invalid_param is not None:
+                raise InvalidRequest(output.error or "the request is not valid.", output.invalid_param)
             raise RequestFailed(output.error or "the engine failed while computing this request.")
         number, assembly = under_way
         delta = assembly.feed(output)

@@ -30,7 +30,7 @@ def advance(item: Scheduled, result: StepResult) -> Output | None:
     sequence = item.sequence
     sequence.drafts.clear()
     if result.error is not None:
-        return failed(sequence, result.error)
+        return failed(sequence, result.error, result.invalid_param)
     if not sequence.is_prompt_reported:
         sequence.prompt_logprobs += result.prompt_logprobs
     if not item.samples:
@@ -44,10 +44,10 @@ def advance(item: Scheduled, result: StepResult) -> Output | None:
     return _append(sequence, result)
 
 
-def failed(sequence: Sequence, message: str) -> Output:
+def failed(sequence: Sequence, message: str, invalid_param: str | None = None) -> Output:
     """The last output of a sequence that the engine cannot go on with."""
     output = _output(sequence)
-    output.finish_reason, output.error = FinishReason.ERROR, message
+    output.finish_reason, output.error, output.invalid_param = FinishReason.ERROR, message, invalid_param
     return output
 
 
@@ -66,10 +66,13 @@ def _append(sequence: Sequence, result: StepResult) -> Output:
     sequence.computed = len(tokens) - 1
     output = _output(sequence)
     output.token_ids = new = tokens[before:]
+    is_stopped_by_token = reason is FinishReason.STOP
+    if result.is_complete and len(new) == len(result.token_ids):
+        reason = FinishReason.STOP  # also if it is the last token that max_tokens allows: nothing was cut
     output.finish_reason = reason
     if result.logprobs:
         output.logprobs = result.logprobs[: len(new)]
-    if reason is FinishReason.STOP:
+    if is_stopped_by_token:
         output.stop_token_id = new[-1]
     if sequence.prompt_logprobs:
         output.prompt_logprobs, sequence.prompt_logprobs = sequence.prompt_logprobs, []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from servery.engine.constraint import Constraint
 from servery.engine.errors import InvalidRequest
 
 MAX_N = 128
@@ -34,6 +35,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 mean "off"; `temperature` 0 is greedy.
     `logprobs` None means none, 0 the chosen token only, k the k most likely tokens besides.
     `stop_token_ids` end a completion like EOS; `ignore_eos` disables only the model's own EOS set.
+    `constraint` says what the answer must look like; `max_tokens` may cut it, and so may what the caller stops it by.
     """
 
     n: int = 1
@@ -52,6 +54,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         _check_range("n", self.n, 1, MAX_N)
@@ -164,6 +167,7 @@ class Output(msgspec.Struct, kw_only=True, omit_defaults=True):
     queued_s: float = 0.0  # from arrival to first being scheduled
     embedding: list[float] = []
     error: str | None = None
+    invalid_param: str | None = None  # the parameter at fault when the request should not have been made
     retry_after_s: float | None = None  # set when it was refused (deadline passed while waiting), not failed
 
 
@@ -175,7 +179,8 @@ class StepResult:
     drafts were verified (accepted drafts in order, then the token sampled after them). `logprobs` go with them.
     `prompt_logprobs` are those of the prompt tokens `start + 1 .. start + count` that exist, preceded by None when
     `start` is 0; chunk after chunk they add up to one entry per prompt token.
-    `embedding` [H] comes with the last chunk of a pooling request. `error` ends this sequence alone, with that message.
+    `embedding` [H] comes with the last chunk of a pooling request. `error` ends this sequence alone, with that message,
+    and `invalid_param` names the parameter if it is the request's fault; `is_complete` says that its constraint allows nothing after `token_ids`.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -183,6 +188,8 @@ class StepResult:
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     embedding: list[float] | None = None
     error: str | None = None
+    invalid_param: str | None = None
+    is_complete: bool = False
 
 
 class Sequence:

@@ -15,15 +15,19 @@ from servery.engine.request import Sequence, TokenLogprobs
 from servery.engine.sampler import SamplingRow, token_logprobs
 from servery.engine.scheduler import Scheduled, Step, StepResult
 from servery.engine.speculation.verification import Check, verify
+from servery.engine.structure.structure import PendingMasks, StepMasks, Structure
 
 
 class Runner:
     """The model, its KV cache, and what a sequence's next step builds on; that goes when the sequence goes."""
 
-    def __init__(self, model: Decoder, cache: KVCache, adapters: AdapterPool) -> None:
+    def __init__(
+        self, model: Decoder, cache: KVCache, adapters: AdapterPool, structure: Structure | None = None
+    ) -> None:
         self._model = model
         self._adapters = adapters
         self._cache = cache
+        self._structure = structure
         self._sums: WeakKeyDictionary[Sequence, Tensor] = WeakKeyDictionary()  # of embeddings, over several steps
         self._histories: WeakKeyDictionary[Sequence, TokenHistory] = WeakKeyDictionary()
 
@@ -35,6 +39,7 @@ class Runner:
         distributions [drafts, V] of those that were drawn by chance. A sequence whose logits are not finite gets a result with `error` set; the others are unaffected.
         """
         step = self._adapters.arranged(step)
+        pending = self._structure.start(step) if self._structure is not None else PendingMasks([], None)
         batch = Batch.build([_row(item) for item in step.scheduled], self._cache.block_size)
         with self._adapters.decoder(step, batch) as decoder:
             hidden = decoder.forward(batch, self._cache)
@@ -46,7 +51,10 @@ class Runner:
                 results[item.sequence].embedding = self._pool(item, rows)
             if item.sequence.params.prompt_logprobs is not None and not item.sequence.is_prompt_reported:
                 results[item.sequence].prompt_logprobs = self._score_prompt(item, rows)
-        self._sample(step, hidden, starts, results, proposals or {})
+        self._sample(step, hidden, starts, results, proposals or {}, pending)
+        if self._structure is not None:
+            for item in step.scheduled:
+                self._structure.judge(item, results[item.sequence])
         return results
 
     def read_bytes(self, step: Step) -> int:
@@ -85,6 +93,7 @@ class Runner:
         starts: list[int],
         results: dict[Sequence, StepResult],
         proposals: Mapping[Sequence, Tensor],
+        pending: PendingMasks,
     ) -> None:
         sampling = [
             (item, start + item.count)
@@ -95,14 +104,16 @@ class Runner:
             return
         wanted = [row for item, end in sampling for row in range(end - 1 - item.num_drafts, end)]
         logits = self._model.logits(hidden.index_select(0, torch.tensor(wanted)))
+        masks = pending.wait()
         checks = [
-            Check(self._sampling_rows(item), item.sequence.drafts, proposals.get(item.sequence)) for item, _ in sampling
+            Check(self._sampling_rows(item, masks), item.sequence.drafts, proposals.get(item.sequence))
+            for item, _ in sampling
         ]
         for (item, _), verified in zip(sampling, verify(logits, checks), strict=True):
             result = results[item.sequence]
             result.token_ids, result.logprobs, result.error = verified
 
-    def _sampling_rows(self, item: Scheduled) -> list[SamplingRow]:
+    def _sampling_rows(self, item: Scheduled, masks: StepMasks) -> list[SamplingRow]:
         """One row for each draft, judged as what follows the drafts before it, and one for the token after them."""
         sequence, params = item.sequence, item.sequence.params
         history = self._history(sequence) if params.has_penalties else None
@@ -116,7 +127,10 @@ class Runner:
                 tokens = [*tokens, draft]
                 history = history.followed_by(tokens)
             rows.append(SamplingRow(params, sequence.seed, length + at, prompt_len, tokens, history))
-        return rows
+        allowed = masks.get(sequence)
+        return (
+            rows if allowed is None else [row._replace(allowed=mask) for row, mask in zip(rows, allowed, strict=True)]
+        )
 
     def _history(self, sequence: Sequence) -> TokenHistory:
         """The counts of its tokens so far, kept so that a step does not count a long context anew."""

@@ -1,7 +1,7 @@
 """From logits to tokens: one vectorised pass over the rows of a step.
 
-The order, that of vLLM and Hugging Face: logit_bias, repetition penalty, frequency and presence penalties; a greedy
-row now takes its first largest logit. Other rows: temperature, then
+The order, that of vLLM and Hugging Face: logit_bias, repetition penalty, frequency and presence penalties, then only
+the tokens that a constraint allows; a greedy row now takes its first largest logit. Other rows: temperature, then
   top_k  keep the k largest logits and all that equal the k-th;
   top_p  of what is left, keep the fewest most likely tokens whose mass reaches top_p (at least one; among equal
          logits the lowest ids);
@@ -30,6 +30,7 @@ from torch import Tensor
 from servery.engine.penalties import TokenHistory, add_bias, penalise
 from servery.engine.randomness import exponentials
 from servery.engine.request import SamplingParams, TokenLogprobs
+from servery.engine.structure.mask import Mask, forbid
 
 _SHORTLIST = 64  # how many of the largest logits are looked at first for top_k and top_p; grows by the factor below
 _GROWTH = 8
@@ -42,7 +43,8 @@ class SamplingRow(NamedTuple):
     """What decides the token at `position`: parameters, randomness and, for penalties, the tokens before it.
 
     `tokens` is prompt plus output, `prompt_len` of them prompt; only penalties look at them. `history`, when the caller
-    keeps one per sequence, saves counting them anew at every step.
+    keeps one per sequence, saves counting them anew at every step. `allowed` are the tokens that a constraint
+    leaves; None is all.
     """
 
     params: SamplingParams
@@ -51,6 +53,7 @@ class SamplingRow(NamedTuple):
     prompt_len: int
     tokens: Sequence[int]
     history: TokenHistory | None = None
+    allowed: Mask | None = None
 
 
 class Sampled(NamedTuple):
@@ -129,16 +132,19 @@ def _unusable(row: SamplingRow, peak: float) -> str:
 
 
 def _adjust(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """Bias and penalties; `logits` itself when nobody has any."""
+    """Bias, penalties and constraints; `logits` itself when nobody has any."""
     biased = [(i, row.params.logit_bias) for i, row in enumerate(rows) if row.params.logit_bias]
     penalised = [(i, row.params, _history(row)) for i, row in enumerate(rows) if row.params.has_penalties]
-    if not biased and not penalised:
+    masked = [(i, row.allowed) for i, row in enumerate(rows) if row.allowed is not None]
+    if not biased and not penalised and not masked:
         return logits
     adjusted = logits.clone(memory_format=torch.contiguous_format)
     if biased:
         add_bias(adjusted, biased)
     if penalised:
         penalise(adjusted, penalised)
+    if masked:
+        forbid(adjusted, masked)
     return adjusted
 
 

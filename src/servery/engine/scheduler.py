@@ -57,8 +57,8 @@ class Scheduler:
         """Whether anybody waits, or runs with more than the newest token to compute."""
         return len(self._waiting) > 0 or any(sequence.is_prefilling for sequence in self._running)
 
-    def add(self, request: NewRequest, seed: int, now: float) -> None:
-        """Queue a request, all of its completions or none.
+    def add(self, request: NewRequest, seed: int, now: float) -> list[Sequence]:
+        """Queue a request, all of its completions or none, and return these.
 
         Raises `InvalidRequest` or `PromptTooLong` for what can never be served, `Overloaded` when the queue is full
         or the request's deadline has passed.
@@ -75,6 +75,7 @@ class Scheduler:
         self._next_order += len(sequences)
         self._requests[request.request_id] = {sequence.index: sequence for sequence in sequences}
         self._waiting.enter(request, sequences)
+        return sequences
 
     def abort(self, request_id: str, index: int | None = None) -> list[Sequence]:
         """Forget a request, or one of its completions, and free its blocks at once; returns what was under way.

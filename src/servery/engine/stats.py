@@ -3,6 +3,7 @@
 import msgspec
 
 from servery.engine.scheduler import SchedulerStats
+from servery.engine.structure.stats import StructureStats
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,3 +50,4 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     failed_steps: int = 0
     adapters: int = 0
     adapter_bytes: int = 0
+    structure: StructureStats = StructureStats()
