@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from servery.engine import kv_format
 from servery.engine.architecture import ModelConfig
 from servery.engine.errors import LoadError
+from servery.engine.kv import KVCache
 from servery.engine.kv_format import BFLOAT16, FLOAT32, FP8, INT8, KVFormat, dequantize, quantize, resolve_kv_format
 from tests.engine import checkpoints
 from tests.engine.kv_error import largest_error
@@ -70,6 +71,23 @@ def test_a_tokens_bytes_include_its_scales(stored, value_bytes, scale_bytes, tmp
     config = ModelConfig.load(checkpoints.save(checkpoints.qwen3(), tmp_path))
     heads = 2 * config.num_layers * config.num_kv_heads
     assert stored.bytes_per_token(config) == heads * (config.head_dim * value_bytes + scale_bytes)
+
+
+def test_a_latent_and_the_key_beside_it_share_no_scale(tmp_path) -> None:
+    """The key is a thousand times larger here; with one scale most of the latent would be read back as zero."""
+    config = ModelConfig.load(checkpoints.save(checkpoints.deepseek_v2(), tmp_path))
+    assert config.latent is not None
+    row = torch.randn(1, config.head_dim)
+    row[:, config.latent.kv_rank :] *= 1000
+    for stored in (INT8, FP8):
+        cache = KVCache(config, 1, 16, torch.float32, kv_format=stored)
+        cache.write(0, torch.tensor([3]), row)
+        back = cache.read(0, slice(3, 4)).flatten(1)
+        error = (back - row).abs()[:, : config.latent.kv_rank]
+        assert error.max() <= row[:, : config.latent.kv_rank].abs().max() / 16
+        parts = config.head_dim // kv_format.scale_width(config)
+        assert stored.bytes_per_token(config) == config.num_layers * (config.head_dim + 2 * parts)
+        assert sum(part.nbytes for part in (*cache.layers, *cache.scales)) == 16 * stored.bytes_per_token(config)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

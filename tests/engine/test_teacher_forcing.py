@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
 from servery.engine.errors import RequestFailed
 from servery.engine.teacher_forcing import Passage, PassageScores, score
-from tests.engine import tiny_model
+from tests.engine import checkpoints, tiny_model
 
 PASSAGES = [
     Passage(tuple(7 + (3 * row * position) % 250 for position in range(5 + 17 * row)), first=1 + 2 * row)
@@ -97,3 +98,14 @@ def test_logits_that_are_not_finite_are_an_error(tiny: Path, monkeypatch: pytest
     monkeypatch.setattr(core.model, "logits", lambda hidden: torch.full((len(hidden), 320), float("nan")))
     with pytest.raises(RequestFailed, match="logits are not finite"):
         scored(core_of(tiny), core)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "deepseek_v2", "granite"])
+def test_every_kind_of_attention_runs_over_a_smaller_kv(name: str, tmp_path: Path) -> None:
+    """Windows, a latent in place of keys and values, a scale of its own. Where experts are chosen a few tokens jump."""
+    model = checkpoints.save(checkpoints.MODELS[name](), tmp_path)
+    passages = [Passage(tuple(token % 60 for token in one.tokens), one.first) for one in PASSAGES]
+    for kv_dtype, limit in (("int8", 3e-4), ("fp8", 3e-2)):
+        groups = score(core_of(model), core_of(model, kv_dtype=kv_dtype), passages)
+        divergences = [value for group in groups for found in group for value in found.divergence]
+        assert 0 < median(divergences) < limit

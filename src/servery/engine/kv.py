@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
-from servery.engine.kv_format import SCALE_DTYPE, KVFormat, dequantize, plain_format, quantize
+from servery.engine.kv_format import SCALE_DTYPE, KVFormat, dequantize, plain_format, quantize, scale_width
 
 
 class KVCache:
@@ -13,15 +13,16 @@ class KVCache:
     A *slot* is one position of one block: slot = block * block_size + offset. A layer is [slots, 2, kv_heads,
     head_dim] with keys at 0 and values at 1, so that neighbouring blocks of one sequence are one contiguous run, and
     writing a token is copying one row. With latent attention, whose values are its keys, there is 1 in place of 2.
-    Where the format has scales, `layers` are codes and `scales` [slots, 2,
-    kv_heads] of each layer belong to them (value = code * scale); else `scales` is empty. A kernel reads those two;
-    everybody else `read`s.
+
+    Where the format has scales, `layers` are codes and `scales` [slots, 2, kv_heads] of each layer belong to them
+    (value = code * scale); else `scales` is empty. A kernel reads those two; everybody else `read`s. A latent is stored
+    as so many heads of `scale_width`.
 
     Memory is reserved as zeros, which the system hands out on first use: a cache larger than what is used costs
     address space only.
     """
 
-    __slots__ = ("_rows", "block_size", "dtype", "format", "layers", "num_blocks", "scales")
+    __slots__ = ("_heads", "_rows", "block_size", "dtype", "format", "layers", "num_blocks", "scales")
 
     def __init__(
         self,
@@ -39,8 +40,10 @@ class KVCache:
         shape = (config.num_layers, num_blocks * block_size, config.kv_planes, config.num_kv_heads, config.head_dim)
         self.layers: tuple[Tensor, ...] = torch.zeros(shape, dtype=self.format.dtype, device=device).unbind(0)
         self.scales: tuple[Tensor, ...] = ()
+        width = scale_width(config)
+        self._heads = (config.kv_planes, config.num_kv_heads * config.head_dim // width, width)
         if self.format.largest is not None:
-            self.scales = torch.zeros(shape[:-1], dtype=SCALE_DTYPE, device=device).unbind(0)
+            self.scales = torch.zeros((*shape[:2], *self._heads[:2]), dtype=SCALE_DTYPE, device=device).unbind(0)
         self._rows = tuple(_movable(layer).flatten(1) for layer in self.layers)
 
     @property
@@ -51,8 +54,7 @@ class KVCache:
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
         """Store `keys_values` [tokens, planes * kv_heads * head_dim], keys first, at `slots` [tokens] of `layer`."""
         if self.scales:
-            heads = keys_values.view(len(keys_values), *self.layers[layer].shape[1:])
-            codes, scales = quantize(heads, self.format)
+            codes, scales = quantize(keys_values.view(-1, *self._heads), self.format)
             self.scales[layer].index_copy_(0, slots, scales)
             keys_values = _movable(codes).flatten(1)
         self._rows[layer].index_copy_(0, slots, keys_values.to(self._rows[layer].dtype))
@@ -62,7 +64,8 @@ class KVCache:
         stored = self.layers[layer]
         codes = _select(_movable(stored), slots).view(stored.dtype)
         if self.scales:
-            return dequantize(codes, _select(self.scales[layer], slots), self.dtype)
+            heads = codes.view(-1, *self._heads)
+            return dequantize(heads, _select(self.scales[layer], slots), self.dtype).view(codes.shape)
         return codes.to(self.dtype)
 
 

@@ -10,6 +10,7 @@ Scales are bfloat16, rounded to nearest *before* they divide: the largest code b
 and 448 (1 + 2^-8) < 464, which round to 127 and 448. So two bytes of scale cost no accuracy against four.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +35,9 @@ class KVFormat:
 
     def bytes_per_token(self, config: ModelConfig) -> int:
         """Memory of one position's keys, values and scales over all layers."""
-        scale_bytes = 0 if self.largest is None else SCALE_DTYPE.itemsize
-        heads = config.kv_planes * config.num_layers * config.num_kv_heads
-        return config.kv_bytes_per_token(self.dtype.itemsize) + heads * scale_bytes
+        values = config.kv_bytes_per_token(1)
+        scales = 0 if self.largest is None else values // scale_width(config)
+        return values * self.dtype.itemsize + scales * SCALE_DTYPE.itemsize
 
 
 FLOAT32 = KVFormat("float32", torch.float32)
@@ -45,6 +46,14 @@ INT8 = KVFormat("int8", torch.int8, 127.0)
 FP8 = KVFormat("fp8", torch.float8_e4m3fn, torch.finfo(torch.float8_e4m3fn).max)
 
 _FORMATS = {each.name: each for each in (FLOAT32, BFLOAT16, INT8, FP8)}
+
+
+def scale_width(config: ModelConfig) -> int:
+    """How many numbers share a scale: those of a head. A latent and the rotating key beside it share none.
+
+    The two are of different size, and with one scale the larger would leave the other few of its codes.
+    """
+    return config.head_dim if config.latent is None else math.gcd(config.latent.kv_rank, config.latent.rope_dim)
 
 
 def resolve_kv_format(name: str, dtype: torch.dtype, device: str = "cpu") -> KVFormat:
