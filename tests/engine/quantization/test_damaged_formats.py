@@ -96,6 +96,7 @@ def test_a_missing_part_is_named(name, suffix, written, tmp_path):
         ("gptq", {"bias": torch.ones(112)}, f"tensor {UP}.bias has no place in the model"),
         ("fp8_by_block", {"weight_scale_inv": torch.ones(7, 5)}, "shape [7, 5]; by config.json it must be [7, 4]"),
         ("fp8_by_block", {"weight": torch.ones(112, 64, dtype=torch.int8)}, "is stored as I8; weights must be F32"),
+        ("fp8_by_block", {"weight": torch.full((112, 64), torch.nan).to(torch.float8_e4m3fn)}, "are not numbers"),
         ("fp8_by_channel", {"weight_scale": torch.ones(64)}, "shape [64]; by config.json it must be [112, 1], or [1] for"),
         ("nf4_nested", {"weight": torch.ones(10, 1, dtype=torch.uint8)}, "holds 10 bytes; by config.json it must be 3584"),
         ("nf4_nested", {"weight.absmax": torch.ones(112)}, "is stored as F32; in this format it must be U8"),

@@ -28,6 +28,7 @@ from servery.engine.quantization.stored_codes import (
     group_order,
     has_codes,
     load,
+    load_float8,
     load_spread,
 )
 
@@ -57,7 +58,7 @@ class CompressedTensorsFormat:
 
 
 def _float_matrix(scheme: CompressedScheme, shape: tuple[int, int], stored: StoredModule) -> Matrix:
-    codes = load(stored, "weight", shape, FLOATS8).clone()
+    codes = load_float8(stored, "weight", shape)
     if "weight_zero_point" in stored and bool(stored["weight_zero_point"].load().float().any()):
         path = stored["weight_zero_point"].path
         raise LoadError(f"{path}: tensor {stored.name}.weight_zero_point must be 0 for weights in 8-bit floats.")

@@ -14,7 +14,7 @@ import torch
 from servery.engine.quantization.config import Float8Config
 from servery.engine.quantization.format import StoredModule, dense_matrix
 from servery.engine.quantization.matrix import Float8Matrix, Matrix
-from servery.engine.quantization.stored_codes import FLOATS, FLOATS8, has_codes, load, load_spread
+from servery.engine.quantization.stored_codes import FLOATS, FLOATS8, has_codes, load_float8, load_spread
 
 ACTIVATION_SCALES = frozenset({"activation_scale", "input_scale", "input_scale_ub", "q_scale", "k_scale", "v_scale"})
 
@@ -29,7 +29,7 @@ class Float8Format:
         """The matrix `shape` of `module`."""
         if not has_codes(stored, "weight", is_skipped=module in self._config.skipped, dtypes=FLOATS8):
             return dense_matrix(stored, shape)
-        codes = load(stored, "weight", shape, FLOATS8).clone()
+        codes = load_float8(stored, "weight", shape)
         block = self._config.block
         name = "weight_scale" if "weight_scale" in stored else "weight_scale_inv"
         scales = load_spread(stored, name, shape, FLOATS | {"F8_E8M0"}, block=block)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from servery.engine.errors import LoadError
+from servery.engine.quantization.decode import codebook_values, float8_values
 
 _Operation = Callable[..., Tensor]
 
@@ -201,10 +202,14 @@ class Float8Matrix:
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """The values [N, K], computed in `arithmetic`."""
         kind = self.arithmetic or self.scales.dtype
-        columns = self.shape[1]
+        values = float8_values(self.codes, kind)
+        rows, columns = self.shape
         size = self.group_size or columns // self.scales.shape[1]
-        scales = self.scales.to(kind).repeat_interleave(size, dim=1)[:, :columns]
-        return self.codes.to(kind).mul_(scales).to(dtype)
+        whole = columns // size
+        scales = self.scales.to(kind)
+        values[:, : whole * size].view(rows, whole, size).mul_(scales[:, :whole].unsqueeze(2))
+        values[:, whole * size :].mul_(scales[:, whole:])
+        return values.to(dtype)
 
     def select_rows(self, index: Tensor | slice) -> "Float8Matrix":
         """The rows that `index` names, with their scales."""
@@ -249,8 +254,7 @@ class CodebookMatrix:
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """The values [N, K], computed in `arithmetic`."""
         kind = self.arithmetic or self.scales.dtype
-        looked_up = self.values.to(kind)[unpack_halves(self.codes).int()]
-        grouped = looked_up.view(*self.scales.shape, -1)
+        grouped = codebook_values(self.codes, self.values.to(kind)).view(*self.scales.shape, -1)
         product = grouped.mul_(self.scales.to(kind).unsqueeze(2)).view(self.shape)
         return product.to(self.rounded_to or kind).to(dtype)
 

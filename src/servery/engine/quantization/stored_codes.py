@@ -43,6 +43,15 @@ def load(stored: StoredModule, suffix: str, shape: tuple[int, ...] | None, dtype
     return tensor.load()
 
 
+def load_float8(stored: StoredModule, suffix: str, shape: tuple[int, int]) -> Tensor:
+    """8-bit floats e4m3 in memory of their own; raises `LoadError` if one is not a number."""
+    codes = load(stored, suffix, shape, FLOATS8).clone()
+    if bool((codes.view(torch.int8).bitwise_and(127) == 127).any()):
+        tensor = stored.need(suffix)
+        raise LoadError(f"{tensor.path}: tensor {tensor.name} has values that are not numbers. Download it again.")
+    return codes
+
+
 def number_of_groups(stored: StoredModule, suffix: str, columns: int, group_size: int | None) -> int:
     """How many groups of `group_size` (None: all) the `columns` input channels are; raises `LoadError` if not whole."""
     if group_size is None:
