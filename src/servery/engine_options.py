@@ -2,9 +2,12 @@
 
 import argparse
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from servery.engine.config import DTYPES, KV_DTYPES, EngineConfig
+from servery.engine.quantization.scheme import GROUP_SIZES, METHODS, SCHEMES
 from servery.option_value import at_least, byte_size
 
 # What a verb asks for in its own way, if at all.
@@ -30,6 +33,12 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
         choices=KV_DTYPES,
         help="type of the KV cache; auto: as --dtype, int8 and fp8: a byte per value and a scale per head and token",
     )
+    add(
+        "--quantize",
+        choices=SCHEMES,
+        help="round the weights while they are loaded: int8 by output channel, int4 by group of input channels",
+    )
+    add_rounding_options(add)
     add("--max-model-len", type=count, metavar="TOKENS", help="longest prompt and answer together; else the model's")
     add("--kv-memory", type=byte_size, metavar="SIZE", help="memory for the KV cache, such as 4GiB; else what fits")
     add("--block-size", type=count, default=default["block_size"], metavar="TOKENS", help="KV positions per block")
@@ -63,6 +72,24 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
     )
     add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute every prompt from its start")
     add("--threads", type=count, metavar="N", help="threads of the engine; else one less than there are cores")
+
+
+def add_rounding_options(add: Callable[..., argparse.Action]) -> None:
+    """Add the options that say how weights are rounded, for `--quantize` and for the verb of that name."""
+    add(
+        "--group-size",
+        type=at_least(1),
+        choices=GROUP_SIZES,
+        metavar="N",
+        help="input channels that share a scale in int4: 32, 64 or 128; else the largest that divides all matrices",
+    )
+    add(
+        "--quantize-method",
+        choices=METHODS,
+        help="awq scales channels by what a sample of text sends through them, round does not; "
+        "else awq for int4 and round for int8",
+    )
+    add("--calibration", type=Path, metavar="FILE", help="the sample of text for awq; else one that is built in")
 
 
 def engine_settings(options: argparse.Namespace) -> dict[str, Any]:

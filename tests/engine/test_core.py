@@ -14,6 +14,8 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore, resolve_dtype
 from servery.engine.errors import InvalidRequest, LoadError, PromptTooLong
+from servery.engine.memory import KVPlan, plan_kv
+from servery.engine.quantization.scheme import plan_rounding
 from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams
 
 PROMPTS = [[7 + (3 * row * position) % 250 for position in range(5 + 13 * row)] for row in range(8)]
@@ -280,3 +282,39 @@ def test_the_runner_forgets_a_sequence_with_its_end(tiny: Path) -> None:
     core.abort("e")
     gc.collect()
     assert (len(core._runner._sums), len(core._runner._histories)) == (0, 0)
+
+
+@pytest.mark.parametrize(("scheme", "bits"), [("int8", 8), ("int4", 4)])
+def test_quantized_weights_take_fewer_bytes_and_give_the_same_tokens_in_any_company(
+    tiny: Path, scheme: str, bits: int
+) -> None:
+    requests = [request(number, prompt, temperature=0.0) for number, prompt in enumerate(PROMPTS[:4])]
+    core = core_of(tiny, quantize=scheme, quantize_method="round")
+    plan = plan_rounding(ModelConfig.load(tiny), scheme)
+    assert min(rounding.bits for rounding in plan.roundings.values()) == bits
+    dense = core_of(tiny).info.weight_bytes
+    assert core.info.weight_bytes - plan.weight_bytes(ModelConfig.load(tiny), 4) == dense - core.info.parameters * 4
+    found = tokens(run(core, requests))
+    for number, one in enumerate(requests):
+        assert found == found | tokens(run(core_of(tiny, quantize=scheme, quantize_method="round"), [one], 1 + number))
+
+
+def test_memory_is_planned_for_the_weights_as_they_will_be_held(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[int] = []
+
+    def plan(config: EngineConfig, *, weight_bytes: int, **facts: object) -> KVPlan:
+        planned.append(weight_bytes)
+        return plan_kv(config, weight_bytes=weight_bytes, **facts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("servery.engine.core.plan_kv", plan)
+    for scheme in (None, "int8"):
+        core_of(tiny, quantize=scheme)
+    config = ModelConfig.load(tiny)
+    assert planned == [config.weight_bytes(4), plan_rounding(config, "int8").weight_bytes(config, 4)]
+
+
+def test_quantization_that_cannot_be_done_is_refused_before_anything_is_loaded(tiny: Path) -> None:
+    with pytest.raises(LoadError, match=r"group_size 128 does not divide the 64 input features of model\.layers\.0"):
+        core_of(tiny, quantize="int4", group_size=128)
+    with pytest.raises(LoadError, match="quantize is 'int5'; choose one of int8, int4"):
+        core_of(tiny, quantize="int5")

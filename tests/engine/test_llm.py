@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from servery import amuse
 from servery.engine.errors import InvalidRequest, PromptTooLong
 from servery.engine.llm import LLM
 from servery.engine.request import FinishReason, SamplingParams
@@ -92,3 +93,14 @@ def test_the_progress_bar_goes_to_stderr(llm: LLM, capsys: pytest.CaptureFixture
     out, err = capsys.readouterr()
     assert out == ""
     assert "generate" in err
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_the_embedded_model_answers_when_it_is_quantized(scheme: str, tmp_path: Path) -> None:
+    sample = tmp_path / "sample.txt"
+    sample.write_text("What is 17 + 25? 17 + 25 = 42. Sort these words: pear, apple, fig. apple, fig, pear. " * 8)
+    settings = {"calibration": str(sample)} if scheme == "int4" else {}
+    llm = LLM(amuse.path(), threads=1, quantize=scheme, **settings)
+    (answer,) = llm.chat([[{"role": "user", "content": "What is 17 + 25?"}]], SamplingParams(temperature=0.0))
+    assert answer.text == "17 + 25 = 42"
+    assert llm.core.info.weight_bytes < 0.35 * llm.core.info.parameters * 4

@@ -184,6 +184,10 @@ def test_an_embedded_model_goes_by_its_name(
     assert "amuse size 'draft' has no weights in nowhere" in capsys.readouterr().err
 
 
+QUANTIZED = ("--quantize", "int4", "--group-size", "32", "--calibration", "text.md", "--kv-dtype", "int8")
+QUANTIZED_ENGINE = {"quantize": "int4", "group_size": 32, "calibration": "text.md", "kv_dtype": "int8"}
+
+
 def test_the_shipped_tasks_go_by_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[RunOptions] = []
 
@@ -192,10 +196,10 @@ def test_the_shipped_tasks_go_by_their_name(monkeypatch: pytest.MonkeyPatch) -> 
         raise EvalError("enough")
 
     monkeypatch.setattr("servery.evals.run.run", stop)
-    assert cli.main(["eval", "run", "amuse", "--out", "r.jsonl", "--offline", "amuse", "--kv-dtype", "int8"]) == 1
+    assert cli.main(["eval", "run", "amuse", "--out", "r.jsonl", "--offline", "amuse", *QUANTIZED]) == 1
     Path("amuse").touch()
     assert cli.main(["eval", "run", "amuse", "--out", "r.jsonl", "--url", "http://127.0.0.1:1"]) == 1
-    assert [(one.tasks, one.engine) for one in asked] == [(amuse.TASKS, {"kv_dtype": "int8"}), (Path("amuse"), {})]
+    assert [(one.tasks, one.engine) for one in asked] == [(amuse.TASKS, QUANTIZED_ENGINE), (Path("amuse"), {})]
 
 
 def test_a_bad_task_file_and_a_missing_file_are_named(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,12 @@ class ModelConfig:
         biases = self.mlp_bias * (2 * self.intermediate_size + self.hidden_size)
         return 3 * self.hidden_size * self.intermediate_size + biases
 
+    def only_layer(self, index: int) -> "ModelConfig":
+        """The model with layer `index` and no other, to run it alone."""
+        experts = self.experts and dataclasses.replace(self.experts, layers=(self.experts.layers[index],))
+        ropes, windows = (self.ropes[index],), (self.windows[index],)
+        return dataclasses.replace(self, num_layers=1, ropes=ropes, windows=windows, experts=experts)
+
     def weight_bytes(self, bytes_per_value: int) -> int:
         """Memory of the weights when each value takes `bytes_per_value` (4 for float32, 2 for bfloat16)."""
         return self.num_parameters * bytes_per_value

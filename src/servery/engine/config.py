@@ -5,6 +5,7 @@ from pathlib import Path
 
 from servery.engine.adapter_source import DEFAULT_MAX_RANK, AdapterSource
 from servery.engine.errors import LoadError
+from servery.engine.quantization.scheme import check_choice
 
 DTYPES = ("auto", "float32", "bfloat16")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
@@ -15,6 +16,9 @@ class EngineConfig:
     """An engine's settings; None means "decide from the model and the machine".
 
     `model` is the folder of a Hugging Face checkpoint.
+    `quantize` rounds the weights while they are loaded, see `quantization.scheme`: to "int8" or "int4", the latter with
+    a scale for each `group_size` input channels, by `quantize_method`, which for "awq" is calibrated on the text in
+    the file `calibration`.
     `kv_dtype` is what keys and values are stored in ("auto": `dtype`), see `kv_format`.
     `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer than that is
     computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
@@ -25,6 +29,10 @@ class EngineConfig:
 
     model: Path
     dtype: str = "auto"
+    quantize: str | None = None
+    group_size: int | None = None
+    quantize_method: str | None = None
+    calibration: Path | None = None
     kv_dtype: str = "auto"
     max_model_len: int | None = None
     kv_memory_bytes: int | None = None
@@ -47,6 +55,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise LoadError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
+        check_choice(self.quantize, self.group_size, self.quantize_method, self.calibration is not None)
         if self.kv_dtype not in KV_DTYPES:
             raise LoadError(f"kv_dtype is {self.kv_dtype!r}; choose one of {', '.join(KV_DTYPES)}.")
         positive = (

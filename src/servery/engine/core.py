@@ -20,6 +20,8 @@ from servery.engine.lora.pool import AdapterPool
 from servery.engine.lora.reader import AdapterLimits
 from servery.engine.lora.sites import adapter_values
 from servery.engine.memory import KVPlan, available_bytes, plan_kv
+from servery.engine.quantizer.choice import quantizer_for
+from servery.engine.quantizer.quantizer import Quantizer
 from servery.engine.request import NewRequest, Output, check_params
 from servery.engine.runner import Runner
 from servery.engine.scheduler import Scheduler, SchedulerConfig, Step
@@ -31,7 +33,7 @@ from servery.engine.structure.structure import Structure
 from servery.engine.structure.vocabulary import Vocabulary
 from servery.engine.threads import use_threads
 from servery.engine.tokenizer import Tokenizer
-from servery.engine.weights import Progress, open_weights
+from servery.engine.weights import Progress, WeightReader, open_weights
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +72,17 @@ class EngineCore:
         kv_format = resolve_kv_format(config.kv_dtype, dtype)
         limits = AdapterLimits(max_loras=config.adapter_places, max_rank=config.max_lora_rank)
         reserve_bytes = limits.max_loras * adapter_values(self._model_config, limits.max_rank) * dtype.itemsize
+        quantizer = quantizer_for(config, self._model_config)
         with open_weights(config.model, self._model_config, dtype, progress=progress) as weights:
             plan = plan_kv(
                 config,
                 max_position=self._model_config.max_position,
                 kv_bytes_per_token=kv_format.bytes_per_token(self._model_config),
-                weight_bytes=weights.total_bytes,
+                weight_bytes=_planned_bytes(weights, quantizer, self._model_config),
                 available=available_bytes(),
                 adapter_bytes=reserve_bytes,
             )
-            model = build_decoder(self._model_config, weights)
+            model = build_decoder(self._model_config, weights, quantizer)
         cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype, kv_format=kv_format)
         # For what computes beside the scheduler while nothing is scheduled (`teacher_forcing`).
         self.model, self.cache = model, cache
@@ -242,6 +245,13 @@ def resolve_dtype(name: str, model_config: ModelConfig) -> torch.dtype:
         has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 - the only way to ask torch
         name = "bfloat16" if model_config.dtype == "bfloat16" and is_large and has_bfloat16 else "float32"
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _planned_bytes(weights: WeightReader, quantizer: Quantizer | None, model_config: ModelConfig) -> int:
+    """Memory that the weights will take."""
+    if quantizer is None:
+        return weights.total_bytes
+    return quantizer.plan.weight_bytes(model_config, weights.dtype.itemsize)
 
 
 def _info(

@@ -115,9 +115,17 @@ class Decoder:
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Run one step: write the tokens' keys and values into `cache`, return final hidden states [T, hidden_size]."""
-        hidden = self._embedding(batch.input_ids)
-        if self._embedding_scale is not None:
-            hidden = hidden * self._embedding_scale
+        return self._norm(self.through_layers(self.embed(batch.input_ids), batch, cache))
+
+    @torch.inference_mode()
+    def embed(self, ids: Tensor) -> Tensor:
+        """What the first layer is given for tokens [T]: [T, hidden_size]."""
+        hidden = self._embedding(ids)
+        return hidden if self._embedding_scale is None else hidden * self._embedding_scale
+
+    @torch.inference_mode()
+    def through_layers(self, hidden: Tensor, batch: Batch, cache: KVCache) -> Tensor:
+        """What the last layer gives for what the first one is given, both [T, hidden_size]."""
         longest = batch.longest_context
         angles = [rope.at(batch.positions, longest) for rope in self._ropes]
         plan = self._attention.plan(batch, cache)
@@ -127,7 +135,7 @@ class Decoder:
             query, keys_values = layer.project(x, cos, sin)
             cache.write(index, batch.slots, keys_values)
             hidden = self._finish(layer, hidden, x, plan.attend(index, query))
-        return self._norm(hidden)
+        return hidden
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ class LLM:
 
     def __init__(self, model: str | Path, *, adapters: Mapping[str, str | Path] | None = None, **settings: Any) -> None:
         sources = tuple(AdapterSource(name, Path(path)) for name, path in (adapters or {}).items())
+        if settings.get("calibration") is not None:
+            settings["calibration"] = Path(settings["calibration"])
         config = EngineConfig(model=Path(model), adapters=sources, **settings)
         self.tokenizer = Tokenizer.load(config.model)
         self.chat_template = ChatTemplate.load(config.model)

@@ -14,6 +14,7 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
 from servery.engine.errors import LoadError
 from servery.engine.gguf.files import find_gguf
+from servery.engine.linear import Linear, linear_of
 from servery.engine.quantization.checkpoint_format import read_format
 from servery.engine.quantization.format import StoredModule, WeightFormat, check_float, check_shape
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
@@ -34,6 +35,15 @@ class Weights:
 
     matrices: dict[str, tuple[Matrix, ...]]
     tensors: dict[str, Tensor]
+
+    def linear(self, key: str) -> Linear:
+        """The linear layer `key`, with its bias if it has one."""
+        return linear_of(self.matrices[key], self.tensors.get(f"{key}.bias"))
+
+    def to(self, dtype: torch.dtype) -> "Weights":
+        """The same with dense values as `dtype`."""
+        matrices = {key: tuple(_as_dtype(part, dtype) for part in parts) for key, parts in self.matrices.items()}
+        return Weights(matrices, {key: tensor.to(dtype) for key, tensor in self.tensors.items()})
 
 
 class WeightReader:
@@ -66,14 +76,18 @@ class WeightReader:
         self.total_bytes = sum(map(self._bytes_of, sources))
         self._done_bytes = 0
 
-    def read(self, layer: int | None) -> Weights:
-        """Those of a layer, with keys such as "qkv"; with None the embedding, the last norm and an untied head."""
+    def read(self, layer: int | None, dtype: torch.dtype | None = None) -> Weights:
+        """Those of a layer, with keys such as "qkv"; with None the embedding, the last norm and an untied head.
+
+        `dtype` is what dense values become, where it shall be another this time.
+        """
+        dtype = dtype or self.dtype
         weights = Weights({}, {})
         for target in self._targets[layer]:
             if target.is_matrix:
-                weights.matrices[target.key] = tuple(map(self._matrix, target.sources))
+                weights.matrices[target.key] = tuple(self._matrix(source, dtype) for source in target.sources)
             else:
-                weights.tensors[target.key] = torch.cat([self._tensor(source) for source in target.sources])
+                weights.tensors[target.key] = torch.cat([self._tensor(source, dtype) for source in target.sources])
         return weights
 
     def _has(self, source: Source) -> bool:
@@ -86,25 +100,25 @@ class WeightReader:
             return math.prod(source.shape) * self._dtype_of(source).itemsize
         return module.nbytes
 
-    def _matrix(self, source: Source) -> Matrix:
+    def _matrix(self, source: Source, dtype: torch.dtype) -> Matrix:
         module = self._modules[source.module]
         rows, columns = source.shape
         matrix = self._format.matrix(source.module, (rows, columns), module)
         left = [f"{source.module}.{suffix}" for suffix in module if suffix not in module.used]
         _refuse_strange(self._stored, [name for name in left if not self._format.is_redundant(name)])
         self._tell(source)
-        return DenseMatrix(self._own(matrix.weight, source)) if isinstance(matrix, DenseMatrix) else matrix
+        return DenseMatrix(self._own(matrix.weight, source, dtype)) if isinstance(matrix, DenseMatrix) else matrix
 
-    def _tensor(self, source: Source) -> Tensor:
+    def _tensor(self, source: Source, dtype: torch.dtype) -> Tensor:
         stored = self._stored[source.name]
         check_shape(stored, source.shape)
         check_float(stored)
         self._tell(source)
-        return self._own(stored.load(), source)
+        return self._own(stored.load(), source, dtype)
 
-    def _own(self, mapped: Tensor, source: Source) -> Tensor:
+    def _own(self, mapped: Tensor, source: Source, dtype: torch.dtype) -> Tensor:
         """A copy in memory, so that the file may change."""
-        return mapped.to(self._dtype_of(source), copy=True)
+        return mapped.to(torch.float32 if source.is_exact else dtype, copy=True)
 
     def _dtype_of(self, source: Source) -> torch.dtype:
         return torch.float32 if source.is_exact else self.dtype
@@ -140,6 +154,10 @@ def _in_gguf(first: Path, config: ModelConfig) -> "tuple[WeightFormat, GgufCheck
     from servery.engine.quantization.gguf_format import GgufFormat
 
     return GgufFormat(), GgufCheckpoint.find(first, config)
+
+
+def _as_dtype(matrix: Matrix, dtype: torch.dtype) -> Matrix:
+    return DenseMatrix(matrix.weight.to(dtype)) if isinstance(matrix, DenseMatrix) else matrix
 
 
 def _by_layer(targets: Sequence[Target]) -> dict[int | None, list[Target]]:

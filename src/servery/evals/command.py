@@ -15,6 +15,8 @@ import msgspec
 from rich.console import Console
 
 from servery.engine.config import DTYPES, KV_DTYPES
+from servery.engine.quantization.scheme import SCHEMES
+from servery.engine_options import add_rounding_options
 from servery.evals.errors import OptionError
 
 if TYPE_CHECKING:
@@ -27,8 +29,11 @@ FLIPS_SHOWN = 20
 # How exactly an engine in this process computes: settings of `EngineConfig` with their choices.
 PRECISION = {
     "dtype": (DTYPES, "type of weights and computation"),
+    "quantize": (SCHEMES, "what the weights are rounded to while they are loaded"),
     "kv_dtype": (KV_DTYPES, "type of the KV cache"),
 }
+# How they are rounded; called as in `EngineConfig`.
+ROUNDING = ("group_size", "quantize_method", "calibration")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -188,6 +193,7 @@ def add_run(verb: argparse.ArgumentParser, default_url: str, key_variable: str) 
     add("--checkpoint", type=Path, metavar="PATH", help="the files that the server serves: binds the answers to them")
     for name, (choices, text) in PRECISION.items():
         add(f"--{name.replace('_', '-')}", choices=choices, help=f"with --offline: {text}")
+    add_rounding_options(add)
     add("--threads", type=int, metavar="N", help="with --offline: threads of the engine")
     add("--judge-url", metavar="URL", help="address of the model that judges, for tasks with the scorer judge")
     add("--judge-model", metavar="NAME", help="the model that judges; else the first that its server lists")
@@ -219,7 +225,7 @@ def _run_options(options: argparse.Namespace) -> "RunOptions":
 
     is_offline = options.offline is not None
     _check_counts(options)
-    for name in ("model", "checkpoint", "api_key") if is_offline else (*PRECISION, "threads"):
+    for name in ("model", "checkpoint", "api_key") if is_offline else (*PRECISION, *ROUNDING, "threads"):
         if getattr(options, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise OptionError(f"{flag} does not go with {'--offline' if is_offline else '--url'}; leave it out.")
@@ -261,8 +267,11 @@ def _judge(options: argparse.Namespace) -> "Endpoint | None":
 
 
 def _engine_settings(options: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
-    """The precision that was asked, as settings of `EngineConfig`."""
-    return {name: value for name in PRECISION if (value := getattr(options, prefix + name)) is not None}
+    """The precision that was asked, as settings of `EngineConfig` and as it is written beside the answers."""
+    given = {name: getattr(options, prefix + name, None) for name in (*PRECISION, *ROUNDING)}
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in given.items() if value is not None
+    }
 
 
 def _optional(named: Callable[[Path], Path], path: Path | None) -> Path | None:
