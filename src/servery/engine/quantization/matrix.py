@@ -136,10 +136,7 @@ class GroupMatrix:
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """The values [N, K], computed in `arithmetic`."""
-        kind = self.arithmetic or self.scales.dtype
-        values = self.integers().to(kind)
-        if isinstance(self.zeros, Tensor) or self.zeros:
-            values = self._by_group(torch.sub, values, self.zeros)
+        values = self._centred(self.arithmetic or self.scales.dtype)
         values = self._by_group(torch.mul, values, self.scales)
         if self.minima is not None:
             values = self._by_group(torch.sub, values, self.minima)
@@ -147,10 +144,19 @@ class GroupMatrix:
             values = values * self.unit
         return values.to(dtype)
 
-    def _by_group(self, operation: _Operation, values: Tensor, operand: Tensor | int) -> Tensor:
+    def _centred(self, kind: torch.dtype) -> Tensor:
+        """Codes less their zero points [N, K]: whole numbers, exact in any type."""
+        shared = 0 if isinstance(self.zeros, Tensor) else self.zeros
+        if self.bits == 4:
+            of_code = (torch.arange(16, device=self.codes.device) - shared).to(kind)
+            values = codebook_values(self.codes, of_code)
+        else:
+            values = self.codes.to(kind)
+            values = values - shared if shared else values
+        return self._by_group(torch.sub, values, self.zeros) if isinstance(self.zeros, Tensor) else values
+
+    def _by_group(self, operation: _Operation, values: Tensor, operand: Tensor) -> Tensor:
         """`operation` of each value [N, K] with its group's `operand` [N, G]."""
-        if isinstance(operand, int):
-            return operation(values, operand)
         operand = operand.to(values.dtype)
         if self.order is not None:
             return operation(values, operand.index_select(1, self.order))
