@@ -64,7 +64,13 @@ class _Fields(JsonFields):
 
     def error(self, name: str, rule: str) -> LoadError:
         key = f"{self._key_prefix}.{_KEYS.get(name, name)}"
-        return self._source.error(key, rule) if self._source.has(key) else super().error(name, rule)
+        is_stored = self._source.has(key) or (name in _KEYS and not self.is_given(name))
+        return self._source.error(key, rule) if is_stored else super().error(name, rule)
+
+    def inner(self, name: str) -> JsonFields | None:
+        value = self.raw(name)
+        is_scaling = name == "rope_scaling" and isinstance(value, dict)
+        return JsonFields(self.path, value, f"{self._key_prefix}.rope.scaling.") if is_scaling else super().inner(name)
 
 
 def read_config(model: GgufModel) -> GgufConfig:
