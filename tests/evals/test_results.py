@@ -114,3 +114,25 @@ def test_a_checkpoint_is_known_by_its_files_and_not_by_its_place(tmp_path: Path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(OptionError, match="has no weights"):
         Fingerprint.of(tmp_path / "empty")
+
+
+def test_a_gguf_file_is_known_by_its_content_and_by_what_lies_beside_it(tmp_path: Path) -> None:
+    for name, content in {"a": b"1", "b": b"1", "c": b"2"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.gguf").write_bytes(content)
+    one, same, other = (Fingerprint.of(tmp_path / name / f"{name}.gguf") for name in "abc")
+    assert (one.is_same_model(same), one.is_same_model(other)) == (True, False)
+    (tmp_path / "b" / "tokenizer.json").write_text("{}")
+    with_tokenizer = Fingerprint.of(tmp_path / "b" / "b.gguf")
+    assert (with_tokenizer.weights, with_tokenizer.tokenizer == one.tokenizer) == (one.weights, False)
+    with pytest.raises(OptionError, match=r"is neither a checkpoint's folder nor a \.gguf file"):
+        Fingerprint.of(tmp_path / "b" / "tokenizer.json")
+
+
+def test_all_parts_of_a_split_gguf_model_count(tmp_path: Path) -> None:
+    parts = [tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for part in parts:
+        part.write_bytes(b"1")
+    before = Fingerprint.of(parts[1])
+    parts[0].write_bytes(b"2")
+    assert not Fingerprint.of(parts[1]).is_same_model(before)

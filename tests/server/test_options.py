@@ -32,6 +32,20 @@ def test_a_path_may_contain_an_equals_sign(tmp_path: Path) -> None:
     assert served_models([str(checkpoint)], {})[0].name == "step=100"
 
 
+def test_a_gguf_file_is_named_without_its_ending_and_the_number_of_a_part(tmp_path: Path) -> None:
+    files = [tmp_path / "qwen-Q4_K_M.gguf", tmp_path / "big-00002-of-00003.gguf"]
+    for file in files:
+        file.touch()
+
+    models = served_models([*map(str, files), f"other={files[0]}"], {})
+
+    assert [(model.name, model.engine.model) for model in models] == [
+        ("qwen-Q4_K_M", files[0]),
+        ("big", files[1]),
+        ("other", files[0]),
+    ]
+
+
 def test_what_is_no_model_is_refused_by_name() -> None:
     with pytest.raises(OptionError, match="'/no/such/model' is neither a directory"):
         served_models(["/no/such/model"], {})

@@ -41,14 +41,14 @@ class Fingerprint:
 
     @classmethod
     def _of_gguf(cls, path: Path) -> "Fingerprint":
-        """All files of the model, and what lies beside it and goes before its own tokenizer and template."""
+        """All files of the model, whatever they are called, and what lies beside and goes before its own tokenizer."""
         first = find_gguf(path)
         if first is None:
             raise OptionError(f"{path} is neither a checkpoint's folder nor a .gguf file.")
         beside = [path.parent / name for name in ("chat_template.jinja", "tokenizer.json")]
-        files = model_files(first)
-        tokenizer = [file for file in beside if file.is_file()] + files
-        return cls(str(path.resolve()), digest(path.parent, files), digest(path.parent, tokenizer))
+        weights = "".join(map(sha256_of, model_files(first)))
+        tokenizer = digest(path.parent, [file for file in beside if file.is_file()]) + weights
+        return cls(str(path.resolve()), *(hashlib.sha256(each.encode()).hexdigest() for each in (weights, tokenizer)))
 
     def is_same_model(self, other: "Fingerprint") -> bool:
         """Whether both are of the same files, wherever they lie."""

@@ -57,11 +57,21 @@ _FLOATS = {
 Change = Callable[[GGUFWriter], None]
 
 
-def export(folder: Path, file: Path, kind: str = "F32", change: Change | None = None, **options: Any) -> Path:
+def export(
+    folder: Path,
+    file: Path,
+    kind: str = "F32",
+    change: Change | None = None,
+    *,
+    blocks: Mapping[str, tuple[np.ndarray, str]] | None = None,
+    leave_out: str = "",
+    splits_experts: bool = False,
+    **options: Any,
+) -> Path:
     """Write the checkpoint in `folder` to `file` with matrices of `kind`, F16 where their rows do not divide.
 
-    Its tokenizer and chat template go along if it has them. `change` may add to the metadata; `options` go to the
-    writer.
+    Its tokenizer and chat template go along if it has them. `change` may change the metadata; `blocks` are stored in
+    place of the tensors of these names; `splits_experts` as old files do; `options` go to the writer.
     """
     config = json.loads((folder / "config.json").read_text())
     architecture = _ARCHITECTURES[config["architectures"][0]]
@@ -72,8 +82,17 @@ def export(folder: Path, file: Path, kind: str = "F32", change: Change | None = 
     writer.add_eos_token_id(config["eos_token_id"])
     if change is not None:
         change(writer)
+    names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
+    stored = {_renamed(names, name): value for name, value in (blocks or {}).items()}
     for name, tensor in _tensors(load_file(folder / "model.safetensors"), config, architecture).items():
-        add_tensor(writer, name, tensor.float().numpy(), kind)
+        if name in stored:
+            raw, stored_kind = stored[name]
+            writer.add_tensor(name, raw, raw_dtype=Kind[stored_kind])
+        elif splits_experts and "_exps" in name:
+            for number, part in enumerate(tensor):
+                add_tensor(writer, name.replace("_exps", f".{number}"), part.float().numpy(), kind)
+        elif name != leave_out:
+            add_tensor(writer, name, tensor.float().numpy(), kind)
     for name, values in _factors(config, architecture).items():
         writer.add_tensor(f"{name}.weight", np.array(values, np.float32))
     finish(writer)
