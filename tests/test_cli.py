@@ -82,10 +82,11 @@ print("loaded", [name for name in {HEAVY!r} if name in sys.modules])
 
 def test_models_lists_every_architecture_and_quantization_format(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models"]) == cli.DONE
-    *lines, blank, formats = capsys.readouterr().out.splitlines()
+    *lines, blank, formats, files = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(ARCHITECTURES)
     assert blank == ""
     assert formats.startswith("Quantized checkpoints of these, by quant_method: awq, gptq, fp8, ")
+    assert files.startswith("GGUF files, by general.architecture: llama, qwen2, qwen3, ")
     assert cli.main(["models", "--json"]) == cli.DONE
     expected = [
         {"architecture": name, "families": each.families, "note": each.note} for name, each in ARCHITECTURES.items()

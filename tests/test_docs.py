@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from servery import cli
+from servery.engine.gguf.families import FAMILIES
 from servery.engine.quantization.config import QUANTIZATION_METHODS
+from servery.engine.quantization.gguf_blocks import HELD_BITS
 from servery.engine.supported import ARCHITECTURES
 from servery.telemetry.metrics import Metrics
 from tests.documentation import PAGES, ROOT, Block, blocks
@@ -117,6 +119,18 @@ def test_the_models_page_names_every_quantization_method() -> None:
     page = (ROOT / "docs" / "models.md").read_text()
     section = page.partition("## Quantized checkpoints")[2].partition("##")[0]
     assert [name for name in QUANTIZATION_METHODS if f"`{name}`" not in section] == []
+
+
+def test_the_models_page_says_what_gguf_files_may_hold() -> None:
+    section = (ROOT / "docs" / "models.md").read_text().partition("## GGUF")[2].partition("\n## ")[0]
+    assert [name for name in FAMILIES if f"`{name}`" not in section] == []
+    held = {
+        kind: row
+        for row in re.findall(r"^\| (\w.*) \| .* \| (.*) \|$", section, re.MULTILINE)
+        for kind in row[0].split(", ")
+    }
+    shown = {kind: f"{bits:g}" for kind, bits in HELD_BITS.items() if "F" not in kind}
+    assert {kind: bits for kind, bits in shown.items() if bits not in held[kind][1].split(", ")} == {}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -38,9 +38,9 @@ class UsageError(Exception):
 def serve(options: argparse.Namespace) -> int:
     """Serve one or more models over the OpenAI API.
 
-    A MODEL is a directory in Hugging Face layout, NAME=DIRECTORY to choose the name that clients ask for, or one of
-    the embedded models `amuse` and `amuse-draft`. Without one, `amuse` is served. --lora sql=DIRECTORY adds a LoRA
-    adapter over it, which clients ask for as `amuse:sql`.
+    A MODEL is a directory in Hugging Face layout, a .gguf file, NAME=PATH to choose the name that clients ask for, or
+    one of the embedded models `amuse` and `amuse-draft`. Without one, `amuse` is served. --lora sql=DIRECTORY adds a
+    LoRA adapter over it, which clients ask for as `amuse:sql`.
 
     Example:
       servery serve --port 8000
@@ -133,12 +133,14 @@ def models(options: argparse.Namespace) -> int:
     """List the architectures that the engine runs, and the formats of quantized weights that it loads.
 
     What a checkpoint is stands in its config.json under `architectures`, and under `quantization_config` as
-    `quant_method`. The third column says what the engine does for that architecture beyond a plain decoder.
+    `quant_method`; what a GGUF file is, in its metadata under `general.architecture`. The third column says what the
+    engine does for that architecture beyond a plain decoder.
 
     Example:
       servery models
       servery models --json
     """
+    from servery.engine.gguf.families import FAMILIES
     from servery.engine.quantization.config import QUANTIZATION_METHODS
     from servery.engine.supported import ARCHITECTURES
 
@@ -150,6 +152,7 @@ def models(options: argparse.Namespace) -> int:
     for name, families, note in rows:
         print(f"{name:{widths[0]}}  {families:{widths[1]}}  {note}")
     print(f"\nQuantized checkpoints of these, by quant_method: {', '.join(QUANTIZATION_METHODS)}.")
+    print(f"GGUF files, by general.architecture: {', '.join(FAMILIES)}.")
     return DONE
 
 
@@ -264,7 +267,9 @@ class _VerbHelp(argparse.RawDescriptionHelpFormatter):
 def _add_serve(verb: argparse.ArgumentParser) -> None:
     from servery.server.adapter_options import add_adapter_options
 
-    verb.add_argument("models", nargs="*", metavar="MODEL", help="a directory, NAME=DIRECTORY, amuse or amuse-draft")
+    verb.add_argument(
+        "models", nargs="*", metavar="MODEL", help="a directory, a .gguf file, NAME=PATH, amuse or amuse-draft"
+    )
     add = verb.add_argument_group("the server").add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
     add("--port", type=at_least(0), default=8000, help="port to listen on; 0: the system chooses")

@@ -30,7 +30,7 @@ EXPORTED = {
         name: MODELS[name]
         for name in (
             "llama2", "llama_with_biases", "llama3", "llama_linear_rope", "llama_yarn_rope", "qwen2", "qwen3",
-            "qwen3_tied", "glm4", "glm4_whole_rope", "granite", "granite_with_biases", "olmo2", "phi3", "phi4_mini",
+            "qwen3_tied", "gemma", "glm4", "glm4_whole_rope", "granite", "granite_with_biases", "olmo2", "phi3", "phi4_mini",
             "qwen3_moe",
         )
     },

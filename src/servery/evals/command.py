@@ -183,7 +183,10 @@ def add_run(verb: argparse.ArgumentParser, default_url: str, key_variable: str) 
     system = verb.add_argument_group("the system").add_mutually_exclusive_group()
     system.add_argument("--url", default=default_url, help="address; with a path it is taken like OpenAI's base_url")
     system.add_argument(
-        "--offline", type=Path, metavar="PATH", help="a checkpoint's folder, amuse or amuse-draft; in this process"
+        "--offline",
+        type=Path,
+        metavar="PATH",
+        help="a checkpoint's folder, a .gguf file, amuse or amuse-draft; in this process",
     )
     add = verb.add_argument
     add("--model", metavar="NAME", help="the model to ask for; else the first that the server lists")

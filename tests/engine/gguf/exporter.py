@@ -23,6 +23,7 @@ _ARCHITECTURES = {
     "Qwen2ForCausalLM": gguf.MODEL_ARCH.QWEN2,
     "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
     "Qwen3MoeForCausalLM": gguf.MODEL_ARCH.QWEN3MOE,
+    "GemmaForCausalLM": gguf.MODEL_ARCH.GEMMA,
     "Gemma2ForCausalLM": gguf.MODEL_ARCH.GEMMA2,
     "Gemma3ForCausalLM": gguf.MODEL_ARCH.GEMMA3,
     "Phi3ForCausalLM": gguf.MODEL_ARCH.PHI3,
@@ -32,7 +33,8 @@ _ARCHITECTURES = {
     "Olmo2ForCausalLM": gguf.MODEL_ARCH.OLMO2,
 }
 _INTERLEAVED = {gguf.MODEL_ARCH.LLAMA, gguf.MODEL_ARCH.SMOLLM3, gguf.MODEL_ARCH.GRANITE}
-_SHIFTED = {gguf.MODEL_ARCH.GEMMA2, gguf.MODEL_ARCH.GEMMA3}
+_SLIDING = {gguf.MODEL_ARCH.GEMMA2, gguf.MODEL_ARCH.GEMMA3}
+_SHIFTED = {gguf.MODEL_ARCH.GEMMA, *_SLIDING}
 # config.json -> key, as they are.
 _NUMBERS = {
     "max_position_embeddings": "context_length",
@@ -167,7 +169,7 @@ def _add_config(writer: GGUFWriter, config: Mapping[str, Any], architecture: ggu
 def _add_windows(writer: GGUFWriter, config: Mapping[str, Any], architecture: gguf.MODEL_ARCH) -> None:
     if architecture is gguf.MODEL_ARCH.PHI3:
         writer.add_sliding_window(config["sliding_window"] or 0)
-    if architecture in _SHIFTED:
+    if architecture in _SLIDING:
         writer.add_sliding_window(config["sliding_window"])
         pattern = [kind == "sliding_attention" for kind in config["layer_types"]]
         if architecture is gguf.MODEL_ARCH.GEMMA3:

@@ -196,7 +196,7 @@ class _Reader:
         windows = self._windows()
         if self._name == "granite" and not self._source.has(self.key("attention_multiplier")):
             return windows | {"attention_multiplier": self.shape()["head_dim"] ** -0.5}
-        if self._name.startswith("gemma"):
+        if self._name in {"gemma2", "gemma3"}:
             is_large = family.large_layers == self.count("num_hidden_layers")
             hidden_per_head = self.count("hidden_size") / self.count("num_attention_heads")
             return windows | {"query_pre_attn_scalar": hidden_per_head if is_large else self.shape()["head_dim"]}

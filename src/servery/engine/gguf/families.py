@@ -25,6 +25,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": Family("Qwen2ForCausalLM"),
     "qwen3": Family("Qwen3ForCausalLM"),
     "qwen3moe": Family("Qwen3MoeForCausalLM"),
+    "gemma": Family("GemmaForCausalLM", shifts_norms=True),
     "gemma2": Family("Gemma2ForCausalLM", shifts_norms=True, large_layers=46),
     "gemma3": Family("Gemma3ForCausalLM", shifts_norms=True, large_layers=62),
     "phi3": Family("Phi3ForCausalLM"),
