@@ -19,7 +19,9 @@ from transformers import (
     Glm4MoeConfig,
     Glm4MoeLiteConfig,
     GlmConfig,
+    GptOssConfig,
     GraniteConfig,
+    GraniteMoeConfig,
     HunYuanDenseV1Config,
     LlamaConfig,
     MinistralConfig,
@@ -50,7 +52,9 @@ from transformers.models.glm.modeling_glm import GlmForCausalLM
 from transformers.models.glm4.modeling_glm4 import Glm4ForCausalLM
 from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeForCausalLM
 from transformers.models.glm4_moe_lite.modeling_glm4_moe_lite import Glm4MoeLiteForCausalLM
+from transformers.models.gpt_oss.modeling_gpt_oss import GptOssForCausalLM
 from transformers.models.granite.modeling_granite import GraniteForCausalLM
+from transformers.models.granitemoe.modeling_granitemoe import GraniteMoeForCausalLM
 from transformers.models.hunyuan_v1_dense.modeling_hunyuan_v1_dense import HunYuanDenseV1ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.ministral.modeling_ministral import MinistralForCausalLM
@@ -355,6 +359,20 @@ def hunyuan_plain() -> PreTrainedModel:
     return hunyuan(rope_parameters={"rope_type": "default", "rope_theta": 10_000.0}, attention_bias=True)
 
 
+def granite_moe(**changes: Any) -> PreTrainedModel:
+    multipliers = {"attention_multiplier": 0.4, "residual_multiplier": 0.3, "logits_scaling": 3.0}
+    shape = SHAPE | multipliers | {"embedding_multiplier": 5.0, "num_local_experts": 5, "num_experts_per_tok": 2}
+    return _seeded(GraniteMoeForCausalLM, GraniteMoeConfig(**shape | changes))
+
+
+def gpt_oss(**changes: Any) -> PreTrainedModel:
+    """Its limit is low, so that gates that are not clamped show; its second layer sees everything."""
+    experts = {"num_local_experts": 5, "num_experts_per_tok": 2, "swiglu_limit": 1.5, "intermediate_size": 96}
+    rope = YARN_ROPE | {"truncate": False}
+    shape = SHAPE | experts | {"head_dim": 24, "sliding_window": 24, "rope_parameters": rope}
+    return _seeded(GptOssForCausalLM, GptOssConfig(**shape | changes, attn_implementation="eager"))
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "cohere": cohere,
     "cohere2": cohere2,
@@ -393,7 +411,9 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "glm4_moe": glm4_moe,
     "glm4_moe_plain": glm4_moe_plain,
     "glm4_moe_lite": glm4_moe_lite,
+    "gpt_oss": gpt_oss,
     "granite": granite,
+    "granite_moe": granite_moe,
     "granite_with_biases": granite_with_biases,
     "mixtral": mixtral,
     "olmo2": olmo2,
@@ -425,7 +445,7 @@ def _seeded(model_class: Callable[[Any], PreTrainedModel], config: Any) -> PreTr
         model = model_class(config)
         # transformers starts norms at one and biases at zero, which would hide a norm or bias that is left out.
         for name, parameter in model.named_parameters():
-            if name.endswith(("norm.weight", ".bias")):
+            if name.endswith(("norm.weight", ".bias", "_bias", ".sinks")):
                 torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
         for buffer in stored_buffers(model).values():
             torch.nn.init.normal_(buffer, std=0.3)

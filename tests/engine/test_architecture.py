@@ -9,6 +9,7 @@ from servery.engine.errors import LoadError
 from servery.engine.latent_config import LatentConfig
 from servery.engine.rope_config import RopeConfig
 from servery.engine.supported import ARCHITECTURES, nearest
+from servery.engine.traits import Clamp
 from tests.engine import checkpoints
 
 LLAMA = {
@@ -56,6 +57,7 @@ DEEPSEEK = {
     "topk_group": 2,
 }
 OLMOE = {"architectures": ["OlmoeForCausalLM"], "num_experts": 4, "num_experts_per_tok": 2}
+GPT_OSS = {"architectures": ["GptOssForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2}
 COHERE = {"architectures": ["CohereForCausalLM"], "layer_norm_eps": 1e-5}
 HUNYUAN = {"architectures": ["HunYuanDenseV1ForCausalLM"]}
 GEMMA1 = {"architectures": ["GemmaForCausalLM"]}
@@ -255,6 +257,8 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         (GEMMA3 | {"rope_local_base_freq": 0}, "rope_local_base_freq is 0; it must be a number greater than 0"),
         (GEMMA3 | {"sliding_window_pattern": 0}, "sliding_window_pattern is 0; it must be a whole number"),
         (OLMOE | {"clip_qkv": 8.0}, "clip_qkv is 8.0; for this architecture it must be missing, null or false"),
+        (GPT_OSS | {"swiglu_limit": 0}, "swiglu_limit is 0; it must be a number greater than 0"),
+        (GPT_OSS | {"swiglu_alpha": "x"}, 'swiglu_alpha is "x"; it must be a number greater than 0'),
         (COHERE | {"use_qk_norm": True}, "use_qk_norm is true; for this architecture it must be missing, null or fal"),
         (COHERE | {"layer_norm_eps": None}, "layer_norm_eps is null; it must be a number greater than 0"),
         (COHERE | {"logit_scale": 0}, "logit_scale is 0; it must be a number greater than 0"),
@@ -340,6 +344,13 @@ def test_only_sliding_layers_of_an_exaone4_rotate_if_any_can_slide(tmp_path):
     assert [rope.rotary_dim for rope in config.ropes] == [None, None, None, 0, None]
     config = load(tmp_path, **EXAONE | {"sliding_window": None})
     assert (config.windows, config.ropes) == ((None,) * 5, (RopeConfig(theta=10_000.0),) * 5)
+
+
+def test_every_other_layer_of_a_gpt_oss_slides_and_its_gate_is_clamped(tmp_path):
+    config = load(tmp_path, **GPT_OSS, num_hidden_layers=4, head_dim=None)
+    assert config.windows == (128, None, 128, None)
+    assert (config.activation, config.head_dim, config.has_sinks) == (Clamp(1.702, 7.0), 64, True)
+    assert (config.qkv_bias, config.output_bias, config.ropes[0].theta) == (True, True, 150_000.0)
 
 
 def test_a_hunyuan_stretches_its_base_by_alpha(tmp_path):

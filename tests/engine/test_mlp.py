@@ -7,6 +7,7 @@ from servery.engine.linear import DenseLinear
 from servery.engine.mixture_config import ExpertConfig
 from servery.engine.mlp import GatedMLP, MixtureOfExperts, SharedExpert
 from servery.engine.router import Router
+from servery.engine.traits import Clamp
 
 HIDDEN, INNER, COUNT = 16, 24, 7
 CONFIG = ExpertConfig(count=COUNT, per_token=2, intermediate_size=INNER, normalizes=True, layers=(True,))
@@ -45,6 +46,16 @@ def test_a_row_does_not_depend_on_the_others():
     x = rows(40)
     alone = torch.cat([mixture()(row[None]) for row in x])
     torch.testing.assert_close(mixture()(x), alone, rtol=1e-5, atol=1e-4)
+
+
+def test_a_clamped_gate_is_the_formula_of_gpt_oss():
+    x, limit = rows(9), 2.0
+    clamped = GatedMLP(mlp(1).gate_up, mlp(1).down, Clamp(alpha=1.5, limit=limit))
+    both = mlp(1).gate_up(x)
+    gate, up = both[:, ::2].clamp(max=limit), both[:, 1::2].clamp(min=-limit, max=limit)
+    expected = mlp(1).down((up + 1) * gate * torch.sigmoid(1.5 * gate))
+    torch.testing.assert_close(clamped(x), expected)
+    assert both.abs().max() > limit
 
 
 def test_adding_to_a_residual_leaves_it_alone():

@@ -45,9 +45,10 @@ def test_each_row_goes_where_the_papers_send_it(changes):
     generator = torch.Generator().manual_seed(3)
     weight, x = (torch.randn(rows, 16, generator=generator) for rows in (12, 50))
     correction = torch.randn(12, generator=generator) / 4 if changes.get("is_corrected") else None
-    weights, chosen = Router(config(**changes), weight, correction)(x)
+    bias = torch.randn(12, generator=generator)
+    weights, chosen = Router(config(**changes), weight, correction, bias)(x)
     extra = [0.0] * 12 if correction is None else correction.tolist()
-    for row, logits in enumerate((x.double() @ weight.double().t()).tolist()):
+    for row, logits in enumerate((x.double() @ weight.double().t() + bias).tolist()):
         expected = routed(config(**changes), logits, extra)
         found = dict(zip(chosen[row].tolist(), weights[row].tolist(), strict=True))
         assert found == pytest.approx(expected, rel=1e-4), row

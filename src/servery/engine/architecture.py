@@ -17,7 +17,7 @@ from servery.engine.latent_config import LatentConfig, read_latent
 from servery.engine.mixture_config import ExpertConfig, read_experts
 from servery.engine.rope_config import RopeConfig, read_ropes
 from servery.engine.supported import ARCHITECTURES, nearest
-from servery.engine.traits import SILU, Architecture, Switch
+from servery.engine.traits import SILU, Architecture, Clamp, Switch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,8 @@ class ModelConfig:
     as c tanh(x / c). `embedding_scale` multiplies what the embedding gives, `residual_scale` what either half of
     a layer adds to the residual stream. `layer_norms` counts a layer's norms;
     `wide_qk_norm` says that those of queries and keys go over all heads at once, `late_qk_norm` that they come after
-    rotation, `centers` that all others subtract the mean first. With `is_parallel` the MLP's input is attention's. With `latent` attention there is one
+    rotation, `centers` that all others subtract the mean first. With `is_parallel` the MLP's input is attention's. With `has_sinks` each head has a score for looking at
+    nothing. With `latent` attention there is one
     key head, as wide as what is cached, and its values are its keys. `num_draft_layers` counts stored layers after the
     last that predict further tokens; they are not loaded.
     """
@@ -55,7 +56,7 @@ class ModelConfig:
     tie_embeddings: bool
     eos_token_ids: frozenset[int]
     dtype: str | None
-    activation: str = SILU
+    activation: str | Clamp = SILU
     experts: ExpertConfig | None = None
     latent: LatentConfig | None = None
     layer_norms: int = 2
@@ -64,6 +65,7 @@ class ModelConfig:
     norm_offset: float = 0.0
     centers: bool = False
     is_parallel: bool = False
+    has_sinks: bool = False
     attention_scale: float | None = None
     attention_soft_cap: float | None = None
     logit_soft_cap: float | None = None
@@ -122,7 +124,7 @@ class ModelConfig:
         query = self.num_heads * self.head_dim
         biases = self.qkv_bias * (query + 2 * kv) + self.output_bias * hidden
         norms = self.qk_norm * (query + kv if self.wide_qk_norm else 2 * self.head_dim)
-        return hidden * (query + 2 * kv) + query * hidden + biases + norms
+        return hidden * (query + 2 * kv) + query * hidden + biases + norms + self.has_sinks * self.num_heads
 
     def _mlp_parameters(self, layer: int) -> int:
         experts = self.experts_of(layer)
@@ -206,7 +208,7 @@ def _model_config(
         tie_embeddings=fields.flag("tie_word_embeddings", architecture.tied),
         eos_token_ids=fields.token_ids("eos_token_id") | generation_eos,
         dtype=_dtype(fields),
-        activation=architecture.activation,
+        activation=_activation(fields, architecture),
         experts=None if architecture.experts is None else read_experts(fields, architecture.experts, num_layers),
         latent=latent,
         wide_qk_norm=architecture.wide_qk_norm,
@@ -215,6 +217,7 @@ def _model_config(
         norm_offset=architecture.norm_offset,
         centers=architecture.centers,
         is_parallel=architecture.is_parallel,
+        has_sinks=architecture.has_sinks,
         attention_scale=_attention_scale(fields, architecture, latent, ropes[0]),
         attention_soft_cap=_soft_cap(fields, architecture, "attn_logit_softcapping", 0),
         logit_soft_cap=_soft_cap(fields, architecture, "final_logit_softcapping", 1),
@@ -223,6 +226,12 @@ def _model_config(
         logit_divisor=_logit_divisor(fields, architecture),
         num_draft_layers=fields.whole("num_nextn_predict_layers", 0),
     )
+
+
+def _activation(fields: JsonFields, architecture: Architecture) -> str | Clamp:
+    if architecture.clamps:
+        return Clamp(fields.number("swiglu_alpha", 1.702), fields.number("swiglu_limit", 7.0))
+    return architecture.activation
 
 
 def _is_on(fields: JsonFields, switch: bool | Switch) -> bool:

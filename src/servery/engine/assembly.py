@@ -37,6 +37,7 @@ def assemble_layer(config: ModelConfig, index: int, weights: Weights) -> Layer:
         mlp_norm=norm("mlp_norm"),
         mlp=_gated_mlp(config, weights) if experts is None else _mixture(config, experts, weights),
         mlp_post=norm("mlp_post_norm") or scale,
+        sinks=weights.tensors.get("sinks"),
     )
 
 
@@ -90,7 +91,8 @@ def _gated_mlp(config: ModelConfig, weights: Weights, prefix: str = "") -> Gated
 
 def _mixture(config: ModelConfig, experts: ExpertConfig, weights: Weights) -> MixtureOfExperts:
     (router_weight,) = weights.matrices["router"]
-    router = Router(experts, router_weight.dequantize(torch.float32), weights.tensors.get("correction"))
+    correction, bias = (weights.tensors.get(key) for key in ("correction", "router.bias"))
+    router = Router(experts, router_weight.dequantize(torch.float32), correction, bias)
     mlps = [_gated_mlp(config, weights, f"experts.{number}.") for number in range(experts.count)]
     if not experts.shared_size:
         return MixtureOfExperts(router, mlps)

@@ -28,7 +28,7 @@ Norm = RMSNorm | CenteredNorm
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The weights of one layer.
+    """The weights of one layer. `sinks` [heads]: the score that each head gives to looking at nothing.
 
     `attention_post` and `mlp_post` are what happens to the result of either half before it joins the residual stream.
     """
@@ -40,12 +40,14 @@ class Layer:
     mlp_norm: Norm | None
     mlp: GatedMLP | MixtureOfExperts
     mlp_post: Transform | None
+    sinks: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """What the weights hold in memory."""
         norms = (self.attention_norm, self.attention_post, self.mlp_norm, self.mlp_post)
         linears = self.project.nbytes + self.output.nbytes + self.mlp.nbytes
+        linears += 0 if self.sinks is None else self.sinks.nbytes
         return linears + sum(norm.nbytes for norm in norms if isinstance(norm, RMSNorm | CenteredNorm))
 
     def adapted(self, wrap: Callable[[str, Linear], Linear]) -> "Layer":
@@ -84,7 +86,7 @@ class Decoder:
         scale = torch.tensor(config.embedding_scale, dtype=dtype)
         self._embedding_scale = None if config.embedding_scale == 1.0 else scale
         self._head = head
-        self._attention = attention or ReferenceAttention(config)
+        self._attention = attention or ReferenceAttention(config, [layer.sinks for layer in self._layers])
         ropes = tuple(dict.fromkeys(config.ropes))
         self._ropes = [RopeTable(rope, config.rope_dim, config.max_position, dtype) for rope in ropes]
         self._rope_of_layer = [ropes.index(rope) for rope in config.ropes]

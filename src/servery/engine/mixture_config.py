@@ -16,7 +16,7 @@ class ExpertConfig:
     Of `groups` groups of experts only the best `kept_groups` can be chosen from: those whose best expert, or, if
     corrected, whose two best experts together score highest (arXiv 2405.04434, section 2.2.2; 2412.19437, 2.1.2).
     `shared_size` is the inner size of the expert that every token goes to, 0 for none; with `has_shared_gate` its
-    output is multiplied by the sigmoid of one more linear layer.
+    output is multiplied by the sigmoid of one more linear layer. With `has_biases` router and experts have biases.
     """
 
     count: int
@@ -31,6 +31,7 @@ class ExpertConfig:
     scale: float = 1.0
     shared_size: int = 0
     has_shared_gate: bool = False
+    has_biases: bool = False
 
     @property
     def group_top(self) -> int:
@@ -39,11 +40,12 @@ class ExpertConfig:
 
     def expert_parameters(self, hidden_size: int) -> int:
         """The weights of one expert."""
-        return 3 * hidden_size * self.intermediate_size
+        biases = self.has_biases * (2 * self.intermediate_size + hidden_size)
+        return 3 * hidden_size * self.intermediate_size + biases
 
     def num_parameters(self, hidden_size: int) -> int:
         """The weights of one layer's mixture: experts, router and what all tokens go to."""
-        router = hidden_size + self.is_corrected
+        router = hidden_size + self.is_corrected + self.has_biases
         shared = 3 * hidden_size * self.shared_size + self.has_shared_gate * hidden_size
         return self.count * (self.expert_parameters(hidden_size) + router) + shared
 
@@ -81,6 +83,7 @@ def read_experts(fields: JsonFields, traits: ExpertTraits, num_layers: int) -> E
         scale=fields.number("routed_scaling_factor", 1.0) if traits.scales else 1.0,
         shared_size=_shared_size(fields, traits, size),
         has_shared_gate=traits.shared_gate is not None,
+        has_biases=traits.has_biases,
     )
 
 

@@ -10,20 +10,23 @@ from torch.nn import functional as F
 
 from servery.engine.linear import Linear
 from servery.engine.router import Router
-from servery.engine.traits import GELU_TANH, SILU
+from servery.engine.traits import GELU_TANH, SILU, Clamp
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {SILU: F.silu, GELU_TANH: partial(F.gelu, approximate="tanh")}
 
 
 class GatedMLP:
-    """`down(activation(gate(x)) * up(x))` (arXiv 2002.05202). `gate_up` has the rows of gate, then those of up."""
+    """`down(activation(gate(x)) * up(x))` (arXiv 2002.05202). `gate_up` has the rows of gate, then those of up.
 
-    __slots__ = ("_activate", "down", "gate_up")
+    With a `Clamp` it is what that says in place of the product.
+    """
 
-    def __init__(self, gate_up: Linear, down: Linear, activation: str) -> None:
+    __slots__ = ("_combine", "down", "gate_up")
+
+    def __init__(self, gate_up: Linear, down: Linear, activation: str | Clamp) -> None:
         self.gate_up = gate_up
         self.down = down
-        self._activate = _ACTIVATIONS[activation]
+        self._combine = _combination(activation)
 
     @property
     def nbytes(self) -> int:
@@ -38,15 +41,27 @@ class GatedMLP:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, hidden_size] -> [rows, hidden_size]."""
-        return self.down(self._gated(x))
+        return self.down(self._combine(self.gate_up(x)))
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """`residual + self(x)`; `residual` is left alone."""
-        return self.down.add_to(residual, self._gated(x))
+        return self.down.add_to(residual, self._combine(self.gate_up(x)))
 
-    def _gated(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=1)
-        return self._activate(gate).mul_(up)
+
+def _combination(activation: str | Clamp) -> Callable[[Tensor], Tensor]:
+    if isinstance(activation, Clamp):
+        return partial(_clamped, activation)
+    return partial(_gated, _ACTIVATIONS[activation])
+
+
+def _gated(activate: Callable[[Tensor], Tensor], gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=1)
+    return activate(gate).mul_(up)
+
+
+def _clamped(clamp: Clamp, gate_up: Tensor) -> Tensor:
+    gate, up = gate_up[:, 0::2].clamp(max=clamp.limit), gate_up[:, 1::2].clamp(-clamp.limit, clamp.limit)
+    return (gate * clamp.alpha).sigmoid_().mul_(gate).mul_(up.add_(1.0))
 
 
 class SharedExpert:

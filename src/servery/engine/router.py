@@ -11,25 +11,28 @@ from servery.engine.traits import SIGMOID
 class Router:
     """The `per_token` experts that score highest, by softmax (arXiv 2401.04088) or sigmoid (arXiv 2412.19437).
 
-    Everything is float32: `weight` [experts, hidden_size], and `correction` [experts], which is added to scores when
+    Everything is float32: `weight` [experts, hidden_size], `bias` [experts], and `correction` [experts], which is added to scores when
     experts are chosen, not when they are weighed. A step's result for a row depends on that row only.
     """
 
-    __slots__ = ("_config", "_correction", "_weight")
+    __slots__ = ("_bias", "_config", "_correction", "_weight")
 
-    def __init__(self, config: ExpertConfig, weight: Tensor, correction: Tensor | None = None) -> None:
+    def __init__(
+        self, config: ExpertConfig, weight: Tensor, correction: Tensor | None = None, bias: Tensor | None = None
+    ) -> None:
         self._config = config
         self._weight = weight
+        self._bias = bias
         self._correction = correction
 
     @property
     def nbytes(self) -> int:
         """What the weights hold in memory."""
-        return self._weight.nbytes + (0 if self._correction is None else self._correction.nbytes)
+        return sum(part.nbytes for part in (self._weight, self._bias, self._correction) if part is not None)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts of each of `x` [rows, hidden_size], both [rows, per_token]."""
-        logits = F.linear(x.float(), self._weight)
+        logits = F.linear(x.float(), self._weight, self._bias)
         scores = logits.sigmoid() if self._config.scores == SIGMOID else logits.softmax(-1)
         chosen = self._eligible(scores).topk(self._config.per_token, dim=-1).indices
         weights = scores.gather(1, chosen)

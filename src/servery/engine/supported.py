@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from difflib import SequenceMatcher
 
-from servery.engine.traits import GELU_TANH, SIGMOID, Architecture, ExpertTraits, NormNames, Switch
+from servery.engine.traits import GELU_TANH, SIGMOID, Architecture, ExpertTraits, NormNames, Stack, Switch
 
 _BIAS = Switch("attention_bias")
 
@@ -23,6 +23,12 @@ _CORRECTED = ExpertTraits(
     normalizes="yes",
     scales=True,
     shared="mlp.shared_experts",
+)
+
+_GPT_OSS_STACKS = tuple(
+    Stack(f"mlp.experts.{name}{stored}", f"mlp.experts.{{}}.{name}.{part}", is_transposed=not stored)
+    for name in ("gate_up_proj", "down_proj")
+    for stored, part in (("", "weight"), ("_bias", "bias"), ("_blocks", "blocks"), ("_scales", "scales"))
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -315,6 +321,48 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         qk_norm=True,
         late_qk_norm=True,
         has_ntk_alpha=True,
+    ),
+    "GraniteMoeForCausalLM": Architecture(
+        "Granite 3 (mixture of experts)",
+        "as Granite, mixture of experts",
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        has_multipliers=True,
+        experts=ExpertTraits(
+            count="num_local_experts",
+            size="intermediate_size",
+            normalizes="always",
+            router="block_sparse_moe.router.layer",
+            fused="block_sparse_moe.input_linear.{}",
+            down="block_sparse_moe.output_linear.{}",
+            stacks=(
+                Stack("block_sparse_moe.input_linear.weight", "block_sparse_moe.input_linear.{}.weight"),
+                Stack("block_sparse_moe.output_linear.weight", "block_sparse_moe.output_linear.{}.weight"),
+            ),
+        ),
+    ),
+    "GptOssForCausalLM": Architecture(
+        "gpt-oss 20b, 120b",
+        "mixture of experts, attention sinks, sliding window in every other layer",
+        qkv_bias=Switch("attention_bias", default=True),
+        output_bias=Switch("attention_bias", default=True),
+        head_dim=64,
+        window="pattern",
+        default_window=128,
+        full_every=2,
+        theta=150_000.0,
+        clamps=True,
+        has_sinks=True,
+        experts=ExpertTraits(
+            count="num_local_experts",
+            size="intermediate_size",
+            normalizes="always",
+            router="mlp.router",
+            fused="mlp.experts.{}.gate_up_proj",
+            down="mlp.experts.{}.down_proj",
+            has_biases=True,
+            stacks=_GPT_OSS_STACKS,
+        ),
     ),
 }
 

@@ -30,6 +30,29 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
+class Clamp:
+    """The gate of GPT-OSS: g sigmoid(alpha g) (u + 1), g at most `limit`, u between -limit and limit.
+
+    Outputs of gate and up are stored in turns: g is every other one from the first on, u from the second on.
+    """
+
+    alpha: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stored tensor of a layer that holds one of every expert, and what they would be called by themselves.
+
+    In `part` {} is the number of the expert.
+    """
+
+    stored: str
+    part: str
+    is_transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertTraits:
     """How the mixtures of experts of one architecture differ from those of the others."""
 
@@ -47,6 +70,12 @@ class ExpertTraits:
     gate: str = "mlp.experts.{}.gate_proj"
     up: str = "mlp.experts.{}.up_proj"
     down: str = "mlp.experts.{}.down_proj"
+    # Where gate and up are one matrix, its name.
+    fused: str | None = None
+    # Router and experts have biases.
+    has_biases: bool = False
+    # Tensors that hold all experts of a layer.
+    stacks: tuple[Stack, ...] = ()
 
     # Scores by softmax over all experts, or by sigmoid of each.
     scores: str = SOFTMAX
@@ -134,6 +163,10 @@ class Architecture:
     has_multipliers: bool = False
     # Logits are multiplied by `logit_scale`, and this is its default.
     logit_scale: float | None = None
+    # The gate is a `Clamp` by `swiglu_alpha` and `swiglu_limit`.
+    clamps: bool = False
+    # Each head may look at nothing, by a stored score.
+    has_sinks: bool = False
     # Another name of the activation, in old files.
     old_activation: str | None = None
     # Fields that must be missing, null or false.

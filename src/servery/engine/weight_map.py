@@ -116,6 +116,8 @@ def _attention(config: ModelConfig, architecture: Architecture, layer: _LayerNam
         qkv = {"self_attn.qkv_proj": query + 2 * kv}
     yield from layer.linear("qkv", qkv, config.hidden_size, config.qkv_bias)
     yield from layer.linear("output", {"self_attn.o_proj": config.hidden_size}, query, config.output_bias)
+    if config.has_sinks:
+        yield Target(f"{layer.key}sinks", (Source(f"{layer.stored}self_attn", "sinks", (config.num_heads,)),))
 
 
 def _latent_attention(config: ModelConfig, latent: LatentConfig, layer: _LayerNames) -> Iterator[Target]:
@@ -146,11 +148,15 @@ def _mixture(hidden: int, experts: ExpertConfig, traits: ExpertTraits, layer: _L
     yield layer.exact("router", f"{traits.router}.weight", (experts.count, hidden))
     if traits.correction is not None:
         yield layer.exact("correction", traits.correction, (experts.count,))
-    inner = experts.intermediate_size
+    inner, has_bias = experts.intermediate_size, experts.has_biases
+    if has_bias:
+        yield layer.exact("router.bias", f"{traits.router}.bias", (experts.count,))
     for number in range(experts.count):
         gate_up = {traits.gate.format(number): inner, traits.up.format(number): inner}
-        yield from layer.linear(f"experts.{number}.gate_up", gate_up, hidden)
-        yield from layer.linear(f"experts.{number}.down", {traits.down.format(number): hidden}, inner)
+        if traits.fused is not None:
+            gate_up = {traits.fused.format(number): 2 * inner}
+        yield from layer.linear(f"experts.{number}.gate_up", gate_up, hidden, has_bias)
+        yield from layer.linear(f"experts.{number}.down", {traits.down.format(number): hidden}, inner, has_bias)
     if traits.shared is not None and experts.shared_size:
         inner, stored = experts.shared_size, traits.shared
         yield from layer.linear("shared.gate_up", {f"{stored}.gate_proj": inner, f"{stored}.up_proj": inner}, hidden)

@@ -18,6 +18,8 @@ from servery.engine.linear import Linear, linear_of
 from servery.engine.quantization.checkpoint_format import read_format
 from servery.engine.quantization.format import StoredModule, WeightFormat, check_float, check_shape
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
+from servery.engine.stacked_experts import unstacked
+from servery.engine.supported import ARCHITECTURES
 from servery.engine.weight_map import Source, Target, targets_of
 
 if TYPE_CHECKING:
@@ -141,7 +143,9 @@ def open_weights(
     weight_format, checkpoint = _in_directory(path) if first is None else _in_gguf(first, config)
     directory = path if first is None else first.parent
     files = ", ".join(file.name for file in checkpoint.listed)
-    with checkpoint.open() as stored:
+    experts = ARCHITECTURES[config.architecture].experts
+    with checkpoint.open() as files_tensors:
+        stored = unstacked(files_tensors, () if experts is None else experts.stacks)
         yield WeightReader(stored, weight_format, config, dtype, directory=directory, files=files, progress=progress)
 
 

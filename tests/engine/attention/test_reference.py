@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 from servery.engine.attention import reference
 from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.batch import Batch
+from servery.engine.latent_config import LatentConfig
 from tests.engine.attention.world import World, shape
+
+# With it keys are values; its sizes do not matter here.
+LATENT = LatentConfig(kv_rank=8, query_rank=None, key_dim=4, rope_dim=2, value_dim=4)
 
 
 @st.composite
@@ -24,6 +28,8 @@ def worlds(draw) -> World:
     scores = {
         "attention_scale": draw(st.sampled_from([None, 0.3])),
         "attention_soft_cap": draw(st.sampled_from([None, 1.5])),
+        "has_sinks": draw(st.booleans()),
+        "latent": draw(st.sampled_from([None, None, LATENT])),
     }
     sizes = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([4, 10, 32]))
     config = shape(*sizes, windows, **scores)

@@ -35,8 +35,8 @@ def shape(num_kv_heads: int, group: int, head_dim: int, windows: tuple[int | Non
     )
 
 
-def by_hand(config: ModelConfig, query, keys, values, start: int, window: int | None) -> torch.Tensor:
-    """One row in float64: query [count, heads, dim], keys and values [context, kv_heads, dim]."""
+def by_hand(config: ModelConfig, query, keys, values, start: int, window: int | None, sinks=None) -> torch.Tensor:
+    """One row in float64: query [count, heads, dim], keys and values [context, kv_heads, dim], sinks [heads]."""
     scale, cap = config.attention_scale or config.head_dim**-0.5, config.attention_soft_cap
     count, num_heads, head_dim = query.shape
     group = num_heads // keys.shape[1]
@@ -48,7 +48,9 @@ def by_hand(config: ModelConfig, query, keys, values, start: int, window: int | 
             seen = slice(first, position + 1)
             scores = keys[seen, head // group] @ query[i, head] * scale
             scores = scores if cap is None else cap * torch.tanh(scores / cap)
-            out[i, head] = scores.softmax(0) @ values[seen, head // group]
+            if sinks is not None:
+                scores = torch.cat((scores, sinks[head : head + 1]))
+            out[i, head] = scores.softmax(0)[: position + 1 - first] @ values[seen, head // group]
     return out.flatten(1)
 
 
@@ -75,7 +77,7 @@ class World:
         self.batch = Batch.build(
             [([0] * count, start, blocks) for (start, count), blocks in zip(rows, self.blocks, strict=True)], block_size
         )
-        kv_shape = (2, config.num_kv_heads, config.head_dim)
+        kv_shape = (config.kv_planes, config.num_kv_heads, config.head_dim)
         self.kv = [torch.randn(length, *kv_shape, generator=generator, dtype=torch.float64) for length in lengths]
         tokens = sum(count for _, count in rows)
         self.query = torch.randn(tokens, config.num_heads, config.head_dim, generator=generator, dtype=torch.float64)
@@ -83,6 +85,8 @@ class World:
             torch.tensor([blocks[p // block_size] * block_size + p % block_size for p in range(len(kv))])
             for blocks, kv in zip(self.blocks, self.kv, strict=True)
         ]
+        sinks_shape = (config.num_layers, config.num_heads)
+        self.sinks = torch.randn(sinks_shape, generator=generator) if config.has_sinks else [None] * config.num_layers
         for slots, kv in zip(self.slots, self.kv, strict=True):
             for layer in range(config.num_layers):
                 self.cache.write(layer, slots, kv.float().flatten(1))
@@ -91,13 +95,13 @@ class World:
         parts = self.query.split([count for _, count in self.rows])
         return torch.cat(
             [
-                by_hand(self.config, part, kv[:, 0], kv[:, 1], start, self.config.windows[layer])
+                by_hand(self.config, part, kv[:, 0], kv[:, -1], start, self.config.windows[layer], self.sinks[layer])
                 for part, kv, (start, _) in zip(parts, self.kv, self.rows, strict=True)
             ]
         )
 
     def attention(self, layer: int) -> torch.Tensor:
-        plan = ReferenceAttention(self.config).plan(self.batch, self.cache)
+        plan = ReferenceAttention(self.config, list(self.sinks)).plan(self.batch, self.cache)
         return plan.attend(layer, self.query.float().flatten(1)).double()
 
     def check(self) -> None:

@@ -177,7 +177,7 @@ def test_an_old_file_is_named_in_an_error(tmp_path):
         in_files(tmp_path, **{"config.json": {}, "quantize_config.json": {"bits": 3}})
 
 
-METHODS = "awq, gptq, fp8, fbgemm_fp8, compressed-tensors, bitsandbytes"
+METHODS = "awq, gptq, fp8, fbgemm_fp8, compressed-tensors, bitsandbytes, mxfp4"
 
 
 @pytest.mark.parametrize(

@@ -53,31 +53,43 @@ class _Segment:
 
 
 class ReferenceAttention:
-    """Grouped-query attention over the paged cache with scaled_dot_product_attention, written out if scores are capped.
+    """Grouped-query attention over the paged cache with scaled_dot_product_attention.
+
+    It is written out where scores are capped or heads have sinks.
 
     Query heads that share a key head are folded into that head's query rows (short rows) or read it through a view
     (prompts), so that keys and values are never repeated in memory. Where the cache has one plane, keys are values.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, sinks: Sequence[Tensor | None] | None = None) -> None:
+        """`sinks` has an entry for each layer, [heads] or None; without it no layer has any."""
         self._windows = config.windows
         self._group = config.num_heads // config.num_kv_heads
-        self._attention: _Attention = partial(F.scaled_dot_product_attention, scale=config.attention_scale)
-        if config.attention_soft_cap is not None:
-            scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
-            self._attention = partial(_soft_capped, scale=scale, cap=config.attention_soft_cap)
+        by_layer = [None] * config.num_layers if sinks is None else sinks
+        self._sinks = [None if each is None else each.float().view(-1, self._group) for each in by_layer]
+        scale, cap = config.attention_scale, config.attention_soft_cap
+        self._attention: _Attention = partial(F.scaled_dot_product_attention, scale=scale)
+        if cap is not None or config.has_sinks:
+            self._attention = partial(_written_out, scale=config.head_dim**-0.5 if scale is None else scale, cap=cap)
 
     def plan(self, batch: Batch, cache: KVCache) -> "ReferencePlan":
         """Choose the segments, once for each window that some layer has."""
         segments = {window: _segments(batch, cache, window, self._group) for window in dict.fromkeys(self._windows)}
-        return ReferencePlan(cache, [segments[window] for window in self._windows], self._attention)
+        return ReferencePlan(cache, [segments[window] for window in self._windows], self._attention, self._sinks)
 
 
 class ReferencePlan:
-    """The segments of one step, for each layer."""
+    """The segments of one step, for each layer, and its sinks [kv_heads, query heads of each]."""
 
-    def __init__(self, cache: KVCache, segments: Sequence[Sequence[_Segment]], attention: _Attention) -> None:
+    def __init__(
+        self,
+        cache: KVCache,
+        segments: Sequence[Sequence[_Segment]],
+        attention: _Attention,
+        sinks: Sequence[Tensor | None],
+    ) -> None:
         self._cache = cache
+        self._sinks = sinks
         self._segments = segments
         self._attention = attention
 
@@ -96,17 +108,22 @@ class ReferencePlan:
         return result
 
     def _attend(self, layer: int, segment: _Segment, query: Tensor) -> Tensor:
-        return _attend(segment, query, self._cache.read(layer, segment.slots), self._attention)
+        return _attend(segment, query, self._cache.read(layer, segment.slots), self._attention, self._sinks[layer])
 
 
-def _attend(segment: _Segment, query: Tensor, keys_values: Tensor, attention: _Attention) -> Tensor:
+def _attend(
+    segment: _Segment, query: Tensor, keys_values: Tensor, attention: _Attention, sinks: Tensor | None
+) -> Tensor:
     queries = segment.queries
     query = query[queries] if isinstance(queries, slice) else query.index_select(0, queries)
     if isinstance(queries, slice) and segment.num_rows == 1 and len(query) > 1:
+        attention = attention if sinks is None else partial(attention, sinks=sinks[..., None, None])
         return _attend_piece(segment, query, keys_values, attention)
     _, planes, num_kv_heads, head_dim = keys_values.shape
     shared = keys_values.view(segment.num_rows, -1, planes, num_kv_heads, head_dim).permute(2, 0, 3, 1, 4)
     num_tokens = len(query) // segment.num_rows
+    if sinks is not None:
+        attention = partial(attention, sinks=sinks.repeat(1, num_tokens).unsqueeze(2))
     if num_tokens == 1:
         q = query.view(segment.num_rows, num_kv_heads, -1, head_dim)
         return attention(q, shared[0], shared[-1], segment.mask).reshape(segment.num_rows, -1)
@@ -124,16 +141,33 @@ def _attend_piece(segment: _Segment, query: Tensor, keys_values: Tensor, attenti
     return out.permute(2, 0, 1, 3).reshape(len(query), -1)
 
 
-def _soft_capped(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool = False, *, scale: float, cap: float
+def _written_out(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    is_causal: bool = False,
+    *,
+    scale: float,
+    cap: float | None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
-    """softmax(cap tanh(q k / cap) + mask) v (arXiv 2408.00118, section 2), with the softmax in float32."""
-    scores = (q @ k.transpose(-1, -2)).mul_(scale / cap).tanh_().mul_(cap)
+    """softmax(cap tanh(q k / cap) + mask) v (arXiv 2408.00118, section 2), with the softmax in float32.
+
+    `sinks` [heads, query rows or 1, 1] are scores that count in the softmax and have no value (arXiv 2508.10925,
+    section 2.2).
+    """
+    scores = q @ k.transpose(-1, -2)
+    scores = scores.mul_(scale) if cap is None else scores.mul_(scale / cap).tanh_().mul_(cap)
     if mask is not None:
         scores += mask
     if is_causal:
         scores.masked_fill_(torch.ones(scores.shape[-2:], dtype=torch.bool).triu_(1), float("-inf"))
-    return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+    if sinks is None:
+        return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+    scores = scores.float()
+    total = torch.logaddexp(scores.logsumexp(-1, keepdim=True), sinks)
+    return (scores - total).exp_().to(v.dtype) @ v
 
 
 def _segments(batch: Batch, cache: KVCache, window: int | None, group: int) -> list[_Segment]:

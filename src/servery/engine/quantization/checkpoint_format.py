@@ -11,11 +11,13 @@ from servery.engine.quantization.config import (
     BitsAndBytesConfig,
     Float8Config,
     GptqConfig,
+    Mxfp4Config,
     read_quantization,
 )
 from servery.engine.quantization.float8 import Float8Format
 from servery.engine.quantization.format import DenseFormat, WeightFormat
 from servery.engine.quantization.gptq import GptqFormat
+from servery.engine.quantization.mxfp4 import Mxfp4Format
 
 
 def read_format(directory: Path) -> WeightFormat:
@@ -34,5 +36,7 @@ def read_format(directory: Path) -> WeightFormat:
             return CompressedTensorsFormat(config)
         case BitsAndBytesConfig() as config:
             return BitsAndBytesFormat(config)
+        case Mxfp4Config() as config:
+            return Mxfp4Format(config)
         case None:
             return DenseFormat()

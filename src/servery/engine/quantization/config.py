@@ -115,7 +115,19 @@ class BitsAndBytesConfig:
         return cls(4 if in_4 else 8, SkippedModules(fields.strings("llm_int8_skip_modules")))
 
 
-Quantization = AwqConfig | GptqConfig | Float8Config | BitsAndBytesConfig | CompressedTensorsConfig
+@dataclass(frozen=True, slots=True)
+class Mxfp4Config:
+    """MXFP4: 4-bit floats in groups of 32 that share a power of two."""
+
+    skipped: SkippedModules
+
+    @classmethod
+    def read(cls, fields: JsonFields) -> "Mxfp4Config":
+        """Read `quantization_config`."""
+        return cls(SkippedModules(fields.strings("modules_to_not_convert")))
+
+
+Quantization = AwqConfig | GptqConfig | Float8Config | BitsAndBytesConfig | CompressedTensorsConfig | Mxfp4Config
 
 QUANTIZATION_METHODS: Mapping[str, Callable[[JsonFields], Quantization]] = {
     "awq": AwqConfig.read,
@@ -124,6 +136,7 @@ QUANTIZATION_METHODS: Mapping[str, Callable[[JsonFields], Quantization]] = {
     "fbgemm_fp8": Float8Config.read,
     "compressed-tensors": CompressedTensorsConfig.read,
     "bitsandbytes": BitsAndBytesConfig.read,
+    "mxfp4": Mxfp4Config.read,
 }
 # What AutoGPTQ and AutoAWQ wrote before config.json had a place for it, and the method of each.
 _OLD_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
