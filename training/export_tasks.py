@@ -19,7 +19,7 @@ from training.chat import messages
 from training.mix import KINDS, STRATA, Dialogue, examination
 from training.tasks.scene import Kind
 
-MAX_TOKENS = 256
+MAX_TOKENS = 1024  # the longest right answer has 681
 PER_STRATUM = 700  # about what the gate needs: baseline 80 %, flips 10 %, a true loss of one point
 _TURNS_DRAWN = (3, 12, 48)  # per task wanted, until enough are different: conversations have several turns
 

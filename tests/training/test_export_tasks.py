@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from servery import amuse
+from servery.engine.tokenizer import Tokenizer
 from servery.evals.task import Task, load
 from training import export_tasks
 from training.mix import KINDS, STRATA, Dialogue
@@ -66,3 +67,9 @@ def test_the_shipped_file_has_enough_of_each_stratum_for_the_gate() -> None:
 def test_the_shipped_questions_are_those_of_the_generators(name: str, tmp_path: Path) -> None:
     """After a change of a generator, `python -m training.export_tasks` writes the file anew."""
     assert shipped(name) == exported(name, tmp_path)
+
+
+def test_every_shipped_answer_can_be_finished() -> None:
+    tokenizer = Tokenizer.load(amuse.path())
+    tasks = load(amuse.TASKS).tasks
+    assert [task.id for task in tasks if len(tokenizer.encode(task.expected)) >= task.max_tokens] == []
