@@ -2,6 +2,7 @@ import re
 
 from servery.engine.scheduler_stats import SchedulerStats
 from servery.engine.stats import EngineInfo, EngineStats
+from servery.engine.structure.stats import StructureStats
 from servery.telemetry.answer_timing import AnswerTiming
 from servery.telemetry.metrics import Metrics
 
@@ -11,6 +12,7 @@ STATS = EngineStats(
         cached_blocks=15, prefix_query_tokens=500, prefix_hit_tokens=200, preemptions=4, finished_abort=1,
     ),
     steps=7, step_s=0.5, step_tokens=90, read_bytes=1000, adapters=2, adapter_bytes=300,
+    structure=StructureStats(compiled=3, refused=1, hits=9, compile_s=0.125, masks=80, mask_s=0.25, forced_tokens=12),
 )  # fmt: skip
 INFO = EngineInfo(
     architecture="Qwen3ForCausalLM", vocab_size=8, hidden_size=4, parameters=100, dtype="float32", device="cpu",
@@ -50,6 +52,13 @@ def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
         "engine_step_seconds_total{}": 0.5,
         "engine_step_tokens_total{}": 90,
         "engine_read_bytes_total{}": 1000,
+        "structured_grammars_compiled_total{}": 3,
+        "structured_grammars_refused_total{}": 1,
+        "structured_grammar_hits_total{}": 9,
+        "structured_compile_seconds_total{}": 0.125,
+        "structured_masks_total{}": 80,
+        "structured_mask_seconds_total{}": 0.25,
+        "structured_forced_tokens_total{}": 12,
         "lora_adapters{}": 2,
         "lora_adapter_bytes{}": 300,
         'kv_blocks{state="free"}': 60,

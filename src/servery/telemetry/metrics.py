@@ -200,6 +200,13 @@ def _counters(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
         ("engine_failed_steps", "Steps that failed.", lambda s: s.failed_steps),
         ("engine_step_seconds", "Time spent in steps.", lambda s: s.step_s),
         ("engine_step_tokens", "Positions computed in steps.", lambda s: s.step_tokens),
+        ("structured_grammars_compiled", "Forms of answers compiled.", lambda s: s.structure.compiled),
+        ("structured_grammars_refused", "Forms that could not be.", lambda s: s.structure.refused),
+        ("structured_grammar_hits", "Requests whose form was there already.", lambda s: s.structure.hits),
+        ("structured_compile_seconds", "Time spent compiling forms.", lambda s: s.structure.compile_s),
+        ("structured_masks", "Masks of allowed tokens computed.", lambda s: s.structure.masks),
+        ("structured_mask_seconds", "Time spent computing masks.", lambda s: s.structure.mask_s),
+        ("structured_forced_tokens", "Tokens that forms left no choice about.", lambda s: s.structure.forced_tokens),
         ("engine_read_bytes", "Bytes that the steps had to read at least.", lambda s: s.read_bytes),
     )
     for name, text, figure in figures:

@@ -12,12 +12,14 @@ import msgspec
 from servery.engine.adapter_source import AdapterSource
 from servery.engine.chat_template import ChatTemplate
 from servery.engine.completion import TextDelta, complete
+from servery.engine.constraint import Constraint
 from servery.engine.engine import AsyncEngine, EngineState
 from servery.engine.errors import LoadError
 from servery.engine.parsing.format import AUTO, MessageFormats, begins_in_reasoning, find_formats
 from servery.engine.parsing.message_parser import MessageParser
 from servery.engine.request import NewRequest, SamplingParams
 from servery.engine.stats import EngineInfo, EngineStats
+from servery.engine.structure.door import Door
 from servery.engine.tokenizer import Tokenizer
 from servery.upstream.chat_answer import ChatAnswer
 from servery.upstream.completion_answer import CompletionAnswer, Prompt, PromptDelta
@@ -32,6 +34,7 @@ from servery.upstream.sampling import (
     read_defaults,
     sampling_params,
 )
+from servery.upstream.structure import constraint_errors, constraint_for
 from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
 from servery.wire.chat import ChatRequest
 from servery.wire.chat_answer import ChatForm
@@ -73,6 +76,7 @@ class EmbeddedUpstream:
         self._format_names = (tool_format, reasoning_format)
         self._created = int(time.time())
         self._loaded: _Loaded | None = None
+        self._door = Door()
 
     async def start(self) -> None:
         """Load the model; raises `LoadError` with the reason when it cannot be."""
@@ -202,19 +206,21 @@ class EmbeddedUpstream:
         check_max_tokens(request.token_limit, request.token_limit_param)
         prompt = await self._chat_prompt(request, loaded)
         check_fits(len(prompt), request.token_limit, loaded.info.max_model_len, "messages")
+        wanted = request.wanted_structure
         params = sampling_params(
             request,
             loaded.defaults,
             max_tokens=request.token_limit,
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             vocab_size=loaded.info.vocab_size,
+            constraint=await constraint_for(wanted, self._door, self._reasoning_end(request, prompt, loaded)),
         )
         form = call.form or ChatForm(call.answer_id, call.created, request.model, include_usage=request.include_usage)
         answer = ChatAnswer(form, self._writers(request, prompt, loaded), len(prompt))
         deltas = self._complete(prompt, params, call, 0, shown=loaded.shown, is_over=answer.is_over)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
-            with engine_errors("messages", self.engine):
+            with constraint_errors(wanted), engine_errors("messages", self.engine):
                 async for chunk in chunks:
                     yield chunk
 
@@ -228,6 +234,13 @@ class EmbeddedUpstream:
             continue_final_message=bool(request.continue_final_message),
             variables=request.chat_template_kwargs,
         )
+
+    @staticmethod
+    def _reasoning_end(request: ChatRequest, prompt: list[int], loaded: _Loaded) -> str:
+        """The text that ends the reasoning which the prompt has begun: a constraint holds after it."""
+        reasoning = None if request.continue_final_message else loaded.formats.reasoning
+        tail = loaded.encoder.tokenizer.decode(prompt[-_TAIL_TOKENS:], skip_special_tokens=False)
+        return reasoning.end if reasoning is not None and begins_in_reasoning(tail, reasoning) else ""
 
     def _writers(self, request: ChatRequest, prompt: list[int], loaded: _Loaded) -> list[MessageWriter]:
         """One for each completion."""
@@ -254,9 +267,11 @@ class EmbeddedUpstream:
         loaded = self._require_loaded()
         check_max_tokens(request.max_tokens, "max_tokens", least=0 if request.echo else 1)
         prompts = [await self._prompt(text, loaded, request) for text in request.prompts]
+        wanted = request.wanted_structure
+        constraint = await constraint_for(wanted, self._door)
         deltas = merge(
             [
-                self._prompt_deltas(at, prompt.token_ids, _completion_params(request, prompt, loaded), call)
+                self._prompt_deltas(at, prompt.token_ids, _completion_params(request, prompt, loaded, constraint), call)
                 for at, prompt in enumerate(prompts)
             ],
             self._inputs_at_a_time,
@@ -264,7 +279,7 @@ class EmbeddedUpstream:
         answer = CompletionAnswer(request, call, loaded.encoder.tokenizer, prompts)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
-            with engine_errors("prompt", self.engine):
+            with constraint_errors(wanted), engine_errors("prompt", self.engine):
                 async for chunk in chunks:
                     yield chunk
 
@@ -341,7 +356,9 @@ class EmbeddedUpstream:
         return self._loaded
 
 
-def _completion_params(request: CompletionRequest, prompt: Prompt, loaded: _Loaded) -> SamplingParams:
+def _completion_params(
+    request: CompletionRequest, prompt: Prompt, loaded: _Loaded, constraint: Constraint | None
+) -> SamplingParams:
     room = loaded.info.max_model_len - len(prompt.token_ids)
     wanted = min(DEFAULT_MAX_TOKENS, room) if request.max_tokens is None else request.max_tokens
     return sampling_params(
@@ -351,6 +368,7 @@ def _completion_params(request: CompletionRequest, prompt: Prompt, loaded: _Load
         logprobs=request.logprobs,
         prompt_logprobs=request.logprobs if request.echo else None,
         vocab_size=loaded.info.vocab_size,
+        constraint=constraint,
     )
 
 

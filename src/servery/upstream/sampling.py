@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from servery.engine.constraint import Constraint
 from servery.engine.errors import InvalidRequest, LoadError
 from servery.engine.gguf.files import find_gguf
 from servery.engine.gguf.text import gguf_sampling
@@ -34,6 +35,7 @@ def sampling_params(
     logprobs: int | None,
     prompt_logprobs: int | None = None,
     vocab_size: int,
+    constraint: Constraint | None = None,
 ) -> SamplingParams:
     """The engine's parameters, the model's `defaults` where the client gave none; raises `ApiError` naming the wrong."""
     given = {**defaults, **{name: value for name in _SAME_NAME if (value := getattr(request, name)) is not None}}
@@ -49,6 +51,7 @@ def sampling_params(
             stop_token_ids=tuple(request.stop_token_ids or ()),
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
+            constraint=constraint,
         )
 
 

@@ -12,6 +12,7 @@ from servery.wire import chat
 from servery.wire.body import decode
 from servery.wire.chat import ChatRequest
 from servery.wire.errors import invalid, unsupported
+from servery.wire.structure import ResponseFormat
 
 _LEAST_THINKING_TOKENS = 1024  # Anthropic's own least budget
 
@@ -205,7 +206,7 @@ def _response_format(format_: OutputFormat) -> Any:
     """As the chat's own request has it."""
     return msgspec.convert(
         {"type": "json_schema", "json_schema": {"name": "answer", "schema": format_.schema, "strict": True}},
-        chat.ResponseFormat,
+        ResponseFormat,
     )
 
 

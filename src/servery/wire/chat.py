@@ -122,12 +122,6 @@ class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     function: Function
 
 
-class ResponseFormat(msgspec.Struct, frozen=True):
-    """Only `{"type": "text"}` can be had."""
-
-    type: str
-
-
 class ChatRequest(Generation, frozen=True, kw_only=True):
     """A chat to be continued.
 
@@ -143,7 +137,6 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
     tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
     service_tier: str | None = None
     store: bool | None = None
@@ -196,8 +189,6 @@ def decode_chat(body: bytes) -> ChatRequest:
 
 
 def _check_answer_form(request: ChatRequest) -> None:
-    if request.response_format is not None and request.response_format.type != "text":
-        raise unsupported("response_format", f"only 'text' is; for '{request.response_format.type}' {_NOT_YET}")
     if request.modalities is not None and request.modalities != ["text"]:
         raise unsupported("modalities", "only ['text'] is; this model writes text only.")
     if request.store:

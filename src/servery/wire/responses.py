@@ -11,6 +11,7 @@ from servery.wire.body import convert, decode
 from servery.wire.chat import ChatRequest
 from servery.wire.errors import invalid, unsupported
 from servery.wire.sampling import check_unsupported
+from servery.wire.structure import ResponseFormat
 
 _UNSUPPORTED = {
     "context_management": "conversations are never shortened.",
@@ -289,7 +290,7 @@ def _response_format(text: TextConfig | None) -> Any:
     if asked.type == "json_schema":
         fields = {"name": asked.name, "description": asked.description, "schema": asked.schema, "strict": asked.strict}
         value["json_schema"] = {name: field for name, field in fields.items() if field is not None}
-    return convert(value, chat.ResponseFormat, "text.format")
+    return convert(value, ResponseFormat, "text.format")
 
 
 def _messages(instructions: str | None, items: list[Item]) -> list[chat.Message]:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from servery.wire.errors import invalid, unsupported
+from servery.wire.structure import ResponseFormat, StructuredOutputs, Wanted, wanted_structure
 
 # Parameters of the API that only annotate a request; they are accepted and change nothing:
 # user, safety_identifier, prompt_cache_key, metadata.
@@ -20,7 +21,8 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to sample and when to stop; null means "not given" everywhere, as in OpenAI's API.
 
-    Beyond OpenAI's parameters: top_k (0 or -1: off), min_p, repetition_penalty, stop_token_ids, ignore_eos.
+    Beyond OpenAI's parameters: top_k (0 or -1: off), min_p, repetition_penalty, stop_token_ids, ignore_eos;
+    structured_outputs and, as older clients of vLLM write it, guided_json, guided_regex, guided_choice, guided_grammar.
     """
 
     model: str
@@ -40,6 +42,12 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -55,8 +63,14 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """The stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
+    @property
+    def wanted_structure(self) -> Wanted | None:
+        """What the answer must look like; None if it is free."""
+        return wanted_structure(self)
+
     def check(self) -> None:
         """Raise `ApiError` for what no type can express."""
+        wanted_structure(self)
         if self.stream_options is None:
             return
         if not self.stream:
