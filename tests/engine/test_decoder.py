@@ -108,7 +108,9 @@ def test_a_sequence_is_not_touched_by_those_that_share_its_steps(pair):
         assert relative_difference(ours_together, ours_alone) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["qwen3_tied", "gemma2", "phi4_mini", "olmo2", "granite"])
+@pytest.mark.parametrize(
+    "name", ["qwen3_tied", "gemma2", "phi4_mini", "olmo2", "granite", "cohere2", "deepseek_v3_plain"]
+)
 def test_bfloat16_stays_close_to_float32(name, tmp_path):
     path = checkpoints.save(checkpoints.MODELS[name](), tmp_path)
     config = ModelConfig.load(path)

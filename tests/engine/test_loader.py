@@ -103,6 +103,19 @@ def test_a_tied_head_that_was_stored_anyway_and_old_rotary_tensors_are_passed_ov
     assert torch.equal(logits(load(path)), before)
 
 
+def test_layers_that_only_draft_further_tokens_are_passed_over(tmp_path):
+    path = checkpoints.save(checkpoints.deepseek_v3_plain(), tmp_path)
+    before = logits(load(path))
+
+    def add(tensors, layer=3):
+        tensors[f"model.layers.{layer}.eh_proj.weight"] = torch.ones(64, 128)
+
+    edit(path, add)
+    assert torch.equal(logits(load(path)), before)
+    edit(path, lambda tensors: add(tensors, 4))
+    assert "model.layers.4.eh_proj.weight has no place" in refusal(path)
+
+
 def test_a_missing_tensor_is_named(single):
     edit(single, lambda tensors: tensors.pop(DOWN))
     assert refusal(single) == f"{single}: model.safetensors lacks tensor {DOWN}. Download it again."
