@@ -74,22 +74,25 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
     add("--threads", type=count, metavar="N", help="threads of the engine; else one less than there are cores")
 
 
-def add_rounding_options(add: Callable[..., argparse.Action]) -> None:
-    """Add the options that say how weights are rounded, for `--quantize` and for the verb of that name."""
+def add_rounding_options(add: Callable[..., argparse.Action], side: str = "") -> None:
+    """Add the options that say how weights are rounded, for `--quantize` and for the verb of that name.
+
+    `side` begins their names where there are two models: "baseline-".
+    """
     add(
-        "--group-size",
+        f"--{side}group-size",
         type=at_least(1),
         choices=GROUP_SIZES,
         metavar="N",
         help="input channels that share a scale in int4: 32, 64 or 128; else the largest that divides all matrices",
     )
     add(
-        "--quantize-method",
+        f"--{side}quantize-method",
         choices=METHODS,
         help="awq scales channels by what a sample of text sends through them, round does not; "
         "else awq for int4 and round for int8",
     )
-    add("--calibration", type=Path, metavar="FILE", help="the sample of text for awq; else one that is built in")
+    add(f"--{side}calibration", type=Path, metavar="FILE", help="the sample of text for awq; else one that is built in")
 
 
 def engine_settings(options: argparse.Namespace) -> dict[str, Any]:

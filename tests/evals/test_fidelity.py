@@ -79,6 +79,17 @@ def test_the_whole_way_to_figures_in_json(tiny: Path, capsys: pytest.CaptureFixt
     assert found["candidate"]["settings"] == {"kv_dtype": "int8"}
 
 
+def test_each_side_has_a_precision_of_its_own(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The baseline in int4, calibrated on a text of its own, the candidate in int8."""
+    options = ["--baseline-quantize", "int4", "--baseline-group-size", "32", "--baseline-calibration", "text.txt"]
+    assert fidelity(tiny, *options, "--candidate-quantize", "int8", "--json", "-") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["baseline"]["settings"] == {"quantize": "int4", "group_size": 32, "calibration": "text.txt"}
+    assert found["candidate"]["settings"] == {"quantize": "int8"}
+    assert found["baseline"]["weight_bytes"] < found["candidate"]["weight_bytes"]
+    assert found["strata"][0]["divergence"]["value"] > 1e-5
+
+
 def test_the_table_fits_a_narrow_terminal(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fidelity(tiny, "--candidate-kv-dtype", "fp8", "--limit", "6") == 0
     out = capsys.readouterr().out

@@ -136,6 +136,7 @@ def fidelity(options: argparse.Namespace) -> int:
 
     Example:
       servery eval fidelity amuse --baseline amuse --candidate amuse --candidate-kv-dtype int8
+      servery eval fidelity amuse --baseline amuse --candidate amuse --candidate-quantize int4 --limit 100
       servery eval fidelity book.txt --baseline /models/Qwen3-0.6B --candidate /models/Qwen3-0.6B-int4 --window 1024
     """
     from servery.evals import fidelity, report
@@ -170,6 +171,7 @@ def add_fidelity(verb: argparse.ArgumentParser, *_: str) -> None:
         group(f"--{side}", type=Path, required=True, metavar="PATH", help=f"{what}: a folder, amuse or amuse-draft")
         for name, (choices, text) in PRECISION.items():
             group(f"--{side}-{name.replace('_', '-')}", choices=choices, help=text)
+        add_rounding_options(group, f"{side}-")
     add("--window", type=int, default=WINDOW, metavar="TOKENS", help="of a text: how many tokens see each other")
     add("--limit", type=int, metavar="N", help="compare on the first N of each stratum only")
     add("--threads", type=int, metavar="N", help="threads of the engines; else one less than there are cores")

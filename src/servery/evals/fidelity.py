@@ -151,6 +151,8 @@ def _engine(options: FidelityOptions, side: str, length: int) -> "EngineCore":
 
     checkpoint: Path = getattr(options, side)
     settings = {"threads": options.threads, **getattr(options, f"{side}_engine")}
+    if "calibration" in settings:
+        settings["calibration"] = Path(settings["calibration"])
     # A block is never longer than the context, which is never shorter than the longest passage.
     config = EngineConfig(
         model=checkpoint,
