@@ -3,7 +3,7 @@ import pytest
 
 from servery.engine.admission import derive_seed
 from servery.engine.errors import IntegrityError, LoadError
-from servery.engine.request import FinishReason
+from servery.engine.request import BACKGROUND, FinishReason
 from servery.engine.scheduler import IdleReason, SchedulerStats, Step
 from tests.engine.drive import SEED, Drive, config, counts, other, request
 from tests.engine.fake_runner import propose, reference
@@ -424,3 +424,42 @@ def test_check_integrity_notices_a_table_that_was_tampered_with():
     sequence.block_ids.append(sequence.block_ids[0])
     with pytest.raises(IntegrityError, match="1 blocks are leaked or wrongly shared"):
         drive.scheduler.check_integrity()
+
+
+# The background: what runs only when nothing else does.
+
+
+def test_the_background_pauses_while_anything_else_is_there_and_goes_on_after_it():
+    drive = Drive(max_step_tokens=16)
+    drive.add(request("batch", 4, max_tokens=9, priority=BACKGROUND))
+    assert drive.step() == {"batch/0": 4}
+    assert drive.step() == {"batch/0": 1}
+    drive.add(request("chat", other(300, 6), max_tokens=2))
+    assert [drive.step() for _ in range(2)] == [{"chat/0": 6}, {"chat/0": 1}]
+    assert drive.step() == {"batch/0": 1}, "it kept its blocks"
+    assert drive.stats.preemptions == 0
+
+
+def test_nothing_of_the_background_is_admitted_beside_anything_else():
+    drive = Drive(max_step_tokens=16)
+    drive.add(request("batch", 4, priority=BACKGROUND), request("chat", other(300, 4), max_tokens=2))
+    assert [drive.step() for _ in range(3)] == [{"chat/0": 4}, {"chat/0": 1}, {"batch/0": 4}]
+
+
+def test_the_background_makes_room_at_once_where_there_is_none():
+    drive = Drive(num_blocks=8, max_model_len=32, max_running=2, max_step_tokens=64, watermark=0.0)
+    drive.add(*(request(f"batch{i}", other(100 * i, 14), max_tokens=9, priority=BACKGROUND) for i in (1, 2)))
+    assert drive.step() == {"batch1/0": 14, "batch2/0": 14}
+    drive.add(request("chat", other(300, 20), max_tokens=2))
+    assert drive.step() == {"chat/0": 20}, "neither a place nor blocks were free"
+    assert drive.stats.preemptions == 2
+    drive.finish()
+    drive.scheduler.check_integrity()
+
+
+def test_a_prefix_that_the_background_is_computing_is_not_waited_for():
+    drive = Drive(max_step_tokens=8)
+    drive.add(request("batch", 30, priority=BACKGROUND))
+    assert drive.step() == {"batch/0": 8}
+    drive.add(request("chat", 30, max_tokens=2))
+    assert drive.step() == {"chat/0": 8}

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from servery.engine.admission import derive_seed
 from servery.engine.errors import Overloaded, PromptTooLong
-from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams, Sequence, StepResult
+from servery.engine.request import BACKGROUND, FinishReason, NewRequest, Output, SamplingParams, Sequence, StepResult
 from servery.engine.scheduler import Scheduler, SchedulerConfig, Step
 from tests.engine.drive import SEED, Drive, request
 from tests.engine.fake_runner import VOCAB, FakeRunner, logprob_of, propose, reference
@@ -69,7 +69,7 @@ def requests(draw: st.DrawFn) -> NewRequest:
         request_id="",
         prompt=prompt,
         params=params,
-        priority=draw(st.integers(-1, 1)),
+        priority=draw(st.sampled_from([-1, 0, 1, BACKGROUND])),
         cache_salt=draw(st.sampled_from([b"", b"b"])),
         adapter=draw(st.sampled_from([0, 0, 7])),
         pooling=pooling,
@@ -186,10 +186,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(count > 0 for count in in_step.values())
         assert all(len(item.sequence.drafts) == item.num_drafts for item in step.scheduled), "the others are dropped"
         assert bool(step.scheduled) == self.scheduler.has_work == (step.idle_reason is None)
-        assert set(decoding) <= {*in_step, *step.preempted}, "whoever decodes gets a token in every step"
+        is_mixed = len({sequence.is_background for sequence in in_step}) > 1
+        assert not is_mixed, "what is in the background has steps of its own"
+        taking_part = [s for s in decoding if not s.is_background or all(each.is_background for each in in_step)]
+        assert set(taking_part) <= {*in_step, *step.preempted}, "whoever decodes gets a token in every step"
         assert not set(step.preempted) & set(in_step)
-        if step.preempted:
-            assert set(in_step) <= running, "nobody is admitted in a step that preempted"
+        if not all(sequence.is_background for sequence in step.preempted):
+            assert set(in_step) <= running, "nobody is admitted in a step that preempted one of its own kind"
+        if all(sequence.is_background for sequence in in_step):
+            assert all(sequence.is_background for sequence in self.scheduler._running), "nothing else was there"
         self.scheduler.check_integrity()
         return step
 

@@ -126,11 +126,15 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
                 )
 
 
+# Requests of this priority or a higher number run in steps of their own, when there are no others.
+BACKGROUND = 1_000
+
+
 class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request as the engine core receives it: tokens, not text.
 
     `deadline` is in seconds on the system's monotonic clock: a request still waiting then is refused.
-    Lower `priority` runs first. `cache_salt` separates tenants in the prefix cache; only a gateway sets it.
+    Lower `priority` runs first; from `BACKGROUND` on it runs only when no other request is there. `cache_salt` separates tenants in the prefix cache; only a gateway sets it.
     `adapter` is the id of a loaded LoRA adapter, 0 for the model as it is.
     `pooling` asks for the mean of the final hidden states (an embedding) instead of tokens.
     """
@@ -253,6 +257,11 @@ class Sequence:
     def params(self) -> SamplingParams:
         """The request's sampling parameters."""
         return self.parent.params
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it only runs when nothing else does."""
+        return self.parent.priority >= BACKGROUND
 
     @property
     def needs_every_position(self) -> bool:

@@ -94,7 +94,7 @@ class Scheduler:
         refused = self._refuse_expired(now)
         decoding: list[Sequence] = []
         prefilling: list[Sequence] = []
-        for sequence in self._running:
+        for sequence in self._taking_part():
             (decoding if len(sequence.tokens) - sequence.computed == 1 else prefilling).append(sequence)
         plan = self._plan(len(decoding))
         self._serve_decodes(plan, decoding)
@@ -176,6 +176,17 @@ class Scheduler:
                 raise IntegrityError(f"{sequence!r} has published {sequence.published} blocks.")
 
     # Deciding: the budget.
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether there is nothing but background work."""
+        first = self._waiting[0] if len(self._waiting) else None
+        return (first is None or first.is_background) and all(sequence.is_background for sequence in self._running)
+
+    def _taking_part(self) -> list[Sequence]:
+        """Those that run and may do so in the next step: what is in the background pauses, and keeps its blocks."""
+        is_idle = self._is_idle
+        return [sequence for sequence in self._running if is_idle or not sequence.is_background]
 
     def _plan(self, num_decoding: int) -> StepPlan:
         limit = self.config.max_step_tokens
@@ -272,25 +283,37 @@ class Scheduler:
     def _admit(self, plan: StepPlan, now: float) -> None:
         if not plan.left or not len(self._waiting):
             return
-        frontier = self._frontier(self._running)
-        owed = sum(self._missing_blocks(sequence) for sequence in self._running)
+        frontier = self._frontier(self._taking_part())
+        owed = self._owed_blocks()
+        is_idle = self._is_idle
         position = 0
         # Those that wait for another's blocks are stepped over, but the queue is not searched without end.
         while plan.left and position < min(len(self._waiting), self.config.max_running):
-            if len(self._running) >= self.config.max_running:
-                return
             sequence = self._waiting[position]
+            if sequence.is_background and not is_idle:
+                return
+            if len(self._running) >= self.config.max_running and not self._displace(plan, sequence):
+                return
             matched = self._match(sequence)
             if self._wants(sequence, len(matched)) in frontier:
                 self._counters.deferrals += 1
                 position += 1
                 continue
             if not self._fits(sequence, matched, owed):
-                return
+                if not self._displace(plan, sequence):
+                    return
+                owed = self._owed_blocks()
+                continue
             self._waiting.pop(position)
             self._start(plan, sequence, matched, now)
             owed += self._missing_blocks(sequence)
             frontier |= self._frontier([sequence])
+
+    def _displace(self, plan: StepPlan, sequence: Sequence) -> bool:
+        """Preempt one of the background for another that is not; whether there was one."""
+        if sequence.is_background or not any(each.is_background for each in self._running):
+            return False
+        return self._make_room(plan, sequence)
 
     def _match(self, sequence: Sequence) -> list[int]:
         """The blocks with the sequence's prefix; never the newest token's, which has to be computed for its logits."""
@@ -314,6 +337,10 @@ class Scheduler:
             return True
         needed = -(-len(sequence.tokens) // self.config.block_size) - len(matched) + self.pool.count_unheld(matched)
         return self.pool.available_blocks - needed - owed >= self.config.watermark_blocks
+
+    def _owed_blocks(self) -> int:
+        """What those that run still need for the tokens that they have."""
+        return sum(self._missing_blocks(sequence) for sequence in self._running)
 
     def _missing_blocks(self, sequence: Sequence) -> int:
         return max(-(-len(sequence.tokens) // self.config.block_size) - len(sequence.block_ids), 0)
