@@ -4,6 +4,7 @@ import torch
 from servery.engine import linear as linear_module
 from servery.engine.embedding import Embedding
 from servery.engine.linear import DenseLinear, QuantizedLinear, StackedLinear, linear_of
+from servery.engine.packed_linear import Int8Linear
 from servery.engine.quantization.matrix import DenseMatrix, GroupMatrix, Matrix, pack_halves
 
 COLUMNS = 32
@@ -31,7 +32,7 @@ def _seeded() -> None:
     ("parts", "kind"),
     [
         ([_dense, _dense], DenseLinear),
-        ([_int8], QuantizedLinear),
+        ([_int8], Int8Linear),
         ([_int4, _int4, _int4], QuantizedLinear),
         ([_int8, _int4, _dense], StackedLinear),
     ],

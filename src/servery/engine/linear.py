@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from servery.engine.packed_linear import Int4Linear, Int8Linear
 from servery.engine.quantization.matrix import DenseMatrix, GroupMatrix, Matrix, stack_rows
 from servery.engine.rounded_linear import RoundedLinear, has_channel_codes, rounded_rows
 
@@ -35,21 +36,26 @@ class Linear(Protocol):
         ...
 
 
-def linear_of(parts: Sequence[Matrix], bias: Tensor | None = None) -> Linear:
-    """The layer whose weight has the rows of all `parts`, in order."""
+def linear_of(parts: Sequence[Matrix], bias: Tensor | None = None, *, dtype: torch.dtype = torch.float32) -> Linear:
+    """The layer whose weight has the rows of all `parts`, in order; its inputs will be of type `dtype`."""
     matrix = stack_rows(parts)
     if matrix is not None:
-        return _single(matrix, bias)
+        return _single(matrix, bias, dtype)
     rows = [part.shape[0] for part in parts]
     biases: Sequence[Tensor | None] = [None] * len(parts) if bias is None else torch.split(bias, rows)
-    return StackedLinear([_single(part, each) for part, each in zip(parts, biases, strict=True)])
+    return StackedLinear([_single(part, each, dtype) for part, each in zip(parts, biases, strict=True)])
 
 
-def _single(matrix: Matrix, bias: Tensor | None) -> Linear:
+def _single(matrix: Matrix, bias: Tensor | None, dtype: torch.dtype) -> Linear:
     if isinstance(matrix, DenseMatrix):
         return DenseLinear(matrix.weight, bias)
     if isinstance(matrix, GroupMatrix) and matrix.rounds_input and has_channel_codes(matrix):
         return RoundedLinear(matrix, bias)
+    if isinstance(matrix, GroupMatrix) and not matrix.rounds_input:
+        if Int8Linear.takes(matrix, dtype):
+            return Int8Linear(matrix, bias, dtype)
+        if dtype == torch.bfloat16 and Int4Linear.takes(matrix):
+            return Int4Linear(matrix, bias)
     return QuantizedLinear(matrix, bias)
 
 

@@ -42,7 +42,7 @@ def build_decoder(config: ModelConfig, reader: WeightReader, quantizer: Quantize
         embedding=embedding[0],
         layers=[assemble_layer(config, index, weights) for index, weights in enumerate(layers)],
         norm=norm_of(config, ends.tensors["norm"]),
-        head=linear_of(embedding if config.tie_embeddings else ends.matrices["head"]),
+        head=linear_of(embedding if config.tie_embeddings else ends.matrices["head"], dtype=reader.dtype),
     )
 
 

@@ -33,19 +33,21 @@ class Weights:
     """Weights of one layer, or of what stands around the layers, by key.
 
     `matrices` are those of linear layers, one for each stored module whose rows they have; `tensors` are the others.
+    `dtype` is that of dense values, and what the layers will be given.
     """
 
     matrices: dict[str, tuple[Matrix, ...]]
     tensors: dict[str, Tensor]
+    dtype: torch.dtype
 
     def linear(self, key: str) -> Linear:
         """The linear layer `key`, with its bias if it has one."""
-        return linear_of(self.matrices[key], self.tensors.get(f"{key}.bias"))
+        return linear_of(self.matrices[key], self.tensors.get(f"{key}.bias"), dtype=self.dtype)
 
     def to(self, dtype: torch.dtype) -> "Weights":
         """The same with dense values as `dtype`."""
         matrices = {key: tuple(_as_dtype(part, dtype) for part in parts) for key, parts in self.matrices.items()}
-        return Weights(matrices, {key: tensor.to(dtype) for key, tensor in self.tensors.items()})
+        return Weights(matrices, {key: tensor.to(dtype) for key, tensor in self.tensors.items()}, dtype)
 
 
 class WeightReader:
@@ -84,7 +86,7 @@ class WeightReader:
         `dtype` is what dense values become, where it shall be another this time.
         """
         dtype = dtype or self.dtype
-        weights = Weights({}, {})
+        weights = Weights({}, {}, dtype)
         for target in self._targets[layer]:
             if target.is_matrix:
                 weights.matrices[target.key] = tuple(self._matrix(source, dtype) for source in target.sources)

@@ -22,7 +22,7 @@ def _layer(reader, index):
     whole = {key: torch.cat([part.weight for part in parts]) for key, parts in weights.matrices.items()}
     sizes = {key: [len(part.weight) for part in parts] for key, parts in weights.matrices.items()}
     parts = {key: tuple(map(DenseMatrix, torch.split(value, sizes[key]))) for key, value in whole.items()}
-    return Weights(parts, weights.tensors), LayerTensors(whole, weights.tensors)
+    return Weights(parts, weights.tensors, weights.dtype), LayerTensors(whole, weights.tensors)
 
 
 def test_a_layer_with_matrices_that_nobody_knows_is_left_alone(tmp_path):

@@ -13,9 +13,9 @@ _TILE_VALUES = 1 << 16
 def rounded(weight: Tensor, rounding: Rounding) -> GroupMatrix:
     """`weight` [N, K], finite, rounded to codes.
 
-    8 bits: symmetric, `scale = max |w| / 127` of a row, float32. 4 bits: `scale = (max - min) / 15` of a group,
-    bfloat16, where the range includes 0, and a zero point, the code of 0, so that zeros stay zeros. Codes are of the
-    scale as it is stored.
+    8 bits: symmetric, `scale = max |w| / 127` of a row. 4 bits: `scale = (max - min) / 15` of a group, where the range
+    includes 0, and a zero point, the code of 0, so that zeros stay zeros. Scales are rounded to bfloat16, in which they
+    are multiplied, before codes are made of them; those of rows, which are few, are held as float32, so that values are.
     """
     rows, columns = weight.shape
     size = rounding.group_size or columns
@@ -35,7 +35,7 @@ def rounded(weight: Tensor, rounding: Rounding) -> GroupMatrix:
 
 def _symmetric(values: Tensor) -> tuple[Tensor, Tensor]:
     """Scales and zero points [N, G, 1] of `values` [N, G, size]."""
-    scales = values.abs().amax(2, keepdim=True) / 127
+    scales = (values.abs().amax(2, keepdim=True) / 127).bfloat16().float()
     return scales.masked_fill_(scales == 0, 1.0), torch.zeros_like(scales)
 
 

@@ -121,7 +121,9 @@ class CalibrationRun:
     def run(self, index: int, weights: Weights) -> dict[str, Observed]:
         """Compute layer `index` and give what its linear layers were given, by key."""
         seen: dict[str, Observed] = {}
-        layer = assemble_layer(self._config, index, _ObservedWeights(weights.matrices, weights.tensors, seen))
+        layer = assemble_layer(
+            self._config, index, _ObservedWeights(weights.matrices, weights.tensors, weights.dtype, seen)
+        )
         config = self._config.only_layer(index)
         cache = KVCache(config, self._num_blocks, _BLOCK, torch.float32)
         self.hidden = self._decoder(index, (layer,)).through_layers(self.hidden, self._batch, cache)

@@ -54,7 +54,7 @@ class Quantizer:
         for key, weight in layer.matrices.items():
             whole = rounded(weight, roundings[key]) if key in roundings else DenseMatrix(weight)
             matrices[key] = _split(whole, weights.matrices[key])
-        return Weights(matrices, layer.tensors)
+        return Weights(matrices, layer.tensors, torch.float32)
 
     def _roundings(self, index: int, layer: LayerTensors) -> dict[str, Rounding]:
         """The rounding of each matrix that is rounded; the parts of one have the same."""
@@ -85,4 +85,4 @@ def _split(whole: Matrix, parts: Sequence[Matrix]) -> tuple[Matrix, ...]:
 
 
 def _in_float32(ends: Weights) -> Weights:
-    return Weights(ends.matrices, {key: tensor.float() for key, tensor in ends.tensors.items()})
+    return Weights(ends.matrices, {key: tensor.float() for key, tensor in ends.tensors.items()}, torch.float32)
