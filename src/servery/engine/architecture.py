@@ -151,10 +151,7 @@ class ModelConfig:
 def _of_gguf(file: Path) -> ModelConfig:
     found = read_config(open_gguf(file))
     name = found.family.architecture
-    architecture = ARCHITECTURES[name]
-    if found.family.interleaves:
-        architecture = dataclasses.replace(architecture, interleaved_rope=True)
-    return _model_config(found.fields, name, architecture, frozenset())
+    return _model_config(found.fields, name, ARCHITECTURES[name], frozenset())
 
 
 def _architecture(fields: JsonFields) -> tuple[str, Architecture]:

@@ -30,7 +30,8 @@ _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 class GgufTensor:
     """A `StoredTensor` of a GGUF file. `shape` is that of the values; `dtype` the name of the ggml type: `Q4_K`.
 
-    `nbytes` is what its matrix takes in memory, which for codes of 5 and 6 bits is more than the `stored_bytes` in the
+    Its rows belong to `interleaved_heads` heads whose halves were interleaved when they were stored, 0 for none;
+    `load` gives them in their own order. `nbytes` is what its matrix takes in memory, which for codes of 5 and 6 bits is more than the `stored_bytes` in the
     file. `shift` was added to the values when they were stored.
     """
 
@@ -41,6 +42,7 @@ class GgufTensor:
     offset: int
     stored_bytes: int
     shift: float = 0.0
+    interleaved_heads: int = 0
     _data: Any = field(default=None, repr=False)
 
     @property
@@ -53,10 +55,16 @@ class GgufTensor:
         """The values if they are F32, F16 or BF16; else the blocks, uint8 [..., blocks, bytes per block]."""
         raw = torch.frombuffer(self._data, dtype=torch.uint8, count=self.stored_bytes, offset=self.offset)
         if self.dtype in _FLOATS:
-            values = raw.view(_FLOATS[self.dtype]).view(self.shape)
+            values = self._in_order(raw.view(_FLOATS[self.dtype]).view(self.shape))
             return values if not self.shift else values - self.shift
         block_values, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[self.dtype]]
-        return raw.view(*self.shape[:-1], self.shape[-1] // block_values, block_bytes)
+        return self._in_order(raw.view(*self.shape[:-1], self.shape[-1] // block_values, block_bytes))
+
+    def _in_order(self, rows: Tensor) -> Tensor:
+        if not self.interleaved_heads:
+            return rows
+        pairs = rows.reshape(self.interleaved_heads, -1, 2, *rows.shape[1:])
+        return pairs.swapaxes(1, 2).reshape(rows.shape)
 
     def part(self, number: int) -> "GgufTensor":
         """One of the tensors that lie in this one, along its first dimension."""
@@ -90,8 +98,12 @@ class GgufCheckpoint:
             if place is None:
                 raise LoadError(f"{path} lacks tensor {places[0][0] if places else source.name}. Download it again.")
             used.add(place)
-            is_shifted = family.shifts_norms and source.name.endswith("norm.weight")
-            found[source.name] = _placed(stored[place], expert, source.shape, 1.0 if is_shifted else 0.0)
+            tensor = _placed(stored[place], expert, source.shape)
+            found[source.name] = replace(
+                tensor,
+                shift=1.0 if family.shifts_norms and source.name.endswith("norm.weight") else 0.0,
+                interleaved_heads=_heads(source.module, config) if family.interleaves else 0,
+            )
         _refuse_left_over(path, stored.keys() - used - NOT_WEIGHTS)
         return cls(model, found)
 
@@ -134,7 +146,12 @@ def _kind(header: Header, info: TensorInfo) -> GGMLQuantizationType:
         ) from error
 
 
-def _placed(tensor: GgufTensor, expert: int | None, shape: tuple[int, ...], shift: float) -> GgufTensor:
+def _heads(module: str, config: ModelConfig) -> int:
+    """How many heads rotate what the rows of `module` make, 0 for none."""
+    return {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}.get(module.rpartition(".")[2], 0)
+
+
+def _placed(tensor: GgufTensor, expert: int | None, shape: tuple[int, ...]) -> GgufTensor:
     """The tensor, or its part for one expert, of the shape that the metadata asks for."""
     lead = () if expert is None else (max(tensor.shape[0], expert + 1),)
     if tensor.shape != (*lead, *shape):
@@ -142,7 +159,7 @@ def _placed(tensor: GgufTensor, expert: int | None, shape: tuple[int, ...], shif
             f"{tensor.path}: tensor {tensor.name} has shape {list(tensor.shape)}; by the metadata it must be "
             f"{[*lead, *shape]}."
         )
-    return replace(tensor if expert is None else tensor.part(expert), shift=shift)
+    return tensor if expert is None else tensor.part(expert)
 
 
 def _refuse_left_over(path: Path, names: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 class Family:
     """A GGUF architecture. Source of each fact: convert_hf_to_gguf.py in ggml-org/llama.cpp.
 
-    `interleaves`: the rows of query and key heads are stored such that neighbours rotate together.
+    `interleaves`: the halves of query and key heads are stored row by row in turn, so that neighbours rotate together.
     `shifts_norms`: 1 was added to every norm weight. `large_layers`: with so many layers the attention scale is
     1 / sqrt(hidden / heads), not 1 / sqrt(head_dim), which no key says.
     """
