@@ -165,6 +165,7 @@ class EngineCore:
         With nothing to run but grammars being compiled, waits for one, but never long.
         """
         outputs = self._admit_compiled()
+        self._structure.propose(self.scheduler.decoding)
         step = self.scheduler.schedule(self._clock())
         if not step.scheduled:
             self._sweep_adapters()  # what was refused may have been the last to use one

@@ -1,6 +1,7 @@
 """What models say under constraints: every answer that ends by itself is of the language."""
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from servery.engine.constraint import Constraint
 from servery.engine.core import EngineCore
 from servery.engine.errors import InvalidRequest, RequestFailed
 from servery.engine.llm import LLM, Completion
-from servery.engine.request import FinishReason, NewRequest, SamplingParams
+from servery.engine.request import FinishReason, NewRequest, SamplingParams, Sequence
 from tests.engine.structure.schemas import SCHEMAS
 from tests.engine.test_core import core_of, run, tokens
 
@@ -161,6 +162,49 @@ def test_preemption_does_not_disturb_a_constraint(tiny: Path) -> None:
     crowded = tokens(run(core, [request(number) for number in range(8)]))
     assert core.stats().scheduler.preemptions > 0
     assert crowded == tokens(run(core_of(tiny), [request(number) for number in range(8)]))
+
+
+def constrained(number: int, wanted: Constraint, **changes: object) -> NewRequest:
+    settings = {"temperature": 1.0, "max_tokens": 60, "constraint": wanted, **changes}
+    params = SamplingParams(**settings)  # type: ignore[arg-type]
+    return NewRequest(request_id=f"r{number}", prompt=list(range(10, 20 + number)), params=params)
+
+
+def test_forced_tokens_take_fewer_steps_to_the_same_answers(tiny: Path) -> None:
+    requests = [constrained(number, constraint.json_schema(PERSON)) for number in range(4)]
+    slow, fast = core_of(tiny), core_of(tiny)
+    slow._structure._most_forced = 0
+    expected = tokens(run(slow, requests))
+    assert tokens(run(fast, requests)) == expected
+    assert fast.stats().steps < slow.stats().steps
+    assert fast.stats().structure.forced_tokens >= fast.stats().scheduler.accepted_draft_tokens > 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"temperature": 0.0}, {"n": 3}, {"frequency_penalty": 0.5}])
+def test_drafts_of_all_kinds_leave_the_answers_as_they_are(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    """Right ones, wrong ones, forbidden ones, and ones that go on behind the end of the document."""
+    wanted = [constraint.json_schema(PERSON), constraint.regex("([ab][0-9])+", begins_after="e"), None]
+    requests = [constrained(number, kind, **changes) for number, kind in enumerate(wanted)]  # type: ignore[arg-type]
+    core = core_of(tiny)
+    monkeypatch.setattr(core._structure, "propose", lambda _: None)
+    expected = tokens(run(core, requests))
+
+    chance = random.Random(1)
+
+    def propose(decoding: list[Sequence]) -> None:
+        for sequence in decoding:
+            rest = expected[sequence.request_id, sequence.index][len(sequence.tokens) - sequence.prompt_len :]
+            drafts = [token if chance.random() < 0.8 else chance.randrange(300) for token in [*rest[:6], 20, 4]]
+            sequence.drafts = drafts[: chance.randrange(8)]
+        if chance.random() < 0.5:
+            drafted._structure.prune(decoding)
+
+    drafted = core_of(tiny)
+    monkeypatch.setattr(drafted._structure, "propose", propose)
+    assert tokens(run(drafted, requests)) == expected
+    assert drafted.stats().scheduler.accepted_draft_tokens > 0
 
 
 def test_a_refused_grammar_ends_its_request_and_no_other(tiny: Path) -> None:

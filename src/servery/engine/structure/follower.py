@@ -46,15 +46,18 @@ class Follower:
         """Follow what `tokens`, prompt and answer, has beyond what was followed before."""
         self.accept(tokens[self._seen :])
 
-    def accept(self, tokens: Sequence[int]) -> None:
-        """Follow the next tokens of the answer.
+    def accept(self, tokens: Sequence[int]) -> int:
+        """Follow the next tokens of the answer until it is complete; returns how many belong to it.
 
         A token that the constraint does not allow sets `error`; an end token ends the completion and is not followed.
         """
-        for token_id in tokens:
+        for taken, token_id in enumerate(tokens):
+            if self.is_complete:
+                return taken
             self._seen += 1
             if self.error is None:
                 self._follow(token_id)
+        return len(tokens)
 
     def plan(self, drafts: Sequence[int]) -> Rows:
         """Which of the 1 + len(drafts) rows need a mask of the grammar."""

@@ -37,8 +37,9 @@ class PendingMasks:
 class Structure:
     """What the runner and the core ask about constraints. A sequence's state goes when the sequence goes."""
 
-    def __init__(self, compiler: Compiler) -> None:
+    def __init__(self, compiler: Compiler, most_forced: int = MAX_FORCED) -> None:
         self._compiler = compiler
+        self._most_forced = most_forced
         self._followers: WeakKeyDictionary[Sequence, Follower] = WeakKeyDictionary()
         self._filler: MaskFiller | None = None  # made for the first constrained step: most engines need no threads
         self._forced = 0
@@ -68,24 +69,32 @@ class Structure:
             return
         if not result.error:
             follower.catch_up(sequence.tokens)
-            follower.accept(result.token_ids)
+            taken = follower.accept(result.token_ids)
+            # What verification found after the last token of a complete answer is an end token at most.
+            del result.token_ids[taken:], result.logprobs[taken:]
             result.is_complete = follower.is_complete
         if follower.error is not None:
             result.invalid_param = "constraint"
             result.error = f"the answer cannot be continued within its constraint: {follower.error}."
 
-    def propose(self, sequences: Iterable[Sequence]) -> None:
-        """Put the tokens that constraints force before the drafts of others, and drop drafts that they forbid."""
-        for sequence in sequences:
+    def propose(self, decoding: Iterable[Sequence]) -> None:
+        """Draft the tokens that constraints force on sequences of which only the newest token is to be computed.
+
+        Verification treats them like anybody's drafts, so the answer is the same as without, in fewer steps: what is
+        forced is a text, which the model may after all cut into tokens in its own way.
+        """
+        for sequence in decoding:
             follower = self._followers.get(sequence)
-            if follower is None or sequence.is_prefilling:
-                continue
-            follower.catch_up(sequence.tokens)
-            forced = follower.forced(MAX_FORCED)
-            if len(forced) >= len(sequence.drafts):
-                sequence.drafts = forced
-                self._forced += len(forced)
-            else:
+            if follower is not None and not sequence.drafts:
+                follower.catch_up(sequence.tokens)
+                sequence.drafts = follower.forced(self._most_forced)
+                self._forced += len(sequence.drafts)
+
+    def prune(self, decoding: Iterable[Sequence]) -> None:
+        """Drop the drafts that constraints forbid; none may still be pending."""
+        for sequence in decoding:
+            follower = self._followers.get(sequence)
+            if follower is not None and sequence.drafts:
                 del sequence.drafts[follower.allowed_drafts(sequence.drafts) :]
 
     def stats(self) -> StructureStats:
