@@ -68,6 +68,27 @@ def test_a_task_that_does_not_fit_fails_alone(offline: Offline) -> None:
     assert found["b"].kind == "refused"
 
 
+def test_tasks_with_different_tools_are_computed_together(
+    offline: Offline, llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each is asked with its own."""
+    asked: list[list[list[int]]] = []
+    monkeypatch.setattr(
+        offline._llm,
+        "generate",
+        lambda prompts, *args, **kw: asked.append(prompts) or llm.generate(prompts, *args, **kw),
+    )
+    hidden: dict[str, object] = {"messages": [{"role": "user", "content": "hello"}], "scorer": "exact", "expected": "?"}
+    tools = [[{"type": "function", "function": {"name": name}}] for name in ("f", "g")]
+    tasks = [Task(id=str(at), tools=of_one, max_tokens=2, **hidden) for at, of_one in enumerate(tools)]  # type: ignore[arg-type]
+    found = answers(offline, *tasks, Task(id="2", max_tokens=2, **hidden), prompt("3", max_tokens=2))  # type: ignore[arg-type]
+    template = llm.chat_template
+    assert template is not None
+    encoded = [template.encode(llm.tokenizer, hidden["messages"], of_one) for of_one in (*tools, None)]  # type: ignore[arg-type]
+    assert asked == [[*encoded, llm.tokenizer.encode("hello world")]]
+    assert len(found) == 4
+
+
 def test_a_choice_is_the_continuation_that_the_model_finds_most_likely(offline: Offline, llm: LLM) -> None:
     """Against the log probability of each token, one prompt at a time, without looking at any prompt's own."""
     task = Task(id="c", prompt="hello", scorer="choice", expected=" test", choices=[" test", " world", " is a"])

@@ -12,8 +12,9 @@ from servery.evals.task import Task
 
 if TYPE_CHECKING:
     from servery.engine.llm import Generation
+    from servery.engine.request import SamplingParams
 
-_AT_A_TIME = 128  # tasks between two writes to the file of results
+_AT_A_TIME = 256  # tasks between two writes to the file of results: more are computed together for longer
 
 
 class Offline:
@@ -36,35 +37,52 @@ class Offline:
         """Nothing is open: the memory goes with the object."""
 
     def _answer(self, group: Sequence[Task]) -> list[Answer | Failure]:
-        from servery.engine.errors import InvalidRequest
-
-        try:
-            return [*self._compute(group)]
-        except InvalidRequest as error:  # raised before anything is computed
-            if len(group) == 1:
-                return [Failure("refused", str(error))]
-            return [found for task in group for found in self._answer([task])]
-
-    def _compute(self, group: Sequence[Task]) -> list[Answer]:
         from servery.engine.request import SamplingParams
 
         first = group[0]
         if first.scorer == "choice":
-            return [self._first_token(task) if task.is_chat else self._likelihoods(task) for task in group]
+            return [self._choice(task) for task in group]
         params = SamplingParams(temperature=0.0, max_tokens=first.max_tokens, stop=tuple(first.stop))
-        return [_answer(generation) for generation in self._generate(group, params)]
+        prompts = [self._prompt(task, params) for task in group]
+        servable = [prompt for prompt in prompts if not isinstance(prompt, Failure)]
+        computed = iter(self._llm.generate(servable, params, progress=False))
+        return [prompt if isinstance(prompt, Failure) else _answer(next(computed)) for prompt in prompts]
 
-    def _generate(self, group: Sequence[Task], params: Any) -> "list[Generation]":
-        first = group[0]
-        if first.is_chat:
-            return self._llm.chat([task.messages or [] for task in group], params, tools=first.tools, progress=False)
-        return self._llm.generate([task.prompt or "" for task in group], params, progress=False)
+    def _prompt(self, task: Task, params: "SamplingParams") -> list[int] | Failure:
+        """The token ids that ask a task, if the engine takes them."""
+        from servery.engine.errors import InvalidRequest
+        from servery.engine.request import NewRequest
+
+        try:
+            prompt = self._encoded(task)
+            self._llm.core.check(NewRequest(request_id=task.id, prompt=prompt, params=params))
+        except InvalidRequest as error:
+            return Failure("refused", str(error))
+        return prompt
+
+    def _encoded(self, task: Task) -> list[int]:
+        from servery.engine.chat_template import no_chat_template
+
+        template = self._llm.chat_template
+        if not task.is_chat:
+            return self._llm.tokenizer.encode(task.prompt or "")
+        if template is None:
+            raise no_chat_template(self.model)
+        return template.encode(self._llm.tokenizer, task.messages or [], task.tools)
+
+    def _choice(self, task: Task) -> Answer | Failure:
+        from servery.engine.errors import InvalidRequest
+
+        try:
+            return self._first_token(task) if task.is_chat else self._likelihoods(task)
+        except InvalidRequest as error:  # raised before anything is computed
+            return Failure("refused", str(error))
 
     def _first_token(self, task: Task) -> Answer:
         from servery.engine.request import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=1, logprobs=choices.TOP_LOGPROBS, ignore_eos=True)
-        (generation,) = self._generate([task], params)
+        (generation,) = self._llm.generate([self._encoded(task)], params, progress=False)
         top = generation.completions[0].logprobs[0].top
         return choices.by_first_token(task, [(self._llm.tokenizer.decode([token]), value) for token, value in top])
 
@@ -90,7 +108,7 @@ def _groups(tasks: Sequence[Task]) -> Iterator[list[Task]]:
     """Tasks that one call can answer, in the order of the first of each kind."""
     alike: dict[str, list[Task]] = {}
     for task in tasks:
-        key = repr((task.scorer == "choice", task.is_chat, task.max_tokens, task.stop, task.tools))
+        key = repr((task.scorer == "choice", task.max_tokens, task.stop))
         alike.setdefault(key, []).append(task)
     for group in alike.values():
         for start in range(0, len(group), _AT_A_TIME):
