@@ -1,13 +1,18 @@
 """Metadata that describe no model that can be served, and facts that no key states."""
 
+import contextlib
 import math
 
 import numpy as np
 import pytest
 from gguf import GGUFWriter, RopeScalingType
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.errors import LoadError
+from servery.engine.gguf.config import KEYS
+from servery.engine.gguf.families import FAMILIES
 from tests.engine.gguf.exporter import finish
 
 PLAIN = {
@@ -45,6 +50,8 @@ def add(writer, key, value):
         return
     if isinstance(value, list):
         writer.add_array(key, value)
+    elif isinstance(value, bool):
+        writer.add_bool(key, value)
     elif isinstance(value, str):
         writer.add_string(key, value)
     elif isinstance(value, float):
@@ -68,6 +75,8 @@ def add(writer, key, value):
         ("llama", {"attention.value_length": 8}, "llama.attention.value_length is 8; it must be key_length, 16"),
         ("llama", {"attention.layer_norm_rms_epsilon": -1.0}, "llama.attention.layer_norm_rms_epsilon is -1.0; it must"),
         ("llama", {"block_count": 4_000_000_000}, "llama.block_count is 4000000000; the file has 71 tensors"),
+        ("qwen3moe", {"expert_count": 4_000_000_000}, "qwen3moe.expert_count is 4000000000; it must be at most 1024"),
+        ("llama", {"tokens": ["x"] * 301}, "token_embd.weight has rows for 300 tokens only"),
         ("llama", {"rope.scaling.type": "magic"}, "llama.rope.scaling.type is \"magic\"; supported rope types are"),
         ("llama", {"rope.scaling.type": "linear"}, "llama.rope.scaling.factor is missing; it must be a number greater than 0"),
         ("llama", {"rope.dimension_count": 8}, "llama.rope.dimension_count is 8; only 1, which rotates all of a head"),
@@ -144,3 +153,30 @@ def test_every_token_that_ends_a_turn_ends_an_answer(tmp_path):
     general = {"tokenizer.ggml.eos_token_id": 0, "tokenizer.ggml.eot_token_id": 2, "tokenizer.ggml.eom_token_id": 4}
     tokens = ["<|end_of_text|>", "x", "custom", "<|eot_id|>", "<|eom_id|>", "<|user|>"]
     assert ModelConfig.load(write(tmp_path, general=general, tokens=tokens)).eos_token_ids == {0, 2, 3, 4}
+
+
+ANYTHING = st.one_of(
+    st.integers(0, 70),
+    st.integers(0, (1 << 32) - 1),
+    st.floats(width=32),
+    st.booleans(),
+    st.sampled_from(["", "linear", "yarn", "none", "x"]),
+    st.lists(st.integers(0, 3), min_size=1, max_size=4),
+)
+OTHER_KEYS = [
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scale_linear",
+    "attention.value_length",
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    name=st.sampled_from([*FAMILIES]),
+    values=st.dictionaries(st.sampled_from([*KEYS.values(), *OTHER_KEYS]), ANYTHING, min_size=1, max_size=3),
+)
+def test_whatever_the_metadata_say_there_is_a_config_or_an_error(name, values, tmp_path_factory):
+    path = write(tmp_path_factory.getbasetemp(), name, **values)
+    with contextlib.suppress(LoadError):
+        assert ModelConfig.load(path).vocab_size == 300

@@ -14,10 +14,13 @@ from servery.engine.gguf.files import GgufModel
 from servery.engine.gguf.header import Array
 from servery.engine.json_fields import JsonFields
 
+# Twice what llama.cpp allows.
+MAX_LAYERS, MAX_EXPERTS = 1024, 1024
+
 _BFLOAT16, _FLOAT32 = 30, 0  # numbers of ggml types
 
 # Field of config.json -> key after the architecture's name, for those whose value is taken as it is.
-_KEYS: Mapping[str, str] = {
+KEYS: Mapping[str, str] = {
     "num_hidden_layers": "block_count",
     "max_position_embeddings": "context_length",
     "hidden_size": "embedding_length",
@@ -63,8 +66,8 @@ class _Fields(JsonFields):
         self._key_prefix = prefix
 
     def error(self, name: str, rule: str) -> LoadError:
-        key = f"{self._key_prefix}.{_KEYS.get(name, name)}"
-        is_stored = self._source.has(key) or (name in _KEYS and not self.is_given(name))
+        key = f"{self._key_prefix}.{KEYS.get(name, name)}"
+        is_stored = self._source.has(key) or (name in KEYS and not self.is_given(name))
         return self._source.error(key, rule) if is_stored else super().error(name, rule)
 
     def inner(self, name: str) -> JsonFields | None:
@@ -78,7 +81,7 @@ def read_config(model: GgufModel) -> GgufConfig:
     source = model.fields
     name, family = _family(source)
     reader = _Reader(model, name)
-    taken = {field: source.raw(reader.key(field)) for field in _KEYS if source.has(reader.key(field))}
+    taken = {field: source.raw(reader.key(field)) for field in KEYS if source.has(reader.key(field))}
     fields = {
         "norm_topk_prob": True,
         **taken,
@@ -114,7 +117,7 @@ class _Reader:
         self._name = name
 
     def key(self, field: str) -> str:
-        return f"{self._name}.{_KEYS[field]}"
+        return f"{self._name}.{KEYS[field]}"
 
     def count(self, field: str) -> int:
         return self._source.count(self.key(field))
@@ -122,18 +125,29 @@ class _Reader:
     def shape(self) -> dict[str, Any]:
         """The sizes that follow from others, each layer having at least one tensor."""
         hidden, heads = self.count("hidden_size"), self.count("num_attention_heads")
-        num_tensors = sum(1 for _ in self._model.tensors())
-        if self.count("num_hidden_layers") > num_tensors:
-            rule = f"the file has {num_tensors} tensors, and each layer needs several"
-            raise self._source.error(self.key("num_hidden_layers"), rule)
+        self._check_counts()
         head_dim = self._source.count(self.key("head_dim"), hidden // heads or 1)
         if self._source.count(f"{self._name}.attention.value_length", head_dim) != head_dim:
             raise self._source.error(f"{self._name}.attention.value_length", f"it must be key_length, {head_dim}")
         embedding = self._model.tensor("token_embd.weight")
         if embedding is None or len(embedding.dims) != 2:
             raise LoadError(f"{self._model.path} has no matrix token_embd.weight, which every language model has.")
+        tokens = self._source.raw("tokenizer.ggml.tokens")
+        if isinstance(tokens, Array) and tokens.count > embedding.dims[1]:
+            rule = f"token_embd.weight has rows for {embedding.dims[1]} tokens only"
+            raise self._source.error("tokenizer.ggml.tokens", rule)
         is_tied = self._model.tensor("output.weight") is None
         return {"head_dim": head_dim, "vocab_size": embedding.dims[1], "tie_word_embeddings": is_tied}
+
+    def _check_counts(self) -> None:
+        """What is made for each layer and expert must not exceed what a file can hold."""
+        num_tensors = sum(1 for _ in self._model.tensors())
+        if self.count("num_hidden_layers") > min(num_tensors, MAX_LAYERS):
+            rule = f"the file has {num_tensors} tensors, of which each layer needs several; {MAX_LAYERS} are the most"
+            raise self._source.error(self.key("num_hidden_layers"), rule)
+        experts = self._source.raw(self.key("num_local_experts"))
+        if isinstance(experts, int) and experts > MAX_EXPERTS:
+            raise self._source.error(self.key("num_local_experts"), f"it must be at most {MAX_EXPERTS}")
 
     def biases(self) -> dict[str, Any]:
         """Which layers have biases is not said; the first layer shows it."""
