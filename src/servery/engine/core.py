@@ -16,6 +16,7 @@ from servery.engine.errors import EngineError, LoadError
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import KVFormat, resolve_kv_format
 from servery.engine.loader import build_decoder
+from servery.engine.lora.adapter import ADAPTER_DTYPE
 from servery.engine.lora.pool import AdapterPool
 from servery.engine.lora.reader import AdapterLimits
 from servery.engine.lora.sites import adapter_values
@@ -71,7 +72,7 @@ class EngineCore:
         dtype = resolve_dtype(config.dtype, self._model_config)
         kv_format = resolve_kv_format(config.kv_dtype, dtype)
         limits = AdapterLimits(max_loras=config.adapter_places, max_rank=config.max_lora_rank)
-        reserve_bytes = limits.max_loras * adapter_values(self._model_config, limits.max_rank) * dtype.itemsize
+        reserve_bytes = limits.max_loras * adapter_values(self._model_config, limits.max_rank) * ADAPTER_DTYPE.itemsize
         quantizer = quantizer_for(config, self._model_config)
         with open_weights(config.model, self._model_config, dtype, progress=progress) as weights:
             plan = plan_kv(

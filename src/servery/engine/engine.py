@@ -180,7 +180,9 @@ class AsyncEngine:
         Raises `UnknownAdapter`, `EngineDead`.
         """
         self._check_is_ready()
-        return self.adapters.retire(name)
+        users = self.adapters.retire(name)
+        log.info("adapter %s is unloaded; %d requests still use it", name, users)
+        return users
 
     async def stop(self) -> None:
         """End the process; requests still under way fail with `EngineDead`. Safe to call twice."""
@@ -319,6 +321,7 @@ class AsyncEngine:
                 if mailbox := self._mailboxes.get(request_id):
                     mailbox.refuse(_error(message))
             case AdapterLoaded(info=info):
+                log.info("adapter %s is loaded: rank %d, %d bytes", info.name, info.rank, info.nbytes)
                 self.adapters.succeed(info)
             case AdapterFailed(adapter_id=adapter_id, message=reason):
                 log.error("an adapter could not be loaded: %s", reason)

@@ -61,7 +61,8 @@ class Runner:
         """What a step has to read at least: the weights that its tokens need and the KV of every context in it."""
         context_tokens = sum(item.start + item.count for item in step.scheduled)
         token_bytes = self._cache.row_bytes * len(self._cache.layers)
-        return self._model.read_bytes(step.num_tokens) + context_tokens * token_bytes
+        weight_bytes = self._model.read_bytes(step.num_tokens) + self._adapters.read_bytes(step)
+        return weight_bytes + context_tokens * token_bytes
 
     def _pool(self, item: Scheduled, rows: Tensor) -> list[float] | None:
         """The mean of the final hidden states [hidden] once `rows` [count, hidden] complete the sequence."""

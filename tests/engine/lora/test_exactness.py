@@ -81,6 +81,20 @@ def test_logits_and_greedy_tokens_are_those_of_the_merged_weights(name: str, tmp
     assert [token for output in outputs for token in output.token_ids] == generated[0, len(prompt) :].tolist()
 
 
+def test_over_a_base_in_bfloat16_an_adapter_stays_close(tmp_path: Path) -> None:
+    theirs = checkpoints.qwen3()
+    weights = adapters.pairs(theirs, (*adapters.ATTENTION, *adapters.MLP), rank=4, seed=1)
+    folder = adapters.write(tmp_path / "a", weights)
+    base = checkpoints.save(theirs, tmp_path / "base")
+    vectors = []
+    for dtype in ("float32", "bfloat16"):
+        core = core_of(base, dtype=dtype)
+        core.load_adapter(1, AdapterSource("a", folder))
+        core.add(NewRequest(request_id="x", prompt=PROMPTS[4], adapter=1, pooling=True), 1)
+        vectors.append(torch.tensor(run(core)["x"][-1].embedding))
+    assert torch.cosine_similarity(*vectors, dim=0) > 0.999
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.save(checkpoints.glm4(), tmp_path_factory.mktemp("base"))
@@ -152,6 +166,37 @@ def test_an_adapter_that_is_loaded_again_finds_nothing_of_its_predecessor(base: 
     outputs = run(core)["r1"]
     assert outputs[0].cached_tokens == 0
     assert [token for output in outputs for token in output.token_ids] != first["r0"]
+
+
+@pytest.mark.parametrize("wrong_from", [0, 2, 9])
+def test_drafts_of_a_model_that_knows_no_adapter_change_no_answer(
+    base: Path, folders: list[Path], alone: dict[tuple[int, int], list[int]], wrong_from: int
+) -> None:
+    core = loaded(base, folders)
+    for number in range(8):
+        core.add(request(number, number % 4), number)
+    outputs: dict[str, list[int]] = {}
+    while core.has_work:
+        for sequence in core.scheduler._running:
+            done = len(sequence.tokens) - sequence.prompt_len
+            right = alone[int(sequence.request_id[1:]) % 6, sequence.parent.adapter][done : done + 3]
+            sequence.drafts = [token if at < wrong_from else 3 for at, token in enumerate(right)]
+        for output in core.step():
+            outputs.setdefault(output.request_id, []).extend(output.token_ids)
+        core.scheduler.check_integrity()
+    assert outputs == {f"r{number}": alone[number % 6, number % 4] for number in range(8)}
+    assert (core.stats().scheduler.accepted_draft_tokens > 0) == (wrong_from > 0)
+
+
+def test_bytes_read_count_each_adapter_of_a_step_once(base: Path, folders: list[Path]) -> None:
+    plain, adapted = loaded(base, folders), loaded(base, folders)
+    for number in range(3):
+        plain.add(request(number, 0, max_tokens=1), 1)
+        adapted.add(request(number, min(number, 1), max_tokens=1), 1)
+    plain.step(), adapted.step()
+    first = adapted.adapters._places[1].adapter
+    assert first is not None
+    assert adapted.stats().read_bytes == plain.stats().read_bytes + first.info.nbytes
 
 
 def test_an_unloaded_adapter_serves_its_requests_to_the_end(

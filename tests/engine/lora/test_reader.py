@@ -27,7 +27,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
 
 
 def read(folder: Path, base: ModelConfig, max_rank: int = 8) -> AdapterInfo:
-    return read_adapter(AdapterSource("a", folder), 1, base, torch.float32, max_rank).info
+    return read_adapter(AdapterSource("a", folder), 1, base, max_rank).info
 
 
 def changed(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:

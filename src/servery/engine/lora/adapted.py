@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from servery.engine.linear import Linear
-from servery.engine.lora.adapter import Adapter
+from servery.engine.lora.adapter import ADAPTER_DTYPE, Adapter
 
 
 @dataclass(slots=True)
@@ -44,6 +44,7 @@ class AdaptedLinear:
         return self._added(self._linear.add_to(residual, x), x)
 
     def _added(self, out: Tensor, x: Tensor) -> Tensor:
+        x = x.to(ADAPTER_DTYPE)
         for first, last, adapter in self._active.segments:
             delta = adapter.deltas.get(self._key)
             if delta is not None:

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from servery.engine.adapter_source import AdapterInfo
+
+# Of the matrices, whatever the base is in: in bfloat16 a product of a few rows costs 40 to 90 us however thin it is, in
+# float32 5 to 30 us (one thread of a Zen 4 CPU, in_features 1024, rank 16, 1 to 8 rows).
+ADAPTER_DTYPE = torch.float32
 
 
 class Delta:
@@ -26,10 +31,14 @@ class Delta:
         return self._down.nbytes + sum(up.nbytes for _, _, up in self._parts)
 
     def add_to(self, out: Tensor, x: Tensor) -> None:
-        """Add to `out` [rows, out_features] in place what belongs to `x` [rows, in_features]."""
+        """Add to `out` [rows, out_features] in place what belongs to `x` [rows, in_features], which is float32."""
         low = x.mm(self._down)
         for rows, ranks, up in self._parts:
-            out[:, rows].addmm_(low[:, ranks], up)
+            part = out[:, rows]
+            if out.dtype is up.dtype:
+                part.addmm_(low[:, ranks], up)
+            else:
+                part.add_(low[:, ranks].mm(up))
 
 
 class Adapter:

@@ -77,7 +77,7 @@ class AdapterPool:
     def read(self, adapter_id: int, source: AdapterSource) -> Adapter:
         """The adapter as it lies on disk; changes nothing here, so that it may run beside a step. Raises `LoadError`."""
         try:
-            return read_adapter(source, adapter_id, self._plain.config, self._plain.dtype, self._limits.max_rank)
+            return read_adapter(source, adapter_id, self._plain.config, self._limits.max_rank)
         except (RuntimeError, MemoryError) as error:  # what torch raises when the system gives no memory after all
             raise LoadError(f"adapter {source.name!r} could not be loaded: {error}") from error
 
@@ -106,6 +106,13 @@ class AdapterPool:
         place = self._places.get(adapter_id)
         if adapter_id and (place is None or place.adapter is None or place.is_retired):
             raise UnknownAdapter("the adapter that this request is for is not loaded, or is no longer.", "model")
+
+    def read_bytes(self, step: Step) -> int:
+        """The weights of the adapters that a step needs."""
+        if not self._places:
+            return 0
+        adapters = (self._places.get(each) for each in {item.sequence.parent.adapter for item in step.scheduled})
+        return sum(place.adapter.info.nbytes for place in adapters if place and place.adapter)
 
     def arranged(self, step: Step) -> Step:
         """The same step with the rows of one adapter side by side, so that they are one product."""

@@ -12,7 +12,7 @@ from servery.engine.adapter_source import WEIGHTS_FILE, AdapterInfo, AdapterSour
 from servery.engine.architecture import ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
 from servery.engine.errors import LoadError
-from servery.engine.lora.adapter import Adapter, Delta
+from servery.engine.lora.adapter import ADAPTER_DTYPE, Adapter, Delta
 from servery.engine.lora.adapter_config import AdapterConfig
 from servery.engine.lora.sites import Site, sites_of
 from servery.engine.rope import head_order
@@ -30,16 +30,14 @@ class AdapterLimits:
     max_rank: int
 
 
-def read_adapter(
-    source: AdapterSource, adapter_id: int, model: ModelConfig, dtype: torch.dtype, max_rank: int
-) -> Adapter:
-    """Read the adapter for a base that `model` describes, its matrices as `dtype`, the scale multiplied into B.
+def read_adapter(source: AdapterSource, adapter_id: int, model: ModelConfig, max_rank: int) -> Adapter:
+    """Read the adapter for a base that `model` describes, the scale multiplied into B.
 
     Raises `LoadError` naming file, tensor, what is there and what to do.
     """
     config = AdapterConfig.read(source.path)
     sites = sites_of(model)
-    matrices = _matrices(_weights_file(source.path), config, sites, dtype, max_rank)
+    matrices = _matrices(_weights_file(source.path), config, sites, max_rank)
     _refuse_missing(source.path, config, sites, matrices)
     deltas = _deltas(model, sites, matrices)
     info = AdapterInfo(
@@ -62,18 +60,17 @@ def _weights_file(directory: Path) -> Path:
 
 
 def _matrices(
-    path: Path, config: AdapterConfig, sites: Mapping[str, Site], dtype: torch.dtype, max_rank: int
+    path: Path, config: AdapterConfig, sites: Mapping[str, Site], max_rank: int
 ) -> dict[str, dict[str, Tensor]]:
     """A [rank, in] and scaled B [rows, rank] of each module. All is checked before any data is read."""
     matrices: dict[str, dict[str, Tensor]] = {}
     with Checkpoint(path.parent, {path: None}).open() as tensors:
         places = _places(tensors, config, sites, max_rank)
         for (module, matrix), stored in places.items():
-            data = stored.load().float()
+            data = stored.load().to(ADAPTER_DTYPE, copy=True)
             if not data.isfinite().all():
                 raise LoadError(f"{path}: tensor {stored.name} has values that are no finite numbers. Train it again.")
-            scaled = data * config.scale_of(module) if matrix == "B" else data
-            matrices.setdefault(module, {})[matrix] = scaled.to(dtype, copy=True)
+            matrices.setdefault(module, {})[matrix] = data * config.scale_of(module) if matrix == "B" else data
     return matrices
 
 
