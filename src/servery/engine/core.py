@@ -206,7 +206,6 @@ class EngineCore:
             try:
                 if isinstance(outcome, EngineError):
                     raise outcome
-                self.adapters.check(arrival.request.adapter)  # it may have been unloaded meanwhile
                 self._structure.attach(self.scheduler.add(arrival.request, arrival.seed, self._clock()), outcome)
             except EngineError as error:
                 outputs += refused(arrival, error)
@@ -227,7 +226,7 @@ class EngineCore:
 
     def _sweep_adapters(self) -> None:
         if self.adapters.has_retired:
-            self.adapters.sweep(self.scheduler.adapters_in_use())
+            self.adapters.sweep(self.scheduler.adapters_in_use() | self._intake.adapters_in_use())
 
     def _count(self, step: Step, elapsed_s: float) -> None:
         self._counters.steps += 1

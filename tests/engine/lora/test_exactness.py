@@ -81,14 +81,15 @@ def test_logits_and_greedy_tokens_are_those_of_the_merged_weights(name: str, tmp
     assert [token for output in outputs for token in output.token_ids] == generated[0, len(prompt) :].tolist()
 
 
-def test_over_a_base_in_bfloat16_an_adapter_stays_close(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounded", [{"dtype": "bfloat16"}, {"quantize": "int8"}], ids=str)
+def test_over_a_rounded_base_an_adapter_stays_close(tmp_path: Path, rounded: dict[str, str]) -> None:
     theirs = checkpoints.qwen3()
     weights = adapters.pairs(theirs, (*adapters.ATTENTION, *adapters.MLP), rank=4, seed=1)
     folder = adapters.write(tmp_path / "a", weights)
     base = checkpoints.save(theirs, tmp_path / "base")
     vectors = []
-    for dtype in ("float32", "bfloat16"):
-        core = core_of(base, dtype=dtype)
+    for changes in ({}, rounded):
+        core = core_of(base, **changes)
         core.load_adapter(1, AdapterSource("a", folder))
         core.add(NewRequest(request_id="x", prompt=PROMPTS[4], adapter=1, pooling=True), 1)
         vectors.append(torch.tensor(run(core)["x"][-1].embedding))

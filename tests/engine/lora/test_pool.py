@@ -8,6 +8,7 @@ import torch
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
+from servery.engine.constraint import Constraint, ConstraintKind
 from servery.engine.core import EngineCore
 from servery.engine.errors import LoadError
 from servery.engine.linear import QuantizedLinear, linear_of
@@ -16,7 +17,8 @@ from servery.engine.lora.adapter import Adapter, Delta
 from servery.engine.lora.sites import adapter_values
 from servery.engine.memory import RESERVE_BYTES, plan_kv
 from servery.engine.quantization.matrix import Float8Matrix
-from tests.engine import checkpoints
+from servery.engine.request import FinishReason, NewRequest, SamplingParams
+from tests.engine import checkpoints, tiny_model
 from tests.engine.lora import adapters
 
 
@@ -115,3 +117,19 @@ def test_rows_of_a_quantized_linear_get_their_own_adapter_s_delta() -> None:
     assert (adapted.shape, adapted.nbytes) == ((6, 8), quantized.nbytes)
     active.segments = ()
     assert torch.equal(adapted(x), quantized(x))
+
+
+def test_an_unloaded_adapter_stays_for_a_request_that_waits_for_its_grammar(tmp_path: Path, folder: Path) -> None:
+    core = core_of(tiny_model.save(tmp_path), max_loras=1)
+    core.load_adapter(1, AdapterSource("a", folder))
+    params = SamplingParams(
+        max_tokens=12, temperature=0.0, constraint=Constraint(kind=ConstraintKind.REGEX, text="[a-z]{3}")
+    )
+    core.add(NewRequest(request_id="r", prompt=[5, 6], params=params, adapter=1), 1)
+    core.unload_adapter(1)
+    assert core.stats().adapter_bytes > 0
+    outputs = []
+    while core.has_work:
+        outputs += core.step()
+    assert outputs[-1].finish_reason is FinishReason.STOP
+    assert core.stats().adapter_bytes == 0

@@ -49,6 +49,10 @@ class Intake:
         future = self._same(constraint) or self._compiler.start(constraint)
         self._arrivals[request.request_id] = Arrival(request, seed, constraint, future)
 
+    def adapters_in_use(self) -> set[int]:
+        """The ids of the LoRA adapters of those that wait; 0 among them when one has none."""
+        return {arrival.request.adapter for arrival in self._arrivals.values()}
+
     def abort(self, request_id: str, index: int | None) -> None:
         """Forget a request, or one of its completions; unknown ids are ignored."""
         arrival = self._arrivals.get(request_id)
