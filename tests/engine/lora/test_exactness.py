@@ -265,7 +265,7 @@ class Machine:
     def __init__(self, core: EngineCore, folders: list[Path]) -> None:
         self.core, self.folders = core, folders
         self.loaded: dict[int, int] = {}  # the number of the folder, 1 to 3, by adapter id
-        self.last_id = 0
+        self.last_id = self.added = 0
         self.expected: dict[str, tuple[int, int]] = {}
         self.outputs: dict[str, list[int]] = {}
         self.open: list[str] = []
@@ -273,7 +273,8 @@ class Machine:
     def add(self, number: int) -> None:
         ids = [0, *self.loaded]
         adapter = ids[number % len(ids)]
-        name = f"q{len(self.expected)}-{number}"
+        self.added += 1
+        name = f"q{self.added}"
         prompt = number % 6
         params = SamplingParams(max_tokens=10, ignore_eos=True, temperature=0.0)
         self.core.add(NewRequest(request_id=name, prompt=PROMPTS[prompt], params=params, adapter=adapter), 1)
