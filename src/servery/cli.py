@@ -61,6 +61,9 @@ def serve(options: argparse.Namespace) -> int:
         drain_timeout_s=options.drain_timeout,
         request_timeout_s=options.request_timeout,
         max_body_bytes=options.max_body,
+        files=options.files,
+        max_file_bytes=options.max_file,
+        max_files_bytes=options.max_files,
         log_level=options.log_level,
         lora_dir=adapters.folder,
     )
@@ -290,6 +293,9 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     add("--drain-timeout", type=seconds, default=30.0, metavar="SECONDS", help="time to finish answers after SIGTERM")
     add("--request-timeout", type=seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
     add("--max-body", type=byte_size, default="4MiB", metavar="SIZE", help="largest request body")
+    add("--files", type=Path, metavar="FOLDER", help="keep clients' files and batches there; without it there are none")
+    add("--max-file", type=byte_size, default="200MiB", metavar="SIZE", help="largest of those files")
+    add("--max-files", type=byte_size, default="10GiB", metavar="SIZE", help="all of those files together")
     add(
         "--tool-format",
         default="auto",

@@ -15,7 +15,12 @@ from servery.server.option_error import OptionError
 AMUSE_MODELS = {"amuse": "small", "amuse-draft": "draft", "amuse-base": "base"}
 DEFAULT_MODEL = "amuse"
 # What the command line calls them; the others can only be set in Python.
-_FLAGS = {"request_timeout_s": "--request-timeout", "max_body_bytes": "--max-body"}
+_FLAGS = {
+    "request_timeout_s": "--request-timeout",
+    "max_body_bytes": "--max-body",
+    "max_file_bytes": "--max-file",
+    "max_files_bytes": "--max-files",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,9 @@ class ServeOptions:
     keep_alive_s: float = 15.0
     max_live_age_s: float = 30.0
     max_body_bytes: int = 4 << 20
+    files: Path | None = None
+    max_file_bytes: int = 200 << 20
+    max_files_bytes: int = 10 << 30
     log_level: str = "info"
     lora_dir: Path | None = None
 
@@ -64,7 +72,15 @@ class ServeOptions:
         _check_names(model.name for model in self.models)
         if not 0 <= self.port <= 65535:
             raise OptionError(f"--port is {self.port}; it must be between 0 and 65535 (0: the system chooses).")
-        for name in ("request_timeout_s", "body_timeout_s", "keep_alive_s", "max_live_age_s", "max_body_bytes"):
+        for name in (
+            "request_timeout_s",
+            "body_timeout_s",
+            "keep_alive_s",
+            "max_live_age_s",
+            "max_body_bytes",
+            "max_file_bytes",
+            "max_files_bytes",
+        ):
             if not getattr(self, name) > 0:
                 raise OptionError(f"{_FLAGS.get(name, name)} is {getattr(self, name)}; it must be greater than 0.")
         if not self.drain_timeout_s >= 0:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 
 from servery.server.types import Send
 from servery.wire.dialect import OPENAI, Dialect
@@ -14,6 +15,7 @@ _STREAM_HEADERS = (
 )
 # How long a client that reads nothing may delay the end of its own answer.
 _LAST_WORDS_S = 2.0
+_FILE_BYTES = 256 << 10  # read and sent at a time
 
 
 class Reply:
@@ -46,6 +48,15 @@ class Reply:
         length = ("content-length", str(len(body)))
         await self._start(status, (("content-type", content_type), length, *headers))
         await self._write(body, is_last=True)
+
+    async def file(self, path: Path, size_bytes: int, content_type: str = "application/octet-stream") -> None:
+        """Send a file, a piece at a time."""
+        with path.open("rb") as file:
+            headers = (("content-type", content_type), ("content-length", str(size_bytes)))
+            await self._start(200, headers)
+            while data := file.read(_FILE_BYTES):
+                await self._write(data)
+            await self._write(b"", is_last=True)
 
     async def stream(self, events: bytes) -> None:
         """Send whole events of a stream, after its head if they are the first."""

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from servery.server import adapters, answers, health, models, responses, tokens
+from servery.server import adapters, answers, batches, files, health, models, responses, tokens
 from servery.server.router import Matched, Router
 from servery.server.service import Exchange, Service
 from servery.wire.anthropic_answer import ANTHROPIC
@@ -46,6 +46,15 @@ ROUTES: Sequence[Route] = (
     Route(path="/v1/responses/{id}", method="DELETE", handler=responses.delete),
     Route(path="/v1/responses/{id}/cancel", method="POST", handler=responses.cancel),
     Route(path="/v1/responses/{id}/input_items", method="GET", handler=responses.input_items),
+    Route(path="/v1/files", method="POST", handler=files.create, is_work=True),
+    Route(path="/v1/files", method="GET", handler=files.listed),
+    Route(path="/v1/files/{id}", method="GET", handler=files.retrieve),
+    Route(path="/v1/files/{id}", method="DELETE", handler=files.delete),
+    Route(path="/v1/files/{id}/content", method="GET", handler=files.content),
+    Route(path="/v1/batches", method="POST", handler=batches.create),
+    Route(path="/v1/batches", method="GET", handler=batches.listed),
+    Route(path="/v1/batches/{id}", method="GET", handler=batches.retrieve),
+    Route(path="/v1/batches/{id}/cancel", method="POST", handler=batches.cancel),
     _work("/tokenize", tokens.tokenize),
     _work("/detokenize", tokens.detokenize),
     _work("/v1/load_lora_adapter", adapters.load),

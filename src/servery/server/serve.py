@@ -9,7 +9,9 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import msgspec
 import uvicorn
 import uvloop
 
@@ -22,7 +24,9 @@ from servery.server.option_error import OptionError
 from servery.server.options import ServeOptions
 from servery.server.protocol import BoundedProtocol
 from servery.server.service import Service
+from servery.server.storage import Storage, open_storage
 from servery.upstream.embedded import EmbeddedUpstream
+from servery.upstream.upstream import Upstream
 
 log = logging.getLogger("servery.serve")
 
@@ -82,12 +86,28 @@ class _Serving:
             options=options,
             keys=Keys(options.api_keys),
             clock=time.monotonic,
+            storage=None if options.files is None else self._open_storage(options.files),
         )
         for upstream in self._upstreams:
             self._service.metrics.watch_engine(upstream.name, upstream.stats, upstream.info)
             self._service.metrics.watch_adapters(upstream.name, upstream.adapter_uses)
         self._listener = _Listener(_uvicorn_config(App(self._service)))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+
+    def _open_storage(self, folder: Path) -> Storage:
+        options = self._options
+        try:
+            return open_storage(
+                folder,
+                max_bytes=options.max_files_bytes,
+                max_file_bytes=options.max_file_bytes,
+                upstream=self._find_upstream,
+            )
+        except (OSError, msgspec.DecodeError) as error:
+            raise OptionError(f"--files {folder} cannot be used: {error}.") from error
+
+    def _find_upstream(self, model: str) -> Upstream:
+        return self._service.upstream(model)
 
     async def run(self) -> int:
         """Listen, load, serve, drain; returns the exit code."""
@@ -97,6 +117,8 @@ class _Serving:
         listening = asyncio.create_task(self._listener.serve([self._sock]))
         told = asyncio.create_task(self._signals.get())
         loading = asyncio.create_task(self._load())
+        storage = self._service.storage
+        batches = [] if storage is None else [asyncio.create_task(storage.runner.run(), name="batches")]
         try:
             await asyncio.wait((loading, told, listening), return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -104,7 +126,7 @@ class _Serving:
                 await asyncio.wait((told, listening), return_when=asyncio.FIRST_COMPLETED)
             return await self._drain() if told.done() else DONE
         finally:
-            await self._end(listening, loading, told)
+            await self._end(listening, loading, told, *batches)
 
     async def _load(self) -> None:
         # One after the other: how much memory an engine may take is known when those before it have theirs.

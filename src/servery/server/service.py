@@ -11,6 +11,7 @@ from servery.server.options import ServeOptions
 from servery.server.reply import Reply
 from servery.server.request import Request
 from servery.server.response_store import ResponseStore
+from servery.server.storage import Storage, no_storage
 from servery.telemetry.metrics import Metrics
 from servery.upstream.upstream import Upstream
 from servery.wire.errors import ApiError, model_not_found
@@ -30,7 +31,15 @@ class Service:
     clock: Callable[[], float]
     metrics: Metrics = field(default_factory=Metrics)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    storage: Storage | None = None
     responses: ResponseStore = field(default_factory=lambda: ResponseStore(MAX_RESPONSES, MAX_RESPONSE_BYTES))
+
+    @property
+    def stored(self) -> Storage:
+        """What is kept on disk; raises `ApiError` (404) where nothing is."""
+        if self.storage is None:
+            raise no_storage()
+        return self.storage
 
     def upstream(self, model: str) -> Upstream:
         """Where `model` runs, or the base of the adapter that it names; raises `ApiError` (404) naming what is served.

@@ -315,6 +315,7 @@ class EmbeddedUpstream:
             request_id=f"{call.answer_id}-{at}",
             prompt=token_ids,
             deadline=call.deadline,
+            priority=call.priority,
             adapter=call.adapter,
             pooling=True,
         )
@@ -345,6 +346,7 @@ class EmbeddedUpstream:
             prompt=prompt,
             params=params,
             deadline=call.deadline,
+            priority=call.priority,
             adapter=call.adapter,
         )
         tokenizer = self._require_loaded().encoder.tokenizer

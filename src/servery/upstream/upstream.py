@@ -25,6 +25,7 @@ class Call:
     """What goes with a request: the answer's id and Unix time, and until when it is wanted (monotonic seconds).
 
     `form` is how the client reads the answer to a chat; None: as the answer of OpenAI's chat completions.
+    `priority` is the engine's: lower numbers first.
     `adapter` is the upstream's own: the id of the adapter that it found in the request, 0 for none.
     """
 
@@ -32,6 +33,7 @@ class Call:
     created: int
     deadline: float | None = None
     form: AnswerForm | None = None
+    priority: int = 0
     adapter: int = 0
 
 

@@ -1,0 +1,140 @@
+"""What a server keeps on disk: files, batches, and who works on them."""
+
+import fcntl
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, TypeVar
+from urllib.parse import parse_qs
+
+from servery.batch.batch_store import BatchStore
+from servery.batch.file_store import FileStore
+from servery.batch.runner import BatchRunner
+from servery.engine.request import BACKGROUND
+from servery.upstream.upstream import Call, ModelRequest, Upstream
+from servery.wire.chat import decode_chat
+from servery.wire.completions import decode_completion
+from servery.wire.embeddings import EmbeddingRequest, decode_embedding
+from servery.wire.errors import ApiError, invalid, shown, unsupported
+from servery.wire.message import AnswerForm
+from servery.wire.responses import decode_responses
+from servery.wire.responses_answer import ResponsesForm
+
+_MOST_PER_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """The files, the batches, and the one who works on them."""
+
+    files: FileStore
+    batches: BatchStore
+    runner: BatchRunner
+    lock: BinaryIO  # held as long as it is open
+
+
+def open_storage(folder: Path, *, max_bytes: int, max_file_bytes: int, upstream: Callable[[str], Upstream]) -> Storage:
+    """The storage in `folder`, as it was left; `upstream` finds where a model runs. Raises `OSError`."""
+    lock = _locked(folder)
+    files = FileStore(folder / "files", max_bytes, max_file_bytes)
+    batches = BatchStore(folder / "batches")
+    runner = BatchRunner(batches, files, _Answering(upstream).answer)
+    return Storage(files=files, batches=batches, runner=runner, lock=lock)
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """Two servers would answer each batch twice; the system lets go of the lock when its holder ends, however it does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise BlockingIOError("another server is using it") from None
+    return lock
+
+
+class _Answering:
+    """Answers the requests of batches in the background."""
+
+    def __init__(self, upstream: Callable[[str], Upstream]) -> None:
+        self._upstream = upstream
+
+    async def answer(self, endpoint: str, body: bytes) -> bytes:
+        """The body of the answer; raises `ApiError`."""
+        answer_id, created = f"batch-{secrets.token_hex(16)}", int(time.time())
+        request, form = _decoded(endpoint, body, answer_id, created)
+        if not isinstance(request, EmbeddingRequest) and request.stream:
+            raise unsupported("stream", "nobody reads along in a batch.")
+        call = Call(answer_id=answer_id, created=created, form=form, priority=BACKGROUND)
+        data = bytearray()
+        async for chunk in self._upstream(request.model).answer(request, call):
+            data += chunk.data
+        return bytes(data)
+
+
+def _decoded(endpoint: str, body: bytes, answer_id: str, created: int) -> tuple[ModelRequest, AnswerForm | None]:
+    if endpoint == "/v1/responses":
+        responses = decode_responses(body)
+        if responses.previous_response_id is not None:
+            raise unsupported("previous_response_id", "requests of a batch stand alone.")
+        return responses.chat([]), ResponsesForm(f"resp_{answer_id}", created, responses)
+    if endpoint == "/v1/chat/completions":
+        return decode_chat(body), None
+    if endpoint == "/v1/completions":
+        return decode_completion(body), None
+    return decode_embedding(body), None
+
+
+def no_storage() -> ApiError:
+    """404 where nothing is kept."""
+    return ApiError(404, "This server keeps no files; start it with --files FOLDER.", code="no_storage")
+
+
+class Listed(Protocol):
+    """Something in a list."""
+
+    @property
+    def id(self) -> str:
+        """What it is called."""
+
+
+L = TypeVar("L", bound=Listed)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list a client asks for: `limit` items after the one with the id `after`."""
+
+    limit: int
+    after: str | None
+    is_descending: bool
+    others: dict[str, str]
+
+    def of(self, items: Sequence[L]) -> tuple[list[L], bool]:
+        """The items (given oldest first) of this page, and whether more follow; raises `ApiError`."""
+        ordered = list(reversed(items)) if self.is_descending else list(items)
+        begin = 0
+        if self.after is not None:
+            ids = [item.id for item in ordered]
+            if self.after not in ids:
+                raise invalid(f"'after' is '{shown(self.after)}', which is not in the list.", "after")
+            begin = ids.index(self.after) + 1
+        return ordered[begin : begin + self.limit], len(ordered) > begin + self.limit
+
+
+def read_page(query: bytes, *others: str, most: int = _MOST_PER_PAGE, limit: int = 20) -> Page:
+    """The page that a query string asks for; raises `ApiError` for what it may not have."""
+    given = {name: values[-1] for name, values in parse_qs(query.decode("latin-1"), keep_blank_values=True).items()}
+    for name in given:
+        if name not in ("limit", "after", "order", *others):
+            raise invalid(f"Unknown parameter: '{shown(name)}'.", shown(name), "unknown_parameter")
+    text = given.get("limit", str(limit))
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise invalid(f"'limit' is '{shown(text)}'; it must be a number from 1 to {most}.", "limit")
+    if given.get("order", "desc") not in ("asc", "desc"):
+        raise invalid("'order' must be 'asc' or 'desc'.", "order")
+    rest = {name: given[name] for name in others if name in given}
+    return Page(int(text), given.get("after"), given.get("order", "desc") == "desc", rest)
