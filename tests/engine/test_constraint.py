@@ -32,7 +32,7 @@ def test_a_schema_keeps_the_order_of_its_properties() -> None:
         (lambda: constraint.grammar("a" * 262_145), "it has 262145 bytes; at most 262144 are allowed."),
         (
             lambda: constraint.regex("a", begins_after="x" * 257),
-            "it begins after a text of 257 characters; at most 256 are allowed.",
+            "it has a marker of 257 characters; at most 256 are allowed.",
         ),
     ],
 )

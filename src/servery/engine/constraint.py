@@ -32,13 +32,15 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
     """Every answer that ends by itself is a text of the language that `text` describes.
 
     `begins_after`: the answer is free until the model has written this text (`"</think>"`), and cannot end before; the
-    constraint begins with the token after the one that completes it.
+    constraint begins with the token after the one that completes it. `reasoning`: the answer may begin with a text between
+    these two markers, to which the constraint does not apply.
     Raises `InvalidRequest` for what is too large; whether `text` can be understood, `grammar.check_constraint` says.
     """
 
     kind: ConstraintKind
     text: str
     begins_after: str = ""
+    reasoning: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         size = len(self.text.encode())
@@ -46,32 +48,35 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
             raise invalid_constraint(f"it has {size} bytes; at most {MAX_TEXT_BYTES} are allowed.")
         if self.kind is ConstraintKind.REGEX and len(self.text) > MAX_REGEX_CHARS:
             raise invalid_constraint(f"it has {len(self.text)} characters; at most {MAX_REGEX_CHARS} are allowed.")
-        if len(self.begins_after) > MAX_MARKER_CHARS:
+        longest = max(map(len, (self.begins_after, *(self.reasoning or ()))))
+        if longest > MAX_MARKER_CHARS:
             raise invalid_constraint(
-                f"it begins after a text of {len(self.begins_after)} characters; at most {MAX_MARKER_CHARS} are allowed."
+                f"it has a marker of {longest} characters; at most {MAX_MARKER_CHARS} are allowed."
             )
 
 
-def json_schema(schema: Mapping[str, Any], begins_after: str = "") -> Constraint:
+def json_schema(
+    schema: Mapping[str, Any], begins_after: str = "", reasoning: tuple[str, str] | None = None
+) -> Constraint:
     """The answer is a JSON value that `schema` (draft 2020-12) allows."""
     try:
         text = msgspec.json.encode(schema).decode()
     except RecursionError:
         raise invalid_constraint("it is nested too deeply.") from None
-    return Constraint(kind=ConstraintKind.JSON_SCHEMA, text=text, begins_after=begins_after)
+    return Constraint(kind=ConstraintKind.JSON_SCHEMA, text=text, begins_after=begins_after, reasoning=reasoning)
 
 
-def json_object(begins_after: str = "") -> Constraint:
+def json_object(begins_after: str = "", reasoning: tuple[str, str] | None = None) -> Constraint:
     """The answer is a JSON object."""
-    return json_schema({"type": "object"}, begins_after)
+    return json_schema({"type": "object"}, begins_after, reasoning)
 
 
-def regex(pattern: str, begins_after: str = "") -> Constraint:
+def regex(pattern: str, begins_after: str = "", reasoning: tuple[str, str] | None = None) -> Constraint:
     """The answer matches `pattern` from its first to its last character."""
-    return Constraint(kind=ConstraintKind.REGEX, text=pattern, begins_after=begins_after)
+    return Constraint(kind=ConstraintKind.REGEX, text=pattern, begins_after=begins_after, reasoning=reasoning)
 
 
-def choice(options: Sequence[str], begins_after: str = "") -> Constraint:
+def choice(options: Sequence[str], begins_after: str = "", reasoning: tuple[str, str] | None = None) -> Constraint:
     """The answer is one of `options`; raises `InvalidRequest` if there are none, too many, or an empty one."""
     if not options:
         raise invalid_constraint("it has no options; at least one is needed.")
@@ -80,9 +85,9 @@ def choice(options: Sequence[str], begins_after: str = "") -> Constraint:
     if "" in options:
         raise invalid_constraint("it has an empty option; every option needs at least one character.")
     text = msgspec.json.encode(list(options)).decode()
-    return Constraint(kind=ConstraintKind.CHOICE, text=text, begins_after=begins_after)
+    return Constraint(kind=ConstraintKind.CHOICE, text=text, begins_after=begins_after, reasoning=reasoning)
 
 
-def grammar(text: str, begins_after: str = "") -> Constraint:
+def grammar(text: str, begins_after: str = "", reasoning: tuple[str, str] | None = None) -> Constraint:
     """The answer is a text of a context-free grammar, in Lark's syntax."""
-    return Constraint(kind=ConstraintKind.GRAMMAR, text=text, begins_after=begins_after)
+    return Constraint(kind=ConstraintKind.GRAMMAR, text=text, begins_after=begins_after, reasoning=reasoning)

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 import llguidance
 import msgspec
 
-from servery.engine.constraint import Constraint, ConstraintKind
+from servery.engine.constraint import Constraint
 from servery.engine.structure.deep_thread import DeepThread
 from servery.engine.structure.grammar import grammar_text, refusal
 from servery.engine.structure.vocabulary import Vocabulary
@@ -37,7 +37,7 @@ class Compiler:
         self._load = load
         self._vocabulary: Vocabulary | None = None
         self._thread = DeepThread("grammar-compiler")
-        self._kept: OrderedDict[tuple[ConstraintKind, str], llguidance.LLMatcher] = OrderedDict()
+        self._kept: OrderedDict[Constraint, llguidance.LLMatcher] = OrderedDict()
         self._kept_bytes = 0
 
     @property
@@ -49,7 +49,7 @@ class Compiler:
 
     def kept(self, constraint: Constraint) -> "llguidance.LLMatcher | None":
         """The matcher of a constraint that was compiled lately."""
-        key = (constraint.kind, constraint.text)
+        key = _key(constraint)
         matcher = self._kept.get(key)
         if matcher is not None:
             self._kept.move_to_end(key)
@@ -76,7 +76,9 @@ class Compiler:
 
     def _compile(self, constraint: Constraint) -> llguidance.LLMatcher:
         started = time.perf_counter()
-        matcher = llguidance.LLMatcher(self.vocabulary.compiled, grammar_text(constraint), log_level=0)
+        matcher = llguidance.LLMatcher(
+            self.vocabulary.compiled, grammar_text(constraint, self.vocabulary.special), log_level=0
+        )
         if matcher.is_error():
             raise refusal(constraint, matcher.get_error())
         self.stats.compiled += 1
@@ -84,10 +86,15 @@ class Compiler:
         return matcher
 
     def _keep(self, constraint: Constraint, matcher: llguidance.LLMatcher) -> None:
-        key = (constraint.kind, constraint.text)
+        key = _key(constraint)
         if key not in self._kept:
             self._kept[key] = matcher
             self._kept_bytes += len(constraint.text)
         while len(self._kept) > MAX_KEPT or (self._kept_bytes > MAX_KEPT_BYTES and len(self._kept) > 1):
-            (_, text), _ = self._kept.popitem(last=False)
-            self._kept_bytes -= len(text)
+            dropped, _ = self._kept.popitem(last=False)
+            self._kept_bytes -= len(dropped.text)
+
+
+def _key(constraint: Constraint) -> Constraint:
+    """What decides the grammar: where it begins does not."""
+    return msgspec.structs.replace(constraint, begins_after="")

@@ -81,7 +81,7 @@ class Intake:
     def _same(self, constraint: Constraint) -> "Future[llguidance.LLMatcher] | None":
         """The compilation under way of the same constraint."""
         for arrival in self._arrivals.values():
-            if (arrival.constraint.kind, arrival.constraint.text) == (constraint.kind, constraint.text):
+            if arrival.constraint == constraint:
                 return arrival.future
         return None
 

@@ -1,0 +1,107 @@
+"""Constraints that make an answer one or more tool calls, written as the model writes calls.
+
+The calls' notation is that of `parsing.format`; the arguments are what a function's JSON schema allows.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from servery.engine.constraint import Constraint, grammar
+from servery.engine.parsing.format import Body, ToolFormat
+from servery.engine.structure.grammar import inline_json
+from servery.engine.structure.lark import literal
+from servery.engine.structure.python_arguments import python_arguments
+from servery.engine.structure.schema import without_annotations
+
+_SPACE = r"/[ \n]{0,2}/"
+_COMMA = '", "'
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that may be called: its name and the JSON schema of its arguments, None for any object."""
+
+    name: str
+    parameters: Mapping[str, Any] | None = None
+    strict: bool = False
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The arguments' schema, which is always one of objects."""
+        given = dict(self.parameters or {})
+        schema = given if self.strict else without_annotations(given)
+        return {"type": "object", **schema}
+
+
+def calls_constraint(
+    functions: Sequence[Function],
+    notation: ToolFormat,
+    special: Mapping[str, int],
+    *,
+    most: int | None = None,
+    begins_after: str = "",
+    reasoning: tuple[str, str] | None = None,
+) -> Constraint:
+    """The answer is at least one call of `functions`, at most `most`, and nothing else.
+
+    `special` are the ids of the model's special tokens by their text: a marker that is one of them is that token.
+    `begins_after` and `reasoning` are those of `Constraint`. Raises `InvalidRequest` for arguments that cannot be enforced.
+    """
+    rules = [f"call_{at}: {_call(function, notation, special)}" for at, function in enumerate(functions)]
+    one = " | ".join(f"call_{at}" for at in range(len(functions)))
+    text = "\n".join([f"start: {_start(notation, special, most)}", f"one: {one}", *rules])
+    return grammar(text, begins_after=begins_after, reasoning=reasoning)
+
+
+def _start(notation: ToolFormat, special: Mapping[str, int], most: int | None) -> str:
+    begin, end = literal(notation.begin, special), literal(notation.end, special)
+    match notation.body:
+        case Body.PYTHON:
+            return f'"[" {_several("one", _COMMA, most)} "]"'
+        case Body.OBJECTS if not _is_named(notation, special):
+            return f'{begin} "[" {_several("one", _COMMA, most)} "]"'
+        case Body.OBJECTS:
+            return _several(f"{begin} one", "", most)
+        case _:
+            between = f"{literal(notation.between, special)} {_SPACE}" if notation.between else r"/\n?/"
+            inside = f"{begin} {_SPACE} one {_SPACE} {end}" if notation.begin else "one"
+            return _several(inside, between, most)
+
+
+def _several(one: str, between: str, most: int | None) -> str:
+    """At least one, at most `most`."""
+    if most == 1:
+        return one
+    return f"{one} ({between} {one})" + ("*" if most is None else f"{{0,{most - 1}}}")
+
+
+def _call(function: Function, notation: ToolFormat, special: Mapping[str, int]) -> str:
+    name = json.dumps(function.name, ensure_ascii=False)
+    if notation.body is Body.PYTHON:
+        return f'{name} "(" {python_arguments(function.schema)} ")"'
+    if notation.body is Body.OBJECTS and _is_named(notation, special):
+        return f"{name} {literal(notation.separator, special)} {inline_json(json.dumps(function.schema))}"
+    key = "parameters" if notation.lead else "arguments"  # as each notation's models were trained to write
+    schema = {
+        "type": "object",
+        "properties": {"name": {"const": function.name}, key: _detached(function.schema)},
+        "required": ["name", key],
+        "additionalProperties": False,
+    }
+    return inline_json(json.dumps(_rooted(schema, function.schema)))
+
+
+def _is_named(notation: ToolFormat, special: Mapping[str, int]) -> bool:
+    """Whether calls are written NAME, separator, arguments: only models whose vocabulary has the separator do so."""
+    return bool(notation.separator) and notation.separator in special
+
+
+def _detached(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key not in ("$defs", "definitions", "$schema", "$id")}
+
+
+def _rooted(outer: dict[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """`outer` with the definitions that `inner` refers to by their place at the root."""
+    return {**outer, **{key: inner[key] for key in ("$defs", "definitions") if key in inner}}

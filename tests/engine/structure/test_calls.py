@@ -1,0 +1,128 @@
+"""Answers that must be tool calls: whatever is written, the parser finds calls, and their arguments validate."""
+
+import json
+import random
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+
+from servery.engine import constraint
+from servery.engine.errors import InvalidRequest
+from servery.engine.parsing.format import TOOL_FORMATS
+from servery.engine.parsing.message_parser import MessageParser
+from servery.engine.parsing.piece import Arguments, CallStart, joined
+from servery.engine.structure.calls import Function, calls_constraint
+from servery.engine.structure.grammar import check_constraint
+from servery.engine.structure.vocabulary import Vocabulary
+from servery.engine.tokenizer import Tokenizer
+from tests.engine import vocabularies
+from tests.engine.structure.walk import write
+
+WEATHER: dict[str, Any] = {
+    "properties": {
+        "city": {"type": "string", "maxLength": 6},
+        "days": {"$ref": "#/$defs/days"},
+        "unit": {"enum": ["C", 'F"']},
+    },
+    "required": ["city"],
+    "additionalProperties": False,
+    "$defs": {"days": {"type": "integer", "minimum": 0, "maximum": 9}},
+}
+SIMPLE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "a": {"type": ["integer", "null"], "minimum": 0, "maximum": 9},
+        "b": {"anyOf": [{"type": "boolean"}, {"const": "x\n"}]},
+        "c": {"type": "array", "items": {"type": "string", "maxLength": 2}, "maxItems": 2},
+    },
+    "required": ["b"],
+    "additionalProperties": False,
+}
+SCHEMAS = {"get_weather": WEATHER, "now": {"properties": {}, "additionalProperties": False}, "simple": SIMPLE}
+
+
+def vocabulary(*special: str) -> Vocabulary:
+    backend = vocabularies.byte_level()
+    backend.add_special_tokens(list(special))
+    tokenizer = Tokenizer(backend)
+    return Vocabulary(tokenizer, tokenizer.vocab_size, {tokenizer.token_id("<|im_end|>") or 0})
+
+
+CASES = [
+    ("hermes", (), ["get_weather", "now"]),
+    ("hermes", ("<tool_call>", "</tool_call>"), ["get_weather", "now"]),
+    ("llama3", ("<|python_tag|>",), ["get_weather", "now", "simple"]),
+    ("mistral", ("[TOOL_CALLS]",), ["get_weather", "now"]),
+    ("mistral", ("[TOOL_CALLS]", "[ARGS]"), ["get_weather", "now"]),
+    ("pythonic", (), ["now", "simple"]),
+]
+
+
+@pytest.mark.parametrize(("name", "special", "names"), CASES)
+def test_whatever_is_written_is_calls(name: str, special: tuple[str, ...], names: list[str]) -> None:
+    known = vocabulary(*special)
+    functions = [Function(one, SCHEMAS[one]) for one in names]
+    wanted = calls_constraint(functions, TOOL_FORMATS[name], known.special)
+    check_constraint(wanted)
+    for seed in range(20):
+        text = write(wanted, known, random.Random(seed))
+        parser = MessageParser(None, TOOL_FORMATS[name], names=frozenset(names))
+        pieces = joined([*parser.feed(text), *parser.finish()])
+        assert {type(piece) for piece in pieces} <= {CallStart, Arguments}, text
+        starts = [piece.name for piece in pieces if isinstance(piece, CallStart)]
+        arguments = [json.loads(piece.text) for piece in pieces if isinstance(piece, Arguments)]
+        assert len(starts) == len(arguments) > 0, text
+        for called, given in zip(starts, arguments, strict=True):
+            jsonschema.validate(given, SCHEMAS[called])
+
+
+@pytest.mark.parametrize(("name", "special", "names"), CASES)
+def test_at_most_so_many_calls(name: str, special: tuple[str, ...], names: list[str]) -> None:
+    known = vocabulary(*special)
+    functions = [Function(one, SCHEMAS[one]) for one in names]
+    for most in (1, 2):
+        wanted = calls_constraint(functions, TOOL_FORMATS[name], known.special, most=most)
+        for seed in range(8):
+            parser = MessageParser(None, TOOL_FORMATS[name], names=frozenset(names))
+            parser.feed(write(wanted, known, random.Random(seed)))
+            assert 1 <= parser.calls <= most
+
+
+def test_an_argument_that_python_writes_otherwise_is_refused() -> None:
+    nested = {"properties": {"where": {"type": "object"}}}
+    with pytest.raises(InvalidRequest, match="the argument 'where' cannot be enforced in Python's notation"):
+        calls_constraint([Function("f", nested)], TOOL_FORMATS["pythonic"], {})
+
+
+def test_arguments_that_cannot_be_enforced_are_refused() -> None:
+    wanted = calls_constraint([Function("f", {"not": {}})], TOOL_FORMATS["hermes"], {})
+    with pytest.raises(InvalidRequest, match="keywords that cannot be enforced: 'not'"):
+        check_constraint(wanted)
+
+
+@pytest.mark.parametrize("special", [(), ("<r>", "</r>")])
+@pytest.mark.parametrize(
+    "make", [constraint.json_object, lambda **changes: constraint.regex("a{3}", **changes),
+             lambda **changes: constraint.choice(["x", "yes"], **changes)]
+)  # fmt: skip
+def test_reasoning_may_come_first(special: tuple[str, ...], make: Any) -> None:
+    known = vocabulary(*special)
+    wanted, plain = make(reasoning=("<r>", "</r>")), make()
+    check_constraint(wanted)
+    seen = set()
+    for seed in range(30):
+        try:
+            text = write(wanted, known, random.Random(seed), 300)
+        except AssertionError:  # a thought without end
+            continue
+        thought = re.match(r"<r>.*?</r>\n{0,2}", text, re.DOTALL)
+        seen.add(thought is not None)
+        answer = text[thought.end() :] if thought else text
+        if plain.kind is constraint.ConstraintKind.JSON_SCHEMA:
+            assert isinstance(json.loads(answer), dict)
+        else:
+            assert answer in {"aaa", "x", "yes"}
+    assert False in seen
+    assert True in seen or not special
