@@ -8,7 +8,11 @@ from typing import Any, Literal
 import openai
 import pydantic
 import pytest
-from openai.types.chat import ChatCompletionUserMessageParam
+from openai.types.chat import (
+    ChatCompletionNamedToolChoiceParam,
+    ChatCompletionToolParam,
+    ChatCompletionUserMessageParam,
+)
 
 from tests.e2e.server_process import ServerProcess
 
@@ -66,12 +70,55 @@ def test_other_forms_come_as_extra_fields(client: openai.OpenAI, extra: dict[str
     assert [bool(re.fullmatch(pattern, text)) for text in texts] == [True] * 3
 
 
+TOOLS: list[ChatCompletionToolParam] = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer", "maximum": 9}},
+                "required": ["city"],
+                "additionalProperties": False,
+            },
+        },
+    }
+    for name in ("get_weather", "get_time")
+]
+NAMED: ChatCompletionNamedToolChoiceParam = {"type": "function", "function": {"name": "get_time"}}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+def test_a_call_can_be_forced(client: openai.OpenAI, choice: Any) -> None:
+    answer = client.chat.completions.create(
+        model="amuse", messages=ASK, tools=TOOLS, tool_choice=choice, max_tokens=400, parallel_tool_calls=False
+    )
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name in (["get_time"] if choice is NAMED else ["get_weather", "get_time"])
+    assert json.loads(call.function.arguments)["city"] in ("Paris", "Rome")
+    assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("tool_calls", None)
+
+
+def test_strict_tools_leave_the_model_its_words(client: openai.OpenAI) -> None:
+    tool: ChatCompletionToolParam = {"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}
+    answer = client.chat.completions.create(model="amuse", messages=ASK, tools=[tool], max_tokens=60)
+    assert answer.choices[0].message.content or answer.choices[0].message.tool_calls
+
+
 @pytest.mark.parametrize(
     ("extra", "told"),
     [
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}},
             "'response_format.json_schema.schema' cannot be enforced: it uses keywords that cannot be enforced: 'not'.",
+        ),
+        (
+            {
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}],
+                "tool_choice": "required",
+            },
+            "'tools' cannot be enforced: it uses keywords that cannot be enforced: 'not'.",
         ),
         ({"guided_regex": "(a"}, "'guided_regex' cannot be enforced: it is not a regular expression"),
         (

@@ -34,7 +34,7 @@ from servery.upstream.sampling import (
     read_defaults,
     sampling_params,
 )
-from servery.upstream.structure import constraint_errors, constraint_for
+from servery.upstream.structure import AnswerStart, constraint_errors, constraint_for, wanted_of_chat
 from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
 from servery.wire.chat import ChatRequest
 from servery.wire.chat_answer import ChatForm
@@ -206,14 +206,14 @@ class EmbeddedUpstream:
         check_max_tokens(request.token_limit, request.token_limit_param)
         prompt = await self._chat_prompt(request, loaded)
         check_fits(len(prompt), request.token_limit, loaded.info.max_model_len, "messages")
-        wanted = request.wanted_structure
+        wanted = wanted_of_chat(request, loaded.formats.tools, loaded.encoder.tokenizer.special_names)
         params = sampling_params(
             request,
             loaded.defaults,
             max_tokens=request.token_limit,
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             vocab_size=loaded.info.vocab_size,
-            constraint=await constraint_for(wanted, self._door, self._reasoning_end(request, prompt, loaded)),
+            constraint=await constraint_for(wanted, self._door, self._answer_start(request, prompt, loaded)),
         )
         form = call.form or ChatForm(call.answer_id, call.created, request.model, include_usage=request.include_usage)
         answer = ChatAnswer(form, self._writers(request, prompt, loaded), len(prompt))
@@ -236,11 +236,15 @@ class EmbeddedUpstream:
         )
 
     @staticmethod
-    def _reasoning_end(request: ChatRequest, prompt: list[int], loaded: _Loaded) -> str:
-        """The text that ends the reasoning which the prompt has begun: a constraint holds after it."""
+    def _answer_start(request: ChatRequest, prompt: list[int], loaded: _Loaded) -> AnswerStart:
+        """Whether the prompt has begun the model's reasoning, or the model may, or neither: then it is over already."""
         reasoning = None if request.continue_final_message else loaded.formats.reasoning
+        if reasoning is None:
+            return AnswerStart()
         tail = loaded.encoder.tokenizer.decode(prompt[-_TAIL_TOKENS:], skip_special_tokens=False)
-        return reasoning.end if reasoning is not None and begins_in_reasoning(tail, reasoning) else ""
+        if begins_in_reasoning(tail, reasoning):
+            return AnswerStart(begins_after=reasoning.end)
+        return AnswerStart() if tail.rstrip().endswith(reasoning.end) else AnswerStart(reasoning=reasoning.markers)
 
     def _writers(self, request: ChatRequest, prompt: list[int], loaded: _Loaded) -> list[MessageWriter]:
         """One for each completion."""

@@ -1,20 +1,35 @@
 """From the form that a request asks for to the engine's constraint, checked at the door."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from servery.engine import constraint as constraints
 from servery.engine.constraint import Constraint
 from servery.engine.errors import InvalidRequest
+from servery.engine.parsing.format import ToolFormat
+from servery.engine.structure.calls import Function, calls_constraint
 from servery.engine.structure.door import Door
 from servery.engine.structure.schema import without_annotations
-from servery.wire.errors import ApiError, invalid
+from servery.wire.chat import ChatRequest, NamedChoice, Tool
+from servery.wire.errors import ApiError, invalid, unsupported
 from servery.wire.structure import Wanted
 
 _PARAM = "constraint"  # the engine's name for what the client gave under another
 
 
-async def constraint_for(wanted: Wanted | None, door: Door, begins_after: str = "") -> Constraint | None:
+@dataclass(frozen=True, slots=True)
+class AnswerStart:
+    """How an answer begins, as far as forms are concerned: what of it is reasoning, to which no form applies.
+
+    `begins_after` ends the reasoning that the prompt has begun; `reasoning` are the markers of one that may come.
+    """
+
+    begins_after: str = ""
+    reasoning: tuple[str, str] | None = None
+
+
+async def constraint_for(wanted: Wanted | None, door: Door, start: AnswerStart | None = None) -> Constraint | None:
     """The constraint that a request asks for, None if its answer is free.
 
     Raises `ApiError` naming the client's field and the reason for one that cannot be enforced.
@@ -22,9 +37,50 @@ async def constraint_for(wanted: Wanted | None, door: Door, begins_after: str = 
     if wanted is None:
         return None
     with constraint_errors(wanted):
-        constraint = _constraint(wanted, begins_after)
+        constraint = _constraint(wanted, start or AnswerStart())
         await door.check(constraint)
     return constraint
+
+
+def wanted_of_chat(request: ChatRequest, notation: ToolFormat | None, special: Mapping[str, int]) -> Wanted | None:
+    """What form the answer to a chat must have: that of a forced call, the one asked for, or that of strict tools.
+
+    `special` are the model's special tokens. Raises `ApiError` if the model's way of writing calls is not known.
+    """
+    if not request.forced_tools and request.wanted_structure is not None:
+        return request.wanted_structure
+    tools = request.forced_tools or [tool for tool in request.shown_tools if tool.function.strict]
+    if not tools:
+        return None
+    if notation is None:
+        raise unsupported("tools", "it is not known how this model writes calls; --tool-format can name it.")
+    is_single = request.parallel_tool_calls is False or isinstance(request.tool_choice, NamedChoice)
+    callable_ = request.forced_tools or request.shown_tools
+    calls = _Calls(callable_, notation, special, 1 if is_single else None, bool(request.forced_tools))
+    return Wanted("tools", "calls", calls)
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    tools: Sequence[Tool]
+    notation: ToolFormat
+    special: Mapping[str, int]
+    most: int | None
+    is_forced: bool
+
+    def constraint(self, start: AnswerStart) -> Constraint:
+        functions = [self._function(tool) for tool in self.tools]
+        return calls_constraint(
+            functions, self.notation, self.special, most=self.most, is_forced=self.is_forced,
+            begins_after=start.begins_after, reasoning=start.reasoning,
+        )  # fmt: skip
+
+    def _function(self, tool: Tool) -> Function:
+        # What is neither strict nor forced may be called with anything.
+        is_kept_to = self.is_forced or bool(tool.function.strict)
+        return Function(
+            tool.function.name, tool.function.parameters if is_kept_to else None, bool(tool.function.strict)
+        )
 
 
 @contextlib.contextmanager
@@ -43,16 +99,19 @@ def _renamed(message: str, param: str) -> str:
     return f"'{param}'{message.removeprefix(_PARAM)}" if message.startswith(f"{_PARAM} ") else message
 
 
-def _constraint(wanted: Wanted, begins_after: str) -> Constraint:
+def _constraint(wanted: Wanted, start: AnswerStart) -> Constraint:
     match wanted.kind:
+        case "calls":
+            calls: _Calls = wanted.value
+            return calls.constraint(start)
         case "json_schema":
             schema = wanted.value if wanted.strict else without_annotations(wanted.value)
-            return constraints.json_schema(schema, begins_after)
+            return constraints.json_schema(schema, start.begins_after, start.reasoning)
         case "json_object":
-            return constraints.json_object(begins_after)
+            return constraints.json_object(start.begins_after, start.reasoning)
         case "regex":
-            return constraints.regex(wanted.value, begins_after)
+            return constraints.regex(wanted.value, start.begins_after, start.reasoning)
         case "choice":
-            return constraints.choice(wanted.value, begins_after)
+            return constraints.choice(wanted.value, start.begins_after, start.reasoning)
         case _:
-            return constraints.grammar(wanted.value, begins_after)
+            return constraints.grammar(wanted.value, start.begins_after, start.reasoning)

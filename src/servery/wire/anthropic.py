@@ -231,11 +231,11 @@ def _tool(tool: AnthropicTool, path: str) -> chat.Tool:
     return chat.Tool(chat.Function(tool.name, tool.description, tool.input_schema or {"type": "object"}, tool.strict))
 
 
-def _tool_choice(choice: AnthropicToolChoice) -> str | dict[str, Any]:
+def _tool_choice(choice: AnthropicToolChoice) -> str | chat.NamedChoice:
     if choice.type == "tool":
         if choice.name is None:
             raise invalid("Missing required parameter: 'tool_choice.name'.", "tool_choice.name")
-        return {"type": "function", "function": {"name": choice.name}}
+        return chat.NamedChoice(chat.ChosenFunction(choice.name))
     return {"auto": "auto", "any": "required", "none": "none"}[choice.type]
 
 

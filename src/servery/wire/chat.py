@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from servery.wire.body import decode
-from servery.wire.errors import invalid, unsupported
+from servery.wire.errors import invalid, shown, unsupported
 from servery.wire.sampling import Generation, check_unsupported
 
 MAX_TOP_LOGPROBS = 20
@@ -19,7 +19,7 @@ _UNSUPPORTED = {
     "verbosity": "the model has no verbosity levels.",
     "web_search_options": "there is no web search.",
 }
-_NOT_YET = "constrained decoding does not exist here yet."
+TOOL_CHOICES = ("auto", "none", "required")
 _RESERVED_VARIABLES = frozenset(("messages", "tools", "add_generation_prompt", "self", "tokenizer"))
 
 
@@ -122,6 +122,18 @@ class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     function: Function
 
 
+class ChosenFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The function that is to be called."""
+
+    name: str
+
+
+class NamedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="function"):
+    """The answer is to be a call of one function."""
+
+    function: ChosenFunction
+
+
 class ChatRequest(Generation, frozen=True, kw_only=True):
     """A chat to be continued.
 
@@ -135,7 +147,7 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     tools: list[Tool] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: str | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
     service_tier: str | None = None
@@ -165,6 +177,14 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
     def shown_tools(self) -> list[Tool]:
         """The tools that the template shows; none when the client wants no call."""
         return [] if self.tool_choice == "none" else self.tools or []
+
+    @property
+    def forced_tools(self) -> list[Tool]:
+        """The tools of which one must be called; none when the model may answer in words."""
+        if isinstance(self.tool_choice, NamedChoice):
+            name = self.tool_choice.function.name
+            return [tool for tool in self.tools or [] if tool.function.name == name]
+        return self.tools or [] if self.tool_choice == "required" else []
 
     def check(self) -> None:
         """Raise `ApiError` for what no type can express and for what this server cannot do."""
@@ -223,17 +243,17 @@ def check_template_variables(variables: dict[str, Any] | None) -> None:
 
 
 def _check_tools(request: ChatRequest) -> None:
-    for at, tool in enumerate(request.tools or []):
-        if tool.function.strict:
-            raise unsupported(f"tools[{at}].function.strict", _NOT_YET)
     if request.tool_choice is None:
         return
     if not request.tools:
         raise invalid("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
-    if request.tool_choice == "required" or isinstance(request.tool_choice, dict):
-        raise unsupported("tool_choice", f"only 'auto' and 'none' are; to force a call {_NOT_YET}")
-    if request.tool_choice not in ("auto", "none"):
-        raise invalid(f"Invalid value for 'tool_choice': '{request.tool_choice}'. Use 'auto' or 'none'.", "tool_choice")
+    if isinstance(request.tool_choice, str) and request.tool_choice not in TOOL_CHOICES:
+        choices = '\'auto\', \'none\', \'required\', or {"type": "function", "function": {"name": ...}}'
+        raise invalid(f"Invalid value for 'tool_choice': '{shown(request.tool_choice)}'. Use {choices}.", "tool_choice")
+    if isinstance(request.tool_choice, NamedChoice):
+        name = request.tool_choice.function.name
+        if name not in [tool.function.name for tool in request.tools]:
+            raise invalid(f"'tool_choice' names the function '{shown(name)}', which is not in 'tools'.", "tool_choice")
 
 
 def check_messages(messages: list[Message]) -> None:

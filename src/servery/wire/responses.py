@@ -276,10 +276,13 @@ def _tool(tool: FunctionTool, path: str) -> chat.Tool:
     return chat.Tool(chat.Function(tool.name, tool.description, tool.parameters, tool.strict))
 
 
-def _tool_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
-    if isinstance(choice, dict) and choice.get("type") == "function" and "name" in choice:
-        return {"type": "function", "function": {"name": choice["name"]}}
-    return choice
+def _tool_choice(choice: str | dict[str, Any] | None) -> str | chat.NamedChoice | None:
+    if not isinstance(choice, dict):
+        return choice
+    if choice.get("type") == "function" and isinstance(choice.get("name"), str):
+        return chat.NamedChoice(chat.ChosenFunction(choice["name"]))
+    message = 'Invalid value for \'tool_choice\': only {"type": "function", "name": ...} names a tool.'
+    raise invalid(message, "tool_choice")
 
 
 def _response_format(text: TextConfig | None) -> Any:

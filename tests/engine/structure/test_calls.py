@@ -90,6 +90,34 @@ def test_at_most_so_many_calls(name: str, special: tuple[str, ...], names: list[
             assert 1 <= parser.calls <= most
 
 
+@pytest.mark.parametrize(("name", "special", "names"), [case for case in CASES if case[0] in ("hermes", "mistral")])
+def test_unforced_calls_come_after_any_text_and_are_kept_to(
+    name: str, special: tuple[str, ...], names: list[str]
+) -> None:
+    known, notation = vocabulary(*special), TOOL_FORMATS[name]
+    wanted = calls_constraint([Function(one, SCHEMAS[one]) for one in names], notation, known.special, is_forced=False)
+    check_constraint(wanted)
+    begun = known.tokenizer.encode(f"So: {notation.begin}", add_special_tokens=False)
+    found = 0
+    for seed in range(20):
+        text = write(wanted, known, random.Random(seed), first=begun if seed % 2 else ())
+        parser = MessageParser(None, notation, names=frozenset(names))
+        pieces = joined([*parser.feed(text), *parser.finish()])
+        if notation.begin in text:
+            found += 1
+            given = [json.loads(piece.text) for piece in pieces if isinstance(piece, Arguments)]
+            starts = [piece.name for piece in pieces if isinstance(piece, CallStart)]
+            assert len(given) == len(starts) > 0, text
+            for called, arguments in zip(starts, given, strict=True):
+                jsonschema.validate(arguments, SCHEMAS[called])
+    assert found
+
+
+def test_strict_tools_need_a_notation_with_a_marker() -> None:
+    with pytest.raises(InvalidRequest, match="calls in the notation 'llama3' begin like any text"):
+        calls_constraint([Function("f")], TOOL_FORMATS["llama3"], {}, is_forced=False)
+
+
 def test_an_argument_that_python_writes_otherwise_is_refused() -> None:
     nested = {"properties": {"where": {"type": "object"}}}
     with pytest.raises(InvalidRequest, match="the argument 'where' cannot be enforced in Python's notation"):

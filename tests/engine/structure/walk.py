@@ -1,6 +1,7 @@
 """A writer that knows nothing but what it may: at each position any allowed token, by chance."""
 
 import random
+from collections.abc import Sequence
 
 import llguidance
 import numpy as np
@@ -10,16 +11,20 @@ from servery.engine.structure.grammar import grammar_text
 from servery.engine.structure.vocabulary import Vocabulary
 
 
-def write(wanted: Constraint, vocabulary: Vocabulary, chance: random.Random, most: int = 2000) -> str:
-    """A whole text of the language, special tokens by their names; fails after `most` tokens."""
+def write(
+    wanted: Constraint, vocabulary: Vocabulary, chance: random.Random, most: int = 2000, first: Sequence[int] = ()
+) -> str:
+    """A whole text of the language, special tokens by their names; fails after `most` tokens. It begins with `first`."""
     matcher = llguidance.LLMatcher(vocabulary.compiled, grammar_text(wanted, vocabulary.special), log_level=0)
     assert not matcher.is_error(), matcher.get_error()
     written = b""
-    for _ in range(most):
+    for at in range(most):
         bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
         allowed = np.flatnonzero(bits).tolist()
         assert not matcher.is_error(), matcher.get_error()
-        token_id = chance.choice(allowed)
+        token_id = first[at] if at < len(first) else chance.choice(allowed)
+        if vocabulary.end in allowed and at >= len(first) and chance.random() < 0.1:
+            token_id = vocabulary.end
         if token_id == vocabulary.end:
             return written.decode()
         written += vocabulary.token_bytes(token_id)

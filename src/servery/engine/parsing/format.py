@@ -54,7 +54,7 @@ class ReasoningFormat:
     end: str
 
     @property
-    def markers(self) -> tuple[str, ...]:
+    def markers(self) -> tuple[str, str]:
         """The texts that may be special tokens of the vocabulary, and must be seen all the same."""
         return (self.begin, self.end)
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from servery.engine.constraint import Constraint, grammar
+from servery.engine.constraint import Constraint, grammar, invalid_constraint
 from servery.engine.parsing.format import Body, ToolFormat
 from servery.engine.structure.grammar import inline_json
-from servery.engine.structure.lark import literal
+from servery.engine.structure.lark import literal, until
 from servery.engine.structure.python_arguments import python_arguments
 from servery.engine.structure.schema import without_annotations
 
@@ -41,40 +41,57 @@ def calls_constraint(
     special: Mapping[str, int],
     *,
     most: int | None = None,
+    is_forced: bool = True,
     begins_after: str = "",
     reasoning: tuple[str, str] | None = None,
 ) -> Constraint:
     """The answer is at least one call of `functions`, at most `most`, and nothing else.
 
+    Not `is_forced`: it is any text, and calls if the model begins one; only for notations with a marker at the beginning.
     `special` are the ids of the model's special tokens by their text: a marker that is one of them is that token.
     `begins_after` and `reasoning` are those of `Constraint`. Raises `InvalidRequest` for arguments that cannot be enforced.
     """
     rules = [f"call_{at}: {_call(function, notation, special)}" for at, function in enumerate(functions)]
     one = " | ".join(f"call_{at}" for at in range(len(functions)))
-    text = "\n".join([f"start: {_start(notation, special, most)}", f"one: {one}", *rules])
-    return grammar(text, begins_after=begins_after, reasoning=reasoning)
+    calls = _calls(notation, special, most)
+    start = f"start: {literal(notation.begin, special)} {calls}" if is_forced else _free(notation, special, calls)
+    return grammar("\n".join([start, f"one: {one}", *rules]), begins_after=begins_after, reasoning=reasoning)
 
 
-def _start(notation: ToolFormat, special: Mapping[str, int], most: int | None) -> str:
+def _free(notation: ToolFormat, special: Mapping[str, int], calls: str) -> str:
+    """Text, in which the marker of a call can only lead to calls."""
+    if not notation.begin:
+        raise invalid_constraint(
+            f"tools are strict, but calls in the notation '{notation.name}' begin like any text; force a call, or leave "
+            "'strict' out."
+        )
+    if notation.begin in special:
+        return f"start: TEXT | TEXT {literal(notation.begin, special)} {calls}\nTEXT: /(.|\\n)*/"
+    return f"start: TEXT | head {calls}\nhead[lazy]: {until(notation.begin)}\nTEXT: /(.|\\n)*/"
+
+
+def _calls(notation: ToolFormat, special: Mapping[str, int], most: int | None) -> str:
+    """What follows the marker that leads the first call, if there is one."""
     begin, end = literal(notation.begin, special), literal(notation.end, special)
     match notation.body:
         case Body.PYTHON:
-            return f'"[" {_several("one", _COMMA, most)} "]"'
+            return f'"[" {_several("one", _COMMA, "one", most)} "]"'
         case Body.OBJECTS if not _is_named(notation, special):
-            return f'{begin} "[" {_several("one", _COMMA, most)} "]"'
+            return f'"[" {_several("one", _COMMA, "one", most)} "]"'
         case Body.OBJECTS:
-            return _several(f"{begin} one", "", most)
+            return _several("one", begin, "one", most)
+        case _ if notation.begin:
+            inside = f"{_SPACE} one {_SPACE} {end}"
+            return _several(inside, rf"/\n?/ {begin}", inside, most)
         case _:
-            between = f"{literal(notation.between, special)} {_SPACE}" if notation.between else r"/\n?/"
-            inside = f"{begin} {_SPACE} one {_SPACE} {end}" if notation.begin else "one"
-            return _several(inside, between, most)
+            return _several("one", f"{literal(notation.between, special)} {_SPACE}", "one", most)
 
 
-def _several(one: str, between: str, most: int | None) -> str:
+def _several(first: str, between: str, next_: str, most: int | None) -> str:
     """At least one, at most `most`."""
     if most == 1:
-        return one
-    return f"{one} ({between} {one})" + ("*" if most is None else f"{{0,{most - 1}}}")
+        return first
+    return f"{first} ({between} {next_})" + ("*" if most is None else f"{{0,{most - 1}}}")
 
 
 def _call(function: Function, notation: ToolFormat, special: Mapping[str, int]) -> str:

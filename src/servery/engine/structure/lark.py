@@ -21,11 +21,16 @@ def literal(text: str, special: Mapping[str, int]) -> str:
     )
 
 
+def until(text: str) -> str:
+    """An expression for anything up to the end of `text`, for a rule that is lazy."""
+    escaped = "".join(f"\\x{{{ord(char):x}}}" if not char.isalnum() else char for char in text)
+    return f"/(.|\\n)*{escaped}/"
+
+
 def with_reasoning(begin: str, end: str, special: Mapping[str, int]) -> str:
     """A grammar whose texts are those of the grammar `answer`, perhaps after reasoning between `begin` and `end`."""
     if end in special:
         thought = f"thought: {literal(begin, special)} /(.|\\n)*/ {literal(end, special)}"
     else:
-        pattern = re.escape(end).replace("/", r"\/")
-        thought = f"thought: {literal(begin, special)} rest\nrest[lazy]: /(.|\\n)*{pattern}/"
+        thought = f"thought: {literal(begin, special)} rest\nrest[lazy]: {until(end)}"
     return f"start: (thought {_BREAK})? @answer\n{thought}"

@@ -19,7 +19,7 @@ class Vocabulary:
         self.end = size
         self.end_ids = frozenset(token_id for token_id in end_ids if token_id < size)
         self.num_words = size // 32 + 1  # of 32 bits, `end` included
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.special = {name: i for name, i in tokenizer.special_names.items() if i < size}
         special = sorted({*(i for i in tokenizer.special_ids if i < size), *self.end_ids})
         wrapper = llguidance.TokenizerWrapper(_Tokens(tokenizer, size, special))
@@ -27,7 +27,7 @@ class Vocabulary:
 
     def token_bytes(self, token_id: int) -> bytes:
         """What a token stands for; control tokens stand for their name."""
-        return self._tokenizer.token_bytes(token_id)
+        return self.tokenizer.token_bytes(token_id)
 
 
 class _Tokens:
