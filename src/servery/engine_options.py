@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from servery.engine.config import DTYPES, KV_DTYPES, EngineConfig
+from servery.engine.config import DTYPES, KV_DTYPES, MAX_DRAFTS, SPECULATION, EngineConfig
 from servery.engine.quantization.scheme import GROUP_SIZES, METHODS, SCHEMES
 from servery.option_value import at_least, byte_size
 
@@ -71,6 +71,20 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
         help="prompt tokens queued before 429",
     )
     add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute every prompt from its start")
+    add(
+        "--speculate",
+        default=default["speculate"],
+        choices=SPECULATION,
+        help="draft tokens ahead: ngram from the text so far, draft with --draft-model; the answers stay the same",
+    )
+    add("--draft-model", type=_draft_model, metavar="MODEL", help="a directory, or amuse-draft; for --speculate draft")
+    add(
+        "--max-drafts",
+        type=count,
+        default=default["max_drafts"],
+        metavar="N",
+        help=f"tokens drafted for a sequence in one step, at most {MAX_DRAFTS}; fewer where fewer pay",
+    )
     add("--threads", type=count, metavar="N", help="threads of the engine; else one less than there are cores")
 
 
@@ -93,6 +107,14 @@ def add_rounding_options(add: Callable[..., argparse.Action], side: str = "") ->
         "else awq for int4 and round for int8",
     )
     add(f"--{side}calibration", type=Path, metavar="FILE", help="the sample of text for awq; else one that is built in")
+
+
+def _draft_model(text: str) -> Path:
+    if text != "amuse-draft":
+        return Path(text)
+    from servery import amuse  # an optional part: only where needed, so that serving other models goes without it
+
+    return amuse.path("draft")
 
 
 def engine_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -281,7 +281,7 @@ def test_the_runner_forgets_a_sequence_with_its_end(tiny: Path) -> None:
     assert len(core._runner._sums) == 1
     core.abort("e")
     gc.collect()
-    assert (len(core._runner._sums), len(core._runner._histories)) == (0, 0)
+    assert (len(core._runner._sums), len(core._runner._rows._histories)) == (0, 0)
 
 
 @pytest.mark.parametrize(("scheme", "bits"), [("int8", 8), ("int4", 4)])

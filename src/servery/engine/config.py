@@ -8,6 +8,8 @@ from servery.engine.errors import LoadError
 from servery.engine.quantization.scheme import check_choice
 
 DTYPES = ("auto", "float32", "bfloat16")
+SPECULATION = ("off", "ngram", "draft")
+MAX_DRAFTS = 16  # beyond this hardly any stand, and a step's budget is shared
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
 
 
@@ -22,6 +24,8 @@ class EngineConfig:
     `kv_dtype` is what keys and values are stored in ("auto": `dtype`), see `kv_format`.
     `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer than that is
     computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
+    `speculate` says who drafts tokens ahead: nobody, a look at the text so far ("ngram"), or the smaller model in the
+    folder `draft_model` ("draft"); `max_drafts` bounds how many of a sequence are verified in one step.
     `threads` are for the engine process only. `adapters` are loaded with the model; `max_loras` bounds how many there
     are at a time, those loaded later included (None: as many as `adapters`), and `max_lora_rank` the rank of each. Raises
     `LoadError` for a value outside its range.
@@ -46,6 +50,9 @@ class EngineConfig:
     adapters: tuple[AdapterSource, ...] = ()
     max_loras: int | None = None
     max_lora_rank: int = DEFAULT_MAX_RANK
+    speculate: str = "off"
+    draft_model: Path | None = None
+    max_drafts: int = 8
 
     @property
     def adapter_places(self) -> int:
@@ -65,16 +72,31 @@ class EngineConfig:
             "max_waiting_requests",
             "max_waiting_tokens",
             "max_lora_rank",
+            "max_drafts",
         )
         for name in (*positive, "max_model_len", "kv_memory_bytes", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LoadError(f"{name} is {value}; it must be at least 1.")
         self._check_adapters()
+        self._check_speculation()
         if self.max_running > self.max_step_tokens:
             raise LoadError(
                 f"max_running is {self.max_running} and max_step_tokens is {self.max_step_tokens}; "
                 "a step must have room for one token of every running sequence: raise max_step_tokens."
+            )
+
+    def _check_speculation(self) -> None:
+        if self.speculate not in SPECULATION:
+            raise LoadError(f"speculate is {self.speculate!r}; choose one of {', '.join(SPECULATION)}.")
+        if self.max_drafts > MAX_DRAFTS:
+            raise LoadError(f"max_drafts is {self.max_drafts}; it must be at most {MAX_DRAFTS}.")
+        if self.speculate == "draft" and self.draft_model is None:
+            raise LoadError('speculate is "draft", but there is no draft model: name one with --draft-model.')
+        if self.speculate != "draft" and self.draft_model is not None:
+            raise LoadError(
+                f"there is a draft model ({self.draft_model}), but speculate is {self.speculate!r}: say "
+                "--speculate draft, or leave --draft-model out."
             )
 
     def _check_adapters(self) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import torch
 
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
@@ -23,9 +24,13 @@ from servery.engine.lora.sites import adapter_values
 from servery.engine.memory import KVPlan, available_bytes, plan_kv
 from servery.engine.quantizer.choice import quantizer_for
 from servery.engine.quantizer.quantizer import Quantizer
-from servery.engine.request import NewRequest, Output, check_params
+from servery.engine.request import NewRequest, Output, Sequence, StepResult, check_params
 from servery.engine.runner import Runner
+from servery.engine.sampling_rows import SamplingRows
 from servery.engine.scheduler import Scheduler, SchedulerConfig, Step
+from servery.engine.speculation.loading import open_proposer
+from servery.engine.speculation.speculator import Speculator
+from servery.engine.speculation.window import WindowPolicy
 from servery.engine.stats import EngineInfo, EngineStats
 from servery.engine.structure.compiler import Compiler
 from servery.engine.structure.door import Door
@@ -74,16 +79,22 @@ class EngineCore:
         limits = AdapterLimits(max_loras=config.adapter_places, max_rank=config.max_lora_rank)
         reserve_bytes = limits.max_loras * adapter_values(self._model_config, limits.max_rank) * ADAPTER_DTYPE.itemsize
         quantizer = quantizer_for(config, self._model_config)
-        with open_weights(config.model, self._model_config, dtype, progress=progress) as weights:
+        rows = SamplingRows()
+        with (
+            open_weights(config.model, self._model_config, dtype, progress=progress) as weights,
+            open_proposer(config, self._model_config, dtype) as source,
+        ):
             plan = plan_kv(
                 config,
                 max_position=self._model_config.max_position,
-                kv_bytes_per_token=kv_format.bytes_per_token(self._model_config),
-                weight_bytes=_planned_bytes(weights, quantizer, self._model_config),
+                kv_bytes_per_token=kv_format.bytes_per_token(self._model_config) + source.kv_bytes_per_token,
+                weight_bytes=_planned_bytes(weights, quantizer, self._model_config) + source.weight_bytes,
                 available=available_bytes(),
                 adapter_bytes=reserve_bytes,
             )
             model = build_decoder(self._model_config, weights, quantizer)
+            proposer = source.load(plan.num_blocks, plan.block_size, rows)
+        self._speculator = None if proposer is None else Speculator(proposer, WindowPolicy(config.max_drafts))
         cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype, kv_format=kv_format)
         # For what computes beside the scheduler while nothing is scheduled (`teacher_forcing`).
         self.model, self.cache = model, cache
@@ -93,7 +104,7 @@ class EngineCore:
         self._intake = Intake(self._compiler, config.max_waiting_requests)
         self._checkpoint = config.model
         self._door = Door()
-        self._runner = Runner(model, cache, self.adapters, self._structure)
+        self._runner = Runner(model, cache, self.adapters, self._structure, rows)
         self.scheduler = Scheduler(
             SchedulerConfig(
                 num_blocks=plan.num_blocks,
@@ -110,8 +121,15 @@ class EngineCore:
             )
         )
         load_s = time.monotonic() - started
-        self.info = _info(
+        info = _info(
             config, self._model_config, plan, dtype, kv_format, threads, model.weight_bytes, load_s, reserve_bytes
+        )
+        self.info = msgspec.structs.replace(
+            info,
+            kv_bytes=plan.num_blocks * plan.block_size * info.kv_bytes_per_token,
+            speculate=config.speculate,
+            draft_weight_bytes=source.weight_bytes,
+            draft_kv_bytes=plan.num_blocks * plan.block_size * source.kv_bytes_per_token,
         )
 
     @property
@@ -166,23 +184,33 @@ class EngineCore:
         With nothing to run but grammars being compiled, waits for one, but never long.
         """
         outputs = self._admit_compiled()
+        if self._speculator is not None:
+            self._speculator.propose(self.scheduler)
         self._structure.propose(self.scheduler.decoding)
         step = self.scheduler.schedule(self._clock())
         if not step.scheduled:
             self._sweep_adapters()  # what was refused may have been the last to use one
             return [*outputs, *step.refused]
-        started = time.perf_counter()
         try:
-            results = self._runner.run(step)
+            results = self._run(step)
         except (RuntimeError, MemoryError) as error:
             return [*outputs, *step.refused, *self._fail(step, error)]
-        elapsed_s = time.perf_counter() - started
-        self._count(step, elapsed_s)
-        self.scheduler.observe(step, elapsed_s)
         outputs += step.refused
         outputs += self.scheduler.commit(step, results, self._clock())
         self._sweep_adapters()
         return outputs
+
+    def _run(self, step: Step) -> dict[Sequence, StepResult]:
+        """Complete the step's drafts, compute it, and let everybody who predicts learn how long it took."""
+        proposals = self._speculator.complete(step) if self._speculator is not None else {}
+        started = time.perf_counter()
+        results = self._runner.run(step, proposals)
+        elapsed_s = time.perf_counter() - started
+        self._count(step, elapsed_s)
+        self.scheduler.observe(step, elapsed_s)
+        if self._speculator is not None:
+            self._speculator.observe(step, results)
+        return results
 
     def stats(self) -> EngineStats:
         """A snapshot of all counters."""

@@ -10,33 +10,40 @@ from servery.engine.batch import Batch
 from servery.engine.decoder import Decoder
 from servery.engine.kv import KVCache
 from servery.engine.lora.pool import AdapterPool
-from servery.engine.penalties import TokenHistory
 from servery.engine.request import Sequence, TokenLogprobs
 from servery.engine.sampler import SamplingRow, token_logprobs
+from servery.engine.sampling_rows import SamplingRows
 from servery.engine.scheduler import Scheduled, Step, StepResult
 from servery.engine.speculation.verification import Check, verify
-from servery.engine.structure.structure import PendingMasks, StepMasks, Structure
+from servery.engine.structure.mask import Mask
+from servery.engine.structure.structure import PendingMasks, Structure
 
 
 class Runner:
     """The model, its KV cache, and what a sequence's next step builds on; that goes when the sequence goes."""
 
     def __init__(
-        self, model: Decoder, cache: KVCache, adapters: AdapterPool, structure: Structure | None = None
+        self,
+        model: Decoder,
+        cache: KVCache,
+        adapters: AdapterPool,
+        structure: Structure | None = None,
+        rows: SamplingRows | None = None,
     ) -> None:
         self._model = model
         self._adapters = adapters
         self._cache = cache
         self._structure = structure
         self._sums: WeakKeyDictionary[Sequence, Tensor] = WeakKeyDictionary()  # of embeddings, over several steps
-        self._histories: WeakKeyDictionary[Sequence, TokenHistory] = WeakKeyDictionary()
+        self._rows = SamplingRows() if rows is None else rows
 
     @torch.inference_mode()
     def run(self, step: Step, proposals: Mapping[Sequence, Tensor] | None = None) -> dict[Sequence, StepResult]:
         """Compute the step's tokens and drafts, write their KV and sample where the newest token is reached.
 
         Drafts are verified: the result has those that stand and one token after them. `proposals` are the
-        distributions [drafts, V] of those that were drawn by chance. A sequence whose logits are not finite gets a result with `error` set; the others are unaffected.
+        distributions [drafts, V] of those that were drawn by chance. A sequence whose logits are not finite gets a
+        result with `error` set; the others are unaffected.
         """
         step = self._adapters.arranged(step)
         pending = self._structure.start(step) if self._structure is not None else PendingMasks([], None)
@@ -107,38 +114,20 @@ class Runner:
         logits = self._model.logits(hidden.index_select(0, torch.tensor(wanted)))
         masks = pending.wait()
         checks = [
-            Check(self._sampling_rows(item, masks), item.sequence.drafts, proposals.get(item.sequence))
+            Check(
+                _masked(self._rows.rows(item.sequence), masks.get(item.sequence)),
+                item.sequence.drafts,
+                proposals.get(item.sequence),
+            )
             for item, _ in sampling
         ]
         for (item, _), verified in zip(sampling, verify(logits, checks), strict=True):
             result = results[item.sequence]
             result.token_ids, result.logprobs, result.error = verified
 
-    def _sampling_rows(self, item: Scheduled, masks: StepMasks) -> list[SamplingRow]:
-        """One row for each draft, judged as what follows the drafts before it, and one for the token after them."""
-        sequence, params = item.sequence, item.sequence.params
-        history = self._history(sequence) if params.has_penalties else None
-        if history is not None:
-            history.catch_up(sequence.tokens)
-        length, prompt_len = len(sequence.tokens), sequence.prompt_len
-        rows = [SamplingRow(params, sequence.seed, length, prompt_len, sequence.tokens, history)]
-        tokens: list[int] = sequence.tokens
-        for at, draft in enumerate(sequence.drafts, 1):
-            if history is not None:
-                tokens = [*tokens, draft]
-                history = history.followed_by(tokens)
-            rows.append(SamplingRow(params, sequence.seed, length + at, prompt_len, tokens, history))
-        allowed = masks.get(sequence)
-        return (
-            rows if allowed is None else [row._replace(allowed=mask) for row, mask in zip(rows, allowed, strict=True)]
-        )
 
-    def _history(self, sequence: Sequence) -> TokenHistory:
-        """The counts of its tokens so far, kept so that a step does not count a long context anew."""
-        history = self._histories.get(sequence)
-        if history is None:
-            history = self._histories[sequence] = TokenHistory(sequence.params, sequence.prompt_len)
-        return history
+def _masked(rows: list[SamplingRow], allowed: list[Mask | None] | None) -> list[SamplingRow]:
+    return rows if allowed is None else [row._replace(allowed=mask) for row, mask in zip(rows, allowed, strict=True)]
 
 
 def _row(item: Scheduled) -> tuple[list[int], int, list[int]]:

@@ -52,11 +52,6 @@ class Scheduler:
         """The running sequences of which only the newest token is to be computed: to these, drafts can be added."""
         return [sequence for sequence in self._running if len(sequence.tokens) - sequence.computed == 1]
 
-    @property
-    def has_prefills(self) -> bool:
-        """Whether anybody waits, or runs with more than the newest token to compute."""
-        return len(self._waiting) > 0 or any(sequence.is_prefilling for sequence in self._running)
-
     def add(self, request: NewRequest, seed: int, now: float) -> list[Sequence]:
         """Queue a request, all of its completions or none, and return these.
 
@@ -102,6 +97,7 @@ class Scheduler:
         if not plan.preempted:
             self._admit(plan, now)
         self._spend_rest(plan)
+        self._serve_drafts(plan, decoding)
         self._counters.scheduled_tokens += plan.limit - plan.left
         return plan.freeze(now, refused, IdleReason.NO_BLOCKS if self._requests else IdleReason.NO_REQUESTS)
 
@@ -212,10 +208,13 @@ class Scheduler:
     # Deciding: who runs.
 
     def _serve_decodes(self, plan: StepPlan, decoding: list[Sequence]) -> None:
-        """A token for everyone first; drafts share what is left, so that they never take another's token or block."""
+        """A token for everyone."""
         for sequence in decoding:
             if sequence in self._running:  # not preempted for one before it
                 self._grant(plan, sequence, 1)
+
+    def _serve_drafts(self, plan: StepPlan, decoding: list[Sequence]) -> None:
+        """Drafts share what nobody else wants, so that they never take another's token or block."""
         for sequence in decoding:
             if sequence.drafts and sequence in plan.counts:
                 useful = sequence.max_len - len(sequence.tokens) - 1

@@ -29,6 +29,9 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_loras: int = 0
     max_lora_rank: int = 0
     adapter_reserve_bytes: int = 0
+    speculate: str = "off"
+    draft_weight_bytes: int = 0
+    draft_kv_bytes: int = 0
     load_s: float
     pid: int
 

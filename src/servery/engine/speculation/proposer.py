@@ -1,0 +1,50 @@
+"""The seam between speculation and whatever guesses tokens ahead."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from servery.engine.request import Sequence
+from servery.engine.step import Step
+
+# Stands in a sequence's drafts for a token that is only drafted once the step and its blocks are decided.
+PENDING = -1
+
+
+class Offer(NamedTuple):
+    """Drafts that could follow a sequence's tokens: all, some of the first or none of them are taken.
+
+    `kind` sorts offers by how good they are likely to be; acceptance is counted for each kind. `entry_tokens` have to
+    be computed first, once, before the sequence can be drafted for.
+    """
+
+    tokens: list[int]
+    kind: int = 0
+    entry_tokens: int = 0
+
+
+class Proposer(Protocol):
+    """Guesses tokens. What it knows of a sequence goes with the sequence."""
+
+    @property
+    def kinds(self) -> int:
+        """How many kinds of offers there are."""
+
+    def pass_s(self, rows: int) -> float | None:
+        """Seconds that drafting one more token for `rows` sequences takes; None before it was ever measured."""
+
+    def entry_s(self, tokens: int) -> float:
+        """Seconds that computing `tokens` before drafting takes."""
+
+    def offer(self, sequence: Sequence, limit: int) -> Offer | None:
+        """Up to `limit` drafts for a sequence that decodes; None if it has none to offer."""
+
+    def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
+        """Draft what is still pending in the decided step.
+
+        Returns the distributions [drafts, V] of drafts that were drawn by chance.
+        """
+
+    def prepare(self, sequence: Sequence, tokens: int) -> None:
+        """Compute up to `tokens` of the sequence's entry tokens in the step to be decided, without drafting."""

@@ -1,0 +1,104 @@
+"""Speculation around a step: draft before it is decided, fill in what is pending after, learn from its result."""
+
+from collections.abc import Callable, Mapping
+from time import thread_time
+
+from torch import Tensor
+
+from servery.engine.request import Sequence, StepResult
+from servery.engine.scheduler import Scheduler
+from servery.engine.speculation.acceptance import Acceptance
+from servery.engine.speculation.proposer import Offer, Proposer
+from servery.engine.speculation.window import Candidate, DraftCost, WindowPolicy
+from servery.engine.step import Step
+
+# Tokens computed in one step so that sequences can be drafted for; a longer context takes several steps.
+MAX_ENTRY_TOKENS = 256
+
+
+class Speculator:
+    """Fills in `Sequence.drafts`. Call `propose`, `Scheduler.schedule`, `complete`, the runner, `observe` in turns.
+
+    Times are compared, so `clock` is by default the processor time of this thread: what others on the machine take from
+    it would be noise.
+    """
+
+    def __init__(self, proposer: Proposer, policy: WindowPolicy, clock: Callable[[], float] = thread_time) -> None:
+        self._clock = clock
+        self._proposer = proposer
+        self._policy = policy
+        self._acceptance = Acceptance(proposer.kinds)
+        self._given: dict[Sequence, tuple[int, list[int]]] = {}  # kind and drafts of the step under way
+        self._drafting_s = self._run_began = 0.0
+
+    def propose(self, scheduler: Scheduler) -> None:
+        """Draft for those who decode, as many tokens each as are expected to pay."""
+        self._given.clear()
+        started = self._clock()
+        decoding = [sequence for sequence in scheduler.decoding if not sequence.parent.pooling]
+        if decoding:
+            self._propose(decoding)
+        self._drafting_s = self._clock() - started
+
+    def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
+        """Draft what is pending; the distributions [drafts, V] of what was drawn by chance."""
+        started = self._clock()
+        proposals = self._proposer.complete(step)
+        self._run_began = self._clock()
+        self._drafting_s += self._run_began - started
+        return proposals
+
+    def observe(self, step: Step, results: Mapping[Sequence, StepResult]) -> None:
+        """Learn from a step that has just been run, before its results are committed."""
+        step_s = self._clock() - self._run_began
+        self._acceptance.tick()
+        tokens = drafts = 0
+        for item in step.scheduled:
+            stood = max(len(results[item.sequence].token_ids) - 1, 0)
+            tokens += stood + 1
+            drafts += item.num_drafts
+            kind, given = self._given.get(item.sequence, (0, None))
+            if item.num_drafts and item.sequence.drafts is given:  # else somebody else drafted
+                self._acceptance.observe(item.sequence, kind, item.num_drafts, stood)
+        if all(item.count == 1 + item.num_drafts and item.samples for item in step.scheduled):
+            self._policy.observe(len(step.scheduled), drafts, tokens, step_s, self._drafting_s)
+
+    def _propose(self, decoding: list[Sequence]) -> None:
+        policy = self._policy
+        drafting = self._drafting_cost()
+        is_trial = policy.is_trial_due()
+        if not is_trial and policy.is_hopeless(len(decoding), self._acceptance.best, drafting):
+            return
+        offers = [(sequence, offer) for sequence in decoding if (offer := self._offer(sequence)) is not None]
+        candidates = [self._candidate(sequence, offer) for sequence, offer in offers]
+        if is_trial or drafting is None:
+            windows = policy.trial(candidates)
+        else:
+            windows = policy.choose(len(decoding), candidates, drafting)
+        self._take(offers, windows)
+
+    def _take(self, offers: list[tuple[Sequence, Offer]], windows: list[int]) -> None:
+        """Give the drafts to those who can be drafted for now; the others come nearer to it."""
+        left = MAX_ENTRY_TOKENS
+        for (sequence, offer), window in zip(offers, windows, strict=True):
+            if not window:
+                continue
+            if offer.entry_tokens <= left:
+                sequence.drafts = offer.tokens[:window]
+                self._given[sequence] = offer.kind, sequence.drafts
+            elif left:
+                self._proposer.prepare(sequence, left)
+            left = max(left - offer.entry_tokens, 0)
+
+    def _offer(self, sequence: Sequence) -> Offer | None:
+        limit = min(self._policy.max_drafts, sequence.max_len - len(sequence.tokens) - 1)
+        return self._proposer.offer(sequence, limit) if limit > 0 else None
+
+    def _candidate(self, sequence: Sequence, offer: Offer) -> Candidate:
+        acceptance = self._acceptance.of(sequence, offer.kind)
+        return Candidate(acceptance, len(offer.tokens), self._proposer.entry_s(offer.entry_tokens))
+
+    def _drafting_cost(self) -> DraftCost | None:
+        """What a token more of drafts takes, by rows; None as long as nobody has measured it."""
+        one, two = self._proposer.pass_s(1), self._proposer.pass_s(2)
+        return None if one is None or two is None else DraftCost(2 * one - two, two - one)

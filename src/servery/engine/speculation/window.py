@@ -1,0 +1,153 @@
+"""How many drafts each sequence gets: those that raise the tokens per second expected of the next step, if any do.
+
+A step of B sequences takes `T(B)` and gives B tokens. The j-th draft of a sequence whose drafts stand with probability a
+gives another token with probability a^j (Leviathan et al., arXiv 2211.17192, section 3.2), and costs the time to draft
+and to verify it; all of these times are measured. Drafts are taken as long as they raise tokens per second.
+
+What is measured in steps without drafts says nothing of drafts, so there are rare trials, and rare steps without drafts
+while there are many. Trials are paid for from a budget, a small share of the time spent, and are the shorter the less is
+known. Windows that were chosen because they should pay are kept account of too: when they turn out slower than the same
+tokens without drafts, there are none until as small a share of the time has made up for it. So where drafts do not pay
+they cost little more than that share, whatever the reason.
+"""
+
+from collections.abc import Sequence as Offers
+from typing import NamedTuple
+
+from servery.engine.speculation.step_plane import StepPlane
+
+# Tokens per second have to rise by so much, or the prediction is noise.
+MIN_GAIN = 1.04
+# Of the time without drafts, what may be spent on finding out whether drafts would pay.
+TRIAL_SHARE = 0.01
+_FIRST_TRIAL_STEPS, _LONGEST_TRIAL_STEPS = 12, 384
+_CONTROL_STEPS = 64
+# What is owed and what is won is remembered up to so many steps' time.
+_MOST_STEPS = 20.0
+_LOSING_STEPS = 3.0
+# What has to be computed before a sequence can be drafted for pays off over so many steps.
+_ENTRY_STEPS = 24
+
+
+class Candidate(NamedTuple):
+    """A sequence that could be drafted for: how likely its drafts stand, how many there are, what it takes to begin."""
+
+    acceptance: float
+    limit: int
+    entry_s: float = 0.0
+
+
+class DraftCost(NamedTuple):
+    """Seconds of drafting one token for n sequences: fixed_s + per_row_s * n. None: never measured."""
+
+    fixed_s: float
+    per_row_s: float
+
+
+class WindowPolicy:
+    """Chooses the windows of one step after another, and learns from what they came to."""
+
+    def __init__(self, max_drafts: int) -> None:
+        self.max_drafts = max_drafts
+        self.plain = StepPlane()  # steps without drafts
+        self.drafted = StepPlane()  # steps with drafts, whose first costs more than each further one
+        self._budget_s = self._won_s = 0.0  # for trials, and by chosen windows
+        self._is_trial = False
+        self._trials = 0
+        self._trial_after = _FIRST_TRIAL_STEPS
+        self._steps_without = self._steps_with = 0
+
+    def is_trial_due(self) -> bool:
+        """Whether the next step should have drafts to learn from, whatever is expected of them."""
+        return self._steps_without >= self._trial_after and self._budget_s >= 0.0
+
+    def is_hopeless(self, num_sequences: int, acceptance: float, drafting: DraftCost | None) -> bool:
+        """Whether no window can pay, even if every sequence's drafts stand so often: then nobody need be looked at."""
+        if not (self.plain.is_known and self.drafted.is_known) or drafting is None:
+            return True
+        plain_s = self.plain.predict(num_sequences)
+        if self._won_s < -_LOSING_STEPS * plain_s or self._steps_with >= _CONTROL_STEPS:
+            return True
+        most = 1 + acceptance * (1 - acceptance**self.max_drafts) / (1 - acceptance)
+        return most * plain_s < MIN_GAIN * (self.drafted.predict(num_sequences, 0) + drafting.fixed_s)
+
+    def trial(self, candidates: Offers[Candidate]) -> list[int]:
+        """Windows to learn from: short ones first, for some sequences that can begin within a few steps' time."""
+        self._is_trial = True
+        window = 2 ** min(self._trials, 2)
+        affordable_s, wanted = _LOSING_STEPS * self.plain.predict(len(candidates)), -(-len(candidates) // 4)
+        windows = []
+        for candidate in candidates:
+            affordable_s -= candidate.entry_s
+            is_taken = wanted > 0 and affordable_s >= 0.0
+            wanted -= is_taken
+            windows.append(min(candidate.limit, window) if is_taken else 0)
+        return windows
+
+    def choose(self, num_sequences: int, candidates: Offers[Candidate], drafting: DraftCost) -> list[int]:
+        """The windows, one for each candidate, with which `num_sequences` are expected to get on fastest."""
+        windows = [0] * len(candidates)
+        tokens, seconds = float(num_sequences), self.drafted.predict(num_sequences, 0)
+        best, chosen = MIN_GAIN * tokens / self.plain.predict(num_sequences), windows
+        row_s = self.drafted.per_draft_s + drafting.per_row_s
+        chances = [1.0] * len(candidates)
+        for depth in range(1, self.max_drafts + 1):
+            rate = tokens / (seconds + drafting.fixed_s)
+            taken = []
+            for at, candidate in enumerate(candidates):
+                if windows[at] < depth - 1 or candidate.limit < depth:
+                    continue
+                chances[at] *= candidate.acceptance
+                entry_s = candidate.entry_s / _ENTRY_STEPS if depth == 1 else 0.0
+                if chances[at] > rate * (row_s + entry_s):
+                    taken.append((at, row_s + entry_s))
+            if not taken:
+                break
+            windows = windows.copy()
+            for at, added_s in taken:
+                windows[at] = depth
+                tokens += chances[at]
+                seconds += added_s
+            seconds += drafting.fixed_s
+            if tokens / seconds > best:
+                best, chosen = tokens / seconds, windows
+        return chosen
+
+    def observe(self, num_sequences: int, drafts: int, tokens: int, step_s: float, drafting_s: float) -> None:
+        """Learn from a step in which nobody prefilled: `tokens` came of it in `step_s` and `drafting_s` before it."""
+        usual_s = self.plain.predict(num_sequences)
+        lost_s = step_s + drafting_s - usual_s * tokens / num_sequences
+        most_s = _MOST_STEPS * usual_s
+        if not drafts:
+            earned_s = TRIAL_SHARE * step_s
+            self._budget_s = min(self._budget_s + earned_s, most_s)
+            self._won_s += min(earned_s, max(-self._won_s, 0.0)) - drafting_s  # looking for drafts takes time, too
+        elif self._is_trial:
+            self._budget_s = max(self._budget_s - max(lost_s, 0.0), -most_s)
+        else:
+            self._won_s = min(max(self._won_s - lost_s, -most_s), _LOSING_STEPS * usual_s)
+        self._count(has_drafts=drafts > 0)
+        self._learn(num_sequences, drafts, step_s)
+
+    def _learn(self, num_sequences: int, drafts: int, step_s: float) -> None:
+        if not drafts:
+            self.plain.observe(num_sequences, 0, step_s)
+            return
+        if not self.drafted.is_known:  # as if of what drafts add half were for the first and half for each
+            added_s = max(step_s - self.plain.predict(num_sequences), 0.0)
+            self.drafted.believe(self.plain.per_sequence_s, added_s / drafts / 2)
+        self.drafted.observe(num_sequences, drafts, step_s)
+
+    def _count(self, *, has_drafts: bool) -> None:
+        if not has_drafts:
+            self._steps_without += 1
+            self._steps_with = 0
+        elif self._is_trial:
+            self._trials += 1
+            self._trial_after = min(2 * self._trial_after, _LONGEST_TRIAL_STEPS)
+            self._steps_without = 0
+        else:
+            self._trial_after = _FIRST_TRIAL_STEPS
+            self._steps_without = 0
+            self._steps_with += 1
+        self._is_trial = False

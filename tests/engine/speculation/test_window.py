@@ -1,0 +1,152 @@
+"""On modelled machines and texts: windows are those that pay, and where none pays the loss is small."""
+
+from random import Random
+
+import pytest
+
+from servery.engine.speculation.window import Candidate, DraftCost, WindowPolicy
+
+FREE = DraftCost(0.0, 0.0)
+
+
+class Machine:
+    """Takes `fixed + per_row * (sequences + drafts)`, and `first` more if there are drafts; a draft stands by chance."""
+
+    def __init__(self, first: float, per_draft: float, acceptance: list[float], drafting: DraftCost = FREE) -> None:
+        self.first, self.per_draft, self.acceptance, self.drafting = first, per_draft, acceptance, drafting
+        self.seconds = self.tokens = 0.0
+        self.with_drafts = 0
+        self._chance = Random(3)
+
+    def plain_s(self) -> float:
+        return 1.0 + 0.02 * len(self.acceptance)
+
+    def step(self, windows: list[int]) -> tuple[int, int, float, float]:
+        """Tokens, drafts, seconds of the step and of drafting."""
+        noise, count = self._chance.uniform(0.97, 1.03), len(self.acceptance)
+        drafts, depth = sum(windows), max(windows, default=0)
+        step_s = noise * (self.plain_s() + (self.first if drafts else 0.0) + self.per_draft * drafts)
+        drafting_s = sum(
+            self.drafting.fixed_s + self.drafting.per_row_s * sum(window > at for window in windows)
+            for at in range(depth)
+        )
+        tokens = count + sum(self._stood(window, a) for window, a in zip(windows, self.acceptance, strict=True))
+        self.seconds += step_s + drafting_s
+        self.tokens += tokens
+        self.with_drafts += drafts > 0
+        return tokens, drafts, step_s, drafting_s
+
+    def _stood(self, window: int, acceptance: float) -> int:
+        return next((at for at in range(window) if self._chance.random() >= acceptance), window)
+
+    @property
+    def gain(self) -> float:
+        """Tokens per second over those of the same machine without drafts."""
+        return self.tokens / self.seconds * self.plain_s() / len(self.acceptance)
+
+
+def run(machine: Machine, steps: int = 3000, max_drafts: int = 8) -> list[list[int]]:
+    """The windows of every step; candidates are known as well as the machine knows them itself."""
+    policy, chosen = WindowPolicy(max_drafts), []
+    count = len(machine.acceptance)
+    candidates = [Candidate(a, max_drafts) for a in machine.acceptance]
+    for _ in range(steps):
+        windows = [0] * count
+        if policy.is_trial_due():
+            windows = policy.trial(candidates)
+        elif not policy.is_hopeless(count, max(machine.acceptance), machine.drafting):
+            windows = policy.choose(count, candidates, machine.drafting)
+        tokens, drafts, step_s, drafting_s = machine.step(windows)
+        policy.observe(count, drafts, tokens, step_s, drafting_s)
+        chosen.append(windows)
+    return chosen
+
+
+@pytest.mark.parametrize("count", [1, 4, 64])
+@pytest.mark.parametrize("acceptance", [0.0, 0.6, 0.9])
+@pytest.mark.parametrize("first", [0.0, 0.5])
+@pytest.mark.parametrize("per_draft", [0.0, 0.02, 0.2, 1.0])
+@pytest.mark.parametrize("drafting", [FREE, DraftCost(0.1, 0.001), DraftCost(0.8, 0.01)], ids=["free", "cheap", "dear"])
+def test_it_is_never_slower_than_without(count, acceptance, first, per_draft, drafting):
+    machine = Machine(first, per_draft, [acceptance] * count, drafting)
+    run(machine, steps=400)
+    assert machine.gain > 0.965
+
+
+def test_cheap_drafts_that_stand_are_taken_as_far_as_they_may():
+    windows = run(Machine(0.1, 0.01, [0.95]))
+    assert [windows[-2], sum(window == [8] for window in windows[-100:]) > 90] == [[8], True]
+
+
+def test_the_best_window_of_a_known_machine_is_found():
+    """Of all windows from 0 to 8, the one with the most tokens per second, or one nearly as good."""
+    for acceptance in (0.5, 0.7, 0.85):
+        machine = Machine(0.1, 0.12, [acceptance], DraftCost(0.1, 0.0))
+        rates = [
+            sum(acceptance**at for at in range(k + 1)) / (machine.plain_s() + (0.1 if k else 0) + 0.22 * k)
+            for k in range(9)
+        ]
+        window = run(machine)[-2][0]
+        assert rates[window] > 0.97 * max(rates)
+
+
+def test_each_sequence_gets_the_window_that_its_own_drafts_are_worth():
+    *_, windows = run(Machine(0.1, 0.1, [0.95, 0.95, 0.6, 0.05]), steps=300)
+    assert windows[0] == windows[1] > windows[2] > windows[3] == 0
+
+
+def test_where_drafts_never_pay_trials_are_rare():
+    machine = Machine(0.5, 1.0, [0.3] * 4)
+    run(machine, steps=10_000)
+    assert machine.with_drafts < 60
+    assert machine.gain > 0.985
+
+
+def test_drafts_that_begin_to_pay_are_noticed():
+    machine = Machine(0.1, 0.05, [0.02])
+    policy = WindowPolicy(4)
+    for step in range(3000):
+        acceptance = 0.02 if step < 1500 else 0.9
+        machine.acceptance = [acceptance]
+        candidates = [Candidate(acceptance, 4)]
+        windows = [0]
+        if policy.is_trial_due():
+            windows = policy.trial(candidates)
+        elif not policy.is_hopeless(1, acceptance, FREE):
+            windows = policy.choose(1, candidates, FREE)
+        if step == 1499:
+            before = machine.with_drafts
+        policy.observe(1, *_reordered(machine.step(windows)))
+    assert before < 60
+    assert machine.with_drafts > 1200
+
+
+def _reordered(outcome: tuple[int, int, float, float]) -> tuple[int, int, float, float]:
+    tokens, drafts, step_s, drafting_s = outcome
+    return drafts, tokens, step_s, drafting_s
+
+
+def test_a_wrong_idea_of_what_is_accepted_costs_little():
+    """Candidates are said to be at 0.95, but nothing ever stands: the budget stops what does not pay."""
+    machine, policy = Machine(0.2, 0.3, [0.0] * 2), WindowPolicy(4)
+    candidates = [Candidate(0.95, 4)] * 2
+    for _ in range(5000):
+        windows = [0, 0]
+        if policy.is_trial_due():
+            windows = policy.trial(candidates)
+        elif not policy.is_hopeless(2, 0.95, FREE):
+            windows = policy.choose(2, candidates, FREE)
+        policy.observe(2, *_reordered(machine.step(windows)))
+    assert machine.gain > 0.97
+
+
+def test_what_has_to_be_computed_first_must_pay_off_too():
+    policy = WindowPolicy(4)
+    for _ in range(20):
+        policy.observe(1, 0, 1, 1.0, 0.0)
+    for _ in range(5):
+        policy.observe(1, 4, 5, 1.2, 0.0)
+    near, far = Candidate(0.7, 4, 0.1), Candidate(0.7, 4, 100.0)
+    assert policy.choose(1, [near], FREE)[0] > 0
+    assert policy.choose(1, [far], FREE) == [0]
+    assert policy.trial([far]) == [0]
