@@ -184,9 +184,7 @@ class EngineCore:
         With nothing to run but grammars being compiled, waits for one, but never long.
         """
         outputs = self._admit_compiled()
-        if self._speculator is not None:
-            self._speculator.propose(self.scheduler)
-        self._structure.propose(self.scheduler.decoding)
+        self._draft()
         step = self.scheduler.schedule(self._clock())
         if not step.scheduled:
             self._sweep_adapters()  # what was refused may have been the last to use one
@@ -199,6 +197,15 @@ class EngineCore:
         outputs += self.scheduler.commit(step, results, self._clock())
         self._sweep_adapters()
         return outputs
+
+    def _draft(self) -> None:
+        """Draft what constraints force, and for the others what speculation expects to pay."""
+        decoding = self.scheduler.decoding
+        self._structure.propose(decoding)
+        if self._speculator is not None:
+            self._speculator.propose(decoding)
+        if self.info.speculate == "ngram":  # a draft model's drafts are not known yet
+            self._structure.prune(decoding)
 
     def _run(self, step: Step) -> dict[Sequence, StepResult]:
         """Complete the step's drafts, compute it, and let everybody who predicts learn how long it took."""

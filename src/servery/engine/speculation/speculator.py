@@ -6,7 +6,6 @@ from time import thread_time
 from torch import Tensor
 
 from servery.engine.request import Sequence, StepResult
-from servery.engine.scheduler import Scheduler
 from servery.engine.speculation.acceptance import Acceptance
 from servery.engine.speculation.proposer import Offer, Proposer
 from servery.engine.speculation.window import Candidate, DraftCost, WindowPolicy
@@ -31,13 +30,13 @@ class Speculator:
         self._given: dict[Sequence, tuple[int, list[int]]] = {}  # kind and drafts of the step under way
         self._drafting_s = self._run_began = 0.0
 
-    def propose(self, scheduler: Scheduler) -> None:
-        """Draft for those who decode, as many tokens each as are expected to pay."""
+    def propose(self, decoding: list[Sequence]) -> None:
+        """Draft for those who decode and have no drafts of others, as many tokens each as are expected to pay."""
         self._given.clear()
         started = self._clock()
-        decoding = [sequence for sequence in scheduler.decoding if not sequence.parent.pooling]
-        if decoding:
-            self._propose(decoding)
+        open_to_drafts = [each for each in decoding if not (each.parent.pooling or each.drafts)]
+        if open_to_drafts:
+            self._propose(open_to_drafts, len(decoding))
         self._drafting_s = self._clock() - started
 
     def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
@@ -63,18 +62,18 @@ class Speculator:
         if all(item.count == 1 + item.num_drafts and item.samples for item in step.scheduled):
             self._policy.observe(len(step.scheduled), drafts, tokens, step_s, self._drafting_s)
 
-    def _propose(self, decoding: list[Sequence]) -> None:
+    def _propose(self, decoding: list[Sequence], num_sequences: int) -> None:
         policy = self._policy
         drafting = self._drafting_cost()
         is_trial = policy.is_trial_due()
-        if not is_trial and policy.is_hopeless(len(decoding), self._acceptance.best, drafting):
+        if not is_trial and policy.is_hopeless(num_sequences, self._acceptance.best, drafting):
             return
         offers = [(sequence, offer) for sequence in decoding if (offer := self._offer(sequence)) is not None]
         candidates = [self._candidate(sequence, offer) for sequence, offer in offers]
         if is_trial or drafting is None:
             windows = policy.trial(candidates)
         else:
-            windows = policy.choose(len(decoding), candidates, drafting)
+            windows = policy.choose(num_sequences, candidates, drafting)
         self._take(offers, windows)
 
     def _take(self, offers: list[tuple[Sequence, Offer]], windows: list[int]) -> None:
