@@ -105,21 +105,7 @@ class EngineCore:
         self._checkpoint = config.model
         self._door = Door()
         self._runner = Runner(model, cache, self.adapters, self._structure, rows)
-        self.scheduler = Scheduler(
-            SchedulerConfig(
-                num_blocks=plan.num_blocks,
-                block_size=plan.block_size,
-                max_model_len=plan.max_model_len,
-                max_running=config.max_running,
-                max_step_tokens=config.max_step_tokens,
-                max_waiting_requests=config.max_waiting_requests,
-                max_waiting_tokens=config.max_waiting_tokens,
-                enable_prefix_cache=config.prefix_cache,
-                eos_token_ids=self._model_config.eos_token_ids,
-                vocab_size=self._model_config.vocab_size,
-                model_id=str(config.model),
-            )
-        )
+        self.scheduler = Scheduler(_scheduler_config(config, plan, self._model_config))
         load_s = time.monotonic() - started
         info = _info(
             config, self._model_config, plan, dtype, kv_format, threads, model.weight_bytes, load_s, reserve_bytes
@@ -288,6 +274,22 @@ def _planned_bytes(weights: WeightReader, quantizer: Quantizer | None, model_con
     if quantizer is None:
         return weights.total_bytes
     return quantizer.plan.weight_bytes(model_config, weights.dtype.itemsize)
+
+
+def _scheduler_config(config: EngineConfig, plan: KVPlan, model_config: ModelConfig) -> SchedulerConfig:
+    return SchedulerConfig(
+        num_blocks=plan.num_blocks,
+        block_size=plan.block_size,
+        max_model_len=plan.max_model_len,
+        max_running=config.max_running,
+        max_step_tokens=config.max_step_tokens,
+        max_waiting_requests=config.max_waiting_requests,
+        max_waiting_tokens=config.max_waiting_tokens,
+        enable_prefix_cache=config.prefix_cache,
+        eos_token_ids=model_config.eos_token_ids,
+        vocab_size=model_config.vocab_size,
+        model_id=str(config.model),
+    )
 
 
 def _info(
