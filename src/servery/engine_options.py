@@ -71,21 +71,8 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
         help="prompt tokens queued before 429",
     )
     add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute every prompt from its start")
-    add(
-        "--speculate",
-        default=default["speculate"],
-        choices=SPECULATION,
-        help="draft tokens ahead: ngram from the text so far, draft with --draft-model; the answers stay the same",
-    )
-    add("--draft-model", type=_draft_model, metavar="MODEL", help="a directory, or amuse-draft; for --speculate draft")
-    add(
-        "--max-drafts",
-        type=count,
-        default=default["max_drafts"],
-        metavar="N",
-        help=f"tokens drafted for a sequence in one step, at most {MAX_DRAFTS}; fewer where fewer pay",
-    )
     add("--threads", type=count, metavar="N", help="threads of the engine; else one less than there are cores")
+    _add_speculation_options(add, default)
 
 
 def add_rounding_options(add: Callable[..., argparse.Action], side: str = "") -> None:
@@ -107,6 +94,23 @@ def add_rounding_options(add: Callable[..., argparse.Action], side: str = "") ->
         "else awq for int4 and round for int8",
     )
     add(f"--{side}calibration", type=Path, metavar="FILE", help="the sample of text for awq; else one that is built in")
+
+
+def _add_speculation_options(add: Callable[..., argparse.Action], default: dict[str, Any]) -> None:
+    add(
+        "--speculate",
+        default=default["speculate"],
+        choices=SPECULATION,
+        help="draft tokens ahead: ngram from the text so far, draft with --draft-model; the answers stay the same",
+    )
+    add("--draft-model", type=_draft_model, metavar="MODEL", help="a directory, or amuse-draft; for --speculate draft")
+    add(
+        "--max-drafts",
+        type=at_least(1),
+        default=default["max_drafts"],
+        metavar="N",
+        help=f"tokens drafted for a sequence in one step, at most {MAX_DRAFTS}; fewer where fewer pay",
+    )
 
 
 def _draft_model(text: str) -> Path:
