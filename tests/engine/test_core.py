@@ -150,6 +150,13 @@ def test_a_smaller_kv_holds_more_tokens_and_says_so(tiny: Path, kv_dtype: str) -
     assert info.kv_bytes == info.num_blocks * 16 * per_token
 
 
+def test_awq_is_calibrated_in_float32_whatever_the_model_computes_in(tiny: Path) -> None:
+    """Computed in bfloat16, the embedding is bfloat16 while the layers being rounded are float32."""
+    core = core_of(tiny, quantize="int4", group_size=32, dtype="bfloat16")
+    assert core.info.weight_bytes < core_of(tiny, dtype="bfloat16").info.weight_bytes
+    assert len(tokens(run(core, [request(0, PROMPTS[2])]))[("r0", 0)]) == 24
+
+
 def test_a_kv_dtype_that_nobody_knows_is_refused(tiny: Path) -> None:
     with pytest.raises(LoadError, match=r"kv_dtype is 'int3'; choose one of auto, float32, bfloat16, int8, fp8"):
         core_of(tiny, kv_dtype="int3")
