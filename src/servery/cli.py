@@ -48,6 +48,7 @@ def serve(options: argparse.Namespace) -> int:
       servery serve qwen=/models/Qwen3-0.6B --lora sql=/adapters/sql --lora chat=/adapters/chat
     """
     from servery.server.adapter_options import AdapterOptions
+    from servery.server.aliases import read_aliases
     from servery.server.options import ServeOptions, served_models
 
     formats = {"tool_format": options.tool_format, "reasoning_format": options.reasoning_format}
@@ -66,6 +67,7 @@ def serve(options: argparse.Namespace) -> int:
         max_files_bytes=options.max_files,
         log_level=options.log_level,
         lora_dir=adapters.folder,
+        aliases=read_aliases(options.alias),
     )
     from servery.server.serve import run
 
@@ -274,6 +276,13 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
         "models", nargs="*", metavar="MODEL", help="a directory, a .gguf file, NAME=PATH, amuse or amuse-draft"
     )
     add = verb.add_argument_group("the server").add_argument
+    add(
+        "--alias",
+        action="append",
+        default=[],
+        metavar="ALIAS=MODEL",
+        help="answer requests for ALIAS with MODEL, a served model or model:adapter; repeatable; '*' is every other name",
+    )
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
     add("--port", type=at_least(0), default=8000, help="port to listen on; 0: the system chooses")
     add(

@@ -17,22 +17,25 @@ from servery.wire.message import AnswerForm
 
 async def chat(service: Service, exchange: Exchange) -> None:
     """Continue a chat."""
-    await answer(service, exchange, decode_chat(await exchange.body(service.options)), _id("chatcmpl"))
+    request = service.addressed(decode_chat(await exchange.body(service.options)))
+    await answer(service, exchange, request, _id("chatcmpl"))
 
 
 async def completion(service: Service, exchange: Exchange) -> None:
     """Continue a text."""
-    await answer(service, exchange, decode_completion(await exchange.body(service.options)), _id("cmpl"))
+    request = service.addressed(decode_completion(await exchange.body(service.options)))
+    await answer(service, exchange, request, _id("cmpl"))
 
 
 async def embedding(service: Service, exchange: Exchange) -> None:
     """Turn texts into vectors."""
-    await answer(service, exchange, decode_embedding(await exchange.body(service.options)), _id("embd"))
+    request = service.addressed(decode_embedding(await exchange.body(service.options)))
+    await answer(service, exchange, request, _id("embd"))
 
 
 async def message(service: Service, exchange: Exchange) -> None:
     """Continue a conversation, in Anthropic's words."""
-    request = decode_anthropic(await exchange.body(service.options))
+    request = service.addressed(decode_anthropic(await exchange.body(service.options)))
     answer_id = f"msg_{secrets.token_hex(12)}"
     await answer(service, exchange, request.chat(), answer_id, AnthropicForm(answer_id, request.model))
 

@@ -1,19 +1,31 @@
 """`GET /v1/models` and `/v1/models/{id}`."""
 
+import msgspec
+
+from servery.server.aliases import whole_names
 from servery.server.service import Exchange, Service
-from servery.wire.models import encode_model, encode_models
+from servery.wire.models import Model, encode_model, encode_models
 
 
 async def models(service: Service, exchange: Exchange) -> None:
-    """All models, ready or not, each followed by its adapters."""
+    """All models, ready or not, each followed by its adapters; then the aliases, but for `*`."""
     upstreams = service.upstreams.values()
     every = [model for upstream in upstreams for model in (upstream.model(), *upstream.adapters().values())]
-    await exchange.reply.whole(encode_models(every))
+    known = {model.id: model for model in every}
+    # An alias of an adapter that is not loaded now is left out.
+    aliases = whole_names(service.options.aliases).items()
+    stand_ins = [_called(alias, known[target]) for alias, target in aliases if target in known]
+    await exchange.reply.whole(encode_models([*every, *stand_ins]))
 
 
 async def model(service: Service, exchange: Exchange) -> None:
-    """One model or adapter; its id may contain slashes."""
-    name = exchange.arguments["id"]
+    """One model, adapter or alias; its id may contain slashes."""
+    asked = exchange.arguments["id"]
+    name = service.unaliased(asked)
     upstream = service.upstream(name)
     found = upstream.model() if name == upstream.name else upstream.adapters()[name.rpartition(":")[2]]
-    await exchange.reply.whole(encode_model(found))
+    await exchange.reply.whole(encode_model(found if name == asked else _called(asked, found)))
+
+
+def _called(alias: str, model: Model) -> Model:
+    return msgspec.structs.replace(model, id=alias)

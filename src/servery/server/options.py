@@ -10,6 +10,7 @@ from servery.engine.config import EngineConfig
 from servery.engine.gguf.files import SUFFIX, model_name
 from servery.engine.parsing.format import AUTO, find_formats
 from servery.server.adapter_options import AdapterOptions
+from servery.server.aliases import check_aliases
 from servery.server.option_error import OptionError
 
 AMUSE_MODELS = {"amuse": "small", "amuse-draft": "draft", "amuse-base": "base"}
@@ -46,8 +47,9 @@ class ServeOptions:
     `port` 0 lets the system choose. Without `api_keys` anybody who reaches the address is served.
     `drain_timeout_s` is how long running answers may go on after SIGTERM; `request_timeout_s` how long one answer
     may take in all; `keep_alive_s` how long a stream may be silent before a comment is sent; `max_live_age_s` how old the
-    engine's heartbeat may be before /health reports it dead. Who has a key may load LoRA adapters that lie below `lora_dir`. Raises
-    `OptionError` for a value outside its range.
+    engine's heartbeat may be before /health reports it dead. Who has a key may load LoRA adapters that lie below `lora_dir`.
+    `aliases` are further names, by the name, for a model or `model:adapter`; `*` stands for all others. Raises `OptionError`
+    for a value outside its range.
     """
 
     models: tuple[ServedModel, ...]
@@ -65,6 +67,7 @@ class ServeOptions:
     max_files_bytes: int = 10 << 30
     log_level: str = "info"
     lora_dir: Path | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -91,6 +94,9 @@ class ServeOptions:
             raise OptionError(f"--log-level is {self.log_level!r}; choose debug, info, warning or error.")
         if self.lora_dir is not None:
             _check_lora_dir(self.lora_dir, self.api_keys)
+        adapters = [f"{model.name}:{each.name}" for model in self.models for each in model.engine.adapters]
+        names = [model.name for model in self.models]
+        check_aliases(self.aliases, names, adapters, may_load=self.lora_dir is not None)
 
 
 def _check_lora_dir(path: Path, api_keys: tuple[str, ...]) -> None:

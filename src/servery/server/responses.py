@@ -15,7 +15,7 @@ from servery.wire.responses_answer import ResponsesForm, encode_input_tokens
 
 async def create(service: Service, exchange: Exchange) -> None:
     """Answer, and keep the answer unless the client wants it forgotten."""
-    request = decode_responses(await exchange.body(service.options))
+    request = service.addressed(decode_responses(await exchange.body(service.options)))
     history = _history(service, exchange, request.previous_response_id)
     chat = request.chat(history)
     answer_id = f"resp_{secrets.token_hex(24)}"
@@ -29,7 +29,7 @@ async def create(service: Service, exchange: Exchange) -> None:
 
 async def count(service: Service, exchange: Exchange) -> None:
     """How many tokens a request has as the model sees it."""
-    request = decode_responses(await exchange.body(service.options))
+    request = service.addressed(decode_responses(await exchange.body(service.options)))
     chat = request.chat(_history(service, exchange, request.previous_response_id))
     tokens = await service.upstream(request.model).count(chat)
     await exchange.reply.whole(encode_input_tokens(tokens))

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import msgspec
+
+from servery.server.aliases import alias_target, whole_names
 from servery.server.answer_record import AnswerRecord
 from servery.server.auth import Keys
 from servery.server.interrupt import Interrupt, Reason
@@ -14,11 +18,19 @@ from servery.server.response_store import ResponseStore
 from servery.server.storage import Storage, no_storage
 from servery.telemetry.metrics import Metrics
 from servery.upstream.upstream import Upstream
+from servery.wire.anthropic import AnthropicRequest, CountRequest
+from servery.wire.chat import ChatRequest
+from servery.wire.completions import CompletionRequest
+from servery.wire.embeddings import EmbeddingRequest
 from servery.wire.errors import ApiError, model_not_found
+from servery.wire.responses import ResponsesRequest
 
 # What is kept of `/v1/responses` for later requests to go on with.
 MAX_RESPONSES = 1_000
 MAX_RESPONSE_BYTES = 64 << 20
+
+
+R = TypeVar("R", ChatRequest, CompletionRequest, EmbeddingRequest, AnthropicRequest, CountRequest, ResponsesRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +58,31 @@ class Service:
 
         An adapter is `base:adapter`; clients of vLLM know the adapter's name alone, which will do where one base has it.
         """
-        found = self.upstreams.get(model) or self._of_adapter(model)
+        found = self._served(model)
         if found is None:
             adapters = [each.id for upstream in self.upstreams.values() for each in upstream.adapters().values()]
-            raise model_not_found(model, [*self.upstreams, *adapters])
+            raise model_not_found(model, [*self.upstreams, *adapters, *whole_names(self.options.aliases)])
         return found
+
+    def unaliased(self, model: str) -> str:
+        """The name by which `model` is served: itself unless it is an alias. What nobody knows stays as it is."""
+        if self._served(model):
+            return model
+        return alias_target(self.options.aliases, self.upstreams, model) or model
+
+    def addressed(self, request: R) -> R:
+        """`request` for the model that its `model` is an alias of, if it is one."""
+        name = self.unaliased(request.model)
+        return request if name == request.model else msgspec.structs.replace(request, model=name)
 
     def base(self, model: str) -> Upstream:
         """Where a model runs that is no adapter; raises `ApiError` (404) naming those that are served."""
         if model not in self.upstreams:
             raise model_not_found(model, self.upstreams)
         return self.upstreams[model]
+
+    def _served(self, model: str) -> Upstream | None:
+        return self.upstreams.get(model) or self._of_adapter(model)
 
     def _of_adapter(self, model: str) -> Upstream | None:
         base, colon, adapter = model.rpartition(":")
