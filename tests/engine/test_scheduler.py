@@ -463,3 +463,12 @@ def test_a_prefix_that_the_background_is_computing_is_not_waited_for():
     assert drive.step() == {"batch/0": 8}
     drive.add(request("chat", 30, max_tokens=2))
     assert drive.step() == {"chat/0": 8}
+
+
+def test_steps_of_the_background_are_short():
+    drive = Drive(max_step_tokens=32, background_step_s=0.01)
+    drive.add(request("batch", other(300, 60), priority=BACKGROUND))
+    drive.step()
+    for tokens in (1, 32):
+        drive.scheduler.observe(Step((), num_tokens=tokens), 0.001 * tokens)
+    assert drive.step() == {"batch/0": 10}, "10 tokens take 10 ms"

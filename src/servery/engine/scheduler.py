@@ -187,6 +187,8 @@ class Scheduler:
     def _plan(self, num_decoding: int) -> StepPlan:
         limit = self.config.max_step_tokens
         target_s = self.config.target_step_s if num_decoding else self.config.longest_step_s
+        if self._is_idle:
+            target_s = self.config.background_step_s  # whoever comes now waits for its end
         if target_s is not None and (affordable := self._cost.budget(target_s)) is not None:
             # Everyone who decodes gets a token, and prefill at least a block: it must end some day.
             limit = min(limit, max(affordable, num_decoding + self.config.block_size))

@@ -11,8 +11,9 @@ class SchedulerConfig:
     """Validated when made; raises `LoadError` naming the value, the limit and what to do.
 
     `max_step_tokens` bounds the tokens of a step; while anything decodes, a step is also kept under `target_step_s` by
-    measured cost; while nobody does, under `longest_step_s`, so that aborts and heartbeats pass (None: no such limit). `prefill_share` is the fraction of a step that one sequence's prefill may take
-    while others want to prefill too; what they leave it gets. A sequence is admitted only if its tokens so far fit and
+    measured cost; while nobody does, under `longest_step_s`, so that aborts and heartbeats pass; with nothing but the
+    background, under `background_step_s`, so that whoever comes waits little (None: no such limit). `prefill_share` is
+    the fraction of a step that one sequence's prefill may take while others want to prefill too; what they leave it gets. A sequence is admitted only if its tokens so far fit and
     the fraction `watermark` of the blocks then remains available for those that run to grow into.
     `model_id` goes into every block digest. Token ids are below `vocab_size`.
     """
@@ -28,6 +29,7 @@ class SchedulerConfig:
     watermark: float = 0.05
     target_step_s: float | None = 0.05
     longest_step_s: float | None = 1.0
+    background_step_s: float | None = 0.01
     enable_prefix_cache: bool = True
     eos_token_ids: frozenset[int] = frozenset()
     vocab_size: int = 2**31
@@ -44,7 +46,7 @@ class SchedulerConfig:
             raise LoadError(f"prefill_share is {self.prefill_share}; it must be above 0 and at most 1.")
         if not 0.0 <= self.watermark < 1.0:
             raise LoadError(f"watermark is {self.watermark}; it must be at least 0 and below 1.")
-        for name in ("target_step_s", "longest_step_s"):
+        for name in ("target_step_s", "longest_step_s", "background_step_s"):
             limit_s = getattr(self, name)
             if limit_s is not None and not limit_s > 0.0:
                 raise LoadError(f"{name} is {limit_s}; it must be above 0, or None for no such limit.")
