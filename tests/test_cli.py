@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -95,7 +96,7 @@ def test_models_lists_every_architecture_and_quantization_format(capsys: pytest.
 
 
 def test_every_verb_has_help_that_ends_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (cli.serve, cli.chat, cli.bench, cli.models):
+    for verb in (cli.serve, cli.chat, cli.bench, cli.quantize, cli.models):
         name = verb.__name__
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
@@ -104,7 +105,7 @@ def test_every_verb_has_help_that_ends_with_an_example(capsys: pytest.CaptureFix
 
 def test_every_example_is_one_that_runs(asked: Callable[..., list[object]]) -> None:
     """The command lines in the docstrings parse."""
-    for verb in (cli.serve, cli.chat, cli.bench, cli.models):
+    for verb in (cli.serve, cli.chat, cli.bench, cli.quantize, cli.models):
         examples = (verb.__doc__ or "").partition("Example:")[2].split("\n")
         for line in filter(None, map(str.strip, examples)):
             words = line.rpartition("| ")[2].replace('"Answer in one sentence."', "Shortly.").split()
@@ -270,3 +271,44 @@ def test_a_bug_is_not_hidden(asked: Callable[..., list[object]]) -> None:
     asked("servery.server.serve", ZeroDivisionError("ours"))
     with pytest.raises(ZeroDivisionError):
         cli.main(["serve", "model"])
+
+
+def test_quantize_writes_a_folder_and_says_what_it_saves(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["quantize", "amuse-draft", "small", "--scheme", "int8", "--threads", "1"]) == cli.DONE
+    shown = capsys.readouterr().out
+    assert re.fullmatch(r"small: [\d.]+ .iB of weights instead of [\d.]+ .iB, int8 by output channel, .*\n", shown)
+    assert json.loads(Path("small/config.json").read_text())["quantization_config"]["format"] == "pack-quantized"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["amuse", "out", "--scheme", "int8", "--group-size", "32"],
+            "group_size is 32, but int8 has a scale per output",
+        ),
+        (
+            ["amuse", "out", "--group-size", "128"],
+            "group_size 128 does not divide the 160 input features of model.layers",
+        ),
+        (["amuse", "out", "--quantize-method", "round", "--calibration", "t.md"], "calibration is for the method awq"),
+        (["amuse", "out", "--calibration", "t.md"], "the calibration text t.md cannot be read: No such file"),
+        (["nowhere", "out"], "'nowhere' is neither a directory with a checkpoint"),
+        (["model", "out"], "model/config.json does not exist"),
+        (["amuse", "model/notes.txt"], "notes.txt exists and is not this model quantized this way"),
+    ],
+)
+def test_quantize_refuses_in_one_line_and_writes_nothing(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("model/notes.txt").touch()
+    assert cli.main(["quantize", *arguments]) in {cli.FAILED, cli.USAGE}
+    assert complaint in capsys.readouterr().err
+    assert sorted(path.name for path in Path().iterdir()) == ["model"]
+
+
+@pytest.mark.parametrize("arguments", [["--scheme", "int3"], ["--group-size", "48"], ["--quantize-method", "gptq"]])
+def test_quantize_lists_what_can_be_chosen(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["quantize", "amuse", "out", *arguments])
+    assert "invalid choice" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from servery.engine.config import DTYPES, KV_DTYPES, MAX_DRAFTS, SPECULATION, EngineConfig
-from servery.engine.quantization.scheme import GROUP_SIZES, METHODS, SCHEMES
+from servery.engine.quantization.scheme import GROUP_SIZES, INT4, METHODS, SCHEMES
 from servery.option_value import at_least, byte_size
 
 # What a verb asks for in its own way, if at all.
@@ -119,6 +119,16 @@ def _draft_model(text: str) -> Path:
     from servery import amuse  # an optional part: only where needed, so that serving other models goes without it
 
     return amuse.path("draft")
+
+
+def add_quantize_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `servery quantize`."""
+    add = verb.add_argument
+    add("model", metavar="MODEL", help="a folder in Hugging Face layout, amuse or amuse-draft")
+    add("out", type=Path, metavar="OUT", help="the folder to make")
+    add("--scheme", default=INT4, choices=SCHEMES, help="int8: by output channel; int4: by group of input channels")
+    add_rounding_options(add)
+    add("--threads", type=at_least(1), metavar="N", help="threads to compute with; else one less than there are cores")
 
 
 def engine_settings(options: argparse.Namespace) -> dict[str, Any]:

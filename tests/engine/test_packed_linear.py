@@ -94,6 +94,15 @@ def test_what_torch_has_no_operation_for_is_dequantized(make):
     assert float((layer(x).double() - exact).norm() / exact.norm()) < 0.02
 
 
+def test_unsigned_codes_around_128_are_the_same_8_bits():
+    signed = _int8()
+    unsigned = GroupMatrix(signed.codes.view(torch.uint8) ^ 128, signed.scales, 128)
+    x = torch.randn(3, COLUMNS)
+    layers = [linear_of([matrix], dtype=torch.float32) for matrix in (signed, unsigned)]
+    assert [type(layer) for layer in layers] == [Int8Linear, Int8Linear]
+    assert torch.equal(layers[0](x), layers[1](x))
+
+
 def test_a_cpu_that_packs_otherwise_dequantizes(monkeypatch):
     monkeypatch.setattr(packed_linear, "_has_layout", lambda: False)
     assert isinstance(linear_of([_int4()], dtype=torch.bfloat16), QuantizedLinear)

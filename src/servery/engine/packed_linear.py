@@ -29,17 +29,19 @@ class Int8Linear:
     __slots__ = ("_codes", "_scales", "_tiles", "bias")
 
     def __init__(self, matrix: GroupMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
-        self._codes = matrix.codes
+        # Unsigned codes with a zero point of 128 are the same codes.
+        self._codes = matrix.codes if matrix.codes.dtype == torch.int8 else (matrix.codes ^ 128).view(torch.int8)
         self._scales = (matrix.scales * matrix.unit).flatten().to(dtype)
-        self._tiles = torch.split(matrix.codes, max(1, _TILE_VALUES // matrix.shape[1]))
+        self._tiles = torch.split(self._codes, max(1, _TILE_VALUES // matrix.shape[1]))
         self.bias = bias
 
     @staticmethod
     def takes(matrix: GroupMatrix, dtype: torch.dtype) -> bool:
         """Whether a matrix is of that kind, and its values as `dtype` are not rounded before they are multiplied."""
-        is_symmetric = isinstance(matrix.zeros, int) and matrix.zeros == 0 and matrix.minima is None
+        center = 0 if matrix.codes.dtype == torch.int8 else 128
+        is_symmetric = isinstance(matrix.zeros, int) and matrix.zeros == center and matrix.minima is None
         is_exact = dtype == torch.bfloat16 or (matrix.arithmetic or matrix.scales.dtype) == torch.float32
-        return matrix.codes.dtype == torch.int8 and matrix.num_groups == 1 and is_symmetric and is_exact
+        return matrix.bits == 8 and matrix.num_groups == 1 and is_symmetric and is_exact
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -54,7 +54,7 @@ class WeightReader:
     """Reads a checkpoint whose files are open. Dense values become `dtype`; other layouts stay as they are.
 
     `directory` and `files` are named in complaints. `progress` is told (bytes of the model done, bytes in total) after
-    each tensor; `total_bytes` is what the weights will hold in memory.
+    each tensor; `total_bytes` is what the weights will hold in memory; `stored` are all tensors by name.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class WeightReader:
         files: str,
         progress: Progress | None = None,
     ) -> None:
-        self._stored = stored
+        self.stored = stored
         self._format = weight_format
         self.dtype = dtype
         self._progress = progress
@@ -95,7 +95,7 @@ class WeightReader:
         return weights
 
     def _has(self, source: Source) -> bool:
-        return bool(self._modules[source.module]) if len(source.shape) == 2 else source.name in self._stored
+        return bool(self._modules[source.module]) if len(source.shape) == 2 else source.name in self.stored
 
     def _bytes_of(self, source: Source) -> int:
         """What it holds once it is read: dense values change their type, others do not."""
@@ -109,12 +109,12 @@ class WeightReader:
         rows, columns = source.shape
         matrix = self._format.matrix(source.module, (rows, columns), module)
         left = [f"{source.module}.{suffix}" for suffix in module if suffix not in module.used]
-        _refuse_strange(self._stored, [name for name in left if not self._format.is_redundant(name)])
+        _refuse_strange(self.stored, [name for name in left if not self._format.is_redundant(name)])
         self._tell(source)
         return DenseMatrix(self._own(matrix.weight, source, dtype)) if isinstance(matrix, DenseMatrix) else matrix
 
     def _tensor(self, source: Source, dtype: torch.dtype) -> Tensor:
-        stored = self._stored[source.name]
+        stored = self.stored[source.name]
         check_shape(stored, source.shape)
         check_float(stored)
         self._tell(source)

@@ -11,6 +11,7 @@ INT8, INT4 = "int8", "int4"
 SCHEMES = (INT8, INT4)
 ROUND, AWQ = "round", "awq"
 METHODS = (ROUND, AWQ)
+_METHODS = {ROUND: "rounded as they are", AWQ: "scaled by what a sample of text activates (awq)"}
 GROUP_SIZES = (128, 64, 32)
 
 # The choice of experts hangs on small differences, and a router is small, as is the gate of a shared expert. What
@@ -42,6 +43,12 @@ class RoundingPlan:
     method: str
     group_size: int | None
     roundings: dict[str, Rounding]
+
+    @property
+    def description(self) -> str:
+        """Such as "int8 by output channel, rounded as they are"."""
+        groups = "by output channel" if self.group_size is None else f"in groups of {self.group_size}"
+        return f"{self.scheme} {groups}, {_METHODS[self.method]}"
 
     def weight_bytes(self, config: ModelConfig, bytes_per_value: int) -> int:
         """Memory of the weights when those that stay dense take `bytes_per_value` each."""

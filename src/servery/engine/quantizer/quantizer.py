@@ -32,10 +32,20 @@ class Quantizer:
         self._run: CalibrationRun | None = None
         self._targets = {target.key: target for target in targets_of(config)}
 
-    def begin(self, ends: Weights) -> None:
-        """Start with the weights around the layers, of any type; nothing of them is changed."""
+    def begin(self, ends: Weights, hidden: Tensor | None = None) -> None:
+        """Start with the weights around the layers, of any type; nothing of them is changed.
+
+        With `hidden`, what it was after some layer, go on after that one.
+        """
         if self._sequences is not None:
             self._run = CalibrationRun(self._config, self._sequences, _in_float32(ends))
+            if hidden is not None:
+                self._run.hidden = hidden
+
+    @property
+    def hidden(self) -> Tensor | None:
+        """What the next layer is given of the sample to calibrate on, None without one."""
+        return None if self._run is None else self._run.hidden
 
     def layer(self, index: int, weights: Weights) -> Weights:
         """Layer `index` quantized; `weights` are dense and float32, and may be changed.
