@@ -63,6 +63,16 @@ def test_texts_are_those_without_a_draft_model(tiny: Path, other: Path, params: 
     assert core.stats().scheduler.drafted_tokens > 100
 
 
+@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
+def test_drafts_that_fell_leave_no_trace_in_a_cache_of_8_bits(tiny: Path, other: Path, kv_dtype: str) -> None:
+    """Codes and scales of a slot are overwritten together."""
+    expected = texts(run(core_of(tiny, kv_dtype=kv_dtype), requests(**PARAMS["seeded"])))
+    core = core_of(tiny, draft=other, kv_dtype=kv_dtype)
+    assert texts(run(core, requests(**PARAMS["seeded"]))) == expected
+    stats = core.stats().scheduler
+    assert stats.accepted_draft_tokens < stats.drafted_tokens > 100
+
+
 @pytest.mark.parametrize("params", [*PARAMS, "free"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_model_that_drafts_for_itself_is_always_right(tiny: Path, params: str, schedule: str) -> None:
