@@ -63,6 +63,21 @@ def test_every_document_validates(llm: LLM, schema: object, seed: int) -> None:
             validate(completion.text, schema)
 
 
+@pytest.mark.parametrize("speculate", ["ngram", "draft"])
+@pytest.mark.parametrize("seed", [None, 7])
+def test_with_speculation_every_document_validates(tiny: Path, speculate: str, seed: int | None) -> None:
+    """Without a seed drafts of a model are judged by rejection sampling, with one by coupling."""
+    schema = {"type": "array", "items": PERSON, "minItems": 2, "maxItems": 3}
+    draft = {"draft_model": tiny} if speculate == "draft" else {}
+    llm = LLM(tiny, threads=1, speculate=speculate, **draft)
+    params = SamplingParams(n=6, max_tokens=300, seed=seed, constraint=constraint.json_schema(schema))
+    (generation,) = llm.generate(["hello"], params)
+    for text in finished(generation.completions):
+        validate(text, schema)
+    stats = llm.core.stats()
+    assert stats.scheduler.accepted_draft_tokens > 0
+
+
 @pytest.fixture(scope="module")
 def amuse() -> LLM:
     return LLM(models.path("draft"), threads=1)
