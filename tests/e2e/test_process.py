@@ -54,7 +54,7 @@ def failed_start(*arguments: str) -> tuple[int, str]:
 
 
 def test_what_was_resolved_is_printed_once(server: ServerProcess) -> None:
-    for fact in ("Qwen3ForCausalLM", "threads", "kernels: ", "KV cache", "blocks", "bytes per token", "context"):
+    for fact in ("Qwen3ForCausalLM", "threads", "kernels: ", "KV cache", "in blocks of", "bytes, in", "context"):
         assert server.output.count(fact) == 2, fact  # once for each of the two models
 
 
@@ -132,12 +132,32 @@ def test_a_dead_engine_is_told_in_band_and_comes_back() -> None:
         error = json.loads(stream.last_event())["error"]
         assert (error["type"], error["code"]) == ("server_error", "service_unavailable")
         eventually(lambda: server.ask("GET", "/ready").status == 503, "not ready")
+        assert server.ask("GET", "/health").status == 503
         refused = server.ask("POST", "/v1/chat/completions", {**ENDLESS, "max_tokens": 3})
         assert refused.status in (200, 503)
-        assert server.ask("GET", "/health").status == 200
         eventually(lambda: server.ask("GET", "/ready").status == 200, "ready again", timeout_s=60)
         answer = server.ask("POST", "/v1/chat/completions", {**ENDLESS, "stream": False, "max_tokens": 3})
         assert answer.json["usage"]["completion_tokens"] == 3
+        assert server.ask("GET", "/health").status == 200
+        assert server.metric("engine_failures_total", cause="died") == 1
+        assert server.metric("engine_restarts_total") == 1
+
+
+def test_a_hung_engine_fails_liveness_and_is_replaced() -> None:
+    """SIGSTOP is the purest hang: no beat, no step, no end of the connection. How soon: `test_watchdog`."""
+    with serving("amuse-draft") as server:
+        stream = Stream(server)
+        hung = server.engine_pid
+        os.kill(hung, signal.SIGSTOP)
+
+        eventually(lambda: server.ask("GET", "/health").status == 503, "liveness fails", timeout_s=30)
+        error = json.loads(stream.last_event())["error"]
+        assert (error["code"], "The engine hung" in error["message"]) == ("service_unavailable", True)
+        eventually(lambda: server.ask("GET", "/ready").status == 200, "ready again", timeout_s=60)
+        answer = server.ask("POST", "/v1/chat/completions", {**ENDLESS, "stream": False, "max_tokens": 3})
+        assert answer.json["usage"]["completion_tokens"] == 3
+        assert server.metric("engine_failures_total", cause="hung") == 1
+        assert not Path(f"/proc/{hung}").exists()
 
 
 def test_sigterm_finishes_what_is_under_way_and_takes_nothing_new() -> None:

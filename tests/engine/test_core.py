@@ -325,3 +325,13 @@ def test_quantization_that_cannot_be_done_is_refused_before_anything_is_loaded(t
         core_of(tiny, quantize="int4", group_size=128)
     with pytest.raises(LoadError, match="quantize is 'int5'; choose one of int8, int4"):
         core_of(tiny, quantize="int5")
+
+
+def test_every_step_says_beforehand_how_long_it_should_take(tiny: Path) -> None:
+    """Whoever watches over the loop can tell a long step from a hang."""
+    expected: list[float | None] = []
+    core = EngineCore(EngineConfig(model=tiny, threads=1, max_model_len=256), before_step=expected.append)
+    run(core, [request(0, PROMPTS[0], max_tokens=4)])
+    assert expected[0] is None
+    assert len(expected) == core.stats().steps == 4
+    assert all(seconds is not None and seconds > 0 for seconds in expected[1:])

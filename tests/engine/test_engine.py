@@ -18,6 +18,7 @@ from servery.engine.config import EngineConfig
 from servery.engine.engine import AsyncEngine, EngineState
 from servery.engine.errors import EngineDead, InvalidRequest, LoadError, Overloaded, PromptTooLong
 from servery.engine.request import FinishReason, NewRequest, SamplingParams
+from servery.engine.stats import EngineLife
 
 ENDLESS = {"max_tokens": 200, "ignore_eos": True}
 
@@ -171,6 +172,7 @@ def test_a_killed_process_fails_its_requests_and_comes_back(tiny: Path) -> None:
             await until(lambda: engine.is_ready)
             assert await tokens(engine, request("after")) == answer
             assert (engine.restarts, engine.info.pid != pid) == (1, True)
+            assert engine.life == EngineLife(failures={"died": 1, "hung": 0}, restarts=1)
 
     run(story)
 
@@ -217,10 +219,10 @@ def test_a_process_that_cannot_be_understood_is_replaced(tiny: Path) -> None:
 
     async def story() -> None:
         async with started(tiny) as engine:
-            pid, decoder = engine.info.pid, engine._decoder
-            engine._decoder = msgspec.msgpack.Decoder(Ready)
+            pid = engine.info.pid
+            assert engine._process is not None
+            engine._process.decoder = msgspec.msgpack.Decoder(Ready)  # type: ignore[assignment]
             await until(lambda: engine.state is EngineState.RESTARTING)
-            engine._decoder = decoder
             await until(lambda: engine.is_ready)
             assert (engine.restarts, engine.info.pid != pid) == (1, True)
 

@@ -1,5 +1,6 @@
 """The engine process by itself; what it does for a living server is told in test_engine."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -9,17 +10,20 @@ import pytest
 
 from servery.engine.channel import encode_config
 from servery.engine.config import EngineConfig
+from servery.engine.pulse import shared_memory
 
 
 @pytest.mark.parametrize("settings", [{}, {"kv_memory_bytes": 1}], ids=["loaded", "cannot be loaded"])
 def test_a_server_that_is_gone_once_the_model_is_loaded_is_no_crash(tiny: Path, settings: dict[str, int]) -> None:
     config = encode_config(EngineConfig(model=tiny, threads=1, **settings))  # type: ignore[arg-type]
     ours, theirs = socket.socketpair()
+    memory = shared_memory()
     with theirs:
         ours.close()
         done = subprocess.run(
-            [sys.executable, "-m", "servery.engine.process", str(theirs.fileno()), config],
-            pass_fds=(theirs.fileno(),), capture_output=True, text=True, check=False, timeout=60,
+            [sys.executable, "-m", "servery.engine.process", str(theirs.fileno()), str(memory), config, "m"],
+            pass_fds=(theirs.fileno(), memory), capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
+    os.close(memory)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert "the server is gone" in done.stderr

@@ -236,7 +236,7 @@ def test_probes_are_logged_only_when_debugging_even_if_they_fail(caplog: pytest.
 
     async def story() -> None:
         upstream = FakeUpstream()
-        upstream.state = Health(False, "its engine is loading", 99.0)
+        upstream.state = Health(False, "its engine is loading", 0.0, is_alive=False)
         app = make_app(upstream, api_keys=("secret",))
         for path in ("/health", "/ready", "/v1/models"):
             await ask(app, "GET", path)

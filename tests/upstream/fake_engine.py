@@ -15,7 +15,7 @@ from servery.engine.engine import AsyncEngine, EngineState
 from servery.engine.errors import LoadError
 from servery.engine.lora.registry import AdapterRegistry
 from servery.engine.request import FinishReason, NewRequest, Output, TokenLogprobs
-from servery.engine.stats import EngineInfo, EngineStats
+from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.upstream.embedded import EmbeddedUpstream
 
 END = 256
@@ -77,6 +77,10 @@ class FakeEngine:
             kernels="none", threads=1, max_model_len=MAX_MODEL_LEN, max_running=4, max_step_tokens=16, block_size=16,
             num_blocks=8, kv_dtype="float32", kv_bytes=1, kv_bytes_per_token=1, weight_bytes=1, load_s=0.0, pid=1,
         )  # fmt: skip
+
+    @property
+    def life(self) -> EngineLife:
+        return EngineLife(failures={"died": 0, "hung": 0}, restarts=0)
 
     async def start(self) -> None:
         self.state = EngineState.READY

@@ -342,7 +342,7 @@ def test_health_is_the_engines(checkpoint: Path) -> None:
         engine.age_s = 5.5
         assert upstream.health() == Health(False, "its engine gave no sign of life for 5.5 s", 5.5)
         engine.state = EngineState.RESTARTING
-        assert upstream.health() == Health(False, "its engine is restarting", 0.0)
+        assert upstream.health() == Health(False, "its engine is restarting", 0.0, is_alive=False)
         await upstream.stop()
         assert not upstream.health().is_ready
 

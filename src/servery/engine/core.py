@@ -66,11 +66,19 @@ class EngineCore:
     """
 
     def __init__(
-        self, config: EngineConfig, *, progress: Progress | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        config: EngineConfig,
+        *,
+        progress: Progress | None = None,
+        before_step: Callable[[float | None], None] = lambda expected_s: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Load the model and reserve its KV cache; raises `LoadError`. `progress` is told (bytes done, bytes total)."""
+        """Load the model and reserve its KV cache; raises `LoadError`. `progress` is told (bytes done, bytes total).
+
+        `before_step` is told how long the step that begins should take; None before any was measured.
+        """
         started = time.monotonic()
-        self._clock = clock
+        self._clock, self._before_step = clock, before_step
         self._counters = _Counters()
         threads = use_threads(config.threads)
         self._model_config = ModelConfig.load(config.model)
@@ -195,6 +203,7 @@ class EngineCore:
 
     def _run(self, step: Step) -> dict[Sequence, StepResult]:
         """Complete the step's drafts, compute it, and let everybody who predicts learn how long it took."""
+        self._before_step(self.scheduler.expected_s(step))
         proposals = self._speculator.complete(step) if self._speculator is not None else {}
         started = time.perf_counter()
         results = self._runner.run(step, proposals)

@@ -1,16 +1,11 @@
 """`AsyncEngine`, the handle a server holds: an engine process, its requests under way, and its restarts."""
 
 import asyncio
-import contextlib
 import enum
 import logging
 import secrets
-import socket
-import sys
 import time
 from collections.abc import AsyncGenerator, Callable
-
-import msgspec
 
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.channel import (
@@ -18,20 +13,17 @@ from servery.engine.channel import (
     AdapterFailed,
     AdapterLoaded,
     Add,
-    FrameReader,
     FromCore,
     LoadAdapter,
     LoadFailed,
     Outputs,
     Ready,
     Refused,
-    Stop,
     ToCore,
     UnloadAdapter,
-    encode_config,
-    frame,
 )
 from servery.engine.config import EngineConfig
+from servery.engine.core_process import CoreProcess
 from servery.engine.errors import (
     EngineDead,
     EngineError,
@@ -45,7 +37,7 @@ from servery.engine.errors import (
 from servery.engine.lora.registry import AdapterRegistry
 from servery.engine.mailbox import Mailbox
 from servery.engine.request import FinishReason, NewRequest, Output
-from servery.engine.stats import EngineInfo, EngineStats
+from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +45,6 @@ FIRST_RESTART_S = 0.5
 MAX_RESTART_S = 30.0
 # A process that lived this long was healthy: the next restart starts over with the shortest wait.
 HEALTHY_AFTER_S = 60.0
-STOP_TIMEOUT_S = 5.0
-_READ_BYTES = 1 << 20
 
 
 class EngineState(enum.Enum):
@@ -66,30 +56,36 @@ class EngineState(enum.Enum):
     STOPPED = "stopped"
 
 
+class Failure(enum.Enum):
+    """What became of a process that nobody had told to end."""
+
+    DIED = "died"
+    HUNG = "hung"
+
+
 class AsyncEngine:
     """One model in a process of its own.
 
-    `start` loads it, `generate` runs requests, `stop` ends it. When the process dies, requests under way fail with
-    `EngineDead` and it is started again, waiting 0.5 s at first and twice as long each time, at most 30 s.
+    `start` loads it, `generate` runs requests, `stop` ends it. When the process dies, or hangs and is killed for it,
+    requests under way fail with `EngineDead` and it is started again, waiting 0.5 s at first and twice as long each
+    time, at most 30 s. `failures` counts both. `name` is what logs call it, else the checkpoint's folder.
     """
 
-    def __init__(self, config: EngineConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, config: EngineConfig, *, name: str | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.config = config
+        self.name = name or config.model.name
+        self.failures = dict.fromkeys(Failure, 0)
         self.state = EngineState.LOADING
         self.restarts = 0
         self._clock = clock
         self._info: EngineInfo | None = None
         self._stats: EngineStats | None = None
-        self._last_beat = clock()
         self._restart_at = clock()
         self._mailboxes: dict[str, Mailbox] = {}
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._process: CoreProcess | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(FromCore)
-        self._frames = FrameReader()
         self.adapters = AdapterRegistry(self._unload)
 
     @property
@@ -105,6 +101,11 @@ class AsyncEngine:
         return self._stats
 
     @property
+    def life(self) -> EngineLife:
+        """How often the process failed and was started again."""
+        return EngineLife(failures={cause.value: n for cause, n in self.failures.items()}, restarts=self.restarts)
+
+    @property
     def is_ready(self) -> bool:
         """Whether new requests are taken."""
         return self.state is EngineState.READY
@@ -115,8 +116,8 @@ class AsyncEngine:
         return len(self._mailboxes)
 
     def heartbeat_age_s(self) -> float:
-        """Seconds since the engine's loop last gave a sign of life."""
-        return self._clock() - self._last_beat
+        """Seconds since the engine's loop last gave a sign of life; 0 while there is none that could."""
+        return 0.0 if self._process is None else self._clock() - self._process.pulse.last().at_s
 
     @property
     def restart_in_s(self) -> float:
@@ -125,11 +126,11 @@ class AsyncEngine:
 
     async def start(self) -> None:
         """Start the process and wait until the model and its adapters are loaded; raises `LoadError` with the reason."""
-        await self._launch()
+        process = await self._launch()
         for source in self.config.adapters:
-            await self._load_first(*self.adapters.begin(source), source)
+            await self._load_first(process, *self.adapters.begin(source), source)
         self.state = EngineState.READY
-        self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
+        self._supervisor = asyncio.create_task(self._supervise(process), name="engine-supervisor")
 
     async def generate(self, request: NewRequest) -> AsyncGenerator[Output, None]:
         """Outputs as they come, until every completion has finished. Close the iterator to abort the request.
@@ -188,7 +189,7 @@ class AsyncEngine:
         """End the process; requests still under way fail with `EngineDead`. Safe to call twice."""
         is_loading, self.state = self.state is EngineState.LOADING, EngineState.STOPPED
         if is_loading and self._process is not None:
-            _kill(self._process)  # it reads no messages before it has loaded
+            self._process.kill()  # it reads no messages before it has loaded
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
@@ -218,46 +219,28 @@ class AsyncEngine:
         self._send(UnloadAdapter(adapter_id=adapter_id))
 
     def _send(self, message: ToCore) -> None:
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(frame(self._encoder.encode(message)))
+        if self._process is not None:
+            self._process.send(message)
 
     # The process: launch, read, supervise, end.
 
-    async def _launch(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "servery.engine.process",
-                    str(theirs.fileno()),
-                    encode_config(self.config),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                )
-            except BaseException:
-                ours.close()
-                raise
-        self._frames = FrameReader()
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_READ_BYTES)
-        await self._wait_ready()
-
-    async def _wait_ready(self) -> None:
-        message = await self._first_message()
+    async def _launch(self) -> CoreProcess:
+        process = self._process = await CoreProcess.launch(self.config, self.name)
+        messages = await process.receive()
+        message = messages[0] if messages else None
         if isinstance(message, Ready):
             self._info = message.info
-            self._last_beat = self._clock()
-            return
-        reason = message.message if isinstance(message, LoadFailed) else "the engine process ended while loading."
-        await self._end_process()
-        raise LoadError(reason)
+            return process
+        status = await self._end_process()
+        raise LoadError(message.message if isinstance(message, LoadFailed) else _ended_while_loading(status))
 
-    async def _load_first(self, adapter_id: int, loaded: "asyncio.Future[AdapterInfo]", source: AdapterSource) -> None:
+    async def _load_first(
+        self, process: CoreProcess, adapter_id: int, loaded: "asyncio.Future[AdapterInfo]", source: AdapterSource
+    ) -> None:
         """Load an adapter before the first request; raises `LoadError`, and the process is ended then."""
         self._send(_load_message(adapter_id, source, at_once=True))
         while not loaded.done():
-            messages = await self._read()
+            messages = await process.receive()
             if not messages:
                 self.adapters.fail(adapter_id, LoadError("the engine process ended while loading an adapter."))
             for message in messages:
@@ -268,49 +251,40 @@ class AsyncEngine:
             await self._end_process()
             raise
 
-    async def _first_message(self) -> FromCore | None:
-        messages = await self._read()
-        return messages[0] if messages else None
-
-    async def _read(self) -> list[FromCore]:
-        """The next messages; an empty list when the process has closed its end, or sends what is no message."""
-        reader = self._reader
-        if reader is None:
-            return []
-        while True:
-            try:
-                data = await reader.read(_READ_BYTES)
-            except ConnectionError:
-                return []
-            if not data:
-                return []
-            if payloads := self._frames.feed(data):
-                try:
-                    return [self._decoder.decode(payload) for payload in payloads]
-                except msgspec.DecodeError:  # as when another version was installed since the server started
-                    log.exception("the engine process sent what cannot be read; it is taken for dead")
-                    return []
-
-    async def _supervise(self) -> None:
+    async def _supervise(self, process: CoreProcess) -> None:
         wait_s = FIRST_RESTART_S
         while True:
             started = self._clock()
-            await self._pump()
+            await self._run(process)
             self.state = EngineState.RESTARTING
-            status = await self._end_process()
-            self._fail_all(EngineDead("the engine process died while this request was running; it is being restarted."))
+            await self._bury(process)
             if self._clock() - started > HEALTHY_AFTER_S:
                 wait_s = FIRST_RESTART_S
-            log.error("the engine process ended with status %s; starting it again in %.1f s", status, wait_s)
-            wait_s = await self._restart(wait_s)
+            log.info("starting the engine of %s again in %.1f s", self.name, wait_s)
+            process, wait_s = await self._restart(wait_s)
 
-    async def _pump(self) -> None:
-        while messages := await self._read():
-            for message in messages:
-                self._deliver(message)
+    async def _run(self, process: CoreProcess) -> None:
+        """Deliver what the process sends until it ends, or is ended because it hangs."""
+        watching = asyncio.create_task(process.watch(), name="engine-watchdog")
+        try:
+            while messages := await process.receive():
+                for message in messages:
+                    self._deliver(message)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _bury(self, process: CoreProcess) -> None:
+        """Tell everybody who waits that the process is gone, and count it."""
+        if process.hang is None:
+            self._fail_all(EngineDead("the engine process died while this request was running; it is being restarted."))
+        else:
+            self._fail_all(EngineDead(f"the engine hung ({process.hang}); it is being restarted."))
+        status = await self._end_process()
+        self.failures[Failure.DIED if process.hang is None else Failure.HUNG] += 1
+        log.error("the engine process of %s ended with status %s%s", self.name, status, _because(process.hang))
 
     def _deliver(self, message: FromCore) -> None:
-        self._last_beat = self._clock()
         match message:
             case Outputs(outputs=outputs, stats=stats):
                 self._stats = stats
@@ -324,51 +298,45 @@ class AsyncEngine:
                 log.info("adapter %s is loaded: rank %d, %d bytes", info.name, info.rank, info.nbytes)
                 self.adapters.succeed(info)
             case AdapterFailed(adapter_id=adapter_id, message=reason):
-                log.error("an adapter could not be loaded: %s", reason)
+                log.error("an adapter of %s could not be loaded: %s", self.name, reason)
                 self.adapters.fail(adapter_id, LoadError(reason))
 
-    async def _restart(self, wait_s: float) -> float:
-        """Launch again, as often as it takes; returns the wait before the next restart."""
+    async def _restart(self, wait_s: float) -> tuple[CoreProcess, float]:
+        """Launch again, as often as it takes; returns the new process and the wait before the next restart."""
         while True:
             self._restart_at = self._clock() + wait_s
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, MAX_RESTART_S)
             try:
-                await self._launch()
+                process = await self._launch()
             except (LoadError, OSError) as error:  # OSError: no process or socket to be had just now
-                log.error("the engine could not be restarted: %s Trying again in %.1f s", error, wait_s)
+                log.error(
+                    "the engine of %s could not be restarted: %s Trying again in %.1f s", self.name, error, wait_s
+                )
                 continue
             for adapter_id, source in self.adapters.sources:
                 self._send(_load_message(adapter_id, source, at_once=True))
             self.state = EngineState.READY
             self.restarts += 1
-            log.info("the engine process is back (restart %d)", self.restarts)
-            return wait_s
+            log.info("the engine process of %s is back (restart %d)", self.name, self.restarts)
+            return process, wait_s
 
     async def _end_process(self) -> int | None:
         """Ask the process to stop, make it if it does not; returns its exit status."""
-        process = self._process
-        if process is None:
-            return None
-        self._send(Stop())
-        try:
-            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-        except TimeoutError:
-            _kill(process)
-            await process.wait()
-        if self._writer is not None:
-            self._writer.close()
-        self._process = self._reader = self._writer = None
-        return process.returncode
+        process, self._process = self._process, None
+        return None if process is None else await process.end()
+
+
+def _ended_while_loading(status: int | None) -> str:
+    return f"the engine process ended with status {status} while loading."
+
+
+def _because(hang: str | None) -> str:
+    return "" if hang is None else f": it was killed, because {hang}"
 
 
 def _load_message(adapter_id: int, source: AdapterSource, *, at_once: bool = False) -> LoadAdapter:
     return LoadAdapter(adapter_id=adapter_id, name=source.name, path=str(source.path), at_once=at_once)
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
-        process.kill()
 
 
 def _seed(request: NewRequest) -> int:

@@ -1,4 +1,4 @@
-"""The engine process: a core behind a socket. Started by `AsyncEngine` as `python -m servery.engine.process FD`."""
+"""The engine process: a core behind a socket. Started by `AsyncEngine` as `python -m servery.engine.process FD MEMORY CONFIG NAME`."""
 
 import contextlib
 import logging
@@ -29,6 +29,7 @@ from servery.engine.core import EngineCore
 from servery.engine.errors import EngineError, InvalidRequest, LoadError, Overloaded
 from servery.engine.loading_bar import LoadingBar
 from servery.engine.lora.background import BackgroundReader
+from servery.engine.pulse import Pulse
 
 # Idle, the loop wakes this often to say that it is alive; under load every step says so.
 HEARTBEAT_S = 0.25
@@ -38,19 +39,22 @@ READING_S = 0.01
 log = logging.getLogger(__name__)
 
 
-def serve(core: EngineCore, channel: CoreChannel) -> None:
+def serve(core: EngineCore, channel: CoreChannel, pulse: Pulse) -> None:
     """Mailbox, step, outbox, until told to stop. Returns on `Stop`; raises `ConnectionError` when the server is gone."""
     reader = BackgroundReader(core.adapters)
     with contextlib.closing(reader):
-        _loop(core, channel, reader)
+        _loop(core, channel, reader, pulse)
 
 
-def _loop(core: EngineCore, channel: CoreChannel, reader: BackgroundReader) -> None:
+def _loop(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, pulse: Pulse) -> None:
     while True:
+        pulse.beat()
         idle_s = READING_S if reader.is_busy else HEARTBEAT_S
         for message in channel.receive(0.0 if core.has_work else idle_s):
             if isinstance(message, Stop):
                 return
+            if isinstance(message, LoadAdapter) and message.at_once:
+                pulse.read_files()
             _take(core, channel, reader, message)
         for adapter_id, outcome in reader.finished():
             channel.send(_adapter_reply(adapter_id, outcome))
@@ -99,7 +103,7 @@ def _refusal(request_id: str, error: EngineError) -> Refused:
     )
 
 
-def main(fd: int, config: EngineConfig) -> int:
+def main(fd: int, memory: int, config: EngineConfig) -> int:
     """Load, say so, serve; the exit status is 0 when told to stop, 1 when the model cannot be loaded."""
     # Ctrl-C, and the stop of a service manager, go to all processes at once; the server decides when the engine stops.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -107,16 +111,16 @@ def main(fd: int, config: EngineConfig) -> int:
     with socket.socket(fileno=fd) as sock:
         channel = CoreChannel(sock)
         try:
-            return _load_and_serve(config, channel)
+            return _load_and_serve(config, channel, Pulse(memory))
         except ConnectionError as error:  # at any moment, also while the model was being loaded
             log.warning("the server is gone (%s); the engine stops", error)
             return 0
 
 
-def _load_and_serve(config: EngineConfig, channel: CoreChannel) -> int:
+def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse) -> int:
     try:
         with LoadingBar(f"loading {config.model.name}") as progress:
-            core = EngineCore(config, progress=progress)
+            core = EngineCore(config, progress=progress, before_step=pulse.step)
     except LoadError as error:
         channel.send(LoadFailed(message=str(error)))
         return 1
@@ -124,11 +128,14 @@ def _load_and_serve(config: EngineConfig, channel: CoreChannel) -> int:
         log.exception("loading %s failed", config.model)
         channel.send(LoadFailed(message=f"{config.model} could not be loaded: {error}"))
         return 1
+    pulse.beat()
     channel.send(Ready(info=core.info))
-    serve(core, channel)
+    serve(core, channel, pulse)
     return 0
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s engine: %(message)s")
-    sys.exit(main(int(sys.argv[1]), decode_config(sys.argv[2])))
+    fd, memory, config, name = sys.argv[1:]
+    shown = name.replace("%", "%%")
+    logging.basicConfig(level=logging.INFO, format=f"%(levelname)s engine {shown}: %(message)s")
+    sys.exit(main(int(fd), int(memory), decode_config(config)))

@@ -136,6 +136,10 @@ class Scheduler:
         """Learn how long the step took to run; later steps are kept under the target time by it."""
         self._cost.observe(step.num_tokens, seconds)
 
+    def expected_s(self, step: Step) -> float | None:
+        """How long the step should take to run, as far as that can be learnt from earlier ones; None before any."""
+        return self._cost.predict(step.num_tokens) or None
+
     def adapters_in_use(self) -> set[int]:
         """The ids of the adapters of all requests under way; 0 among them when one has none."""
         return {each.parent.adapter for completions in self._requests.values() for each in completions.values()}

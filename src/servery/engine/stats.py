@@ -54,3 +54,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     adapters: int = 0
     adapter_bytes: int = 0
     structure: StructureStats = StructureStats()
+
+
+class EngineLife(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an engine's processes since the server started: those that failed, by cause, and restarts."""
+
+    failures: dict[str, int]
+    restarts: int

@@ -9,13 +9,12 @@ from servery.wire.errors import unavailable
 
 
 async def health(service: Service, exchange: Exchange) -> None:
-    """Whether every engine's loop has given a sign of life lately; one that is loading or restarting counts as alive."""
-    ages = {name: upstream.health().heartbeat_age_s for name, upstream in service.upstreams.items()}
-    limit_s = service.options.max_live_age_s
-    for name, age_s in ages.items():
-        if age_s > limit_s:
-            message = f"The engine of '{name}' gave no sign of life for {age_s:.1f} s; the limit is {limit_s:g} s."
-            raise unavailable(message, RETRY_AFTER_S)
+    """Whether every engine lives. One that is loading does; one that hung or died does not until it is back."""
+    health = {name: upstream.health() for name, upstream in service.upstreams.items()}
+    for name, state in health.items():
+        if not state.is_alive:
+            raise unavailable(f"The model '{name}' is down: {state.reason}.", RETRY_AFTER_S)
+    ages = {name: state.heartbeat_age_s for name, state in health.items()}
     await exchange.reply.whole(msgspec.json.encode({"status": "ok", "heartbeat_age_s": ages}))
 
 

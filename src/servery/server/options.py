@@ -46,10 +46,9 @@ class ServeOptions:
 
     `port` 0 lets the system choose. Without `api_keys` anybody who reaches the address is served.
     `drain_timeout_s` is how long running answers may go on after SIGTERM; `request_timeout_s` how long one answer
-    may take in all; `keep_alive_s` how long a stream may be silent before a comment is sent; `max_live_age_s` how old the
-    engine's heartbeat may be before /health reports it dead. Who has a key may load LoRA adapters that lie below `lora_dir`.
-    `aliases` are further names, by the name, for a model or `model:adapter`; `*` stands for all others. Raises `OptionError`
-    for a value outside its range.
+    may take in all; `keep_alive_s` how long a stream may be silent before a comment is sent.
+    Who has a key may load LoRA adapters that lie below `lora_dir`. `aliases` are further names, by the name, for a model
+    or `model:adapter`; `*` stands for all others. Raises `OptionError` for a value outside its range.
     """
 
     models: tuple[ServedModel, ...]
@@ -60,7 +59,6 @@ class ServeOptions:
     request_timeout_s: float = 600.0
     body_timeout_s: float = 30.0
     keep_alive_s: float = 15.0
-    max_live_age_s: float = 30.0
     max_body_bytes: int = 4 << 20
     files: Path | None = None
     max_file_bytes: int = 200 << 20
@@ -79,7 +77,6 @@ class ServeOptions:
             "request_timeout_s",
             "body_timeout_s",
             "keep_alive_s",
-            "max_live_age_s",
             "max_body_bytes",
             "max_file_bytes",
             "max_files_bytes",

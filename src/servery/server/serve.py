@@ -75,7 +75,7 @@ class _Serving:
         self._upstreams = [
             EmbeddedUpstream(
                 model.name,
-                AsyncEngine(model.engine),
+                AsyncEngine(model.engine, name=model.name),
                 tool_format=model.tool_format,
                 reasoning_format=model.reasoning_format,
             )
@@ -90,6 +90,7 @@ class _Serving:
         )
         for upstream in self._upstreams:
             self._service.metrics.watch_engine(upstream.name, upstream.stats, upstream.info)
+            self._service.metrics.watch_life(upstream.name, upstream.life)
             self._service.metrics.watch_adapters(upstream.name, upstream.adapter_uses)
         self._listener = _Listener(_uvicorn_config(App(self._service)))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()

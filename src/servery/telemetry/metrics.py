@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from servery.engine.stats import EngineInfo, EngineStats
+from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.telemetry.answer_timing import AnswerTiming
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,6 +24,7 @@ ABORTED_BY = ("client", "timeout", "shutdown", "error")
 
 StatsReader = Callable[[], EngineStats | None]
 InfoReader = Callable[[], EngineInfo | None]
+LifeReader = Callable[[], EngineLife]
 UsesReader = Callable[[], Mapping[str, int]]
 
 
@@ -54,6 +55,10 @@ class Metrics:
         """Report an engine's own figures, and what was resolved when it was loaded, read whenever the metrics are."""
         self._engines.readers[model] = read
         self._engines.infos[model] = info
+
+    def watch_life(self, model: str, read: LifeReader) -> None:
+        """Report how often an engine's process failed and was started again."""
+        self._engines.lives[model] = read
 
     def watch_adapters(self, model: str, read: UsesReader) -> None:
         """Report how often each LoRA adapter was asked for; `read` gives those of now, so there are few at any time."""
@@ -137,6 +142,7 @@ class _EngineCollector:
     def __init__(self) -> None:
         self.readers: dict[str, StatsReader] = {}
         self.infos: dict[str, InfoReader] = {}
+        self.lives: dict[str, LifeReader] = {}
         self.adapter_uses: dict[str, UsesReader] = {}
 
     def collect(self) -> Iterable[Metric]:
@@ -151,6 +157,7 @@ class _EngineCollector:
                 blocks.add_metric([model, state], count)
         yield blocks
         yield from _sizes({model: info for model, reader in self.infos.items() if (info := reader()) is not None})
+        yield from _lives({model: reader() for model, reader in self.lives.items()})
         uses = CounterMetricFamily(
             "servery_lora_requests", "Requests for each loaded adapter.", labels=["model_name", "adapter"]
         )
@@ -158,6 +165,18 @@ class _EngineCollector:
             for adapter, count in of_adapters().items():
                 uses.add_metric([model, adapter], count)
         yield uses
+
+
+def _lives(lives: Mapping[str, EngineLife]) -> Iterable[Metric]:
+    failures = CounterMetricFamily(
+        "servery_engine_failures", "Engine processes that failed.", labels=["model_name", "cause"]
+    )
+    restarts = CounterMetricFamily("servery_engine_restarts", "Engine processes started again.", labels=["model_name"])
+    for model, life in lives.items():
+        restarts.add_metric([model], life.restarts)
+        for cause, count in life.failures.items():
+            failures.add_metric([model, cause], count)
+    yield from (failures, restarts)
 
 
 def _sizes(infos: Mapping[str, EngineInfo]) -> Iterable[Metric]:

@@ -18,7 +18,7 @@ from servery.engine.errors import LoadError
 from servery.engine.parsing.format import AUTO, MessageFormats, begins_in_reasoning, find_formats
 from servery.engine.parsing.message_parser import MessageParser
 from servery.engine.request import NewRequest, SamplingParams
-from servery.engine.stats import EngineInfo, EngineStats
+from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.engine.structure.door import Door
 from servery.engine.tokenizer import Tokenizer
 from servery.upstream.chat_answer import ChatAnswer
@@ -101,7 +101,12 @@ class EmbeddedUpstream:
             return Health(False, f"its engine gave no sign of life for {age_s:.1f} s", age_s)
         if state is EngineState.READY and self._is_queue_full():
             return Health(False, "its queue is full", age_s)
-        return Health(state is EngineState.READY, f"its engine is {state.value}", age_s)
+        return Health(
+            state is EngineState.READY,
+            f"its engine is {state.value}",
+            age_s,
+            is_alive=state is not EngineState.RESTARTING,
+        )
 
     def model(self) -> Model:
         """The model's description; its context is unknown until it is loaded."""
@@ -137,6 +142,10 @@ class EmbeddedUpstream:
     def stats(self) -> EngineStats | None:
         """The engine's newest figures."""
         return self.engine.stats
+
+    def life(self) -> EngineLife:
+        """How often the engine's process failed and was started again."""
+        return self.engine.life
 
     def info(self) -> EngineInfo | None:
         """What was resolved when the model was loaded; None before."""

@@ -61,11 +61,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether new requests are taken, if not why, and how long ago the upstream gave a sign of life."""
+    """Whether new requests are taken, if not why, and how long ago the upstream gave a sign of life.
+
+    `is_alive` is False for one that hung or died, until it is back.
+    """
 
     is_ready: bool
     reason: str
     heartbeat_age_s: float
+    is_alive: bool = True
 
 
 class Upstream(Protocol):
