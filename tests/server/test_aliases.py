@@ -102,6 +102,7 @@ def test_the_command_line_says_what_is_wrong_with_an_alias(capsys: pytest.Captur
         ("/v1/chat/completions", {"messages": MESSAGES}),
         ("/v1/completions", {"prompt": "once"}),
         ("/v1/embeddings", {"input": "once"}),
+        ("/v1/rerank", {"query": "once", "documents": ["a"]}),
         ("/v1/messages", {"messages": MESSAGES, "max_tokens": 5}),
         ("/v1/responses", {"input": "hi"}),
     ],

@@ -7,9 +7,11 @@ from servery.upstream.upstream import Chunk, Health
 from servery.wire.chat import ChatRequest
 from servery.wire.completions import CompletionRequest
 from servery.wire.embeddings import EmbeddingRequest
+from servery.wire.rerank import RerankRequest
 from tests.server.asgi import ask
 from tests.server.fakes import FakeUpstream, make_app
 
+RANK = {"query": "once", "documents": ["a"]}
 MESSAGES = [{"role": "user", "content": "hello"}]
 
 
@@ -19,6 +21,7 @@ MESSAGES = [{"role": "user", "content": "hello"}]
         ("/v1/chat/completions", {"messages": MESSAGES}, ChatRequest, "chatcmpl-"),
         ("/v1/completions", {"prompt": "once"}, CompletionRequest, "cmpl-"),
         ("/v1/embeddings", {"input": "once"}, EmbeddingRequest, "embd-"),
+        *((path, RANK, RerankRequest, "rerank-") for path in ("/v1/rerank", "/v2/rerank", "/rerank")),
     ],
 )
 def test_each_path_takes_its_kind_of_request(path: str, body: dict[str, Any], kind: type, prefix: str) -> None:
@@ -36,7 +39,7 @@ def test_each_path_takes_its_kind_of_request(path: str, body: dict[str, Any], ki
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize", "/detokenize"]
+    "path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/tokenize", "/detokenize"]
 )
 def test_a_body_that_is_no_json_is_a_400_everywhere(path: str) -> None:
     async def story() -> None:
@@ -52,6 +55,7 @@ def test_a_body_that_is_no_json_is_a_400_everywhere(path: str) -> None:
         ("/v1/chat/completions", {"messages": MESSAGES}),
         ("/v1/completions", {"prompt": "once"}),
         ("/v1/embeddings", {"input": "once"}),
+        ("/v1/rerank", RANK),
         ("/tokenize", {"prompt": "once"}),
         ("/detokenize", {"tokens": [1]}),
     ],

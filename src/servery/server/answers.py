@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/messages`: what a model answers."""
+"""`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/rerank`, `/v1/messages`: what a model answers."""
 
 import secrets
 import time
@@ -13,6 +13,7 @@ from servery.wire.chat import decode_chat
 from servery.wire.completions import decode_completion
 from servery.wire.embeddings import EmbeddingRequest, decode_embedding
 from servery.wire.message import AnswerForm
+from servery.wire.rerank import RerankRequest, decode_rerank
 
 
 async def chat(service: Service, exchange: Exchange) -> None:
@@ -31,6 +32,12 @@ async def embedding(service: Service, exchange: Exchange) -> None:
     """Turn texts into vectors."""
     request = service.addressed(decode_embedding(await exchange.body(service.options)))
     await answer(service, exchange, request, _id("embd"))
+
+
+async def ranking(service: Service, exchange: Exchange) -> None:
+    """Rank documents by a query."""
+    request = service.addressed(decode_rerank(await exchange.body(service.options)))
+    await answer(service, exchange, request, _id("rerank"))
 
 
 async def message(service: Service, exchange: Exchange) -> None:
@@ -57,7 +64,7 @@ async def answer(
     )
     async with watched(exchange):
         chunks = upstream.answer(request, call)
-        if isinstance(request, EmbeddingRequest) or not request.stream:
+        if isinstance(request, EmbeddingRequest | RerankRequest) or not request.stream:
             await relay_whole(chunks, exchange.reply, record)
         else:
             await relay_stream(chunks, exchange.reply, record, service.options.keep_alive_s)

@@ -38,6 +38,7 @@ ROUTES: Sequence[Route] = (
     _work("/v1/chat/completions", answers.chat),
     _work("/v1/completions", answers.completion),
     _work("/v1/embeddings", answers.embedding),
+    *(_work(path, answers.ranking) for path in ("/v1/rerank", "/v2/rerank", "/rerank")),
     _work("/v1/messages", answers.message, ANTHROPIC),
     _work("/v1/messages/count_tokens", tokens.count, ANTHROPIC),
     _work("/v1/responses", responses.create, RESPONSES),

@@ -23,6 +23,7 @@ from servery.wire.chat import ChatRequest
 from servery.wire.completions import CompletionRequest
 from servery.wire.embeddings import EmbeddingRequest
 from servery.wire.errors import ApiError, model_not_found
+from servery.wire.rerank import RerankRequest
 from servery.wire.responses import ResponsesRequest
 
 # What is kept of `/v1/responses` for later requests to go on with.
@@ -30,7 +31,16 @@ MAX_RESPONSES = 1_000
 MAX_RESPONSE_BYTES = 64 << 20
 
 
-R = TypeVar("R", ChatRequest, CompletionRequest, EmbeddingRequest, AnthropicRequest, CountRequest, ResponsesRequest)
+R = TypeVar(
+    "R",
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    RerankRequest,
+    AnthropicRequest,
+    CountRequest,
+    ResponsesRequest,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

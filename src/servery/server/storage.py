@@ -19,6 +19,7 @@ from servery.wire.completions import decode_completion
 from servery.wire.embeddings import EmbeddingRequest, decode_embedding
 from servery.wire.errors import ApiError, invalid, shown, unsupported
 from servery.wire.message import AnswerForm
+from servery.wire.rerank import RerankRequest
 from servery.wire.responses import decode_responses
 from servery.wire.responses_answer import ResponsesForm
 
@@ -66,7 +67,7 @@ class _Answering:
         """The body of the answer; raises `ApiError`."""
         answer_id, created = f"batch-{secrets.token_hex(16)}", int(time.time())
         request, form = _decoded(endpoint, body, answer_id, created)
-        if not isinstance(request, EmbeddingRequest) and request.stream:
+        if not isinstance(request, EmbeddingRequest | RerankRequest) and request.stream:
             raise unsupported("stream", "nobody reads along in a batch.")
         call = Call(answer_id=answer_id, created=created, form=form, priority=BACKGROUND)
         data = bytearray()

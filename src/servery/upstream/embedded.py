@@ -23,6 +23,7 @@ from servery.engine.structure.door import Door
 from servery.engine.tokenizer import Tokenizer
 from servery.upstream.chat_answer import ChatAnswer
 from servery.upstream.completion_answer import CompletionAnswer, Prompt, PromptDelta
+from servery.upstream.embedder import Embedder, Input
 from servery.upstream.engine_errors import RESTART_S, engine_errors
 from servery.upstream.merge import merge
 from servery.upstream.message_writer import MessageWriter
@@ -39,9 +40,10 @@ from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
 from servery.wire.chat import ChatRequest
 from servery.wire.chat_answer import ChatForm
 from servery.wire.completions import DEFAULT_MAX_TOKENS, CompletionRequest
-from servery.wire.embeddings import EmbeddingRequest, encode_embeddings, unit_vector
-from servery.wire.errors import context_length_exceeded, invalid, shown, unavailable, unsupported
+from servery.wire.embeddings import EmbeddingRequest, encode_embeddings
+from servery.wire.errors import invalid, shown, unavailable, unsupported
 from servery.wire.models import Model
+from servery.wire.rerank import RerankRequest, encode_ranking
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
 
 # How many prompts or inputs of one request are with the engine at a time; the rest must not fill its queue.
@@ -171,6 +173,8 @@ class EmbeddedUpstream:
             return self._chat(request, call)
         if isinstance(request, CompletionRequest):
             return self._completion(request, call)
+        if isinstance(request, RerankRequest):
+            return self._ranking(request, call)
         return self._embedding(request, call)
 
     async def tokenize(self, request: TokenizeRequest) -> bytes:
@@ -303,39 +307,28 @@ class EmbeddedUpstream:
             return Prompt(prompt, token_ids)
         return Prompt(loaded.encoder.tokenizer.decode(token_ids) if request.echo else "", token_ids)
 
-    async def _embedding(self, request: EmbeddingRequest, call: Call) -> AsyncGenerator[Chunk, None]:
-        loaded = self._require_loaded()
-        size = loaded.info.hidden_size
+    def _embedding(self, request: EmbeddingRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+        size = self._require_loaded().info.hidden_size
         if request.dimensions is not None and request.dimensions > size:
             raise invalid(f"'dimensions' is {request.dimensions}; this model's vectors have {size}.", "dimensions")
-        inputs = [await loaded.encoder.text(text, "input") for text in request.inputs]
-        for token_ids in inputs:
-            if len(token_ids) > loaded.info.max_model_len:
-                raise context_length_exceeded(loaded.info.max_model_len, len(token_ids), None, "input")
-        vectors: list[list[float]] = [[]] * len(inputs)
-        embedded = merge(
-            [self._embed(at, token_ids, call) for at, token_ids in enumerate(inputs)], self._inputs_at_a_time
-        )
-        async with contextlib.aclosing(embedded):
-            async for at, vector in embedded:
-                vectors[at] = unit_vector(vector, request.dimensions)
-                yield Chunk(index=at, prompt_tokens=len(inputs[at]))
-        tokens = sum(map(len, inputs))
-        yield Chunk(data=encode_embeddings(request.model, vectors, tokens, request.encoding_format))
+        inputs = [Input(text, "input") for text in request.inputs]
 
-    async def _embed(self, at: int, token_ids: list[int], call: Call) -> AsyncGenerator[tuple[int, list[float]], None]:
-        request = NewRequest(
-            request_id=f"{call.answer_id}-{at}",
-            prompt=token_ids,
-            deadline=call.deadline,
-            priority=call.priority,
-            adapter=call.adapter,
-            pooling=True,
-        )
-        with engine_errors("input", self.engine):
-            async with contextlib.aclosing(self.engine.generate(request)) as outputs:
-                async for output in outputs:
-                    yield at, output.embedding
+        def encode(vectors: list[list[float]], tokens: int) -> bytes:
+            return encode_embeddings(request.model, vectors, tokens, request.encoding_format)
+
+        return self._embedder.answer(inputs, call, encode, request.dimensions)
+
+    def _ranking(self, request: RerankRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+        documents = [Input(text, f"documents[{at}]") for at, text in enumerate(request.texts)]
+
+        def encode(vectors: list[list[float]], tokens: int) -> bytes:
+            return encode_ranking(call.answer_id, request, vectors, tokens)
+
+        return self._embedder.answer([Input(request.query, "query"), *documents], call, encode)
+
+    @property
+    def _embedder(self) -> Embedder:
+        return Embedder(self.engine, self._require_loaded().encoder, self._inputs_at_a_time)
 
     async def _prompt_deltas(
         self, at: int, prompt: list[int], params: SamplingParams, call: Call

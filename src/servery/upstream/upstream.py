@@ -15,9 +15,10 @@ from servery.wire.completions import CompletionRequest
 from servery.wire.embeddings import EmbeddingRequest
 from servery.wire.message import AnswerForm
 from servery.wire.models import Model
+from servery.wire.rerank import RerankRequest
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
 
-ModelRequest = ChatRequest | CompletionRequest | EmbeddingRequest
+ModelRequest = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
