@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import threading
 from pathlib import Path
 
 import jsonschema
@@ -15,7 +16,7 @@ from servery.engine import constraint
 from servery.engine.config import EngineConfig
 from servery.engine.constraint import Constraint
 from servery.engine.core import EngineCore
-from servery.engine.errors import InvalidRequest, RequestFailed
+from servery.engine.errors import InvalidRequest, Overloaded, RequestFailed
 from servery.engine.llm import LLM, Completion
 from servery.engine.request import FinishReason, NewRequest, SamplingParams, Sequence
 from tests.engine.structure.schemas import SCHEMAS
@@ -250,6 +251,40 @@ def test_a_request_can_be_aborted_while_its_grammar_is_compiled(tiny: Path) -> N
     core.abort("a")
     core.abort("b", 0)
     assert set(run(core)) == {("b", 1)}
+
+
+def test_nobody_waits_for_another_s_grammar(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The free request is answered while the grammar of the other one is still being compiled."""
+    core, may_compile = core_of(tiny), threading.Event()
+    compile_now = core._compiler._compile
+
+    def compile_later(wanted: Constraint) -> object:
+        assert may_compile.wait(60)
+        return compile_now(wanted)
+
+    monkeypatch.setattr(core._compiler, "_compile", compile_later)
+    core.add(constrained(1, constraint.choice(["hello"])), seed=1)
+    core.add(NewRequest(request_id="free", prompt=[9], params=SamplingParams(max_tokens=4, ignore_eos=True)), seed=1)
+    outputs = [output for _ in range(6) for output in core.step()]
+    assert {output.request_id for output in outputs} == {"free"}
+    assert outputs[-1].finish_reason is FinishReason.LENGTH
+    may_compile.set()
+    assert set(run(core)) == {("r1", 0)}
+
+
+def test_requests_that_wait_for_grammars_are_bounded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core, may_compile = core_of(tiny, max_waiting_requests=2), threading.Event()
+    monkeypatch.setattr(core._compiler, "_compile", lambda _: may_compile.wait(60))
+    for number in (1, 2):
+        core.add(constrained(number, constraint.choice(["hello"])), seed=1)
+    with pytest.raises(Overloaded, match="2 requests wait for their grammars"):
+        core.add(constrained(3, constraint.choice(["hello"])), seed=1)
+    core.abort("r1")
+    core.add(constrained(3, constraint.choice(["hello"])), seed=1)
+    core.abort("r2")
+    core.abort("r3")
+    assert not core.has_work
+    may_compile.set()
 
 
 def test_a_grammar_is_compiled_once_for_all(tiny: Path) -> None:

@@ -1,6 +1,6 @@
 """A model's tokens as the grammar library sees them: bytes, which of them are control tokens, and how text is cut."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import llguidance
 
@@ -22,34 +22,37 @@ class Vocabulary:
         self.tokenizer = tokenizer
         self.special = {name: i for name, i in tokenizer.special_names.items() if i < size}
         special = sorted({*(i for i in tokenizer.special_ids if i < size), *self.end_ids})
-        wrapper = llguidance.TokenizerWrapper(_Tokens(tokenizer, size, special))
+        tokens = [*(tokenizer.token_bytes(token_id) for token_id in range(size)), b"<|end|>"]
+        wrapper = llguidance.TokenizerWrapper(_Tokens(tokens, [*special, self.end], self.cut))
         self.compiled = llguidance.LLTokenizer(wrapper)
 
     def token_bytes(self, token_id: int) -> bytes:
         """What a token stands for; control tokens stand for their name."""
         return self.tokenizer.token_bytes(token_id)
 
+    def cut(self, text: str) -> list[int]:
+        """The tokens of a text that is the middle of another; none if the tokenizer cannot say.
+
+        A space that some tokenizers put at the beginning of a text is not at the beginning here.
+        """
+        for lead in ("\n", ""):
+            token_ids = self.tokenizer.encode(lead + text, add_special_tokens=False)
+            pieces = [self.token_bytes(token_id) for token_id in token_ids]
+            for at in range(min(len(token_ids), 4)):
+                if b"".join(pieces[at:]) == text.encode():
+                    return token_ids[at:]
+        return []
+
 
 class _Tokens:
     """What llguidance asks a tokenizer for."""
 
-    bos_token_id = None
-
-    def __init__(self, tokenizer: Tokenizer, size: int, special: Sequence[int]) -> None:
-        self.eos_token_id = size
-        self.tokens = [*(tokenizer.token_bytes(i) for i in range(size)), b"<|end|>"]
-        self.special_token_ids = [*special, size]
-        self._tokenizer = tokenizer
+    def __init__(
+        self, tokens: Sequence[bytes], special_token_ids: Sequence[int], cut: Callable[[str], list[int]]
+    ) -> None:
+        self.bos_token_id, self.eos_token_id = None, len(tokens) - 1
+        self.tokens, self.special_token_ids = tokens, special_token_ids
+        self._cut = cut
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """The tokens of a text that is the middle of another: a space that some tokenizers put first is none of it."""
-        decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        token_ids = self._tokenizer.encode(f"\n{decoded}", add_special_tokens=False)
-        before = b""
-        for at, token_id in enumerate(token_ids):
-            before += self.tokens[token_id]
-            if before.endswith(b"\n"):
-                return token_ids[at + 1 :]
-            if len(before) > 2:  # the line break is glued to what follows
-                break
-        return self._tokenizer.encode(decoded, add_special_tokens=False)
+        return self._cut(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
