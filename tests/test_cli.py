@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from servery import __version__, cli
+from servery.bench import command as bench_command
 from servery.bench.errors import Unreachable
 from servery.engine.adapter_source import AdapterSource
 from servery.engine.config import EngineConfig
@@ -96,7 +97,7 @@ def test_models_lists_every_architecture_and_quantization_format(capsys: pytest.
 
 
 def test_every_verb_has_help_that_ends_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (cli.serve, cli.chat, cli.bench, cli.quantize, cli.models):
+    for verb in (cli.serve, cli.chat, bench_command.bench, cli.quantize, cli.models):
         name = verb.__name__
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
@@ -105,7 +106,7 @@ def test_every_verb_has_help_that_ends_with_an_example(capsys: pytest.CaptureFix
 
 def test_every_example_is_one_that_runs(asked: Callable[..., list[object]]) -> None:
     """The command lines in the docstrings parse."""
-    for verb in (cli.serve, cli.chat, cli.bench, cli.quantize, cli.models):
+    for verb in (cli.serve, cli.chat, bench_command.bench, cli.quantize, cli.models):
         examples = (verb.__doc__ or "").partition("Example:")[2].split("\n")
         for line in filter(None, map(str.strip, examples)):
             words = line.rpartition("| ")[2].replace('"Answer in one sentence."', "Shortly.").split()
@@ -194,7 +195,7 @@ def test_the_keys_in_the_environment_are_not_handed_on(
         ("serve --max-runing 3", "usage: servery serve [-h]"),
         ("serve --max-runing=3", "unrecognized arguments: --max-runing=3. Did you mean '--max-running'?"),
         ("chat --zzz", "servery chat: error: unrecognized arguments: --zzz\n"),
-        ("bench 9", "servery bench: error: unrecognized arguments: 9\n"),
+        ("chat 9", "servery chat: error: unrecognized arguments: 9\n"),
         ("bench --prompt-tokens 9:2", "'9:2'"),
         ("bench --output-tokens 0", "'0'"),
         ("bench --concurrency 0", "'0' is not a whole number of at least 1"),

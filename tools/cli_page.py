@@ -31,7 +31,7 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
 
 def _verbs(parser: argparse.ArgumentParser, words: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
     chosen = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001  (argparse has no public way to them)
-    if not chosen:
+    if not any(action.required for action in chosen):
         yield words, parser
     for action in chosen:
         for word, verb in action.choices.items():
@@ -48,7 +48,7 @@ def _verb(name: str, verb: argparse.ArgumentParser) -> Iterator[str]:
     yield "| option | |"
     yield "|---|---|"
     for action in verb._actions:  # noqa: SLF001
-        if not isinstance(action, argparse._HelpAction):  # noqa: SLF001
+        if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction):  # noqa: SLF001
             yield f"| {_names(action)} | {_meaning(action)} |"
     yield ""
 

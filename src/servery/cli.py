@@ -12,16 +12,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from servery import __version__
+from servery.bench import command as bench_command
 from servery.byte_size import format_byte_size
 from servery.engine.parsing.format import REASONING_FORMATS, TOOL_FORMATS
 from servery.engine_options import add_engine_options, add_quantize_options, engine_settings
 from servery.option_value import at_least, byte_size, seconds
-
-if TYPE_CHECKING:
-    from servery.bench.span import Span
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -101,38 +99,24 @@ def chat(options: argparse.Namespace) -> int:
     )
 
 
-def bench(options: argparse.Namespace) -> int:
-    """Measure a model behind an address: TTFT, TPOT, ITL and E2E percentiles, tokens per second, errors.
+def roofline(options: argparse.Namespace) -> int:
+    """Measure this machine, and how near to its limits the steps of a model come.
 
-    A closed loop: each of N clients sends its next request when the last one is answered, so the load backs off when
-    the server is slow. The figures say how it feels for N users at once, not what it does at a given request rate.
-    Against an embedded engine on this machine the memory bandwidth is measured too, and the share of it that the
-    engine's steps achieved (MBU). The exit code is 1 when any request failed.
+    Prints the read bandwidth and the rate of matrix products by type; then, for steps that decode 1, 8 and 32 rows and
+    one that reads a piece of a prompt, where the time goes: bytes read and operations of each part, and the share of the
+    limit that the larger of the two sets. MODEL is what `servery serve` takes; without one, `amuse`.
 
     Example:
-      servery bench --concurrency 8 --requests 200 --prompt-tokens 200 --output-tokens 50:150 --json bench.json
+      servery bench roofline
+      servery bench roofline /models/Qwen3-0.6B --dtype bfloat16 --context 1024 --json roofline.json
     """
-    from servery.bench.run import BenchOptions, run
+    from servery.bench.roofline import RooflineOptions, run
+    from servery.engine.threads import usable_cores
+    from servery.server.options import served_models
 
-    return run(
-        BenchOptions(
-            url=options.url,
-            model=options.model,
-            api_key=_client_key(options.api_key),
-            concurrency=options.concurrency,
-            requests=options.requests,
-            warmup=options.concurrency if options.warmup is None else options.warmup,
-            prompt_tokens=options.prompt_tokens,
-            shared_prefix_tokens=options.shared_prefix_tokens,
-            output_tokens=options.output_tokens,
-            stop_at_eos=options.stop_at_eos,
-            temperature=options.temperature,
-            seed=options.seed,
-            timeout_s=options.timeout,
-            measures_bandwidth=options.bandwidth,
-            json_path=options.json,
-        )
-    )
+    (model,) = served_models([options.model] if options.model else [], engine_settings(options))
+    threads = options.threads or max(1, usable_cores() - 1)
+    return run(RooflineOptions(engine=model.engine, threads=threads, context=options.context, json_path=options.json))
 
 
 def models(options: argparse.Namespace) -> int:
@@ -205,7 +189,12 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True, parser_class=_VerbParser)
     _add_serve(_add_verb(verbs, serve))
     _add_chat(_add_verb(verbs, chat))
-    _add_bench(_add_verb(verbs, bench))
+    measuring = _add_verb(verbs, bench_command.bench)
+    measuring.set_defaults(client_key=_client_key)
+    _add_client(measuring)
+    bench_command.add_bench(measuring)
+    parts = measuring.add_subparsers(title="verbs", metavar="VERB", parser_class=_VerbParser)
+    _add_roofline(_add_verb(parts, roofline))
     add_quantize_options(_add_verb(verbs, quantize))
     _add_verb(verbs, models).add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     _add_eval(verbs)
@@ -374,29 +363,12 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
     add("--max-tokens", type=at_least(1), metavar="N", help="longest answer")
 
 
-def _add_bench(verb: argparse.ArgumentParser) -> None:
-    _add_client(verb)
-    verb.set_defaults(temperature=0.0, seed=0)
-    add, span = verb.add_argument, "N or LOW:HIGH, drawn evenly"
-    add("--concurrency", type=at_least(1), default=8, metavar="N", help="clients at the same time")
-    add("--requests", type=at_least(1), default=200, metavar="M", help="requests in all")
-    add("--warmup", type=at_least(0), metavar="N", help="requests before, not counted; else one per client")
-    add("--prompt-tokens", type=_token_span, default="200", metavar="X[:Z]", help=f"length of a prompt: {span}")
-    add("--output-tokens", type=_token_span, default="100", metavar="Y[:Z]", help=f"length of an answer: {span}")
-    add("--shared-prefix-tokens", type=at_least(0), default=0, metavar="N", help="tokens that all prompts begin with")
-    add("--stop-at-eos", action="store_true", help="let answers end themselves; --output-tokens is then the most")
-    add("--no-bandwidth", dest="bandwidth", action="store_false", help="do not measure this machine's bandwidth")
-    add("--json", type=Path, metavar="FILE", help="write everything measured there; - for stdout instead of a table")
-
-
-def _token_span(text: str) -> "Span":
-    """A length or a range of lengths: `200` or `100:300`."""
-    from servery.bench.span import Span
-
-    try:
-        return Span.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _add_roofline(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(verb="bench roofline")
+    verb.add_argument("model", nargs="?", metavar="MODEL", help="a directory, a GGUF file, amuse or amuse-draft")
+    verb.add_argument("--context", type=at_least(1), default=512, metavar="TOKENS", help="length of what decodes")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
+    add_engine_options(verb)
 
 
 def _add_eval(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:

@@ -97,6 +97,16 @@ class Decoder:
         )
 
     @property
+    def attention(self) -> AttentionBackend:
+        """What computes attention."""
+        return self._attention
+
+    @property
+    def head_bytes(self) -> int:
+        """What is read to get from a hidden state to logits."""
+        return self._head.nbytes
+
+    @property
     def weight_bytes(self) -> int:
         """What the weights hold in memory; a tied head counts once."""
         return self._weight_bytes
@@ -112,6 +122,12 @@ class Decoder:
         """A decoder over the same weights whose layers' linears are what `wrap` makes of them, given keys such as 3.qkv."""
         other = copy.copy(self)
         other._layers = tuple(layer.adapted(partial(_keyed, wrap, at)) for at, layer in enumerate(self._layers))  # noqa: SLF001
+        return other
+
+    def with_attention(self, attention: AttentionBackend) -> "Decoder":
+        """A decoder over the same weights with another way to compute attention."""
+        other = copy.copy(self)
+        other._attention = attention  # noqa: SLF001
         return other
 
     @torch.inference_mode()
