@@ -299,6 +299,11 @@ def test_quantized_weights_take_fewer_bytes_and_give_the_same_tokens_in_any_comp
     core = core_of(tiny, quantize=scheme, quantize_method="round")
     plan = plan_rounding(ModelConfig.load(tiny), scheme)
     assert min(rounding.bits for rounding in plan.roundings.values()) == bits
+    assert (core.info.quantization, core.info.weight_dtype, core_of(tiny).info.weight_dtype) == (
+        scheme,
+        scheme,
+        "float32",
+    )
     dense = core_of(tiny).info.weight_bytes
     assert core.info.weight_bytes - plan.weight_bytes(ModelConfig.load(tiny), 4) == dense - core.info.parameters * 4
     found = tokens(run(core, requests))

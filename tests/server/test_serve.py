@@ -1,10 +1,18 @@
 import socket
 
+import msgspec
 import pytest
 
 from servery.engine.stats import EngineInfo
 from servery.server.option_error import OptionError
-from servery.server.serve import _listening_socket, _resolved, _url
+from servery.server.serve import _held, _listening_socket, _resolved, _url
+
+INFO = EngineInfo(
+    architecture="Qwen3ForCausalLM", vocab_size=1536, hidden_size=96, parameters=2_600_000, dtype="float32",
+    device="cpu", kernels="torch", threads=2, max_model_len=4096, max_running=64, max_step_tokens=256,
+    block_size=16, num_blocks=512, kv_dtype="int8", kv_bytes=32 << 20, kv_bytes_per_token=4096,
+    weight_bytes=10 << 20, load_s=0.25, pid=77,
+)  # fmt: skip
 
 
 def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
@@ -33,15 +41,15 @@ def test_the_url_has_the_port_that_the_system_chose() -> None:
 
 
 def test_what_was_resolved_is_told_with_units() -> None:
-    info = EngineInfo(
-        architecture="Qwen3ForCausalLM", vocab_size=1536, hidden_size=96, parameters=2_600_000, dtype="float32",
-        device="cpu", kernels="torch", threads=2, max_model_len=4096, max_running=64, max_step_tokens=256,
-        block_size=16, num_blocks=512, kv_dtype="int8", kv_bytes=32 << 20, kv_bytes_per_token=4096,
-        weight_bytes=10 << 20, load_s=0.25, pid=77,
-    )  # fmt: skip
-    assert _resolved("amuse", info) == (
+    assert _resolved("amuse", INFO) == (
         "amuse: Qwen3ForCausalLM, 2.6M parameters, weights float32 in 10485760 bytes (10 MiB), on cpu with 2 threads, "
         "kernels: torch, process 77\n"
         "       context 4096 tokens; KV cache int8 in 33554432 bytes (32 MiB) holds 8192 tokens of 4096 bytes, in blocks "
         "of 16; up to 64 sequences, 256 tokens per step; loaded in 0.2 s"
     )
+
+
+def test_quantized_weights_are_told_with_the_type_of_computation() -> None:
+    info = msgspec.structs.replace(INFO, quantization="int4")
+    assert _held(info) == "int4 (computed in float32)"
+    assert info.weight_dtype == "int4"

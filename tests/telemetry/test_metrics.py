@@ -15,7 +15,7 @@ STATS = EngineStats(
     structure=StructureStats(compiled=3, refused=1, hits=9, compile_s=0.125, masks=80, mask_s=0.25, forced_tokens=12),
 )  # fmt: skip
 INFO = EngineInfo(
-    architecture="Qwen3ForCausalLM", vocab_size=8, hidden_size=4, parameters=100, dtype="float32", device="cpu",
+    architecture="Qwen3ForCausalLM", vocab_size=8, hidden_size=4, parameters=100, dtype="float32", quantization="gptq", device="cpu",
     kernels="torch", threads=1, max_model_len=64, max_running=4, max_step_tokens=16, block_size=16, num_blocks=100,
     kv_dtype="int8", kv_bytes=5000, kv_bytes_per_token=3, weight_bytes=400, load_s=0.0, pid=1,
 )  # fmt: skip
@@ -64,7 +64,7 @@ def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
         'kv_blocks{state="free"}': 60,
         'kv_blocks{state="held"}': 25,
         'kv_blocks{state="cached"}': 15,
-        'weight_bytes{dtype="float32",}': 400,
+        'weight_bytes{dtype="gptq",}': 400,
         'kv_cache_bytes{kv_dtype="int8",}': 5000,
         'kv_cache_tokens{kv_dtype="int8",}': 1600,
     }

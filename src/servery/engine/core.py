@@ -22,6 +22,7 @@ from servery.engine.lora.pool import AdapterPool
 from servery.engine.lora.reader import AdapterLimits
 from servery.engine.lora.sites import adapter_values
 from servery.engine.memory import KVPlan, available_bytes, plan_kv
+from servery.engine.quantization.config import stored_method
 from servery.engine.quantizer.choice import quantizer_for
 from servery.engine.quantizer.quantizer import Quantizer
 from servery.engine.request import NewRequest, Output, Sequence, StepResult, check_params
@@ -318,6 +319,7 @@ def _info(
         hidden_size=model_config.hidden_size,
         parameters=model_config.num_parameters,
         dtype=str(dtype).removeprefix("torch."),
+        quantization=config.quantize or stored_method(config.model),
         device="cpu",
         kernels="torch",
         threads=threads,

@@ -1,8 +1,8 @@
 """Layers that are multiplied as the codes they are: torch has operations for 8 bits by channel and 4 bits by group.
 
 They read the packed weight once and are quickest for few rows, where reading is what a step waits for. With many rows
-computing is, and there it pays to turn a tile of codes into numbers first. The limits are measured with one thread of
-a Zen 4 CPU, a weight of 4096 x 1024 and bfloat16.
+computing is, and there it pays to turn a tile of codes into numbers first. Where, `benchmarks.quantized_steps` told
+with one thread of a Zen 4 CPU.
 """
 
 from functools import cache
@@ -14,8 +14,8 @@ from servery.engine.quantization.decode import codebook_values
 from servery.engine.quantization.matrix import GroupMatrix
 
 # From so many rows on codes are turned into numbers.
-INT8_MANY_ROWS = 20
-INT4_MANY_ROWS = 96
+INT8_MANY_ROWS = 24
+INT4_MANY_ROWS = 120
 # Values that are turned into numbers at a time.
 _TILE_VALUES = 1 << 18
 _GROUP_SIZES = frozenset({32, 64, 128, 256})

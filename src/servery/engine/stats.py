@@ -7,13 +7,18 @@ from servery.engine.structure.stats import StructureStats
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What was resolved at start-up; printed once, and what a server must know of the model."""
+    """What was resolved at start-up; printed once, and what a server must know of the model.
+
+    `dtype` is the type of computation; `quantization` what the weights are rounded to ("int4"), or the method of a
+    checkpoint or file that is stored so ("gptq"); "" for neither.
+    """
 
     architecture: str
     vocab_size: int
     hidden_size: int
     parameters: int
     dtype: str
+    quantization: str = ""
     device: str
     kernels: str
     threads: int
@@ -34,6 +39,11 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     draft_kv_bytes: int = 0
     load_s: float
     pid: int
+
+    @property
+    def weight_dtype(self) -> str:
+        """What the weights are held in: what they are rounded to, or were stored as, else the type of computation."""
+        return self.quantization or self.dtype
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -211,7 +211,7 @@ def _url(sock: socket.socket) -> str:
 def _resolved(name: str, info: EngineInfo) -> str:
     """What was decided about an engine, in one paragraph."""
     return (
-        f"{name}: {info.architecture}, {info.parameters / 1e6:.1f}M parameters, weights {info.dtype} in "
+        f"{name}: {info.architecture}, {info.parameters / 1e6:.1f}M parameters, weights {_held(info)} in "
         f"{_size(info.weight_bytes)}, on {info.device} with {info.threads} threads, kernels: {info.kernels}, "
         f"process {info.pid}\n"
         f"{' ' * len(name)}  context {info.max_model_len} tokens; KV cache {info.kv_dtype} in {_size(info.kv_bytes)} "
@@ -228,6 +228,10 @@ def _adapters(info: EngineInfo, indent: str) -> str:
     return (
         f"\n{indent}  up to {info.max_loras} LoRA adapters of rank {info.max_lora_rank}, {reserve} set aside for them"
     )
+
+
+def _held(info: EngineInfo) -> str:
+    return f"{info.quantization} (computed in {info.dtype})" if info.quantization else info.dtype
 
 
 def _size(size: int) -> str:

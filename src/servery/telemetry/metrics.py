@@ -184,7 +184,7 @@ def _sizes(infos: Mapping[str, EngineInfo]) -> Iterable[Metric]:
     size = GaugeMetricFamily("servery_kv_cache_bytes", "Memory of the KV cache.", labels=["model_name", "kv_dtype"])
     tokens = GaugeMetricFamily("servery_kv_cache_tokens", "Tokens it can hold.", labels=["model_name", "kv_dtype"])
     for model, info in infos.items():
-        weights.add_metric([model, info.dtype], info.weight_bytes)
+        weights.add_metric([model, info.weight_dtype], info.weight_bytes)
         size.add_metric([model, info.kv_dtype], info.kv_bytes)
         tokens.add_metric([model, info.kv_dtype], info.num_blocks * info.block_size)
     yield from (weights, size, tokens)

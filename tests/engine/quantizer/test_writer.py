@@ -17,6 +17,7 @@ from servery.engine.batch import Batch
 from servery.engine.errors import LoadError
 from servery.engine.kv import KVCache
 from servery.engine.loader import load_model
+from servery.engine.quantization.config import stored_method
 from servery.engine.quantization.scheme import plan_rounding
 from servery.engine.quantizer import unfinished
 from servery.engine.quantizer.choice import make_quantizer
@@ -124,6 +125,10 @@ def test_transformers_computes_the_same_from_what_is_written(scheme, tiny, tmp_p
     with torch.inference_mode():
         expected = theirs(torch.tensor([TOKENS])).logits[0]
     torch.testing.assert_close(logits(loaded(tmp_path / "out")), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_it_says_how_it_is_stored(tiny, tmp_path):
+    assert (stored_method(tiny), stored_method(write(tiny, tmp_path / "out").path)) == ("", "compressed-tensors")
 
 
 def test_everything_but_the_weights_is_taken_along(tiny, tmp_path):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from servery.engine.gguf.files import find_gguf
 from servery.engine.json_fields import JsonFields
 from servery.engine.quantization.compressed_config import CompressedTensorsConfig
 from servery.engine.quantization.module_names import SkippedModules, matches
@@ -148,14 +149,27 @@ def read_quantization(directory: Path) -> Quantization | None:
     `quantization_config` in config.json says it, or in old checkpoints a file beside it. Raises `LoadError` with the
     field, its value and what is supported, for a method or a setting that is not.
     """
+    found = _method(directory)
+    return None if found is None else QUANTIZATION_METHODS[found[0]](found[1])
+
+
+def stored_method(path: Path) -> str:
+    """How the weights of a checkpoint or file are stored quantized: "gptq", "gguf"; "" if they are not."""
+    if find_gguf(path) is not None:
+        return "gguf"
+    found = _method(path)
+    return "" if found is None else found[0]
+
+
+def _method(directory: Path) -> tuple[str, JsonFields] | None:
     config = JsonFields.read(directory / "config.json")
     fields = config.inner("quantization_config") or config.inner("compression_config")
     if fields is not None:
-        return QUANTIZATION_METHODS[fields.choice("quant_method", tuple(QUANTIZATION_METHODS))](fields)
+        return fields.choice("quant_method", tuple(QUANTIZATION_METHODS)), fields
     for name, method in _OLD_FILES.items():
         if (directory / name).exists():
             fields = JsonFields.read(directory / name)
-            return QUANTIZATION_METHODS[fields.choice("quant_method", tuple(QUANTIZATION_METHODS), method)](fields)
+            return fields.choice("quant_method", tuple(QUANTIZATION_METHODS), method), fields
     return None
 
 
