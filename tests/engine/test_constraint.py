@@ -4,13 +4,13 @@ import msgspec
 import pytest
 
 from servery.engine import constraint
-from servery.engine.constraint import Constraint, ConstraintKind
+from servery.engine.constraint import Constraint, ConstraintKind, Reasoning
 from servery.engine.errors import InvalidRequest
 from servery.engine.request import SamplingParams
 
 
 def test_a_constraint_is_a_key_and_crosses_the_process_border() -> None:
-    params = SamplingParams(constraint=constraint.choice(["yes", "no"], begins_after="</think>"))
+    params = SamplingParams(constraint=constraint.choice(["yes", "no"], reasoning=Reasoning(end="</think>", budget=5)))
     decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(params), type=SamplingParams)
     assert decoded == params
     assert len({decoded.constraint, params.constraint}) == 1
@@ -31,9 +31,11 @@ def test_a_schema_keeps_the_order_of_its_properties() -> None:
         (lambda: constraint.regex("a" * 8193), "it has 8193 characters; at most 8192 are allowed."),
         (lambda: constraint.grammar("a" * 262_145), "it has 262145 bytes; at most 262144 are allowed."),
         (
-            lambda: constraint.regex("a", begins_after="x" * 257),
+            lambda: constraint.regex("a", Reasoning(end="x" * 257)),
             "it has a marker of 257 characters; at most 256 are allowed.",
         ),
+        (lambda: Reasoning(begin="<a>", end=""), "the reasoning before it has no end marker."),
+        (lambda: Reasoning(end="</a>", budget=0), "the budget of reasoning is 0 tokens; it must be at least 1."),
     ],
 )
 def test_what_is_too_large_is_refused_with_its_size(make, reason: str) -> None:

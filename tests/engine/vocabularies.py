@@ -13,6 +13,13 @@ TEXT = (
 
 def byte_level() -> Tokenizer:
     """Like Qwen and Llama 3: byte-level BPE; control tokens, and two tags that are added but not special."""
+    tokenizer = without_markers()
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in ("<think>", "</think>")])
+    return tokenizer
+
+
+def without_markers() -> Tokenizer:
+    """The same without the two tags."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -23,7 +30,6 @@ def byte_level() -> Tokenizer:
     trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator([TEXT], trainer)
     tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in ("<think>", "</think>")])
     return tokenizer
 
 

@@ -12,7 +12,7 @@ import msgspec
 from servery.engine.adapter_source import AdapterSource
 from servery.engine.chat_template import ChatTemplate
 from servery.engine.completion import TextDelta, complete
-from servery.engine.constraint import Constraint
+from servery.engine.constraint import Constraint, Reasoning
 from servery.engine.engine import AsyncEngine, EngineState
 from servery.engine.errors import LoadError
 from servery.engine.parsing.format import AUTO, MessageFormats, begins_in_reasoning, find_formats
@@ -35,7 +35,7 @@ from servery.upstream.sampling import (
     read_defaults,
     sampling_params,
 )
-from servery.upstream.structure import AnswerStart, constraint_errors, constraint_for, wanted_of_chat
+from servery.upstream.structure import constraint_errors, constraint_for, wanted_of_chat
 from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
 from servery.wire.chat import ChatRequest
 from servery.wire.chat_answer import ChatForm
@@ -226,7 +226,7 @@ class EmbeddedUpstream:
             max_tokens=request.token_limit,
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             vocab_size=loaded.info.vocab_size,
-            constraint=await constraint_for(wanted, self._door, self._answer_start(request, prompt, loaded)),
+            constraint=await constraint_for(wanted, self._door, self._reasoning(request, prompt, loaded)),
         )
         form = call.form or ChatForm(call.answer_id, call.created, request.model, include_usage=request.include_usage)
         answer = ChatAnswer(form, self._writers(request, prompt, loaded), len(prompt))
@@ -249,15 +249,15 @@ class EmbeddedUpstream:
         )
 
     @staticmethod
-    def _answer_start(request: ChatRequest, prompt: list[int], loaded: _Loaded) -> AnswerStart:
+    def _reasoning(request: ChatRequest, prompt: list[int], loaded: _Loaded) -> Reasoning | None:
         """Whether the prompt has begun the model's reasoning, or the model may, or neither: then it is over already."""
-        reasoning = None if request.continue_final_message else loaded.formats.reasoning
-        if reasoning is None:
-            return AnswerStart()
+        format_ = None if request.continue_final_message else loaded.formats.reasoning
+        if format_ is None:
+            return None
         tail = loaded.encoder.tokenizer.decode(prompt[-_TAIL_TOKENS:], skip_special_tokens=False)
-        if begins_in_reasoning(tail, reasoning):
-            return AnswerStart(begins_after=reasoning.end)
-        return AnswerStart() if tail.rstrip().endswith(reasoning.end) else AnswerStart(reasoning=reasoning.markers)
+        if begins_in_reasoning(tail, format_):
+            return Reasoning(end=format_.end)
+        return None if tail.rstrip().endswith(format_.end) else Reasoning(begin=format_.begin, end=format_.end)
 
     def _writers(self, request: ChatRequest, prompt: list[int], loaded: _Loaded) -> list[MessageWriter]:
         """One for each completion."""

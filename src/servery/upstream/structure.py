@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from servery.engine import constraint as constraints
-from servery.engine.constraint import Constraint
+from servery.engine.constraint import Constraint, Reasoning
 from servery.engine.errors import InvalidRequest
 from servery.engine.parsing.format import ToolFormat
 from servery.engine.structure.calls import Function, calls_constraint
@@ -18,18 +18,7 @@ from servery.wire.structure import Wanted
 _PARAM = "constraint"  # the engine's name for what the client gave under another
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerStart:
-    """How an answer begins, as far as forms are concerned: what of it is reasoning, to which no form applies.
-
-    `begins_after` ends the reasoning that the prompt has begun; `reasoning` are the markers of one that may come.
-    """
-
-    begins_after: str = ""
-    reasoning: tuple[str, str] | None = None
-
-
-async def constraint_for(wanted: Wanted | None, door: Door, start: AnswerStart | None = None) -> Constraint | None:
+async def constraint_for(wanted: Wanted | None, door: Door, reasoning: Reasoning | None = None) -> Constraint | None:
     """The constraint that a request asks for, None if its answer is free.
 
     Raises `ApiError` naming the client's field and the reason for one that cannot be enforced.
@@ -37,7 +26,7 @@ async def constraint_for(wanted: Wanted | None, door: Door, start: AnswerStart |
     if wanted is None:
         return None
     with constraint_errors(wanted):
-        constraint = _constraint(wanted, start or AnswerStart())
+        constraint = _constraint(wanted, reasoning)
         await door.check(constraint)
     return constraint
 
@@ -68,11 +57,10 @@ class _Calls:
     most: int | None
     is_forced: bool
 
-    def constraint(self, start: AnswerStart) -> Constraint:
+    def constraint(self, reasoning: Reasoning | None) -> Constraint:
         functions = [self._function(tool) for tool in self.tools]
         return calls_constraint(
-            functions, self.notation, self.special, most=self.most, is_forced=self.is_forced,
-            begins_after=start.begins_after, reasoning=start.reasoning,
+            functions, self.notation, self.special, most=self.most, is_forced=self.is_forced, reasoning=reasoning
         )  # fmt: skip
 
     def _function(self, tool: Tool) -> Function:
@@ -99,19 +87,19 @@ def _renamed(message: str, param: str) -> str:
     return f"'{param}'{message.removeprefix(_PARAM)}" if message.startswith(f"{_PARAM} ") else message
 
 
-def _constraint(wanted: Wanted, start: AnswerStart) -> Constraint:
+def _constraint(wanted: Wanted, reasoning: Reasoning | None) -> Constraint:
     match wanted.kind:
         case "calls":
             calls: _Calls = wanted.value
-            return calls.constraint(start)
+            return calls.constraint(reasoning)
         case "json_schema":
             schema = wanted.value if wanted.strict else without_annotations(wanted.value)
-            return constraints.json_schema(schema, start.begins_after, start.reasoning)
+            return constraints.json_schema(schema, reasoning)
         case "json_object":
-            return constraints.json_object(start.begins_after, start.reasoning)
+            return constraints.json_object(reasoning)
         case "regex":
-            return constraints.regex(wanted.value, start.begins_after, start.reasoning)
+            return constraints.regex(wanted.value, reasoning)
         case "choice":
-            return constraints.choice(wanted.value, start.begins_after, start.reasoning)
+            return constraints.choice(wanted.value, reasoning)
         case _:
-            return constraints.grammar(wanted.value, start.begins_after, start.reasoning)
+            return constraints.grammar(wanted.value, reasoning)

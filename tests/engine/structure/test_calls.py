@@ -2,13 +2,11 @@
 
 import json
 import random
-import re
 from typing import Any
 
 import jsonschema
 import pytest
 
-from servery.engine import constraint
 from servery.engine.errors import InvalidRequest
 from servery.engine.parsing.format import TOOL_FORMATS
 from servery.engine.parsing.message_parser import MessageParser
@@ -128,29 +126,3 @@ def test_arguments_that_cannot_be_enforced_are_refused() -> None:
     wanted = calls_constraint([Function("f", {"not": {}})], TOOL_FORMATS["hermes"], {})
     with pytest.raises(InvalidRequest, match="keywords that cannot be enforced: 'not'"):
         check_constraint(wanted)
-
-
-@pytest.mark.parametrize("special", [(), ("<r>", "</r>")])
-@pytest.mark.parametrize(
-    "make", [constraint.json_object, lambda **changes: constraint.regex("a{3}", **changes),
-             lambda **changes: constraint.choice(["x", "yes"], **changes)]
-)  # fmt: skip
-def test_reasoning_may_come_first(special: tuple[str, ...], make: Any) -> None:
-    known = vocabulary(*special)
-    wanted, plain = make(reasoning=("<r>", "</r>")), make()
-    check_constraint(wanted)
-    seen = set()
-    for seed in range(30):
-        try:
-            text = write(wanted, known, random.Random(seed), 300)
-        except AssertionError:  # a thought without end
-            continue
-        thought = re.match(r"<r>.*?</r>\n{0,2}", text, re.DOTALL)
-        seen.add(thought is not None)
-        answer = text[thought.end() :] if thought else text
-        if plain.kind is constraint.ConstraintKind.JSON_SCHEMA:
-            assert isinstance(json.loads(answer), dict)
-        else:
-            assert answer in {"aaa", "x", "yes"}
-    assert False in seen
-    assert True in seen or not special

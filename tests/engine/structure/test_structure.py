@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from servery import amuse as models
 from servery.engine import constraint
 from servery.engine.config import EngineConfig
-from servery.engine.constraint import Constraint
+from servery.engine.constraint import Constraint, Reasoning
 from servery.engine.core import EngineCore
 from servery.engine.errors import InvalidRequest, Overloaded, RequestFailed
 from servery.engine.llm import LLM, Completion
@@ -144,7 +144,7 @@ def test_log_probabilities_are_the_model_s_own(llm: LLM) -> None:
 
 def test_a_constraint_begins_after_its_marker(llm: LLM) -> None:
     """Before it the answer is free, but cannot end."""
-    wanted = constraint.regex("[ab]{3}", begins_after="lo")
+    wanted = constraint.regex("[ab]{3}", Reasoning(end="lo"))
     text = answers(llm, wanted, logit_bias={4: 100.0}, max_tokens=450, n=4)
     for one in text:
         before, marker, after = one.text.partition("lo")
@@ -201,7 +201,7 @@ def test_drafts_of_all_kinds_leave_the_answers_as_they_are(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
     """Right ones, wrong ones, forbidden ones, and ones that go on behind the end of the document."""
-    wanted = [constraint.json_schema(PERSON), constraint.regex("([ab][0-9])+", begins_after="e"), None]
+    wanted = [constraint.json_schema(PERSON), constraint.regex("([ab][0-9])+", Reasoning(end="e")), None]
     requests = [constrained(number, kind, **changes) for number, kind in enumerate(wanted)]  # type: ignore[arg-type]
     core = core_of(tiny)
     monkeypatch.setattr(core._structure, "propose", lambda _: None)

@@ -15,7 +15,7 @@ def write(
     wanted: Constraint, vocabulary: Vocabulary, chance: random.Random, most: int = 2000, first: Sequence[int] = ()
 ) -> str:
     """A whole text of the language, special tokens by their names; fails after `most` tokens. It begins with `first`."""
-    matcher = llguidance.LLMatcher(vocabulary.compiled, grammar_text(wanted, vocabulary.special), log_level=0)
+    matcher = llguidance.LLMatcher(vocabulary.compiled, grammar_text(wanted), log_level=0)
     assert not matcher.is_error(), matcher.get_error()
     written = b""
     for at in range(most):

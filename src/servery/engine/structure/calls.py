@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from servery.engine.constraint import Constraint, grammar, invalid_constraint
+from servery.engine.constraint import Constraint, Reasoning, grammar, invalid_constraint
 from servery.engine.parsing.format import Body, ToolFormat
 from servery.engine.structure.grammar import inline_json
 from servery.engine.structure.lark import literal, until
@@ -42,20 +42,19 @@ def calls_constraint(
     *,
     most: int | None = None,
     is_forced: bool = True,
-    begins_after: str = "",
-    reasoning: tuple[str, str] | None = None,
+    reasoning: Reasoning | None = None,
 ) -> Constraint:
     """The answer is at least one call of `functions`, at most `most`, and nothing else.
 
     Not `is_forced`: it is any text, and calls if the model begins one; only for notations with a marker at the beginning.
     `special` are the ids of the model's special tokens by their text: a marker that is one of them is that token.
-    `begins_after` and `reasoning` are those of `Constraint`. Raises `InvalidRequest` for arguments that cannot be enforced.
+    `reasoning` is that of `Constraint`. Raises `InvalidRequest` for arguments that cannot be enforced.
     """
     rules = [f"call_{at}: {_call(function, notation, special)}" for at, function in enumerate(functions)]
     one = " | ".join(f"call_{at}" for at in range(len(functions)))
     calls = _calls(notation, special, most)
     start = f"start: {literal(notation.begin, special)} {calls}" if is_forced else _free(notation, special, calls)
-    return grammar("\n".join([start, f"one: {one}", *rules]), begins_after=begins_after, reasoning=reasoning)
+    return grammar("\n".join([start, f"one: {one}", *rules]), reasoning=reasoning)
 
 
 def _free(notation: ToolFormat, special: Mapping[str, int], calls: str) -> str:

@@ -76,9 +76,7 @@ class Compiler:
 
     def _compile(self, constraint: Constraint) -> llguidance.LLMatcher:
         started = time.perf_counter()
-        matcher = llguidance.LLMatcher(
-            self.vocabulary.compiled, grammar_text(constraint, self.vocabulary.special), log_level=0
-        )
+        matcher = llguidance.LLMatcher(self.vocabulary.compiled, grammar_text(constraint), log_level=0)
         if matcher.is_error():
             raise refusal(constraint, matcher.get_error())
         self.stats.compiled += 1
@@ -97,4 +95,4 @@ class Compiler:
 
 def _key(constraint: Constraint) -> Constraint:
     """What decides the grammar: where it begins does not."""
-    return msgspec.structs.replace(constraint, begins_after="")
+    return msgspec.structs.replace(constraint, reasoning=None)

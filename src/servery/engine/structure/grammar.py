@@ -6,8 +6,6 @@ become one.
 
 import json
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import llguidance
@@ -16,7 +14,6 @@ from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
 from servery.engine.constraint import Constraint, ConstraintKind, invalid_constraint
 from servery.engine.errors import InvalidRequest
-from servery.engine.structure.lark import with_reasoning
 from servery.engine.structure.schema import check_schema
 
 if TYPE_CHECKING:
@@ -57,20 +54,8 @@ def check_constraint(constraint: Constraint) -> None:
         raise refusal(constraint, messages[0])
 
 
-def grammar_text(constraint: Constraint, special: Mapping[str, int] = MappingProxyType({})) -> str:
-    """The constraint as llguidance reads it; raises `InvalidRequest` for what must not even be given to it.
-
-    `special` are the ids of the model's special tokens by their text.
-    """
-    answer = _answer_text(constraint)
-    if constraint.reasoning is None:
-        return answer
-    inner = json.loads(answer)["grammars"][0] if answer.startswith("{") else {"lark_grammar": answer}
-    outer = with_reasoning(*constraint.reasoning, special)
-    return json.dumps({"grammars": [{"name": "whole", "lark_grammar": outer}, {**inner, "name": "answer"}]})
-
-
-def _answer_text(constraint: Constraint) -> str:
+def grammar_text(constraint: Constraint) -> str:
+    """The constraint as llguidance reads it; raises `InvalidRequest` for what must not even be given to it."""
     match constraint.kind:
         case ConstraintKind.JSON_SCHEMA:
             return json_grammar(constraint.text)
@@ -80,6 +65,8 @@ def _answer_text(constraint: Constraint) -> str:
         case ConstraintKind.CHOICE:
             options = msgspec.json.decode(constraint.text, type=list[str])
             return "start: " + " | ".join(map(json.dumps, dict.fromkeys(options)))
+        case ConstraintKind.ANYTHING:
+            return "start: /(.|\\n)*/"  # never asked
         case ConstraintKind.GRAMMAR:
             return _lark(constraint.text)
 

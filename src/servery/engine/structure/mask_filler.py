@@ -1,6 +1,6 @@
 """Which tokens each row of a step may choose: computed on other cores while the model computes the logits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -9,7 +9,7 @@ import llguidance
 import numpy as np
 from llguidance.numpy import fill_next_token_bitmask_par, fill_next_token_bitmask_par_with_draft_tokens
 
-from servery.engine.structure.follower import Follower
+from servery.engine.structure.follower import Follower, Plan, Reasoned
 from servery.engine.structure.mask import Mask
 from servery.engine.structure.vocabulary import Vocabulary
 
@@ -56,37 +56,53 @@ def fill_masks(
     bits = np.zeros((starts[-1], vocabulary.num_words), dtype=np.int32)
     single, several = [], []
     for request, plan, start in zip(requests, plans, starts, strict=False):
-        if request.follower.error is None and plan.begin <= len(request.drafts):
-            matcher = request.follower.own_matcher()
+        follower, begin = request.follower, len(plan.reasoned)
+        if follower.error is None and not follower.is_lost and begin <= len(request.drafts):
+            matcher = follower.own_matcher()
             if plan.drafts:
-                several.append((matcher, start + plan.begin, plan.drafts))
+                several.append((matcher, start + begin, plan.drafts))
             else:
-                single.append((matcher, start + plan.begin))
+                single.append((matcher, start + begin))
     if single:
         fill_next_token_bitmask_par(executor, single, bits)
     if several:
         fill_next_token_bitmask_par_with_draft_tokens(executor, several, bits)
     return [
-        _rows(vocabulary, request, plan.begin, bits[start : start + 1 + len(request.drafts)])
+        _rows(vocabulary, request, plan, bits[start : start + 1 + len(request.drafts)])
         for request, plan, start in zip(requests, plans, starts, strict=False)
     ]
 
 
-def _rows(vocabulary: Vocabulary, request: MaskRequest, begin: int, bits: Mask) -> "list[Mask | None]":
-    follower = request.follower
+def _rows(vocabulary: Vocabulary, request: MaskRequest, plan: Plan, bits: Mask) -> "list[Mask | None]":
+    follower, begin = request.follower, len(plan.reasoned)
     if begin < len(bits) and follower.error is None and follower.matcher.is_error():
         follower.error = follower.matcher.get_error().partition("\n")[0]
     if follower.error is not None:
         bits[:] = 0
         return list(bits)
-    rows: list[Mask | None] = []
-    for at, row in enumerate(bits):
-        if at < begin:
-            rows.append(_without_end(vocabulary) if request.may_end else None)
-        else:
-            _set_end(vocabulary, row, may_end=request.may_end)
-            rows.append(row)
-    return rows
+    for row in bits[begin:]:
+        _set_end(vocabulary, row, may_end=request.may_end)
+    if begin < len(bits):
+        _allow(bits[begin], plan.besides)
+    may_end = follower.is_free or not request.may_end
+    return [
+        *(_reasoned(vocabulary, row, bits[at], may_end=may_end) for at, row in enumerate(plan.reasoned)),
+        *bits[begin:],
+    ]
+
+
+def _reasoned(vocabulary: Vocabulary, row: Reasoned, bits: Mask, *, may_end: bool) -> "Mask | None":
+    """A row inside the reasoning; an answer that has to follow its constraint must not end there."""
+    if row.forced is not None:
+        _allow(bits, [row.forced])
+        return bits
+    forbidden = [*row.forbidden, *(() if may_end else vocabulary.end_ids)]
+    if not forbidden:
+        return None
+    bits[:] = -1
+    for token_id in forbidden:
+        bits.view(np.uint32)[token_id // 32] &= ~np.uint32(1 << token_id % 32)
+    return bits
 
 
 def _set_end(vocabulary: Vocabulary, row: Mask, *, may_end: bool) -> None:
@@ -94,13 +110,9 @@ def _set_end(vocabulary: Vocabulary, row: Mask, *, may_end: bool) -> None:
     word, bit = divmod(vocabulary.end, 32)
     is_end_allowed = bool(row.view(np.uint32)[word] >> np.uint32(bit) & np.uint32(1))
     if is_end_allowed and may_end:
-        for token_id in vocabulary.end_ids:
-            row.view(np.uint32)[token_id // 32] |= np.uint32(1 << token_id % 32)
+        _allow(row, vocabulary.end_ids)
 
 
-def _without_end(vocabulary: Vocabulary) -> Mask:
-    """Everything but the model's end tokens: before the constraint has begun, the answer must not end."""
-    row = np.full(vocabulary.num_words, -1, dtype=np.int32)
-    for token_id in vocabulary.end_ids:
-        row.view(np.uint32)[token_id // 32] &= ~np.uint32(1 << token_id % 32)
-    return row
+def _allow(row: Mask, token_ids: Iterable[int]) -> None:
+    for token_id in token_ids:
+        row.view(np.uint32)[token_id // 32] |= np.uint32(1 << token_id % 32)

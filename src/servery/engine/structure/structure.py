@@ -53,7 +53,7 @@ class Structure:
 
     def start(self, step: Step) -> PendingMasks:
         """Begin to compute the masks of a step, its drafts included."""
-        wanted = [item.sequence for item in step.scheduled if item.samples and item.sequence in self._followers]
+        wanted = [item.sequence for item in step.scheduled if item.samples and self._is_followed(item.sequence)]
         if not wanted:
             return PendingMasks([], None)
         if self._filler is None:
@@ -109,6 +109,10 @@ class Structure:
             mask_s=self._filler.seconds if self._filler else 0.0,
             forced_tokens=self._forced,
         )
+
+    def _is_followed(self, sequence: Sequence) -> bool:
+        follower = self._followers.get(sequence)
+        return follower is not None and not follower.is_idle
 
     def _request(self, sequence: Sequence) -> MaskRequest:
         may_end = not sequence.params.ignore_eos

@@ -24,6 +24,9 @@ class Vocabulary:
         special = sorted({*(i for i in tokenizer.special_ids if i < size), *self.end_ids})
         tokens = [*(tokenizer.token_bytes(token_id) for token_id in range(size)), b"<|end|>"]
         wrapper = llguidance.TokenizerWrapper(_Tokens(tokens, [*special, self.end], self.cut))
+        self._tokens = tokens[:-1]
+        self._leading: dict[bytes, list[int]] = {}
+        self._exceeding: dict[bytes, list[int]] = {}
         self.compiled = llguidance.LLTokenizer(wrapper)
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -42,6 +45,25 @@ class Vocabulary:
                 if b"".join(pieces[at:]) == text.encode():
                     return token_ids[at:]
         return []
+
+    def spelled(self, marker: str) -> list[int]:
+        """A marker's tokens: the one that it is, if the vocabulary has it, or those of its text."""
+        token_id = self.tokenizer.token_id(marker)
+        return [token_id] if token_id is not None else self.cut(marker) or self.compiled.greedy_tokenize(marker)
+
+    def leading(self, text: bytes) -> list[int]:
+        """The tokens with which exactly `text` can begin. Looking takes long, so what was found is kept: for few texts."""
+        if text not in self._leading:
+            self._leading[text] = [i for i, token in enumerate(self._tokens) if token and text.startswith(token)]
+        return self._leading[text]
+
+    def exceeding(self, text: bytes) -> list[int]:
+        """The tokens that begin with `text` and have more than space after it; for few texts, as `leading`."""
+        if text not in self._exceeding:
+            self._exceeding[text] = [
+                i for i, token in enumerate(self._tokens) if token.startswith(text) and token[len(text) :].strip()
+            ]
+        return self._exceeding[text]
 
 
 class _Tokens:
