@@ -25,5 +25,5 @@ class Embedding:
     def __call__(self, ids: Tensor) -> Tensor:
         """[tokens] -> [tokens, hidden_size]. A matrix with codes gives up only the rows that are asked for."""
         if self._dense is not None:
-            return F.embedding(ids, self._dense)
+            return F.embedding(ids, self._dense).to(self._dtype)
         return self._matrix.select_rows(ids).dequantize(self._dtype)

@@ -90,6 +90,18 @@ def test_the_same_checkpoint_gives_the_same_weights_each_time(tmp_path):
     assert torch.equal(_logits(_load(path, "int4")), _logits(_load(path, "int4")))
 
 
+def test_a_model_in_bfloat16_is_scaled_as_well_as_one_in_float32(tmp_path):
+    """What is calibrated on is computed in float32, whatever the model will compute in."""
+    path = checkpoints.save(checkpoints.llama2(**SHAPE), tmp_path)
+    _with_outliers(path)
+    exact = _logits(_load(path))
+    errors = {}
+    for method in ("round", "awq"):
+        found = _logits(_load(path, "int4", method, torch.bfloat16))
+        errors[method] = float((found - exact).norm() / exact.norm())
+    assert errors["awq"] < 0.6 * errors["round"]
+
+
 def _edit(path, change):
     tensors = {name: tensor.clone() for name, tensor in load_file(path / "model.safetensors").items()}
     change(tensors)
