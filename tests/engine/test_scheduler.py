@@ -350,6 +350,28 @@ def test_drafts_take_no_block_that_another_token_needs():
     assert drive.stats.preemptions == 0
 
 
+def test_drafts_leave_prefills_what_they_want():
+    drive = Drive(max_step_tokens=12, max_running=3)
+    drive.add(request("a", 1))
+    drive.step()
+    draft_for_all(drive)
+    drive.add(request("b", other(200, 9)))
+    assert drive.step() == {"a/0": 3, "b/0": 9}, "eight drafts, of which the prompt leaves room for two"
+
+
+def test_an_output_tells_how_many_drafts_were_verified_for_it():
+    drive = Drive()
+    drive.add(request("a", 4))
+    drive.step()
+    (sequence,) = drive.scheduler._running
+    propose(sequence, wrong_from=2, count=5)
+    drive.step()
+    drive.step()
+    assert [(output.num_drafts, len(output.token_ids)) for output in drive.outputs] == [(0, 1), (5, 3), (0, 1)]
+    stats = drive.stats
+    assert (stats.draft_rounds, stats.draft_acceptance_rate, stats.mean_accepted_length) == (1, 0.4, 3.0)
+
+
 # Order, aborts, figures.
 
 

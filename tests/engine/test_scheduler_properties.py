@@ -212,6 +212,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         is_first, got = not known.tokens[index], known.tokens[index]
         got += output.token_ids
         assert len(output.logprobs) == len(output.token_ids) > 0
+        assert len(output.token_ids) <= 1 + output.num_drafts
         tokens, reason = reference(request, derive_seed(known.seed, index), EOS, self.config.max_model_len)
         assert got == tokens[: len(got)]
         if is_first and index == 0 and request.params.prompt_logprobs is not None:
@@ -244,6 +245,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.check_integrity()
         stats = self.scheduler.stats()
         assert not any(known.open for known in self.known.values())
+        assert stats.accepted_draft_tokens <= stats.drafted_tokens
+        assert stats.draft_rounds <= stats.drafted_tokens
         assert (stats.running, stats.waiting, stats.waiting_requests, stats.waiting_tokens) == (0, 0, 0, 0)
         assert stats.held_blocks == 0
         assert stats.free_blocks + stats.cached_blocks == stats.num_blocks

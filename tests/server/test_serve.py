@@ -49,6 +49,16 @@ def test_what_was_resolved_is_told_with_units() -> None:
     )
 
 
+def test_who_drafts_is_told() -> None:
+    drafting = msgspec.structs.replace(INFO, speculate="draft", draft_weight_bytes=1 << 20, draft_kv_bytes=2 << 20)
+    assert _resolved("amuse", drafting) == (
+        _resolved("amuse", INFO) + "\n       drafts ahead with a model of 1048576 bytes (1 MiB), whose KV cache takes "
+        "2097152 bytes (2 MiB) besides"
+    )
+    looking = msgspec.structs.replace(INFO, speculate="ngram")
+    assert _resolved("amuse", looking).endswith("\n       drafts ahead by looking tokens up in the text so far")
+
+
 def test_quantized_weights_are_told_with_the_type_of_computation() -> None:
     info = msgspec.structs.replace(INFO, quantization="int4")
     assert _held(info) == "int4 (computed in float32)"

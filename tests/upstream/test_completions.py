@@ -223,3 +223,19 @@ def test_only_so_many_prompts_are_with_the_engine_at_a_time(checkpoint: Path, pl
         assert [choice["text"] for choice in await waiting] == ["x"] * 20
 
     asyncio.run(story())
+
+
+def test_debug_tells_what_speculation_did(checkpoint: Path) -> None:
+    async def story() -> None:
+        script = (out("ab", num_drafts=4), out("c"), out("d", num_drafts=2, end=STOP))
+        whole = json.loads((await chunks(await started(FakeEngine(checkpoint, *script)), "a", debug=True))[-1].data)
+        told = {"speculation": {"drafted_tokens": 6, "accepted_tokens": 2, "windows": {"0": 1, "2": 1, "4": 1}}}
+        assert whole["usage"]["servery"] == told
+
+        options = {"stream_options": {"include_usage": True}}
+        last = (await events(await started(FakeEngine(checkpoint, *script)), "a", debug=True, **options))[-1]
+        assert last["usage"]["servery"] == told
+        plain = json.loads((await chunks(await started(FakeEngine(checkpoint, *script)), "a"))[-1].data)
+        assert "servery" not in plain["usage"]
+
+    asyncio.run(story())

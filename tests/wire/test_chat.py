@@ -68,6 +68,7 @@ def test_what_the_server_can_do_is_accepted(fields: dict[str, Any]) -> None:
         ({"tool_choice": "auto"}, "tool_choice", "invalid_value"),
         ({"tools": [{"type": "web", "function": {"name": "f"}}]}, "tools[0].type", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        ({"stream": True, "debug": True}, "debug", "invalid_value"),
         (
             {"stream": True, "stream_options": {"include_obfuscation": True}},
             "stream_options.include_obfuscation",

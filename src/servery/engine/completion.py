@@ -16,7 +16,8 @@ class TextDelta:
     `text` may be empty (a chunk that completes no character, or is held back for a stop string); `token_ids` and
     `logprobs` belong to released text only, so that adding up all deltas gives text and tokens that fit together.
     `num_tokens` counts what the engine generated, released or not. `stop` is the request's stop string or stop token
-    that ended it, None after the model's own EOS. `prompt_logprobs` come once.
+    that ended it, None after the model's own EOS. `num_drafts` were verified for the `num_tokens`, one of which is the
+    model's own. `prompt_logprobs` come once.
     """
 
     index: int
@@ -24,6 +25,7 @@ class TextDelta:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     num_tokens: int = 0
+    num_drafts: int = 0
     finish_reason: FinishReason | None = None
     stop: str | int | None = None
     cached_tokens: int = 0
@@ -57,6 +59,7 @@ class TextAssembler:
         delta = TextDelta(
             index=self._index,
             num_tokens=len(output.token_ids),
+            num_drafts=output.num_drafts,
             cached_tokens=output.cached_tokens,
             queued_s=output.queued_s,
             prompt_logprobs=output.prompt_logprobs,

@@ -167,6 +167,7 @@ class Output(msgspec.Struct, kw_only=True, omit_defaults=True):
     prompt_logprobs: list[TokenLogprobs | None] = []  # once, with the first output; None for the first prompt token
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None  # the token that ended it; it is the last of token_ids
+    num_drafts: int = 0  # how many drafts were verified for it; the first len(token_ids) - 1 of them stood
     cached_tokens: int = 0  # prompt tokens that the prefix cache supplied
     queued_s: float = 0.0  # from arrival to first being scheduled
     embedding: list[float] = []

@@ -388,8 +388,11 @@ class Scheduler:
     def _count(self, item: Scheduled, output: Output) -> None:
         counters = self._counters
         counters.generated_tokens += len(output.token_ids)
-        counters.drafted_tokens += item.num_drafts
-        counters.accepted_draft_tokens += max(len(output.token_ids) - 1, 0)
+        if item.num_drafts:
+            output.num_drafts = item.num_drafts
+            counters.draft_rounds += 1
+            counters.drafted_tokens += item.num_drafts
+            counters.accepted_draft_tokens += max(len(output.token_ids) - 1, 0)
         if output.finish_reason is FinishReason.STOP:
             counters.finished_stop += 1
         elif output.finish_reason is FinishReason.LENGTH:

@@ -10,6 +10,7 @@ class SchedulerCounters(msgspec.Struct, kw_only=True):
     generated_tokens: int = 0
     prefix_query_tokens: int = 0  # of sequences that consulted the prefix cache when first admitted
     prefix_hit_tokens: int = 0  # of these, how many it supplied
+    draft_rounds: int = 0  # times that drafts of a sequence were verified
     drafted_tokens: int = 0
     accepted_draft_tokens: int = 0
     preemptions: int = 0
@@ -24,6 +25,16 @@ class SchedulerCounters(msgspec.Struct, kw_only=True):
 
 class SchedulerStats(SchedulerCounters, kw_only=True):
     """A snapshot: the counters, and how full everything is now."""
+
+    @property
+    def draft_acceptance_rate(self) -> float:
+        """The share of drafted tokens that stood; 0 before any."""
+        return self.accepted_draft_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
+
+    @property
+    def mean_accepted_length(self) -> float:
+        """Tokens that a verification of drafts gave, the target's own one included; 0 before any."""
+        return 1 + self.accepted_draft_tokens / self.draft_rounds if self.draft_rounds else 0.0
 
     running: int  # sequences
     waiting: int  # sequences, preempted ones included

@@ -218,6 +218,7 @@ def _resolved(name: str, info: EngineInfo) -> str:
         f"holds {info.num_blocks * info.block_size} tokens of {info.kv_bytes_per_token} bytes, in blocks of "
         f"{info.block_size}; up to {info.max_running} sequences, {info.max_step_tokens} tokens per step; "
         f"loaded in {info.load_s:.1f} s{_adapters(info, ' ' * len(name))}"
+        f"{_speculation(info, ' ' * len(name))}"
     )
 
 
@@ -232,6 +233,17 @@ def _adapters(info: EngineInfo, indent: str) -> str:
 
 def _held(info: EngineInfo) -> str:
     return f"{info.quantization} (computed in {info.dtype})" if info.quantization else info.dtype
+
+
+def _speculation(info: EngineInfo, indent: str) -> str:
+    if info.speculate == "off":
+        return ""
+    if info.speculate == "ngram":
+        return f"\n{indent}  drafts ahead by looking tokens up in the text so far"
+    return (
+        f"\n{indent}  drafts ahead with a model of {_size(info.draft_weight_bytes)}, whose KV cache takes "
+        f"{_size(info.draft_kv_bytes)} besides"
+    )
 
 
 def _size(size: int) -> str:

@@ -198,6 +198,16 @@ def _gauges(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
         ("kv_cache_usage_perc", "Share of the KV blocks in use; 1 is all of them.", _kv_usage),
         ("lora_adapters", "LoRA adapters that can be asked for.", lambda s: s.adapters),
         (
+            "spec_decode_draft_acceptance_rate",
+            "Share of the drafted tokens that stood, since the start.",
+            lambda s: s.scheduler.draft_acceptance_rate,
+        ),
+        (
+            "spec_decode_mean_accepted_length",
+            "Tokens for each verification of drafts, the model's own one included.",
+            lambda s: s.scheduler.mean_accepted_length,
+        ),
+        (
             "lora_adapter_bytes",
             "Memory of all adapters, those in use for the last time included.",
             lambda s: s.adapter_bytes,
@@ -226,6 +236,9 @@ def _counters(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
         ("structured_masks", "Masks of allowed tokens computed.", lambda s: s.structure.masks),
         ("structured_mask_seconds", "Time spent computing masks.", lambda s: s.structure.mask_s),
         ("structured_forced_tokens", "Tokens that forms left no choice about.", lambda s: s.structure.forced_tokens),
+        ("spec_decode_num_drafts", "Verifications of a sequence's drafts.", lambda s: s.scheduler.draft_rounds),
+        ("spec_decode_num_draft_tokens", "Tokens drafted.", lambda s: s.scheduler.drafted_tokens),
+        ("spec_decode_num_accepted_tokens", "Drafts that stood.", lambda s: s.scheduler.accepted_draft_tokens),
         ("engine_read_bytes", "Bytes that the steps had to read at least.", lambda s: s.read_bytes),
     )
     for name, text, figure in figures:

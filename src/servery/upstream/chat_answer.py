@@ -13,10 +13,12 @@ from servery.wire.usage import Usage
 class ChatAnswer:
     """Builds one answer in the client's `form`, from one writer per completion; use either `stream` or `whole`."""
 
-    def __init__(self, form: AnswerForm, writers: Sequence[MessageWriter], prompt_tokens: int) -> None:
+    def __init__(
+        self, form: AnswerForm, writers: Sequence[MessageWriter], prompt_tokens: int, *, is_debugged: bool = False
+    ) -> None:
         self._form = form
         self._writers = writers
-        self._tally = Tally([prompt_tokens], len(writers))
+        self._tally = Tally([prompt_tokens], len(writers), is_debugged=is_debugged)
 
     def is_over(self, index: int) -> bool:
         """Whether nothing more is wanted of a completion."""

@@ -47,7 +47,7 @@ class CompletionAnswer:
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._n = request.n or 1
-        self._tally = Tally([len(prompt.token_ids) for prompt in prompts], self._n)
+        self._tally = Tally([len(prompt.token_ids) for prompt in prompts], self._n, is_debugged=bool(request.debug))
         # With max_tokens 0 the engine generates one token all the same, which nobody is shown.
         self._is_score_only = request.max_tokens == 0
         self._prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}

@@ -229,7 +229,7 @@ class EmbeddedUpstream:
             constraint=await constraint_for(wanted, self._door, self._reasoning(request, prompt, loaded)),
         )
         form = call.form or ChatForm(call.answer_id, call.created, request.model, include_usage=request.include_usage)
-        answer = ChatAnswer(form, self._writers(request, prompt, loaded), len(prompt))
+        answer = ChatAnswer(form, self._writers(request, prompt, loaded), len(prompt), is_debugged=bool(request.debug))
         deltas = self._complete(prompt, params, call, 0, shown=loaded.shown, is_over=answer.is_over)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):

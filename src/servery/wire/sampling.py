@@ -42,6 +42,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
+    debug: bool | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
@@ -70,6 +71,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def check(self) -> None:
         """Raise `ApiError` for what no type can express."""
+        if self.debug and self.stream and not self.include_usage:
+            raise invalid("'debug' in a stream is told with the usage; set 'stream_options.include_usage'.", "debug")
         wanted_structure(self)
         if self.stream_options is None:
             return
