@@ -146,7 +146,21 @@ def test_what_has_to_be_computed_first_must_pay_off_too():
         policy.observe(1, 0, 1, 1.0, 0.0)
     for _ in range(5):
         policy.observe(1, 4, 5, 1.2, 0.0)
-    near, far = Candidate(0.7, 4, 0.1), Candidate(0.7, 4, 100.0)
-    assert policy.choose(1, [near], FREE)[0] > 0
-    assert policy.choose(1, [far], FREE) == [0]
+    near, far = Candidate(0.7, 4, 0.1), Candidate(0.7, 4, 20.0)
+    assert policy.choose(1, [near], FREE, 10.0)[0] > 0
+    assert policy.choose(1, [far], FREE, 10_000.0)[0] > 0
+    assert policy.choose(1, [far], FREE, 10.0) == [0]
     assert policy.trial([far]) == [0]
+
+
+def test_looking_in_vain_is_done_seldom_where_it_takes_long():
+    policy, looks = WindowPolicy(4), 0
+    for _ in range(300):
+        windows = [0]
+        if policy.is_trial_due():
+            windows = policy.trial([Candidate(0.9, 4)])
+        is_looking = not policy.is_hopeless(1, 0.9, FREE)
+        looks += is_looking
+        drafts = sum(windows)
+        policy.observe(1, drafts, 1 + drafts, 1.0, 0.02 if is_looking else 0.0)
+    assert 40 < looks < 70, "a fiftieth of a step each: one step in five"

@@ -1,8 +1,8 @@
 """Prompt lookup: what followed the newest tokens where they stood before, in the prompt or in the answer.
 
 No model, no weights: text that quotes, lists, counts or follows a form repeats itself (Saxena, "Prompt lookup decoding",
-2023). Each sequence has an index of its n-grams, extended by the new tokens at each look, so that a look costs the same
-at any length of context.
+2023). Each sequence has an index of its pairs of tokens, extended by the new ones at each look; a look compares what
+stands before the latest few occurrences of the newest pair, so that it costs the same at any length of context.
 """
 
 from collections.abc import Mapping
@@ -14,31 +14,49 @@ from servery.engine.request import Sequence
 from servery.engine.speculation.proposer import Offer
 from servery.engine.step import Step
 
-# Longest first. A longer match is right more often; one token alone is hardly ever worth a row.
+# Suffixes are told apart by length, longest first: a longer match is right more often. A single token is none.
 SIZES = (8, 5, 3, 2)
+# Occurrences of the newest pair that are compared, the latest ones.
+MOST_COMPARED = 8
 
 
 class SuffixIndex:
-    """Where each n-gram of a growing list of tokens was last seen: the position after it."""
+    """Where each pair of neighbours in a growing list of tokens stood, latest first, as in the hash chains of LZ77."""
 
     def __init__(self) -> None:
-        self._after: tuple[dict[tuple[int, ...], int], ...] = tuple({} for _ in SIZES)
-        self._indexed = 1  # n-grams that end before this position are in; the newest token's are the question
+        self._latest: dict[tuple[int, int], int] = {}  # pair -> position after it
+        self._before: list[int] = [0, 0]  # position after a pair -> the same of the pair's occurrence before; 0: none
 
     def match(self, tokens: list[int]) -> tuple[int, int] | None:
-        """(position after the latest earlier occurrence of the longest suffix known, index of its size), or None.
+        """(position after the earlier occurrence of the longest suffix, how many tokens agree), or None.
 
-        `tokens` may only grow between calls.
+        Of `MOST_COMPARED` occurrences of the last two tokens, and of equally long ones the latest; no more than the
+        longest of `SIZES` are compared. `tokens` may only grow between calls.
         """
-        for size, after in zip(SIZES, self._after, strict=True):
-            for end in range(max(self._indexed, size), len(tokens)):
-                after[tuple(tokens[end - size : end])] = end
-        self._indexed = max(self._indexed, len(tokens))
-        for kind, (size, after) in enumerate(zip(SIZES, self._after, strict=True)):
-            found = after.get(tuple(tokens[-size:]))
-            if found is not None:
-                return found, kind
-        return None
+        latest, before, length = self._latest, self._before, len(tokens)
+        for end in range(len(before), length):  # the newest pair is the question, so it is not yet in
+            pair = tokens[end - 2], tokens[end - 1]
+            before.append(latest.get(pair, 0))
+            latest[pair] = end
+        if length < 2:
+            return None
+        at, best, agreed = latest.get((tokens[-2], tokens[-1]), 0), 0, 1
+        for _ in range(MOST_COMPARED):
+            if not at or agreed == SIZES[0]:
+                break
+            same = _agreeing(tokens, at)
+            if same > agreed:
+                best, agreed = at, same
+            at = before[at]
+        return (best, agreed) if best else None
+
+
+def _agreeing(tokens: list[int], end: int) -> int:
+    """How many tokens before `end`, at least two, are those at the end of the text."""
+    same = 2
+    while same < SIZES[0] and same < end and tokens[end - 1 - same] == tokens[-1 - same]:
+        same += 1
+    return same
 
 
 class PromptLookup:
@@ -69,7 +87,8 @@ class PromptLookup:
         match = index.match(tokens)
         if match is None:
             return None
-        at, kind = match
+        at, agreed = match
+        kind = next(kind for kind, size in enumerate(SIZES) if size <= agreed)
         drafts = tokens[at : at + limit]
         while len(drafts) < limit:
             drafts += drafts[: limit - len(drafts)]

@@ -15,6 +15,11 @@ from servery.engine.step import Step
 MAX_ENTRY_TOKENS = 256
 
 
+# How long answers are taken to be before any were seen, and the weight that one keeps after each later one.
+_USUAL_ANSWER_TOKENS = 100.0
+_KEEP_PER_ANSWER = 0.95
+
+
 class Speculator:
     """Fills in `Sequence.drafts`. Call `propose`, `Scheduler.schedule`, `complete`, the runner, `observe` in turns.
 
@@ -29,6 +34,7 @@ class Speculator:
         self._acceptance = Acceptance(proposer.kinds)
         self._given: dict[Sequence, tuple[int, list[int]]] = {}  # kind and drafts of the step under way
         self._drafting_s = self._run_began = 0.0
+        self._answers, self._answer_tokens = 1.0, _USUAL_ANSWER_TOKENS  # both fading alike
 
     def propose(self, decoding: list[Sequence]) -> None:
         """Draft for those who decode and have no drafts of others, as many tokens each as are expected to pay."""
@@ -55,10 +61,14 @@ class Speculator:
         for item in step.scheduled:
             stood = max(len(results[item.sequence].token_ids) - 1, 0)
             tokens += stood + 1
+            if item.samples and len(item.sequence.tokens) == item.sequence.prompt_len:
+                self._answers = _KEEP_PER_ANSWER * self._answers + 1.0
+                self._answer_tokens *= _KEEP_PER_ANSWER
             drafts += item.num_drafts
             kind, given = self._given.get(item.sequence, (0, None))
             if item.num_drafts and item.sequence.drafts is given:  # else somebody else drafted
                 self._acceptance.observe(item.sequence, kind, item.num_drafts, stood)
+        self._answer_tokens += tokens
         if all(item.count == 1 + item.num_drafts and item.samples for item in step.scheduled):
             self._policy.observe(len(step.scheduled), drafts, tokens, step_s, self._drafting_s)
 
@@ -73,7 +83,7 @@ class Speculator:
         if is_trial or drafting is None:
             windows = policy.trial(candidates)
         else:
-            windows = policy.choose(num_sequences, candidates, drafting)
+            windows = policy.choose(num_sequences, candidates, drafting, self._answer_tokens / self._answers)
         self._take(offers, windows)
 
     def _take(self, offers: list[tuple[Sequence, Offer]], windows: list[int]) -> None:

@@ -10,6 +10,7 @@ _QUICK_MEMORY_STEPS = 8.0
 _MAX_SURPRISE = 3.0
 # How far the numbers must vary, relative to the sequences, before they outweigh what was believed before.
 _RIDGE = 0.002
+_FIT_STEPS = 4  # the slopes are found anew so often: it takes longer than all else
 _SURELY = 2  # steps before anything is said
 
 
@@ -58,7 +59,8 @@ class StepPlane:
         self._dd = keep * self._dd + drafts * drafts
         self._bt = keep * self._bt + sequences * seconds
         self._dt = keep * self._dt + drafts * seconds
-        self._fit()
+        if self._count < _FIT_STEPS or self._count % _FIT_STEPS == 0:
+            self._fit()
 
     def _fit(self) -> None:
         w = self._w

@@ -11,6 +11,7 @@ tokens without drafts, there are none until as small a share of the time has mad
 they cost little more than that share, whatever the reason.
 """
 
+import math
 from collections.abc import Sequence as Offers
 from typing import NamedTuple
 
@@ -20,13 +21,15 @@ from servery.engine.speculation.step_plane import StepPlane
 MIN_GAIN = 1.04
 # Of the time without drafts, what may be spent on finding out whether drafts would pay.
 TRIAL_SHARE = 0.01
-_FIRST_TRIAL_STEPS, _LONGEST_TRIAL_STEPS = 12, 384
+_FIRST_TRIAL_STEPS, _LONGEST_TRIAL_STEPS = 6, 384
+_FIRST_TRIALS = 3  # for which a step's time may be owed, so that something is known soon
+# Of the time without drafts, what may be spent on looking for drafts in vain.
+_LOOK_SHARE = 0.005
+_LONGEST_REST_STEPS = 8
 _CONTROL_STEPS = 64
 # What is owed and what is won is remembered up to so many steps' time.
 _MOST_STEPS = 20.0
 _LOSING_STEPS = 3.0
-# What has to be computed before a sequence can be drafted for pays off over so many steps.
-_ENTRY_STEPS = 24
 
 
 class Candidate(NamedTuple):
@@ -52,24 +55,29 @@ class WindowPolicy:
         self.plain = StepPlane()  # steps without drafts
         self.drafted = StepPlane()  # steps with drafts, whose first costs more than each further one
         self._budget_s = self._won_s = 0.0  # for trials, and by chosen windows
+        self._usual_s = 0.0
         self._is_trial = False
         self._trials = 0
         self._trial_after = _FIRST_TRIAL_STEPS
         self._steps_without = self._steps_with = 0
+        self._rest_steps = 0
 
     def is_trial_due(self) -> bool:
         """Whether the next step should have drafts to learn from, whatever is expected of them."""
-        return self._steps_without >= self._trial_after and self._budget_s >= 0.0
+        most_owed_s = self._usual_s if self._trials < _FIRST_TRIALS else 0.0
+        is_affordable = self._budget_s >= -most_owed_s
+        return self._steps_without >= self._trial_after and is_affordable
 
     def is_hopeless(self, num_sequences: int, acceptance: float, drafting: DraftCost | None) -> bool:
         """Whether no window can pay, even if every sequence's drafts stand so often: then nobody need be looked at."""
         if not (self.plain.is_known and self.drafted.is_known) or drafting is None:
             return True
         plain_s = self.plain.predict(num_sequences)
-        if self._won_s < -_LOSING_STEPS * plain_s or self._steps_with >= _CONTROL_STEPS:
+        if self._rest_steps or self._won_s < -_LOSING_STEPS * plain_s or self._steps_with >= _CONTROL_STEPS:
             return True
-        most = 1 + acceptance * (1 - acceptance**self.max_drafts) / (1 - acceptance)
-        return most * plain_s < MIN_GAIN * (self.drafted.predict(num_sequences, 0) + drafting.fixed_s)
+        return _longest(acceptance, self.max_drafts) * plain_s < MIN_GAIN * (
+            self.drafted.predict(num_sequences, 0) + drafting.fixed_s
+        )
 
     def trial(self, candidates: Offers[Candidate]) -> list[int]:
         """Windows to learn from: short ones first, for some sequences that can begin within a few steps' time."""
@@ -84,8 +92,13 @@ class WindowPolicy:
             windows.append(min(candidate.limit, window) if is_taken else 0)
         return windows
 
-    def choose(self, num_sequences: int, candidates: Offers[Candidate], drafting: DraftCost) -> list[int]:
-        """The windows, one for each candidate, with which `num_sequences` are expected to get on fastest."""
+    def choose(
+        self, num_sequences: int, candidates: Offers[Candidate], drafting: DraftCost, answer_tokens: float = math.inf
+    ) -> list[int]:
+        """The windows, one for each candidate, with which `num_sequences` are expected to get on fastest.
+
+        What it takes to begin with a sequence has to pay off in `answer_tokens` more of it.
+        """
         windows = [0] * len(candidates)
         tokens, seconds = float(num_sequences), self.drafted.predict(num_sequences, 0)
         best, chosen = MIN_GAIN * tokens / self.plain.predict(num_sequences), windows
@@ -98,7 +111,7 @@ class WindowPolicy:
                 if windows[at] < depth - 1 or candidate.limit < depth:
                     continue
                 chances[at] *= candidate.acceptance
-                entry_s = candidate.entry_s / _ENTRY_STEPS if depth == 1 else 0.0
+                entry_s = self._entry_s(candidate, answer_tokens) if depth == 1 else 0.0
                 if chances[at] > rate * (row_s + entry_s):
                     taken.append((at, row_s + entry_s))
             if not taken:
@@ -113,15 +126,22 @@ class WindowPolicy:
                 best, chosen = tokens / seconds, windows
         return chosen
 
+    def _entry_s(self, candidate: Candidate, answer_tokens: float) -> float:
+        """The share of one step in what it takes to begin; the answer has the fewer steps the more drafts stand."""
+        return candidate.entry_s * min(_longest(candidate.acceptance, self.max_drafts) / answer_tokens, 1.0)
+
     def observe(self, num_sequences: int, drafts: int, tokens: int, step_s: float, drafting_s: float) -> None:
         """Learn from a step in which nobody prefilled: `tokens` came of it in `step_s` and `drafting_s` before it."""
-        usual_s = self.plain.predict(num_sequences)
+        usual_s = self._usual_s = self.plain.predict(num_sequences)
         lost_s = step_s + drafting_s - usual_s * tokens / num_sequences
         most_s = _MOST_STEPS * usual_s
         if not drafts:
             earned_s = TRIAL_SHARE * step_s
             self._budget_s = min(self._budget_s + earned_s, most_s)
             self._won_s += min(earned_s, max(-self._won_s, 0.0)) - drafting_s  # looking for drafts takes time, too
+            is_resting = self._rest_steps > 0
+            rest_steps = int(drafting_s / (_LOOK_SHARE * step_s))
+            self._rest_steps = self._rest_steps - 1 if is_resting else min(rest_steps, _LONGEST_REST_STEPS)
         elif self._is_trial:
             self._budget_s = max(self._budget_s - max(lost_s, 0.0), -most_s)
         else:
@@ -151,3 +171,10 @@ class WindowPolicy:
             self._steps_without = 0
             self._steps_with += 1
         self._is_trial = False
+
+
+def _longest(acceptance: float, max_drafts: int) -> float:
+    """Tokens expected of one step of a sequence with the longest window (arXiv 2211.17192, equation 1)."""
+    if acceptance >= 1:
+        return 1.0 + max_drafts
+    return (1 - acceptance ** (max_drafts + 1)) / (1 - acceptance)

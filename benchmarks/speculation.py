@@ -1,0 +1,237 @@
+"""Speculation against none, on the embedded model: prompt lookup and the draft model, at several batch sizes.
+
+Three engines hold the same model: without speculation, with prompt lookup, with the draft model. They answer the same
+questions greedily, so many at a time, in turns, so that ratios hold although the machine is shared; those of CPU time are
+the steadier ones. The questions are of amuse's own strata, formulaic ones (arithmetic, reasoning, formats, lookups) and
+free text (explanations, small talk, stories). Windows are as the engine chooses them; what it has learnt of the machine
+and of acceptance it keeps from run to run. In the end, for each stratum: how many drafts stood.
+
+python -m benchmarks.speculation [--rounds 5] [--batches 1 4 16 64] [--max-drafts 8]
+"""
+
+import argparse
+import gzip
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.result import interleaved, median_ratio, publish
+from servery import amuse
+from servery.engine.chat_template import ChatTemplate, no_chat_template
+from servery.engine.config import EngineConfig
+from servery.engine.core import EngineCore
+from servery.engine.request import NewRequest, SamplingParams
+from servery.engine.tokenizer import Tokenizer
+
+FORMULAIC = ("arithmetic", "reasoning", "format", "lookup", "context")
+FREE = ("long", "smalltalk", "freetext")
+MODES = ("off", "ngram", "draft")
+LONGEST = 300  # tokens of an answer
+_LEAST_REQUESTS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What answering a list of prompts took and gave."""
+
+    tokens: int
+    steps: int
+    drafted: int
+    accepted: int
+    verified: int
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def acceptance(self) -> float | None:
+        """The share of drafts that stood; None without any."""
+        return self.accepted / self.drafted if self.drafted else None
+
+    def figures(self) -> dict[str, Any]:
+        """For the result file."""
+        return {
+            "tokens_per_s": self.tokens / self.wall_s,
+            "tokens_per_cpu_s": self.tokens / self.cpu_s,
+            "tokens_per_step": self.tokens / self.steps,
+            "drafted": self.drafted,
+            "acceptance": self.acceptance,
+            "mean_accepted_length": 1 + self.accepted / self.verified if self.verified else None,
+        }
+
+
+def engines(model: Path, draft: Path, max_drafts: int, threads: int | None, batch: int) -> dict[str, EngineCore]:
+    """One engine for each mode."""
+    cores = {}
+    for mode in MODES:
+        settings: dict[str, Any] = {"draft_model": draft} if mode == "draft" else {}
+        config = EngineConfig(
+            model=model,
+            speculate=mode,
+            max_drafts=max_drafts,
+            threads=threads,
+            max_running=batch,
+            prefix_cache=False,  # a second round must not find what the first one computed
+            **settings,
+        )
+        cores[mode] = EngineCore(config)
+    return cores
+
+
+def questions(model: Path, strata: Sequence[str], number: int, first: int = 0) -> list[list[int]]:
+    """Encoded prompts, of each stratum in turn; `first` skips as many of each."""
+    tokenizer, template = Tokenizer.load(model), ChatTemplate.load(model)
+    if template is None:
+        raise no_chat_template(str(model))
+    of_stratum = {stratum: [row for row in _tasks() if row["stratum"] == stratum][first:] for stratum in strata}
+    each = -(-number // len(strata))
+    spread = {stratum: rows[:: max(len(rows) // each, 1)][:each] for stratum, rows in of_stratum.items()}
+    turns = [rows[at] for at in range(each) for rows in spread.values()]
+    return [template.encode(tokenizer, row["messages"], row.get("tools")) for row in turns[:number]]
+
+
+def _tasks() -> Iterator[Mapping[str, Any]]:
+    with gzip.open(amuse.TASKS) as lines:
+        yield from map(orjson.loads, lines)
+
+
+def answer(core: EngineCore, prompts: Sequence[list[int]], batch: int) -> tuple[Run, list[list[int]]]:
+    """Answer all prompts greedily, `batch` at a time: what it took, and the answers."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    params = SamplingParams(temperature=0.0, max_tokens=LONGEST)
+    before, began, cpu_began = core.stats(), perf_counter(), process_time()
+    added = finished = 0
+    while finished < len(prompts):
+        while added < len(prompts) and added - finished < batch:
+            core.add(NewRequest(request_id=str(added), prompt=prompts[added], params=params), seed=0)
+            added += 1
+        for output in core.step():
+            answers[int(output.request_id)] += output.token_ids
+            finished += output.finish_reason is not None
+    wall_s, cpu_s, after = perf_counter() - began, process_time() - cpu_began, core.stats()
+    run = Run(
+        tokens=sum(map(len, answers)),
+        steps=after.steps - before.steps,
+        drafted=after.scheduler.drafted_tokens - before.scheduler.drafted_tokens,
+        accepted=after.scheduler.accepted_draft_tokens - before.scheduler.accepted_draft_tokens,
+        verified=after.scheduler.draft_rounds - before.scheduler.draft_rounds,
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+    )
+    return run, answers
+
+
+def compare(
+    cores: Mapping[str, EngineCore], prompts: Sequence[list[int]], batch: int, rounds: int
+) -> dict[str, dict[str, Any]]:
+    """All modes in turns: for each the ratio over "off", by CPU time and by the clock, and how many answers are the same."""
+    runs: dict[str, list[Run]] = {mode: [] for mode in cores}
+    answers = {}
+    for mode, core in cores.items():  # the first answers of an engine teach it what things take
+        _, answers[mode] = answer(core, prompts, batch)
+    for _, mode in interleaved(tuple(cores), rounds):
+        run, answers[mode] = answer(cores[mode], prompts, batch)
+        runs[mode].append(run)
+    same = {mode: sum(map(list.__eq__, found, answers["off"])) for mode, found in answers.items()}
+    return {mode: _compared(found, runs["off"], same[mode] / len(prompts)) for mode, found in runs.items()}
+
+
+def _compared(runs: Sequence[Run], plain: Sequence[Run], same: float) -> dict[str, Any]:
+    figures = [run.figures() for run in runs]
+    of_plain = [run.figures() for run in plain]
+    return {
+        "cpu_ratio": median_ratio(_each(figures, "tokens_per_cpu_s"), _each(of_plain, "tokens_per_cpu_s")),
+        "wall_ratio": median_ratio(_each(figures, "tokens_per_s"), _each(of_plain, "tokens_per_s")),
+        "same_answers": same,
+        "runs": figures,
+    }
+
+
+def _each(figures: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [run[name] for run in figures]
+
+
+def by_stratum(cores: Mapping[str, EngineCore], model: Path, number: int) -> dict[str, dict[str, Any]]:
+    """What drafts come to in each stratum, four questions at a time."""
+    found: dict[str, dict[str, Any]] = {}
+    for stratum in (*FORMULAIC, *FREE):
+        prompts = questions(model, (stratum,), number, first=100)
+        found[stratum] = {mode: answer(cores[mode], prompts, 4)[0].figures() for mode in cores if mode != "off"}
+    return found
+
+
+def table(figures: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Table:
+    """Ratios by text and batch."""
+    shown = Table("text", "batch", "mode", "tokens per CPU s", "over off", "by the clock", "tokens per step", "stood")
+    for text, batches in figures.items():
+        for batch, modes in batches.items():
+            for mode, measured in modes.items():
+                runs, ratio = measured["runs"], measured["cpu_ratio"]
+                stood = [run["acceptance"] for run in runs if run["acceptance"] is not None]
+                shown.add_row(
+                    text,
+                    str(batch),
+                    mode,
+                    f"{statistics.median(_each(runs, 'tokens_per_cpu_s')):.0f}",
+                    f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
+                    f"{measured['wall_ratio']['median']:.2f}",
+                    f"{statistics.median(_each(runs, 'tokens_per_step')):.2f}",
+                    f"{statistics.median(stood):.0%}" if stood else "-",
+                )
+    return shown
+
+
+def stratum_table(figures: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Acceptance by stratum."""
+    shown = Table("stratum", *[f"{mode}: stood, mean length" for mode in MODES[1:]])
+    for stratum, modes in figures.items():
+        shown.add_row(stratum, *map(_stood, modes.values()))
+    return shown
+
+
+def _stood(run: Mapping[str, Any]) -> str:
+    if run["acceptance"] is None:
+        return "no drafts"
+    return f"{run['acceptance']:.0%} of {run['drafted']}, {run['mean_accepted_length']:.2f}"
+
+
+def main() -> None:
+    """Measure, print, publish."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64])
+    arguments.add_argument("--max-drafts", type=int, default=8)
+    arguments.add_argument("--threads", type=int)
+    options = arguments.parse_args()
+    model = amuse.path()
+    cores = engines(model, amuse.path("draft"), options.max_drafts, options.threads, max(options.batches))
+    texts: dict[str, dict[int, dict[str, Any]]] = {}
+    for text, strata in (("formulaic", FORMULAIC), ("free", FREE)):
+        texts[text] = {}
+        for batch in options.batches:
+            prompts = questions(model, strata, max(_LEAST_REQUESTS, 3 * batch))
+            texts[text][batch] = compare(cores, prompts, batch, options.rounds)
+    of_stratum = by_stratum(cores, model, _LEAST_REQUESTS)
+    console = Console(width=120)
+    console.print(table(texts))
+    console.print(stratum_table(of_stratum))
+    settings = {"batches": options.batches, "rounds": options.rounds, "max_drafts": options.max_drafts}
+    ratios = {
+        f"{text}, batch {batch}, {mode}": round(measured["cpu_ratio"]["median"], 3)
+        for text, batches in texts.items()
+        for batch, modes in batches.items()
+        for mode, measured in modes.items()
+        if mode != "off"
+    }
+    runs = {text: {str(batch): modes for batch, modes in batches.items()} for text, batches in texts.items()}
+    publish("speculation", {"settings": settings, "ratios": ratios, "strata": of_stratum, "runs": runs})
+
+
+if __name__ == "__main__":
+    main()
