@@ -116,7 +116,7 @@ class CalibrationRun:
         self._ends = ends
         self._batch = Batch.build(_rows(sequences), _BLOCK)
         self._num_blocks = sum(len(extent.block_ids) for extent in self._batch.extents)
-        self.hidden = self._decoder(0, ()).embed(self._batch.input_ids).float()  # the embedding may be bfloat16
+        self.hidden = self._decoder(0, ()).embed(self._batch.input_ids)
 
     def run(self, index: int, weights: Weights) -> dict[str, Observed]:
         """Compute layer `index` and give what its linear layers were given, by key."""
