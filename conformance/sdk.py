@@ -1,0 +1,88 @@
+"""The test-suites of the official clients, which know how to be pointed at another server."""
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from conformance.environment import BUILD, environment, say, source
+from conformance.errors import CannotRun
+from conformance.expectation import Verdict, judge, read_reasons
+from conformance.outcome import read_report, run_pytest
+from conformance.server import serving
+
+_FOLDER = "tests/api_resources"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sdk:
+    """A client's suite: `files` below `tests/api_resources` are those of endpoints that are offered here.
+
+    `path` is what the client's address has after host and port; `tools` is what its tests import beside itself.
+    """
+
+    package: str
+    path: str
+    files: tuple[str, ...]
+    tools: tuple[str, ...]
+
+    @property
+    def list_file(self) -> Path:
+        """The tests that cannot pass, with the reasons."""
+        return Path(__file__).parent / f"{self.package}.toml"
+
+
+OPENAI = Sdk(
+    package="openai",
+    path="/v1",
+    files=(
+        "chat/test_completions",
+        "test_completions",
+        "test_embeddings",
+        "test_models",
+        "test_responses",
+        "responses",
+    ),
+    tools=("pytest", "pytest-asyncio", "rich", "inline-snapshot", "trio"),
+)
+ANTHROPIC = Sdk(
+    package="anthropic",
+    path="",
+    files=("test_messages", "test_models"),
+    tools=("pytest", "pytest-asyncio", "rich", "inline-snapshot", "http-snapshot", "respx"),
+)
+
+
+def run_sdk(sdk: Sdk, checkout: Path | None, url: str | None) -> Verdict:
+    """Run a client's suite, from a checkout or its source distribution, against `url` or a server of its own.
+
+    Raises `CannotRun` when there is nothing to run.
+    """
+    place = source(sdk.package, version(sdk.package)) if checkout is None else checkout.resolve()
+    files = [_file(place, name) for name in sdk.files]
+    python = environment(sdk.package, [f"{place}[aiohttp]", *sdk.tools])
+    say(f"{sdk.package} from {place}")
+    report = BUILD / f"{sdk.package}.xml"
+    if url is not None:
+        text = run_pytest(python, place, _arguments(files), report, _told(place, url))
+    else:
+        with serving("amuse", "--alias", "*=amuse", "--kv-memory", "64MiB") as address:
+            text = run_pytest(python, place, _arguments(files), report, _told(place, address + sdk.path))
+    return judge(read_report(text, _FOLDER), read_reasons(sdk.list_file.read_text()))
+
+
+def _file(place: Path, name: str) -> str:
+    path = f"{_FOLDER}/{name}"
+    found = next((each for each in (f"{path}.py", path) if (place / each).exists()), None)
+    if found is None:
+        raise CannotRun(f"{place} has no {path}.py; it must be a checkout of the client's repository")
+    return found
+
+
+def _arguments(files: list[str]) -> list[str]:
+    """All of pytest's options but those in the suite's own configuration, some of which need plugins."""
+    return ["-o", "addopts=", "-q", "--tb=no", "--no-header", *files]
+
+
+def _told(place: Path, url: str) -> dict[str, str]:
+    return {**os.environ, "TEST_API_BASE_URL": url, "PYTHONPATH": str(place / "src")}
