@@ -1,6 +1,7 @@
 """--alias: which names stand for which models, and what is wrong with one that stands for none."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from servery.engine.config import EngineConfig
 from servery.server.aliases import alias_target, check_aliases, read_aliases
 from servery.server.option_error import OptionError
 from servery.server.options import ServedModel, ServeOptions
+from servery.server.storage import Answering
 from servery.upstream.upstream import Chunk
 from tests.server.asgi import ask
-from tests.server.fakes import FakeUpstream, make_app
+from tests.server.fakes import FakeUpstream, make_app, make_service
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -131,6 +133,27 @@ def test_what_only_counts_takes_aliases_too(path: str, body: dict[str, Any]) -> 
     async def story() -> None:
         app = make_app(FakeUpstream(), FakeUpstream(name="n"), aliases={"*": "n"})
         assert (await ask(app, "POST", path, {"model": "whatever", **body})).status == 200
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("/v1/chat/completions", {"messages": MESSAGES}),
+        ("/v1/completions", {"prompt": "once"}),
+        ("/v1/embeddings", {"input": "once"}),
+        ("/v1/responses", {"input": "hi"}),
+    ],
+)
+def test_requests_of_a_batch_may_use_aliases(endpoint: str, body: dict[str, Any]) -> None:
+    async def story() -> None:
+        upstream = FakeUpstream(Chunk(data=b"{}"))
+        service = make_service(upstream, aliases={"gpt-4o": "m"})
+        answering = Answering(service.upstream, service.unaliased)
+
+        assert await answering.answer(endpoint, json.dumps({"model": "gpt-4o", **body}).encode()) == b"{}"
+        assert [request.model for request, _ in upstream.requests] == ["m"]
 
     asyncio.run(story())
 

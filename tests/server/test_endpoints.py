@@ -87,6 +87,26 @@ def test_models_are_listed_and_found_by_ids_with_slashes() -> None:
     asyncio.run(story())
 
 
+def test_anthropics_clients_read_models_and_their_errors_in_their_own_words() -> None:
+    async def story() -> None:
+        app = make_app(FakeUpstream(), FakeUpstream(name="org/model"))
+        theirs = {"anthropic_version": "2023-06-01"}
+        listed = await ask(app, "GET", "/v1/models", **theirs)
+        one = await ask(app, "GET", "/v1/models/org/model", **theirs)
+        none = await ask(app, "GET", "/v1/models/other", **theirs)
+        nowhere = await ask(app, "GET", "/v1/nowhere", **theirs)
+
+        assert [(model["type"], model["id"]) for model in listed.json["data"]] == [
+            ("model", "m"),
+            ("model", "org/model"),
+        ]
+        assert (one.json["display_name"], one.json["max_tokens"]) == ("org/model", 2047)
+        for refused in (none, nowhere):
+            assert (refused.status, refused.json["type"], refused.error["type"]) == (404, "error", "not_found_error")
+
+    asyncio.run(story())
+
+
 def test_only_one_model_needs_no_name_to_tokenize() -> None:
     async def story() -> None:
         one = make_app(FakeUpstream())

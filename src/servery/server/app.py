@@ -7,10 +7,9 @@ import logging
 from servery.server.interrupt import ClientGone, Interrupt, Reason, interruption
 from servery.server.reply import Reply
 from servery.server.request import Request
-from servery.server.routes import Destination, Route, find, no_route
+from servery.server.routes import Destination, Route, find, no_route, spoken
 from servery.server.service import Exchange, Service
 from servery.server.types import Receive, Scope, Send
-from servery.wire.dialect import OPENAI
 from servery.wire.errors import ApiError, failed
 
 log = logging.getLogger("servery.request")
@@ -34,7 +33,7 @@ class App:
         route = None if found is None else found.any_route
         exchange = Exchange(
             request=request,
-            reply=Reply(send, request.id, OPENAI if route is None else route.dialect),
+            reply=Reply(send, request.id, spoken(route, request.headers)),
             interrupt=_interrupt(),
             arguments={} if found is None else found.matched.arguments,
         )

@@ -1,9 +1,15 @@
-"""`GET /v1/models` and `/v1/models/{id}`."""
+"""`GET /v1/models` and `/v1/models/{id}`, in OpenAI's words or, to its clients, in Anthropic's."""
 
 import msgspec
 
 from servery.server.aliases import whole_names
 from servery.server.service import Exchange, Service
+from servery.wire.anthropic_models import (
+    encode_anthropic_model,
+    encode_anthropic_models,
+    is_anthropic,
+    read_model_page,
+)
 from servery.wire.models import Model, encode_model, encode_models
 
 
@@ -15,7 +21,12 @@ async def models(service: Service, exchange: Exchange) -> None:
     # An alias of an adapter that is not loaded now is left out.
     aliases = whole_names(service.options.aliases).items()
     stand_ins = [_called(alias, known[target]) for alias, target in aliases if target in known]
-    await exchange.reply.whole(encode_models([*every, *stand_ins]))
+    listed = [*every, *stand_ins]
+    if is_anthropic(exchange.request.headers):
+        page, has_more = read_model_page(exchange.request.query).of(listed)
+        await exchange.reply.whole(encode_anthropic_models(page, has_more=has_more))
+    else:
+        await exchange.reply.whole(encode_models(listed))
 
 
 async def model(service: Service, exchange: Exchange) -> None:
@@ -24,7 +35,9 @@ async def model(service: Service, exchange: Exchange) -> None:
     name = service.unaliased(asked)
     upstream = service.upstream(name)
     found = upstream.model() if name == upstream.name else upstream.adapters()[name.rpartition(":")[2]]
-    await exchange.reply.whole(encode_model(found if name == asked else _called(asked, found)))
+    told = found if name == asked else _called(asked, found)
+    encode = encode_anthropic_model if is_anthropic(exchange.request.headers) else encode_model
+    await exchange.reply.whole(encode(told))
 
 
 def _called(alias: str, model: Model) -> Model:

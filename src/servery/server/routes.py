@@ -1,6 +1,6 @@
 """Which handler answers which path and method."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -8,6 +8,7 @@ from servery.server import adapters, answers, batches, files, health, models, re
 from servery.server.router import Matched, Router
 from servery.server.service import Exchange, Service
 from servery.wire.anthropic_answer import ANTHROPIC
+from servery.wire.anthropic_models import is_anthropic
 from servery.wire.dialect import OPENAI, Dialect
 from servery.wire.errors import ApiError, did_you_mean, shown
 from servery.wire.responses_answer import RESPONSES
@@ -19,7 +20,7 @@ Handler: TypeAlias = Callable[[Service, Exchange], Awaitable[None]]
 class Route:
     """`is_open` ones are answered without a key; `is_work` ones are refused, and waited for, when the server stops.
 
-    `dialect` is the API that the path belongs to: its clients read errors its way.
+    `dialect` is the API that the path belongs to: its clients read errors its way. None: several APIs have it.
     """
 
     path: str
@@ -27,7 +28,7 @@ class Route:
     handler: Handler
     is_open: bool = False
     is_work: bool = False
-    dialect: Dialect = OPENAI
+    dialect: Dialect | None = OPENAI
 
 
 def _work(path: str, handler: Handler, dialect: Dialect = OPENAI) -> Route:
@@ -60,8 +61,8 @@ ROUTES: Sequence[Route] = (
     _work("/detokenize", tokens.detokenize),
     _work("/v1/load_lora_adapter", adapters.load),
     _work("/v1/unload_lora_adapter", adapters.unload),
-    Route(path="/v1/models", method="GET", handler=models.models),
-    Route(path="/v1/models/{id...}", method="GET", handler=models.model),
+    Route(path="/v1/models", method="GET", handler=models.models, dialect=None),
+    Route(path="/v1/models/{id...}", method="GET", handler=models.model, dialect=None),
     Route(path="/metrics", method="GET", handler=health.metrics),
     Route(path="/health", method="GET", handler=health.health, is_open=True),
     Route(path="/ready", method="GET", handler=health.ready, is_open=True),
@@ -97,6 +98,13 @@ def find(method: str, path: str) -> Destination | None:
     """What lives at `path`; None if nothing does."""
     matched = _ROUTER.match(path)
     return None if matched is None else Destination(matched, method)
+
+
+def spoken(route: Route | None, headers: Mapping[bytes, bytes]) -> Dialect:
+    """The dialect of a request's answer: its route's, else that of its client."""
+    if route is not None and route.dialect is not None:
+        return route.dialect
+    return ANTHROPIC if is_anthropic(headers) else OPENAI
 
 
 def no_route(path: str) -> ApiError:

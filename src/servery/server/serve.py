@@ -103,12 +103,16 @@ class _Serving:
                 max_bytes=options.max_files_bytes,
                 max_file_bytes=options.max_file_bytes,
                 upstream=self._find_upstream,
+                unaliased=self._unaliased,
             )
         except (OSError, msgspec.DecodeError) as error:
             raise OptionError(f"--files {folder} cannot be used: {error}.") from error
 
     def _find_upstream(self, model: str) -> Upstream:
         return self._service.upstream(model)
+
+    def _unaliased(self, model: str) -> str:
+        return self._service.unaliased(model)
 
     async def run(self) -> int:
         """Listen, load, serve, drain; returns the exit code."""

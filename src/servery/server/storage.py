@@ -3,11 +3,13 @@
 import fcntl
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import parse_qs
+
+import msgspec
 
 from servery.batch.batch_store import BatchStore
 from servery.batch.file_store import FileStore
@@ -24,6 +26,11 @@ from servery.wire.responses import decode_responses
 from servery.wire.responses_answer import ResponsesForm
 
 _MOST_PER_PAGE = 100
+_DECODERS: Mapping[str, Callable[[bytes], ModelRequest]] = {
+    "/v1/chat/completions": decode_chat,
+    "/v1/completions": decode_completion,
+    "/v1/embeddings": decode_embedding,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +43,22 @@ class Storage:
     lock: BinaryIO  # held as long as it is open
 
 
-def open_storage(folder: Path, *, max_bytes: int, max_file_bytes: int, upstream: Callable[[str], Upstream]) -> Storage:
-    """The storage in `folder`, as it was left; `upstream` finds where a model runs. Raises `OSError`."""
+def open_storage(
+    folder: Path,
+    *,
+    max_bytes: int,
+    max_file_bytes: int,
+    upstream: Callable[[str], Upstream],
+    unaliased: Callable[[str], str],
+) -> Storage:
+    """The storage in `folder`, as it was left. Raises `OSError`.
+
+    `upstream` finds where a model runs, `unaliased` the name that it is served by.
+    """
     lock = _locked(folder)
     files = FileStore(folder / "files", max_bytes, max_file_bytes)
     batches = BatchStore(folder / "batches")
-    runner = BatchRunner(batches, files, _Answering(upstream).answer)
+    runner = BatchRunner(batches, files, Answering(upstream, unaliased).answer)
     return Storage(files=files, batches=batches, runner=runner, lock=lock)
 
 
@@ -57,16 +74,17 @@ def _locked(folder: Path) -> BinaryIO:
     return lock
 
 
-class _Answering:
+class Answering:
     """Answers the requests of batches in the background."""
 
-    def __init__(self, upstream: Callable[[str], Upstream]) -> None:
+    def __init__(self, upstream: Callable[[str], Upstream], unaliased: Callable[[str], str]) -> None:
         self._upstream = upstream
+        self._unaliased = unaliased
 
     async def answer(self, endpoint: str, body: bytes) -> bytes:
         """The body of the answer; raises `ApiError`."""
         answer_id, created = f"batch-{secrets.token_hex(16)}", int(time.time())
-        request, form = _decoded(endpoint, body, answer_id, created)
+        request, form = _decoded(endpoint, body, answer_id, created, self._unaliased)
         if not isinstance(request, EmbeddingRequest | RerankRequest) and request.stream:
             raise unsupported("stream", "nobody reads along in a batch.")
         call = Call(answer_id=answer_id, created=created, form=form, priority=BACKGROUND)
@@ -76,17 +94,18 @@ class _Answering:
         return bytes(data)
 
 
-def _decoded(endpoint: str, body: bytes, answer_id: str, created: int) -> tuple[ModelRequest, AnswerForm | None]:
+def _decoded(
+    endpoint: str, body: bytes, answer_id: str, created: int, unaliased: Callable[[str], str]
+) -> tuple[ModelRequest, AnswerForm | None]:
     if endpoint == "/v1/responses":
         responses = decode_responses(body)
         if responses.previous_response_id is not None:
             raise unsupported("previous_response_id", "requests of a batch stand alone.")
+        responses = msgspec.structs.replace(responses, model=unaliased(responses.model))
         return responses.chat([]), ResponsesForm(f"resp_{answer_id}", created, responses)
-    if endpoint == "/v1/chat/completions":
-        return decode_chat(body), None
-    if endpoint == "/v1/completions":
-        return decode_completion(body), None
-    return decode_embedding(body), None
+    decode = _DECODERS[endpoint]
+    request = decode(body)
+    return msgspec.structs.replace(request, model=unaliased(request.model)), None
 
 
 def no_storage() -> ApiError:
