@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from conformance.environment import BUILD, environment, say, source
 from conformance.errors import CannotRun
@@ -12,6 +13,8 @@ from conformance.outcome import read_report, run_pytest
 from conformance.server import serving
 
 _FOLDER = "tests/api_resources"
+# The suites ask for models by the vendors' names.
+_SERVED = ("--alias", "*=amuse", "--kv-memory", "64MiB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +40,13 @@ OPENAI = Sdk(
     path="/v1",
     files=(
         "chat/test_completions",
+        "responses",
+        "test_batches",
         "test_completions",
         "test_embeddings",
+        "test_files",
         "test_models",
         "test_responses",
-        "responses",
     ),
     tools=("pytest", "pytest-asyncio", "rich", "inline-snapshot", "trio"),
 )
@@ -66,7 +71,7 @@ def run_sdk(sdk: Sdk, checkout: Path | None, url: str | None) -> Verdict:
     if url is not None:
         text = run_pytest(python, place, _arguments(files), report, _told(place, url))
     else:
-        with serving("amuse", "--alias", "*=amuse", "--kv-memory", "64MiB") as address:
+        with TemporaryDirectory() as kept, serving("amuse", *_SERVED, "--files", kept) as address:
             text = run_pytest(python, place, _arguments(files), report, _told(place, address + sdk.path))
     return judge(read_report(text, _FOLDER), read_reasons(sdk.list_file.read_text()))
 
