@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from servery.engine import constraint as constraints
 from servery.engine.constraint import Constraint, Reasoning
@@ -15,6 +16,8 @@ from servery.wire.chat import ChatRequest, NamedChoice, Tool
 from servery.wire.errors import ApiError, invalid, unsupported
 from servery.wire.structure import Wanted
 
+# A function described without parameters has none.
+_NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 _PARAM = "constraint"  # the engine's name for what the client gave under another
 
 
@@ -66,9 +69,8 @@ class _Calls:
     def _function(self, tool: Tool) -> Function:
         # What is neither strict nor forced may be called with anything.
         is_kept_to = self.is_forced or bool(tool.function.strict)
-        return Function(
-            tool.function.name, tool.function.parameters if is_kept_to else None, bool(tool.function.strict)
-        )
+        parameters = _NO_PARAMETERS if tool.function.parameters is None else tool.function.parameters
+        return Function(tool.function.name, parameters if is_kept_to else None, bool(tool.function.strict))
 
 
 @contextlib.contextmanager

@@ -122,6 +122,19 @@ def test_an_argument_that_python_writes_otherwise_is_refused() -> None:
         calls_constraint([Function("f", nested)], TOOL_FORMATS["pythonic"], {})
 
 
+@pytest.mark.parametrize(
+    "open_", [{}, {"properties": {"a": {}}, "required": ["b"]}, {"properties": {}, "patternProperties": {"x": {}}},
+              {"properties": {}, "additionalProperties": {"type": "integer"}}, {"properties": {}, "anyOf": [{}]},
+              {"properties": 1}, {"properties": {}, "required": 1}, {"properties": {}, "required": [[]]}],
+    ids=str,
+)  # fmt: skip
+def test_only_arguments_that_are_listed_are_written_unless_others_are_spoken_of(open_: dict[str, Any]) -> None:
+    listed = {"properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    assert Function("f", listed).schema == {"type": "object", **listed, "additionalProperties": False}
+    assert Function("f", {"properties": {}}).schema["additionalProperties"] is False
+    assert Function("f", open_).schema == {"type": "object", **open_}
+
+
 def test_arguments_that_cannot_be_enforced_are_refused() -> None:
     wanted = calls_constraint([Function("f", {"not": {}})], TOOL_FORMATS["hermes"], {})
     with pytest.raises(InvalidRequest, match="keywords that cannot be enforced: 'not'"):

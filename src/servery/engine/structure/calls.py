@@ -16,6 +16,8 @@ from servery.engine.structure.python_arguments import python_arguments
 from servery.engine.structure.schema import without_annotations
 
 _SPACE = r"/[ \n]{0,2}/"
+# What an object's schema may have and still say nothing of properties that it does not list.
+_PLAIN = frozenset(("type", "properties", "required", "title", "description", "$defs", "definitions", "$schema", "$id"))
 _COMMA = '", "'
 
 
@@ -29,10 +31,14 @@ class Function:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The arguments' schema, which is always one of objects."""
+        """The arguments' schema, which is always one of objects.
+
+        Where it lists the arguments and does not say whether there may be others, there are none: a function fails over
+        arguments that it does not have, and whatever is written still follows the schema as it was given.
+        """
         given = dict(self.parameters or {})
         schema = given if self.strict else without_annotations(given)
-        return {"type": "object", **schema}
+        return {"type": "object", **_closed(schema)}
 
 
 def calls_constraint(
@@ -112,6 +118,15 @@ def _call(function: Function, notation: ToolFormat, special: Mapping[str, int]) 
 def _is_named(notation: ToolFormat, special: Mapping[str, int]) -> bool:
     """Whether calls are written NAME, separator, arguments: only models whose vocabulary has the separator do so."""
     return bool(notation.separator) and notation.separator in special
+
+
+def _closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`schema` without further properties than those it lists, unless it says something of these."""
+    listed, required = schema.get("properties"), schema.get("required", [])
+    if not (schema.keys() <= _PLAIN and isinstance(listed, Mapping) and isinstance(required, list)):
+        return schema
+    are_listed = all(isinstance(name, str) and name in listed for name in required)
+    return {**schema, "additionalProperties": False} if are_listed else schema
 
 
 def _detached(schema: Mapping[str, Any]) -> dict[str, Any]:
