@@ -86,6 +86,7 @@ def test_each_side_has_a_precision_of_its_own(tiny: Path, capsys: pytest.Capture
     found = json.loads(capsys.readouterr().out)
     assert found["baseline"]["settings"] == {"quantize": "int4", "group_size": 32, "calibration": "text.txt"}
     assert found["candidate"]["settings"] == {"quantize": "int8"}
+    assert [found[side]["weight_dtype"] for side in ("baseline", "candidate")] == ["int4", "int8"]
     assert found["baseline"]["weight_bytes"] < found["candidate"]["weight_bytes"]
     assert found["strata"][0]["divergence"]["value"] > 1e-5
 

@@ -77,11 +77,15 @@ class StratumFidelity:
 
 @dataclass(frozen=True, slots=True)
 class SideReport:
-    """One of the two: what it is, how it was run, and the memory of weights and of a token's keys and values."""
+    """One of the two: what it is, how it was run, and the memory of weights and of a token's keys and values.
+
+    `dtype` is what it computes in; `weight_dtype` and `kv_dtype` are what both are held in.
+    """
 
     checkpoint: Fingerprint
     settings: dict[str, Any]
     dtype: str
+    weight_dtype: str
     kv_dtype: str
     weight_bytes: int
     kv_bytes_per_token: int
@@ -172,6 +176,7 @@ def _side(checkpoint: Path, settings: dict[str, Any], core: "EngineCore") -> Sid
         checkpoint=Fingerprint.of(checkpoint),
         settings=settings,
         dtype=info.dtype,
+        weight_dtype=info.weight_dtype,
         kv_dtype=info.kv_dtype,
         weight_bytes=info.weight_bytes,
         kv_bytes_per_token=info.kv_bytes_per_token,
