@@ -43,6 +43,7 @@ train-amuse: environment-dev ## Train the amuse models again (hours; resumes)
 
 clean: ## Remove the environment, caches and build outputs (the weights stay)
 	rm -rf .venv .venv.lock build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src -name '*.so' -delete
 	find src tests training benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 environment-engine:

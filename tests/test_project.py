@@ -94,7 +94,7 @@ def test_every_required_package_is_used() -> None:
 def test_every_file_that_is_not_python_is_shipped() -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["servery"]
     shipped = {path for pattern in patterns for path in SOURCE.glob(pattern)}
-    others = {path for path in SOURCE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+    others = {path for path in SOURCE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".so"}}
     assert sorted(others - shipped) == []
 
 

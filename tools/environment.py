@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from pathlib import Path
 
 OLDEST = (3, 11)
 ROOT = Path(__file__).resolve().parent.parent
+# What the native kernels are built from, and by.
+NATIVE = ("setup.py", *(f"src/servery/engine/native/{name}" for name in ("*.h", "*.cpp", "build.py")))
 
 
 class Missing(Exception):
@@ -48,10 +51,11 @@ class Environment:
         return True
 
     def digest(self, extras: str) -> str:
-        """What decides the content: the extras, the two files that name packages, and this project's place."""
-        sha = hashlib.sha256(f"{extras}\n{self.root}\n".encode())
-        for name in ("pyproject.toml", "constraints.txt"):
-            sha.update((self.root / name).read_bytes())
+        """What decides the content: extras, this project's place, the files that name packages, what is compiled."""
+        sha = hashlib.sha256(f"{extras}\n{self.root}\n{_compiler()}\n".encode())
+        for pattern in ("pyproject.toml", "constraints.txt", *NATIVE):
+            for path in sorted(self.root.glob(pattern)):
+                sha.update(path.name.encode() + path.read_bytes())
         return sha.hexdigest()
 
     def is_whole(self) -> bool:
@@ -106,6 +110,11 @@ def run_pip(command: list[str], root: Path) -> int:
             if line.lstrip().startswith("Downloading") and re.search(r"\(\d+(\.\d+)? [MG]B\)", line):
                 print(line.rstrip(), flush=True)
     return pip.returncode
+
+
+def _compiler() -> str:
+    """The C++ compiler that would be used: the kernels are built once there is one."""
+    return os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), "none")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from servery.engine.config import DTYPES, KV_DTYPES, MAX_DRAFTS, SPECULATION, EngineConfig
+from servery.engine.config import DTYPES, KERNELS, KV_DTYPES, MAX_DRAFTS, SPECULATION, EngineConfig
 from servery.engine.quantization.scheme import GROUP_SIZES, INT4, METHODS, SCHEMES
 from servery.option_value import at_least, byte_size
 
@@ -71,6 +71,12 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
         help="prompt tokens queued before 429",
     )
     add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute every prompt from its start")
+    add(
+        "--kernels",
+        default=default["kernels"],
+        choices=KERNELS,
+        help="what computes: kernels compiled at installation, or torch; auto: those compiled, where they are",
+    )
     add("--threads", type=count, metavar="N", help="threads of the engine; else one less than there are cores")
     _add_speculation_options(add, default)
 

@@ -296,7 +296,7 @@ def test_quantized_weights_take_fewer_bytes_and_give_the_same_tokens_in_any_comp
     tiny: Path, scheme: str, bits: int
 ) -> None:
     requests = [request(number, prompt, temperature=0.0) for number, prompt in enumerate(PROMPTS[:4])]
-    core = core_of(tiny, quantize=scheme, quantize_method="round")
+    core = core_of(tiny, quantize=scheme, quantize_method="round", kernels="torch")
     plan = plan_rounding(ModelConfig.load(tiny), scheme)
     assert min(rounding.bits for rounding in plan.roundings.values()) == bits
     assert (core.info.quantization, core.info.weight_dtype, core_of(tiny).info.weight_dtype) == (
@@ -304,11 +304,13 @@ def test_quantized_weights_take_fewer_bytes_and_give_the_same_tokens_in_any_comp
         scheme,
         "float32",
     )
-    dense = core_of(tiny).info.weight_bytes
+    dense = core_of(tiny, kernels="torch").info.weight_bytes
     assert core.info.weight_bytes - plan.weight_bytes(ModelConfig.load(tiny), 4) == dense - core.info.parameters * 4
-    found = tokens(run(core, requests))
-    for number, one in enumerate(requests):
-        assert found == found | tokens(run(core_of(tiny, quantize=scheme, quantize_method="round"), [one], 1 + number))
+    for kernels in ("torch", "auto"):
+        settings = {"quantize": scheme, "quantize_method": "round", "kernels": kernels}
+        found = tokens(run(core_of(tiny, **settings), requests))
+        for number, one in enumerate(requests):
+            assert found == found | tokens(run(core_of(tiny, **settings), [one], 1 + number))
 
 
 def test_memory_is_planned_for_the_weights_as_they_will_be_held(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,4 +103,4 @@ def test_the_embedded_model_answers_when_it_is_quantized(scheme: str, tmp_path: 
     llm = LLM(amuse.path(), threads=1, quantize=scheme, **settings)
     (answer,) = llm.chat([[{"role": "user", "content": "What is 17 + 25?"}]], SamplingParams(temperature=0.0))
     assert answer.text == "17 + 25 = 42"
-    assert llm.core.info.weight_bytes < 0.35 * llm.core.info.parameters * 4
+    assert llm.core.info.weight_bytes < 0.37 * llm.core.info.parameters * 4

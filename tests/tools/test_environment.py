@@ -60,6 +60,18 @@ def test_a_changed_list_of_packages_installs_again_without_a_new_environment(
     assert environment.did == ["create", "install engine", "install engine"]
 
 
+def test_changed_kernels_are_built_anew(environment: RecordedEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = environment.root / "src" / "servery" / "engine" / "native"
+    native.mkdir(parents=True)
+    for name in ("linear.h", "pool.cpp", "build.py"):
+        environment.ensure("engine")
+        (native / name).write_text("changed")
+    environment.ensure("engine")
+    monkeypatch.setenv("CXX", "another-compiler")
+    environment.ensure("engine")
+    assert environment.did == ["create", *["install engine"] * 5]
+
+
 def test_an_environment_whose_install_was_killed_is_made_again(environment: RecordedEnvironment) -> None:
     environment.ensure("engine")
     environment.unfinished.touch()

@@ -10,6 +10,7 @@ from servery.engine.quantization.scheme import check_choice
 DTYPES = ("auto", "float32", "bfloat16")
 SPECULATION = ("off", "ngram", "draft")
 MAX_DRAFTS = 16  # beyond this hardly any stand, and a step's budget is shared
+KERNELS = ("auto", "native", "torch")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
 
 
@@ -26,7 +27,9 @@ class EngineConfig:
     computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
     `speculate` says who drafts tokens ahead: nobody, a look at the text so far ("ngram"), or the smaller model in the
     folder `draft_model` ("draft"); `max_drafts` bounds how many of a sequence are verified in one step.
-    `threads` are for the engine process only. `adapters` are loaded with the model; `max_loras` bounds how many there
+    `threads` are for the engine process only. `kernels` compute: "native" are compiled when the package is installed,
+    "auto" takes them where they are there and made for this CPU.
+    `adapters` are loaded with the model; `max_loras` bounds how many there
     are at a time, those loaded later included (None: as many as `adapters`), and `max_lora_rank` the rank of each. Raises
     `LoadError` for a value outside its range.
     """
@@ -47,6 +50,7 @@ class EngineConfig:
     max_waiting_tokens: int = 1_000_000
     prefix_cache: bool = True
     threads: int | None = None
+    kernels: str = "auto"
     adapters: tuple[AdapterSource, ...] = ()
     max_loras: int | None = None
     max_lora_rank: int = DEFAULT_MAX_RANK
@@ -65,6 +69,8 @@ class EngineConfig:
         check_choice(self.quantize, self.group_size, self.quantize_method, self.calibration is not None)
         if self.kv_dtype not in KV_DTYPES:
             raise LoadError(f"kv_dtype is {self.kv_dtype!r}; choose one of {', '.join(KV_DTYPES)}.")
+        if self.kernels not in KERNELS:
+            raise LoadError(f"kernels is {self.kernels!r}; choose one of {', '.join(KERNELS)}.")
         positive = (
             "block_size",
             "max_running",

@@ -22,6 +22,7 @@ from servery.engine.lora.pool import AdapterPool
 from servery.engine.lora.reader import AdapterLimits
 from servery.engine.lora.sites import adapter_values
 from servery.engine.memory import KVPlan, available_bytes, plan_kv
+from servery.engine.native.choice import choose_kernels, kernels_name
 from servery.engine.quantization.config import stored_method
 from servery.engine.quantizer.choice import quantizer_for
 from servery.engine.quantizer.quantizer import Quantizer
@@ -82,6 +83,7 @@ class EngineCore:
         self._clock, self._before_step = clock, before_step
         self._counters = _Counters()
         threads = use_threads(config.threads)
+        native = choose_kernels(config.kernels, threads)
         self._model_config = ModelConfig.load(config.model)
         dtype = resolve_dtype(config.dtype, self._model_config)
         kv_format = resolve_kv_format(config.kv_dtype, dtype)
@@ -91,7 +93,7 @@ class EngineCore:
         rows = SamplingRows()
         with (
             open_weights(config.model, self._model_config, dtype, progress=progress) as weights,
-            open_proposer(config, self._model_config, dtype) as source,
+            open_proposer(config, self._model_config, dtype, native) as source,
         ):
             plan = plan_kv(
                 config,
@@ -101,7 +103,7 @@ class EngineCore:
                 available=available_bytes(),
                 adapter_bytes=reserve_bytes,
             )
-            model = build_decoder(self._model_config, weights, quantizer)
+            model = build_decoder(self._model_config, weights, quantizer, native)
             proposer = source.load(plan.num_blocks, plan.block_size, rows)
         self._speculator = None if proposer is None else Speculator(proposer, WindowPolicy(config.max_drafts))
         cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype, kv_format=kv_format)
@@ -121,6 +123,7 @@ class EngineCore:
         )
         self.info = msgspec.structs.replace(
             info,
+            kernels=kernels_name(native),
             kv_bytes=plan.num_blocks * plan.block_size * info.kv_bytes_per_token,
             speculate=config.speculate,
             draft_weight_bytes=source.weight_bytes,

@@ -17,9 +17,9 @@ from servery.engine.kv import KVCache
 from servery.engine.latent import LatentOutput
 from servery.engine.linear import Linear
 from servery.engine.mlp import GatedMLP, MixtureOfExperts
+from servery.engine.native.embedding import PanelEmbedding
 from servery.engine.norm import CenteredNorm, RMSNorm
 from servery.engine.projection import HeadProjection, Projection
-from servery.engine.quantization.matrix import Matrix
 from servery.engine.rope import RopeTable
 
 Transform = Callable[[Tensor], Tensor]
@@ -71,7 +71,7 @@ class Decoder:
         config: ModelConfig,
         dtype: torch.dtype,
         *,
-        embedding: Matrix,
+        embedding: Embedding | PanelEmbedding,
         layers: Sequence[Layer],
         norm: Norm,
         head: Linear,
@@ -79,7 +79,7 @@ class Decoder:
     ) -> None:
         self.config = config
         self.dtype = dtype
-        self._embedding = Embedding(embedding, dtype)
+        self._embedding = embedding
         self._layers = tuple(layers)
         self._norm = norm
         # Rounded to the weights' dtype, as the models were trained.

@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from servery.engine.native.library import NativeContext
+from servery.engine.native.linear import native_linear
 from servery.engine.packed_linear import Int4Linear, Int8Linear
 from servery.engine.quantization.matrix import DenseMatrix, GroupMatrix, Matrix, stack_rows
 from servery.engine.rounded_linear import RoundedLinear, has_channel_codes, rounded_rows
@@ -36,17 +38,31 @@ class Linear(Protocol):
         ...
 
 
-def linear_of(parts: Sequence[Matrix], bias: Tensor | None = None, *, dtype: torch.dtype = torch.float32) -> Linear:
-    """The layer whose weight has the rows of all `parts`, in order; its inputs will be of type `dtype`."""
+def linear_of(
+    parts: Sequence[Matrix],
+    bias: Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    native: NativeContext | None = None,
+) -> Linear:
+    """The layer whose weight has the rows of all `parts`, in order; its inputs will be of type `dtype`.
+
+    `native` computes it if it has a kernel for the layout, else torch does.
+    """
     matrix = stack_rows(parts)
     if matrix is not None:
-        return _single(matrix, bias, dtype)
+        return _single(matrix, bias, dtype, native)
     rows = [part.shape[0] for part in parts]
     biases: Sequence[Tensor | None] = [None] * len(parts) if bias is None else torch.split(bias, rows)
-    return StackedLinear([_single(part, each, dtype) for part, each in zip(parts, biases, strict=True)])
+    return StackedLinear([_single(part, each, dtype, native) for part, each in zip(parts, biases, strict=True)])
 
 
-def _single(matrix: Matrix, bias: Tensor | None, dtype: torch.dtype) -> Linear:
+def _single(matrix: Matrix, bias: Tensor | None, dtype: torch.dtype, native: NativeContext | None) -> Linear:
+    compiled = None if native is None else native_linear(native, matrix, bias)
+    return compiled or _in_torch(matrix, bias, dtype)
+
+
+def _in_torch(matrix: Matrix, bias: Tensor | None, dtype: torch.dtype) -> Linear:
     if isinstance(matrix, DenseMatrix):
         return DenseLinear(matrix.weight, bias)
     if isinstance(matrix, GroupMatrix) and matrix.rounds_input and has_channel_codes(matrix):

@@ -1,6 +1,7 @@
 """From a checkpoint to a `Decoder`, streamed layer by layer."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,7 +9,12 @@ import torch
 from servery.engine.architecture import ModelConfig
 from servery.engine.assembly import assemble_layer, norm_of
 from servery.engine.decoder import Decoder
-from servery.engine.linear import linear_of
+from servery.engine.embedding import Embedding
+from servery.engine.linear import Linear, linear_of
+from servery.engine.native.embedding import PanelEmbedding
+from servery.engine.native.library import NativeContext
+from servery.engine.native.linear import NativeLinear
+from servery.engine.quantization.matrix import Matrix
 from servery.engine.quantizer.quantizer import Quantizer
 from servery.engine.weights import Progress, WeightReader, Weights, open_weights
 
@@ -20,14 +26,20 @@ def load_model(
     *,
     quantizer: Quantizer | None = None,
     progress: Progress | None = None,
+    native: NativeContext | None = None,
 ) -> Decoder:
     """The model in directory `path`; see `open_weights` and `build_decoder`."""
     with open_weights(Path(path), config, dtype, progress=progress) as reader:
-        return build_decoder(config, reader, quantizer)
+        return build_decoder(config, reader, quantizer, native)
 
 
-def build_decoder(config: ModelConfig, reader: WeightReader, quantizer: Quantizer | None = None) -> Decoder:
-    """Read the weights, quantize those that are to be, and put them together.
+def build_decoder(
+    config: ModelConfig,
+    reader: WeightReader,
+    quantizer: Quantizer | None = None,
+    native: NativeContext | None = None,
+) -> Decoder:
+    """Read the weights, quantize those that are to be, and put them together; `native` computes what it has kernels for.
 
     Files are memory-mapped and copied one tensor at a time, so the peak is the model and the parts of one matrix (with a
     quantizer one layer in float32), and the files may change afterwards. Raises `LoadError` naming file and tensor when
@@ -36,14 +48,22 @@ def build_decoder(config: ModelConfig, reader: WeightReader, quantizer: Quantize
     ends = reader.read(None)
     layers = _plain(reader, config) if quantizer is None else _quantized(reader, config, ends, quantizer)
     embedding = ends.matrices["embedding"]
+    head = linear_of(embedding if config.tie_embeddings else ends.matrices["head"], dtype=reader.dtype, native=native)
     return Decoder(
         config,
         reader.dtype,
-        embedding=embedding[0],
-        layers=[assemble_layer(config, index, weights) for index, weights in enumerate(layers)],
+        embedding=_embedding(config, embedding[0], head, reader.dtype),
+        layers=[assemble_layer(config, index, replace(each, native=native)) for index, each in enumerate(layers)],
         norm=norm_of(config, ends.tensors["norm"]),
-        head=linear_of(embedding if config.tie_embeddings else ends.matrices["head"], dtype=reader.dtype),
+        head=head,
     )
+
+
+def _embedding(config: ModelConfig, matrix: Matrix, head: Linear, dtype: torch.dtype) -> Embedding | PanelEmbedding:
+    """Where the head has the same weights, and rows can be read from it, they are held once."""
+    if config.tie_embeddings and isinstance(head, NativeLinear) and head.is_dense:
+        return PanelEmbedding(head, dtype)
+    return Embedding(matrix, dtype)
 
 
 def _plain(reader: WeightReader, config: ModelConfig) -> Iterator[Weights]:

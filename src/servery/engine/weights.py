@@ -15,6 +15,7 @@ from servery.engine.checkpoint import Checkpoint, StoredTensor
 from servery.engine.errors import LoadError
 from servery.engine.gguf.files import find_gguf
 from servery.engine.linear import Linear, linear_of
+from servery.engine.native.library import NativeContext
 from servery.engine.quantization.checkpoint_format import read_format
 from servery.engine.quantization.format import StoredModule, WeightFormat, check_float, check_shape
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
@@ -33,16 +34,17 @@ class Weights:
     """Weights of one layer, or of what stands around the layers, by key.
 
     `matrices` are those of linear layers, one for each stored module whose rows they have; `tensors` are the others.
-    `dtype` is that of dense values, and what the layers will be given.
+    `dtype` is that of dense values, and what the layers will be given. `native` computes the layers; None: torch does.
     """
 
     matrices: dict[str, tuple[Matrix, ...]]
     tensors: dict[str, Tensor]
     dtype: torch.dtype
+    native: NativeContext | None = None
 
     def linear(self, key: str) -> Linear:
         """The linear layer `key`, with its bias if it has one."""
-        return linear_of(self.matrices[key], self.tensors.get(f"{key}.bias"), dtype=self.dtype)
+        return linear_of(self.matrices[key], self.tensors.get(f"{key}.bias"), dtype=self.dtype, native=self.native)
 
     def to(self, dtype: torch.dtype) -> "Weights":
         """The same with dense values as `dtype`."""

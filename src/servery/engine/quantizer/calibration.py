@@ -1,7 +1,7 @@
 """What linear layers are given: a sample of text runs through the model, one layer at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.assembly import assemble_layer, norm_of
 from servery.engine.batch import Batch
 from servery.engine.decoder import Decoder, Layer
+from servery.engine.embedding import Embedding
 from servery.engine.errors import LoadError
 from servery.engine.kv import KVCache
 from servery.engine.linear import Linear, linear_of
@@ -101,7 +102,7 @@ class ObservedLinear:
 class _ObservedWeights(Weights):
     """Makes linear layers that remember what they are given."""
 
-    seen: dict[str, Observed]
+    seen: dict[str, Observed] = field(kw_only=True)
 
     def linear(self, key: str) -> Linear:
         """The linear layer `key`, observed."""
@@ -122,7 +123,7 @@ class CalibrationRun:
         """Compute layer `index` and give what its linear layers were given, by key."""
         seen: dict[str, Observed] = {}
         layer = assemble_layer(
-            self._config, index, _ObservedWeights(weights.matrices, weights.tensors, weights.dtype, seen)
+            self._config, index, _ObservedWeights(weights.matrices, weights.tensors, weights.dtype, seen=seen)
         )
         config = self._config.only_layer(index)
         cache = KVCache(config, self._num_blocks, _BLOCK, torch.float32)
@@ -134,7 +135,12 @@ class CalibrationRun:
         embedding = self._ends.matrices["embedding"]
         norm = norm_of(config, self._ends.tensors["norm"])
         return Decoder(
-            config, torch.float32, embedding=embedding[0], layers=layers, norm=norm, head=linear_of(embedding)
+            config,
+            torch.float32,
+            embedding=Embedding(embedding[0], torch.float32),
+            layers=layers,
+            norm=norm,
+            head=linear_of(embedding),
         )
 
 

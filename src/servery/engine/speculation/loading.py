@@ -13,6 +13,7 @@ from servery.engine.errors import LoadError
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import KVFormat, resolve_kv_format
 from servery.engine.loader import build_decoder
+from servery.engine.native.library import NativeContext
 from servery.engine.sampling_rows import SamplingRows
 from servery.engine.speculation.draft_model import DraftModel
 from servery.engine.speculation.prompt_lookup import PromptLookup
@@ -42,22 +43,32 @@ class _Lookup:
 
 
 class _Draft:
-    def __init__(self, config: ModelConfig, reader: WeightReader, kv_format: KVFormat, vocab_size: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        reader: WeightReader,
+        kv_format: KVFormat,
+        vocab_size: int,
+        native: NativeContext | None,
+    ) -> None:
         self._config = config
         self._reader = reader
         self._format = kv_format
         self._vocab_size = vocab_size
+        self._native = native
         self.weight_bytes = reader.total_bytes
         self.kv_bytes_per_token = kv_format.bytes_per_token(config)
 
     def load(self, num_blocks: int, block_size: int, rows: SamplingRows) -> Proposer | None:
-        model = build_decoder(self._config, self._reader)
+        model = build_decoder(self._config, self._reader, native=self._native)
         cache = KVCache(self._config, num_blocks, block_size, self._reader.dtype, kv_format=self._format)
         return DraftModel(model, cache, rows, self._vocab_size)
 
 
 @contextmanager
-def open_proposer(config: EngineConfig, target: ModelConfig, dtype: torch.dtype) -> Iterator[ProposerSource]:
+def open_proposer(
+    config: EngineConfig, target: ModelConfig, dtype: torch.dtype, native: NativeContext | None = None
+) -> Iterator[ProposerSource]:
     """The source of the proposer that `config` names, usable while the context is open.
 
     `dtype` is that of the draft model. Raises `LoadError` if it cannot be read, or is one with other tokens.
@@ -68,7 +79,7 @@ def open_proposer(config: EngineConfig, target: ModelConfig, dtype: torch.dtype)
     check_same_tokens(config.model, config.draft_model)
     drafter = ModelConfig.load(config.draft_model)
     with open_weights(config.draft_model, drafter, dtype) as reader:
-        yield _Draft(drafter, reader, resolve_kv_format(config.kv_dtype, dtype), target.vocab_size)
+        yield _Draft(drafter, reader, resolve_kv_format(config.kv_dtype, dtype), target.vocab_size, native)
 
 
 def check_same_tokens(model: Path, draft_model: Path) -> None:

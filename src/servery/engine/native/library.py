@@ -1,0 +1,119 @@
+"""The compiled kernels as Python calls them: one library, found and checked, and a context of threads over it."""
+
+import ctypes
+import os
+from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+from servery.engine.native import build
+
+HOW_TO_BUILD = "python -m servery.engine.native.build"
+# Variants that are faster than torch, so that `auto` chooses them.
+FAST_VARIANTS = frozenset({"avx2", "avx512", "avx512bf16"})
+
+F32, BF16, I8 = 0, 1, 2
+KIND_F32, KIND_BF16, KIND_I8, KIND_I4 = 0, 1, 2, 3
+
+
+class Unavailable(Exception):
+    """There are no native kernels here; the message says why, and how to get them."""
+
+
+class LinearStruct(Structure):
+    """`NativeLinear` of interface.h."""
+
+    _fields_ = (
+        ("kind", c_int32),
+        ("wide_scales", c_int32),
+        ("has_minima", c_int32),
+        ("reserved", c_int32),
+        ("n", c_int64),
+        ("k", c_int64),
+        ("group", c_int64),
+        ("panels", c_void_p),
+        ("bias", c_void_p),
+    )
+
+
+class RowsStruct(Structure):
+    """`NativeRows` of interface.h."""
+
+    _fields_ = (("data", c_void_p), ("type", c_int32), ("reserved", c_int32), ("stride", c_int64))
+
+
+_LINEAR, _ROWS = POINTER(LinearStruct), POINTER(RowsStruct)
+# Result and arguments of each function of interface.h.
+_FUNCTIONS = {
+    "servery_digest": (c_char_p, ()),
+    "servery_variants": (c_char_p, ()),
+    "servery_open": (c_void_p, (c_char_p, c_int32, c_void_p)),
+    "servery_close": (None, (c_void_p,)),
+    "servery_advise_huge": (None, (c_void_p, c_int64)),
+    "servery_packed_bytes": (c_int64, (c_void_p, _LINEAR)),
+    "servery_pack_dense": (c_int32, (c_void_p, _LINEAR, RowsStruct)),
+    "servery_pack_i8": (c_int32, (c_void_p, _LINEAR, RowsStruct, c_void_p, c_void_p)),
+    "servery_pack_i4": (c_int32, (c_void_p, _LINEAR, RowsStruct, c_void_p, c_void_p, c_void_p)),
+    "servery_linear": (c_int32, (c_void_p, _LINEAR, c_int64, _ROWS, _ROWS, _ROWS)),
+    "servery_unpack_rows": (c_int32, (c_void_p, _LINEAR, c_int64, c_void_p, _ROWS)),
+}
+
+
+@cache
+def open_library(path: Path | None = None) -> ctypes.CDLL:
+    """The library at `path`, else the package's own. Raises `Unavailable`."""
+    path = path or build.FOLDER / build.LIBRARY
+    if not path.exists():
+        raise Unavailable(f"they are not built; with a C++ compiler: {HOW_TO_BUILD}")
+    try:
+        library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        raise Unavailable(f"{path} cannot be loaded ({error}); build it anew: {HOW_TO_BUILD}") from error
+    if library.servery_digest().decode() != build.digest():
+        raise Unavailable(f"{path.name} was built from other sources; build it anew: {HOW_TO_BUILD}")
+    return library
+
+
+def variants(library: ctypes.CDLL) -> list[str]:
+    """What this CPU can run, best first."""
+    names: str = library.servery_variants().decode()
+    return names.split(",")
+
+
+class NativeContext:
+    """Threads that compute together with one variant of the kernels. One thread at a time may use it."""
+
+    def __init__(self, library: ctypes.CDLL, variant: str, threads: int) -> None:
+        """Raises `Unavailable` for a variant that is not there."""
+        cpus = _one_core_each(threads)
+        array = None if cpus is None else (c_int32 * threads)(*cpus)
+        self.library = library
+        self.variant = variant
+        self.threads = threads
+        self.handle: int = library.servery_open(variant.encode(), threads, array) or 0
+        if not self.handle:
+            there = ", ".join(variants(library))
+            raise Unavailable(f"there is no variant {variant} on this machine; there are {there}")
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", 0):
+            self.library.servery_close(self.handle)
+
+
+def _one_core_each(threads: int) -> list[int] | None:
+    """A core for each thread if this process has just so many; else the system does better than a fixed choice."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    return cores if len(cores) == threads else None
+
+
+def rows_struct(address: int, kind: int, stride: int) -> RowsStruct:
+    """Rows at `address` of numbers of type `kind`, `stride` numbers from one to the next."""
+    return RowsStruct(address, kind, 0, stride)
+
+
+__all__ = ["HOW_TO_BUILD", "LinearStruct", "NativeContext", "RowsStruct", "Unavailable", "byref", "open_library"]

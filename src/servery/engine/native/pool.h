@@ -1,0 +1,52 @@
+// A few threads that compute one job together: the caller takes part, and returns when all is done.
+//
+// Workers wait for the next job spinning for a while, since within a step of a model it comes in microseconds, and then
+// asleep. Work is dealt out in pieces as threads ask for them, so that one that is held up by others on its core does
+// not hold up the job.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+class Pool {
+ public:
+  // `cpus` [threads] says where each thread but the first runs, null: anywhere the process may.
+  Pool(int threads, const int *cpus);
+  ~Pool();
+  Pool(const Pool &) = delete;
+  Pool &operator=(const Pool &) = delete;
+
+  int threads() const { return (int)workers_.size() + 1; }
+
+  // Call `work(begin, end)` for pieces of [0, count) of at least `grain` each.
+  template <class Work>
+  void run(long count, long grain, const Work &work) {
+    if (workers_.empty() || count <= grain) {
+      work(0, count);
+      return;
+    }
+    share(count, grain, [](const void *data, long begin, long end) { (*(const Work *)data)(begin, end); }, &work);
+  }
+
+ private:
+  typedef void (*Call)(const void *, long, long);
+  void share(long count, long grain, Call call, const void *data);
+  void work_on_job();
+  void serve(int cpu);
+  bool wait_for_job(unsigned *seen);
+
+  std::vector<std::thread> workers_;
+  Call call_ = nullptr;
+  const void *data_ = nullptr;
+  long count_ = 0, piece_ = 1;
+  bool is_closing_ = false;
+  alignas(64) std::atomic<long> next_{0};
+  alignas(64) std::atomic<unsigned> job_{0};
+  alignas(64) std::atomic<int> busy_{0};
+  std::atomic<int> asleep_{0};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
