@@ -80,8 +80,7 @@ class EngineCore:
         `before_step` is told how long the step that begins should take; None before any was measured.
         """
         started = time.monotonic()
-        self._clock, self._before_step = clock, before_step
-        self._counters = _Counters()
+        self._clock, self._before_step, self._counters = clock, before_step, _Counters()
         threads = use_threads(config.threads)
         native = choose_kernels(config.kernels, threads)
         self._model_config = ModelConfig.load(config.model)
@@ -113,8 +112,7 @@ class EngineCore:
         self._compiler = Compiler(self._load_vocabulary)
         self._structure = Structure(self._compiler)
         self._intake = Intake(self._compiler, config.max_waiting_requests)
-        self._checkpoint = config.model
-        self._door = Door()
+        self._checkpoint, self._door = config.model, Door()
         self._runner = Runner(model, cache, self.adapters, self._structure, rows)
         self.scheduler = Scheduler(_scheduler_config(config, plan, self._model_config))
         load_s = time.monotonic() - started
