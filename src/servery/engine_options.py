@@ -71,14 +71,18 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
         help="prompt tokens queued before 429",
     )
     add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute every prompt from its start")
+    _add_computing_options(add, default)
+    _add_speculation_options(add, default)
+
+
+def _add_computing_options(add: Callable[..., argparse.Action], default: dict[str, Any]) -> None:
     add(
         "--kernels",
         default=default["kernels"],
         choices=KERNELS,
         help="what computes: kernels compiled at installation, or torch; auto: those compiled, where they are",
     )
-    add("--threads", type=count, metavar="N", help="threads of the engine; else one less than there are cores")
-    _add_speculation_options(add, default)
+    add("--threads", type=at_least(1), metavar="N", help="threads of the engine; else one less than there are cores")
 
 
 def add_rounding_options(add: Callable[..., argparse.Action], side: str = "") -> None:
