@@ -118,7 +118,7 @@ def test_strict_tools_leave_the_model_its_words(client: openai.OpenAI) -> None:
                 "tools": [{"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}],
                 "tool_choice": "required",
             },
-            "'tools' cannot be enforced: it uses keywords that cannot be enforced: 'not'.",
+            "'tools[0].function.parameters' cannot be enforced: it uses keywords that cannot be enforced: 'not'.",
         ),
         ({"guided_regex": "(a"}, "'guided_regex' cannot be enforced: it is not a regular expression"),
         (

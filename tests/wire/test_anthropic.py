@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from servery.wire import chat
-from servery.wire.anthropic import decode_anthropic, decode_anthropic_count
+from servery.wire.anthropic import AnthropicChat, decode_anthropic, decode_anthropic_count
 from servery.wire.errors import ApiError
+from servery.wire.tools import Function, Tool
 
 HELLO = {"role": "user", "content": "hello"}
 
@@ -31,7 +32,7 @@ def test_a_request_becomes_a_chat() -> None:
         service_tier="auto",
     )  # fmt: skip
 
-    assert request == chat.ChatRequest(
+    assert request == AnthropicChat(
         model="m",
         messages=[chat.SystemMessage(content=[chat.TextPart("be brief")]), chat.UserMessage(content=[chat.TextPart("hello")])],
         max_tokens=9, stop=["END"], temperature=0.5, top_k=3, top_p=0.9, stream=True,
@@ -79,15 +80,35 @@ def test_tools_are_functions() -> None:
         tool_choice={"type": "auto", "disable_parallel_tool_use": True},
     )
 
-    assert request.tools == [chat.Tool(chat.Function("look", "see", schema, None))]
+    assert request.tools == [Tool(Function("look", "see", schema, None))]
     assert (request.tool_choice, request.parallel_tool_calls) == ("auto", False)
-    assert asked(tools=[{"name": "look", "input_schema": schema}], tool_choice={"type": "none"}).shown_tools == []
+    assert asked(tools=[{"name": "look", "input_schema": schema}], tool_choice={"type": "none"}).tool_use.shown == ()
 
 
 def test_thinking_is_switched_where_the_template_can() -> None:
-    assert asked(thinking={"type": "enabled", "budget_tokens": 2048}).chat_template_kwargs == {"enable_thinking": True}
-    assert asked(thinking={"type": "disabled"}).chat_template_kwargs == {"enable_thinking": False}
+    on = asked(thinking={"type": "enabled", "budget_tokens": 2048})
+    off = asked(thinking={"type": "disabled"})
+    assert (on.chat_template_kwargs, on.thinking_token_budget) == ({"enable_thinking": True, "thinking": True}, 2048)
+    assert (off.chat_template_kwargs, off.thinking_token_budget) == (
+        {"enable_thinking": False, "thinking": False},
+        None,
+    )
     assert asked().chat_template_kwargs is None
+    assert not on.insists_on_reasoning
+
+
+def test_effort_goes_with_thinking() -> None:
+    request = asked(thinking={"type": "adaptive"}, output_config={"effort": "high"})
+    assert (request.reasoning_effort, request.effort_param) == ("high", "output_config.effort")
+
+
+def test_a_tool_may_be_forced() -> None:
+    tools = [{"name": "look", "input_schema": {}}, {"name": "go", "input_schema": {}}]
+    any_, named = (
+        asked(tools=tools, tool_choice=choice).tool_use for choice in ({"type": "any"}, {"type": "tool", "name": "go"})
+    )
+    assert (any_.names, any_.is_forced, any_.is_single) == ({"look", "go"}, True, False)
+    assert (named.names, named.is_forced, named.is_single) == ({"go"}, True, True)
 
 
 def test_a_count_needs_no_length() -> None:
@@ -112,7 +133,7 @@ def test_a_count_needs_no_length() -> None:
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
         ({"thinking": {"type": "enabled", "budget_tokens": 5}}, "thinking.budget_tokens"),
         ({"thinking": {"type": "adaptive", "display": "omitted"}}, "thinking.display"),
-        ({"output_config": {"effort": "high"}}, "output_config.effort"),
+        ({"output_config": {"effort": "much"}}, "output_config.effort"),
         ({"mcp_servers": []}, "mcp_servers"),
         ({"stop_sequences": "END"}, "stop_sequences"),
     ],

@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from servery.wire.chat import decode_chat, template_messages, template_tools
+from servery.wire.chat import decode_chat, template_messages
 from servery.wire.errors import ApiError
+from servery.wire.tools import template_tools
 
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
@@ -47,7 +48,16 @@ def test_what_the_server_can_do_is_accepted(fields: dict[str, Any]) -> None:
     [
         ({"audio": {}}, "audio", "unsupported_parameter"),
         ({"functions": []}, "functions", "unsupported_parameter"),
-        ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_parameter"),
+        ({"reasoning_effort": "much"}, "reasoning_effort", "invalid_value"),
+        (
+            {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}},
+            "reasoning_effort",
+            "invalid_value",
+        ),
+        ({"thinking_token_budget": 0}, "thinking_token_budget", "invalid_value"),
+        ({"thinking_token_budget": -5}, "thinking_token_budget", "invalid_value"),
+        ({"thinking_token_budget": 1.5}, "thinking_token_budget", "invalid_type"),
+        ({"thinking_token_budget": 5, "reasoning_effort": "none"}, "thinking_token_budget", "invalid_value"),
         ({"store": True}, "store", "unsupported_parameter"),
         ({"service_tier": "priority"}, "service_tier", "unsupported_parameter"),
         ({"modalities": ["text", "audio"]}, "modalities", "unsupported_parameter"),
@@ -147,8 +157,8 @@ def test_messages_are_given_to_the_template_in_the_form_it_knows() -> None:
 def test_tools_are_shown_unless_the_client_wants_no_call() -> None:
     shown, hidden = decode_chat(request(tools=[TOOL])), decode_chat(request(tools=[TOOL], tool_choice="none"))
 
-    assert template_tools(shown.shown_tools) == [TOOL]
-    assert template_tools(hidden.shown_tools) == []
+    assert template_tools(shown.tool_use.shown) == [TOOL]
+    assert template_tools(hidden.tool_use.shown) == []
 
 
 def test_stop_may_be_one_string_or_several() -> None:

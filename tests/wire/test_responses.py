@@ -5,23 +5,46 @@ import pytest
 
 from servery.wire import chat
 from servery.wire.errors import ApiError
-from servery.wire.responses import Item, MessageItem, decode_responses
+from servery.wire.responses import Item, MessageItem, ResponsesChat, decode_responses
+from servery.wire.tools import Function, Tool
 
 
 def asked(*history: Item, **fields: Any) -> chat.ChatRequest:
     return decode_responses(json.dumps({"model": "m", "input": "hello", **fields}).encode()).chat([*history])
 
 
+TOOLS = {"tools": [{"type": "function", "name": name} for name in ("add", "sub")]}
+
+
 def test_a_text_is_a_message_of_the_user() -> None:
     request = asked(instructions="be brief", max_output_tokens=9, temperature=0.5, stream=True, user="u")
 
-    assert request == chat.ChatRequest(
+    assert request == ResponsesChat(
         model="m",
         messages=[chat.SystemMessage(content="be brief"), chat.UserMessage(content="hello")],
         max_tokens=9,
         temperature=0.5,
         stream=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "is_forced"),
+    [
+        ("required", {"add", "sub"}, True),
+        ({"type": "function", "name": "sub"}, {"sub"}, True),
+        ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "add"}]}, {"add"}, False),
+        ({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "add"}]}, {"add"}, True),
+    ],
+)
+def test_a_choice_is_about_functions(choice: Any, names: set[str], is_forced: bool) -> None:
+    use = asked(**TOOLS, tool_choice=choice).tool_use
+    assert (use.names, use.is_forced, use.is_kept_to, len(use.shown)) == (names, is_forced, True, 2)
+
+
+def test_effort_is_the_chat_s() -> None:
+    request = asked(reasoning={"effort": "low"})
+    assert (request.reasoning_effort, request.effort_param) == ("low", "reasoning.effort")
 
 
 def test_items_join_to_the_messages_that_they_are_of() -> None:
@@ -61,7 +84,7 @@ def test_tools_are_functions() -> None:
     tool = {"type": "function", "name": "add", "parameters": {"type": "object"}, "description": "sums"}
     request = asked(tools=[tool], tool_choice="auto", parallel_tool_calls=False)
 
-    assert request.tools == [chat.Tool(chat.Function("add", "sums", {"type": "object"}, None))]
+    assert request.tools == [Tool(Function("add", "sums", {"type": "object"}, None))]
     assert (request.tool_choice, request.parallel_tool_calls) == ("auto", False)
 
 
@@ -80,7 +103,11 @@ def test_tools_are_functions() -> None:
         ({"truncation": "auto"}, "truncation"),
         ({"include": ["file_search_call.results"]}, "include[0]"),
         ({"conversation": "c"}, "conversation"),
-        ({"reasoning": {"effort": "high"}}, "reasoning_effort"),
+        ({"reasoning": {"effort": "much"}}, "reasoning.effort"),
+        ({**TOOLS, "tool_choice": {"type": "file_search"}}, "tool_choice.type"),
+        ({**TOOLS, "tool_choice": {"type": "function"}}, "tool_choice.function.name"),
+        ({**TOOLS, "tool_choice": {"type": "function", "name": "nobody"}}, "tool_choice"),
+        ({**TOOLS, "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, "tool_choice"),
         ({"stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
         ({"max_tokens": 5}, "max_tokens"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -50,6 +50,9 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens or {})
         environment = _environment(now)
         self._compiled = {name: _compile(environment, name, source) for name, source in sources.items()}
+        self._variables = frozenset().union(
+            *(meta.find_undeclared_variables(environment.parse(source)) for source in sources.values())
+        )
         self._reads_parts = {name: self._accepts_parts(name) for name in sources}
         self._control_tokens: tuple[Tokenizer, ControlTokens] | None = None
         self._lock = threading.Lock()
@@ -71,6 +74,14 @@ class ChatTemplate:
     def shows_tools(self) -> bool:
         """Whether any of the templates does something with tools."""
         return "tool_use" in self.sources or any("tools" in source for source in self.sources.values())
+
+    def reads(self, variable: str) -> bool:
+        """Whether any of the templates does something with a variable that it is given."""
+        return variable in self._variables
+
+    def names(self, value: str) -> bool:
+        """Whether any of the templates has `value` as a string of its own: one that it knows what to do with."""
+        return any(f"'{value}'" in source or f'"{value}"' in source for source in self.sources.values())
 
     def render(
         self,

@@ -25,6 +25,7 @@ class ConstraintKind(enum.Enum):
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"  # Rust's syntax, matched in full, \d and \w of ASCII; no look-around, no back-references
     CHOICE = "choice"  # a JSON list of strings
+    CALLS = "calls"  # a grammar that `calls_constraint` wrote
     ANYTHING = "anything"
     GRAMMAR = "grammar"  # Lark, as llguidance extends it
 

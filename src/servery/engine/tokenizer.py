@@ -47,7 +47,9 @@ class Tokenizer:
         self.backend = backend
         # One more than the largest token id; the model's own vocabulary may be padded beyond it.
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        self.special_names = {t.content: i for i, t in backend.get_added_tokens_decoder().items() if t.special}
+        added = backend.get_added_tokens_decoder().items()
+        self.added_names = {token.content: token_id for token_id, token in added}
+        self.special_names = {token.content: token_id for token_id, token in added if token.special}
         self.special_ids = frozenset(self.special_names.values())
         self._decoding = _Decoding(backend)
         self._bytes: dict[int, bytes] = {}  # filled on demand, at most one entry per token

@@ -12,22 +12,22 @@ import msgspec
 from servery.engine.adapter_source import AdapterSource
 from servery.engine.chat_template import ChatTemplate
 from servery.engine.completion import TextDelta, complete
-from servery.engine.constraint import Constraint, Reasoning
+from servery.engine.constraint import Constraint
 from servery.engine.engine import AsyncEngine, EngineState
 from servery.engine.errors import LoadError
-from servery.engine.parsing.format import AUTO, MessageFormats, begins_in_reasoning, find_formats
-from servery.engine.parsing.message_parser import MessageParser
+from servery.engine.parsing.format import AUTO, MessageFormats, find_formats
 from servery.engine.request import NewRequest, SamplingParams
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.engine.structure.door import Door
 from servery.engine.tokenizer import Tokenizer
 from servery.upstream.chat_answer import ChatAnswer
+from servery.upstream.chat_plan import ChatPlan
 from servery.upstream.completion_answer import CompletionAnswer, Prompt, PromptDelta
 from servery.upstream.embedder import Embedder, Input
 from servery.upstream.engine_errors import RESTART_S, engine_errors
 from servery.upstream.merge import merge
-from servery.upstream.message_writer import MessageWriter
 from servery.upstream.prompt import PromptEncoder, check_fits
+from servery.upstream.reasoning import template_variables
 from servery.upstream.sampling import (
     SamplingDefaults,
     check_max_tokens,
@@ -35,7 +35,7 @@ from servery.upstream.sampling import (
     read_defaults,
     sampling_params,
 )
-from servery.upstream.structure import constraint_errors, constraint_for, wanted_of_chat
+from servery.upstream.structure import constraint_errors, constraint_for
 from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
 from servery.wire.chat import ChatRequest
 from servery.wire.chat_answer import ChatForm
@@ -51,8 +51,6 @@ _INPUTS_AT_A_TIME = 16
 # After so long without a heartbeat no more requests are to be sent. Idle the engine gives one four times a second, and a
 # step takes well under a second; while it is busy for longer than this, a new request would do better elsewhere anyway.
 _MAX_READY_AGE_S = 5.0
-# How much of a prompt's end is looked at for reasoning that it has begun: the longest marker, a few times over.
-_TAIL_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,66 +217,35 @@ class EmbeddedUpstream:
         check_max_tokens(request.token_limit, request.token_limit_param)
         prompt = await self._chat_prompt(request, loaded)
         check_fits(len(prompt), request.token_limit, loaded.info.max_model_len, "messages")
-        wanted = wanted_of_chat(request, loaded.formats.tools, loaded.encoder.tokenizer.special_names)
+        plan = ChatPlan(request, loaded.formats, loaded.encoder.tokenizer, prompt)
         params = sampling_params(
             request,
             loaded.defaults,
             max_tokens=request.token_limit,
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             vocab_size=loaded.info.vocab_size,
-            constraint=await constraint_for(wanted, self._door, self._reasoning(request, prompt, loaded)),
+            constraint=await plan.constraint(self._door),
         )
         form = call.form or ChatForm(call.answer_id, call.created, request.model, include_usage=request.include_usage)
-        answer = ChatAnswer(form, self._writers(request, prompt, loaded), len(prompt), is_debugged=bool(request.debug))
+        answer = ChatAnswer(form, plan.writers(), len(prompt), is_debugged=bool(request.debug))
         deltas = self._complete(prompt, params, call, 0, shown=loaded.shown, is_over=answer.is_over)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
-            with constraint_errors(wanted), engine_errors("messages", self.engine):
+            with constraint_errors(plan.param), engine_errors("messages", self.engine):
                 async for chunk in chunks:
                     yield chunk
 
     async def _chat_prompt(self, request: ChatRequest, loaded: _Loaded) -> list[int]:
-        if request.shown_tools and not loaded.encoder.shows_tools:
+        tools = request.tool_use
+        if tools.shown and not tools.is_forced and not loaded.encoder.shows_tools:
             raise unsupported("tools", f"the chat template of '{self.name}' shows no tools to the model.")
         return await loaded.encoder.chat(
             request.messages,
-            request.shown_tools,
+            tools.shown,
             add_generation_prompt=request.add_generation_prompt,
             continue_final_message=bool(request.continue_final_message),
-            variables=request.chat_template_kwargs,
+            variables=template_variables(request, loaded.encoder.template),
         )
-
-    @staticmethod
-    def _reasoning(request: ChatRequest, prompt: list[int], loaded: _Loaded) -> Reasoning | None:
-        """Whether the prompt has begun the model's reasoning, or the model may, or neither: then it is over already."""
-        format_ = None if request.continue_final_message else loaded.formats.reasoning
-        if format_ is None:
-            return None
-        tail = loaded.encoder.tokenizer.decode(prompt[-_TAIL_TOKENS:], skip_special_tokens=False)
-        if begins_in_reasoning(tail, format_):
-            return Reasoning(end=format_.end)
-        return None if tail.rstrip().endswith(format_.end) else Reasoning(begin=format_.begin, end=format_.end)
-
-    def _writers(self, request: ChatRequest, prompt: list[int], loaded: _Loaded) -> list[MessageWriter]:
-        """One for each completion."""
-        tokenizer, formats = loaded.encoder.tokenizer, loaded.formats
-        tools = formats.tools if request.shown_tools else None
-        reasoning = None if request.continue_final_message else formats.reasoning
-        tail = tokenizer.decode(prompt[-_TAIL_TOKENS:], skip_special_tokens=False)
-        return [
-            MessageWriter(
-                MessageParser(
-                    reasoning,
-                    tools,
-                    names=frozenset(tool.function.name for tool in request.shown_tools),
-                    begins_in_reasoning=begins_in_reasoning(tail, reasoning),
-                ),
-                tokenizer if request.logprobs else None,
-                most_calls=1 if request.parallel_tool_calls is False else None,
-                short_ids=tools is not None and tools.short_ids,
-            )
-            for _ in range(request.n or 1)
-        ]
 
     async def _completion(self, request: CompletionRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         loaded = self._require_loaded()
@@ -286,6 +253,7 @@ class EmbeddedUpstream:
         prompts = [await self._prompt(text, loaded, request) for text in request.prompts]
         wanted = request.wanted_structure
         constraint = await constraint_for(wanted, self._door)
+        param = None if wanted is None else wanted.param
         deltas = merge(
             [
                 self._prompt_deltas(at, prompt.token_ids, _completion_params(request, prompt, loaded, constraint), call)
@@ -296,7 +264,7 @@ class EmbeddedUpstream:
         answer = CompletionAnswer(request, call, loaded.encoder.tokenizer, prompts)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
-            with constraint_errors(wanted), engine_errors("prompt", self.engine):
+            with constraint_errors(param), engine_errors("prompt", self.engine):
                 async for chunk in chunks:
                     yield chunk
 

@@ -11,8 +11,9 @@ from servery.engine.tokenizer import Tokenizer
 from servery.upstream.engine_errors import engine_errors
 from servery.upstream.logprobs import token_text
 from servery.upstream.sampling import check_token_ids
-from servery.wire.chat import Message, Tool, template_messages, template_tools
+from servery.wire.chat import Message, template_messages
 from servery.wire.errors import context_length_exceeded, invalid
+from servery.wire.tools import Tool, template_tools
 
 # Longer texts and lists of tokens are worked on in a thread: about a millisecond, more than the event loop should stand
 # still.
@@ -27,7 +28,7 @@ class PromptEncoder:
 
     def __init__(self, model: str, tokenizer: Tokenizer, template: ChatTemplate | None, vocab_size: int) -> None:
         self._model = model
-        self._template = template
+        self.template = template
         self._vocab_size = vocab_size
         self.tokenizer = tokenizer
         # One at a time: many long texts at once would take the cores from the loop and from those who wait for tokens.
@@ -36,12 +37,12 @@ class PromptEncoder:
     @property
     def shows_tools(self) -> bool:
         """Whether the chat template shows tools to the model."""
-        return self._template is not None and self._template.shows_tools
+        return self.template is not None and self.template.shows_tools
 
     async def chat(
         self,
         messages: list[Message],
-        tools: list[Tool],
+        tools: Sequence[Tool],
         *,
         add_generation_prompt: bool | None,
         variables: dict[str, Any] | None,
@@ -49,11 +50,11 @@ class PromptEncoder:
     ) -> list[int]:
         """The tokens of a chat as the model's template renders it; raises `ApiError` for what the template refuses."""
         with engine_errors("messages"):
-            if self._template is None:
+            if self.template is None:
                 raise no_chat_template(self._model)
             rendered = template_messages(messages)
             encode = functools.partial(
-                self._template.encode,
+                self.template.encode,
                 self.tokenizer,
                 rendered,
                 template_tools(tools) or None,

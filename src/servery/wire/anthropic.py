@@ -13,6 +13,7 @@ from servery.wire.body import decode
 from servery.wire.chat import ChatRequest
 from servery.wire.errors import invalid, unsupported
 from servery.wire.structure import ResponseFormat
+from servery.wire.tools import ChosenFunction, Function, NamedChoice, Tool
 
 _LEAST_THINKING_TOKENS = 1024  # Anthropic's own least budget
 
@@ -119,6 +120,29 @@ class OutputConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     effort: str | None = None
 
 
+class AnthropicChat(ChatRequest, frozen=True, kw_only=True):
+    """A chat whose client knows its parameters by Anthropic's names."""
+
+    @property
+    def budget_param(self) -> str:
+        """As Anthropic has it."""
+        return "thinking.budget_tokens"
+
+    @property
+    def effort_param(self) -> str:
+        """As Anthropic has it."""
+        return "output_config.effort"
+
+    def schema_param(self, at: int) -> str:
+        """As Anthropic has it."""
+        return f"tools[{at}].input_schema"
+
+    @property
+    def insists_on_reasoning(self) -> bool:
+        """Agents send a budget to every model."""
+        return False
+
+
 class CountRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A conversation whose tokens are to be counted."""
 
@@ -133,10 +157,9 @@ class CountRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def chat(self) -> ChatRequest:
         """The same conversation as a checked chat; raises `ApiError`."""
-        return _checked(ChatRequest(**self._chat_fields()))
+        return _checked(AnthropicChat(**self._chat_fields()))
 
     def _chat_fields(self) -> dict[str, Any]:
-        _check_output(self.output_config)
         choice, is_prefilled = self.tool_choice, bool(self.messages) and self.messages[-1].role == "assistant"
         format_ = None if self.output_config is None else self.output_config.format
         return {
@@ -146,6 +169,8 @@ class CountRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             "tool_choice": None if choice is None or not self.tools else _tool_choice(choice),
             "parallel_tool_calls": False if choice is not None and choice.disable_parallel_tool_use else None,
             "chat_template_kwargs": _thinking_variables(self.thinking),
+            "thinking_token_budget": None if self.thinking is None else self.thinking.budget_tokens,
+            "reasoning_effort": None if self.output_config is None else self.output_config.effort,
             "continue_final_message": True if is_prefilled else None,
             "response_format": None if format_ is None else _response_format(format_),
         }
@@ -166,7 +191,7 @@ class AnthropicRequest(CountRequest, frozen=True, kw_only=True):
     def chat(self) -> ChatRequest:
         """The same request as a checked chat; raises `ApiError`."""
         return _checked(
-            ChatRequest(
+            AnthropicChat(
                 **self._chat_fields(),
                 max_tokens=self.max_tokens,
                 stream=self.stream,
@@ -197,11 +222,6 @@ def _checked(request: ChatRequest) -> ChatRequest:
     return request
 
 
-def _check_output(config: OutputConfig | None) -> None:
-    if config is not None and config.effort is not None:
-        raise unsupported("output_config.effort", "the model has no effort levels.")
-
-
 def _response_format(format_: OutputFormat) -> Any:
     """As the chat's own request has it."""
     return msgspec.convert(
@@ -211,7 +231,7 @@ def _response_format(format_: OutputFormat) -> Any:
 
 
 def _thinking_variables(thinking: Thinking | None) -> dict[str, Any] | None:
-    """The variable by which the templates of models that can do both switch reasoning on and off."""
+    """The variables by which the templates of models that can do both switch reasoning on and off."""
     if thinking is None:
         return None
     budget = thinking.budget_tokens
@@ -222,20 +242,20 @@ def _thinking_variables(thinking: Thinking | None) -> dict[str, Any] | None:
     if budget is not None and budget < _LEAST_THINKING_TOKENS:
         message = f"'thinking.budget_tokens' is {budget}; it must be at least {_LEAST_THINKING_TOKENS}."
         raise invalid(message, "thinking.budget_tokens")
-    return {"enable_thinking": thinking.type != "disabled"}
+    return dict.fromkeys(chat.EFFORT_SWITCHES, thinking.type != "disabled")
 
 
-def _tool(tool: AnthropicTool, path: str) -> chat.Tool:
+def _tool(tool: AnthropicTool, path: str) -> Tool:
     if tool.type not in (None, "custom"):
         raise unsupported(path, f"'{tool.type}' runs on Anthropic's side; only tools of your own can be given.")
-    return chat.Tool(chat.Function(tool.name, tool.description, tool.input_schema or {"type": "object"}, tool.strict))
+    return Tool(Function(tool.name, tool.description, tool.input_schema or {"type": "object"}, tool.strict))
 
 
-def _tool_choice(choice: AnthropicToolChoice) -> str | chat.NamedChoice:
+def _tool_choice(choice: AnthropicToolChoice) -> str | NamedChoice:
     if choice.type == "tool":
         if choice.name is None:
             raise invalid("Missing required parameter: 'tool_choice.name'.", "tool_choice.name")
-        return chat.NamedChoice(chat.ChosenFunction(choice.name))
+        return NamedChoice(ChosenFunction(choice.name))
     return {"auto": "auto", "any": "required", "none": "none"}[choice.type]
 
 

@@ -7,6 +7,7 @@ import msgspec
 from servery.wire.body import decode
 from servery.wire.errors import invalid, shown, unsupported
 from servery.wire.sampling import Generation, check_unsupported
+from servery.wire.tools import Tool, ToolChoice, ToolUse, check_tools, tool_use
 
 MAX_TOP_LOGPROBS = 20
 
@@ -15,11 +16,13 @@ _UNSUPPORTED = {
     "function_call": "it is deprecated; use 'tool_choice'.",
     "functions": "it is deprecated; use 'tools'.",
     "prediction": "remove it; speculation needs no help from the client.",
-    "reasoning_effort": "the model has no reasoning levels.",
     "verbosity": "the model has no verbosity levels.",
     "web_search_options": "there is no web search.",
 }
-TOOL_CHOICES = ("auto", "none", "required")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+# By which templates are told of these: the level itself, and switches that are true or false.
+EFFORT_LEVEL = "reasoning_effort"
+EFFORT_SWITCHES = ("enable_thinking", "thinking")
 _RESERVED_VARIABLES = frozenset(("messages", "tools", "add_generation_prompt", "self", "tokenizer"))
 
 
@@ -107,39 +110,12 @@ class ToolMessage(_Message, frozen=True, kw_only=True, tag="tool"):
 Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
 
 
-class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A function that the model may call; `parameters` is a JSON schema."""
-
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="function"):
-    """A tool that the chat template shows to the model."""
-
-    function: Function
-
-
-class ChosenFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The function that is to be called."""
-
-    name: str
-
-
-class NamedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="function"):
-    """The answer is to be a call of one function."""
-
-    function: ChosenFunction
-
-
 class ChatRequest(Generation, frozen=True, kw_only=True):
     """A chat to be continued.
 
     Beyond OpenAI's parameters: `chat_template_kwargs` go to the template; `add_generation_prompt` (default true) ends the
     prompt with the head of an assistant message; `continue_final_message` lets the model go on with the last message, which
-    is the assistant's: the answer is what follows its text.
+    is the assistant's: the answer is what follows its text; `thinking_token_budget` is the most tokens of reasoning.
     """
 
     messages: list[Message]
@@ -147,8 +123,10 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     tools: list[Tool] | None = None
-    tool_choice: str | NamedChoice | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    thinking_token_budget: int | None = None
     modalities: list[str] | None = None
     service_tier: str | None = None
     store: bool | None = None
@@ -159,7 +137,6 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
     function_call: Any = None
     functions: Any = None
     prediction: Any = None
-    reasoning_effort: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
@@ -174,24 +151,38 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
         return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
 
     @property
-    def shown_tools(self) -> list[Tool]:
-        """The tools that the template shows; none when the client wants no call."""
-        return [] if self.tool_choice == "none" else self.tools or []
+    def tool_use(self) -> ToolUse:
+        """What is wanted of the tools."""
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
+
+    # What an API that is not OpenAI's chat calls these, where it is translated into this request.
 
     @property
-    def forced_tools(self) -> list[Tool]:
-        """The tools of which one must be called; none when the model may answer in words."""
-        if isinstance(self.tool_choice, NamedChoice):
-            name = self.tool_choice.function.name
-            return [tool for tool in self.tools or [] if tool.function.name == name]
-        return self.tools or [] if self.tool_choice == "required" else []
+    def budget_param(self) -> str:
+        """The name under which the client gave `thinking_token_budget`."""
+        return "thinking_token_budget"
+
+    @property
+    def effort_param(self) -> str:
+        """The name under which the client gave `reasoning_effort`."""
+        return "reasoning_effort"
+
+    def schema_param(self, at: int) -> str:
+        """The name under which the client gave the parameters of a tool."""
+        return f"tools[{at}].function.parameters"
+
+    @property
+    def insists_on_reasoning(self) -> bool:
+        """Whether a budget is an error for a model that does not reason, and so stays below any."""
+        return True
 
     def check(self) -> None:
         """Raise `ApiError` for what no type can express and for what this server cannot do."""
         super().check()
         check_unsupported(self, _UNSUPPORTED)
         check_messages(self.messages)
-        _check_tools(self)
+        check_tools(self.tools, self.tool_choice)
+        _check_reasoning(self)
         _check_answer_form(self)
         if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):
             message = f"'max_tokens' is {self.max_tokens} and 'max_completion_tokens' {self.max_completion_tokens}"
@@ -242,18 +233,21 @@ def check_template_variables(variables: dict[str, Any] | None) -> None:
         raise invalid(f"'{param}' cannot be set: the server gives the template its own '{name}'.", param)
 
 
-def _check_tools(request: ChatRequest) -> None:
-    if request.tool_choice is None:
-        return
-    if not request.tools:
-        raise invalid("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
-    if isinstance(request.tool_choice, str) and request.tool_choice not in TOOL_CHOICES:
-        choices = '\'auto\', \'none\', \'required\', or {"type": "function", "function": {"name": ...}}'
-        raise invalid(f"Invalid value for 'tool_choice': '{shown(request.tool_choice)}'. Use {choices}.", "tool_choice")
-    if isinstance(request.tool_choice, NamedChoice):
-        name = request.tool_choice.function.name
-        if name not in [tool.function.name for tool in request.tools]:
-            raise invalid(f"'tool_choice' names the function '{shown(name)}', which is not in 'tools'.", "tool_choice")
+def _check_reasoning(request: ChatRequest) -> None:
+    effort, budget = request.reasoning_effort, request.thinking_token_budget
+    if effort is not None and effort not in EFFORTS:
+        given = f"Invalid value for '{request.effort_param}': '{shown(effort)}'."
+        raise invalid(f"{given} Use one of {', '.join(map(repr, EFFORTS))}.", request.effort_param)
+    for name in (EFFORT_LEVEL, *EFFORT_SWITCHES):
+        if effort is not None and request.insists_on_reasoning and name in (request.chat_template_kwargs or ()):
+            message = f"'{request.effort_param}' and 'chat_template_kwargs.{name}' mean the same; give one of them."
+            raise invalid(message, request.effort_param)
+    if budget is not None and budget < 1:
+        message = f"'{request.budget_param}' is {budget}; it must be at least 1"
+        raise invalid(f"{message} ('reasoning_effort': 'none' switches reasoning off).", request.budget_param)
+    if budget is not None and effort == "none":
+        message = f"'{request.budget_param}' has no use when '{request.effort_param}' is 'none'; give one of them."
+        raise invalid(message, request.budget_param)
 
 
 def check_messages(messages: list[Message]) -> None:
@@ -295,11 +289,6 @@ def _check_arguments(text: str, path: str) -> None:
 def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
     """The messages as chat templates expect them: text only, the roles that they know, nothing that is not given."""
     return [_template_message(message) for message in messages]
-
-
-def template_tools(tools: list[Tool]) -> list[dict[str, Any]]:
-    """The tools as chat templates expect them: the JSON that the client sent, without nulls."""
-    return [{"type": "function", "function": _without_none(msgspec.to_builtins(tool.function))} for tool in tools]
 
 
 def _template_message(message: Message) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from servery.wire.chat import ChatRequest
 from servery.wire.errors import invalid, unsupported
 from servery.wire.sampling import check_unsupported
 from servery.wire.structure import ResponseFormat
+from servery.wire.tools import AllowedChoice, Function, NamedChoice, Tool, ToolChoice
 
 _UNSUPPORTED = {
     "context_management": "conversations are never shortened.",
@@ -140,6 +141,19 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     include_obfuscation: bool | None = None
 
 
+class ResponsesChat(ChatRequest, frozen=True, kw_only=True):
+    """A chat whose client knows its parameters by other names."""
+
+    @property
+    def effort_param(self) -> str:
+        """As this API has it."""
+        return "reasoning.effort"
+
+    def schema_param(self, at: int) -> str:
+        """As this API has it."""
+        return f"tools[{at}].parameters"
+
+
 class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something to be answered, perhaps in the course of a conversation (`previous_response_id`)."""
 
@@ -192,7 +206,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         items = self.items
         if not items:
             raise invalid("'input' is empty; at least one item is needed.", "input")
-        request = ChatRequest(
+        request = ResponsesChat(
             model=self.model,
             messages=_messages(self.instructions, [*history, *items]),
             max_tokens=self.max_output_tokens,
@@ -266,23 +280,32 @@ def _item(item: dict[str, Any], path: str) -> Item:
     return converted
 
 
-def _tool(tool: FunctionTool, path: str) -> chat.Tool:
+def _tool(tool: FunctionTool, path: str) -> Tool:
     if tool.type != "function":
         raise unsupported(
             path, f"'{tool.type}' would run on the server's side; only functions of your own can be given."
         )
     if tool.name is None:
         raise invalid(f"Missing required parameter: '{path}.name'.", f"{path}.name", "missing_required_parameter")
-    return chat.Tool(chat.Function(tool.name, tool.description, tool.parameters, tool.strict))
+    return Tool(Function(tool.name, tool.description, tool.parameters, tool.strict))
 
 
-def _tool_choice(choice: str | dict[str, Any] | None) -> str | chat.NamedChoice | None:
+def _tool_choice(choice: str | dict[str, Any] | None) -> ToolChoice | None:
+    """As the chat's own request has it, where a function's name is one level deeper."""
     if not isinstance(choice, dict):
         return choice
-    if choice.get("type") == "function" and isinstance(choice.get("name"), str):
-        return chat.NamedChoice(chat.ChosenFunction(choice["name"]))
-    message = 'Invalid value for \'tool_choice\': only {"type": "function", "name": ...} names a tool.'
-    raise invalid(message, "tool_choice")
+    if choice.get("type") == "allowed_tools":
+        listed = choice.get("tools")
+        tools = [_named(each) for each in listed] if isinstance(listed, list) else listed
+        choice = {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": tools}}
+    chosen: ToolChoice = convert(_named(choice), NamedChoice | AllowedChoice, "tool_choice")
+    return chosen
+
+
+def _named(choice: Any) -> Any:
+    if isinstance(choice, dict) and choice.get("type") == "function" and "function" not in choice:
+        return {"type": "function", "function": {name: value for name, value in choice.items() if name != "type"}}
+    return choice
 
 
 def _response_format(text: TextConfig | None) -> Any:

@@ -96,7 +96,7 @@ class ResponsesForm:
             "output": list(output),
             "parallel_tool_calls": request.parallel_tool_calls is not False,
             "previous_response_id": request.previous_response_id,
-            "reasoning": {"effort": None, "summary": None},
+            "reasoning": {"effort": None if request.reasoning is None else request.reasoning.effort, "summary": None},
             "service_tier": "default",
             "store": request.is_stored,
             "temperature": request.temperature,

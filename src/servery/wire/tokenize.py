@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 
 from servery.wire.body import decode
-from servery.wire.chat import Message, Tool, check_messages, check_template_variables
+from servery.wire.chat import Message, check_messages, check_template_variables
 from servery.wire.errors import invalid
+from servery.wire.tools import Tool
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

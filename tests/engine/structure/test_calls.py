@@ -2,20 +2,27 @@
 
 import json
 import random
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import jsonschema
+import llguidance
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from servery.engine.errors import InvalidRequest
-from servery.engine.parsing.format import TOOL_FORMATS
+from servery.engine.parsing.format import TOOL_FORMATS, ToolFormat
 from servery.engine.parsing.message_parser import MessageParser
-from servery.engine.parsing.piece import Arguments, CallStart, joined
-from servery.engine.structure.calls import Function, calls_constraint
-from servery.engine.structure.grammar import check_constraint
+from servery.engine.parsing.piece import Arguments, CallStart, Content, joined
+from servery.engine.structure.calls import Function, Otherwise, calls_constraint
+from servery.engine.structure.grammar import check_constraint, grammar_text
 from servery.engine.structure.vocabulary import Vocabulary
 from servery.engine.tokenizer import Tokenizer
 from tests.engine import vocabularies
+from tests.engine.structure.schemas import SCHEMAS as SCHEMAS_OF_VALUES
 from tests.engine.structure.walk import write
 
 WEATHER: dict[str, Any] = {
@@ -28,98 +35,190 @@ WEATHER: dict[str, Any] = {
     "additionalProperties": False,
     "$defs": {"days": {"type": "integer", "minimum": 0, "maximum": 9}},
 }
-SIMPLE: dict[str, Any] = {
+NESTED: dict[str, Any] = {
     "type": "object",
     "properties": {
         "a": {"type": ["integer", "null"], "minimum": 0, "maximum": 9},
         "b": {"anyOf": [{"type": "boolean"}, {"const": "x\n"}]},
         "c": {"type": "array", "items": {"type": "string", "maxLength": 2}, "maxItems": 2},
+        "from": {"type": "boolean"},
+        "is-short": {"type": "object", "properties": {"d": {"type": "boolean"}}, "additionalProperties": False},
+        "e": {"$ref": "#/properties/a"},
     },
-    "required": ["b"],
+    "required": ["b", "from"],
     "additionalProperties": False,
 }
-SCHEMAS = {"get_weather": WEATHER, "now": {"properties": {}, "additionalProperties": False}, "simple": SIMPLE}
+TREE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"left": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "n": {"enum": [1, 2]}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+NOTHING = {"properties": {}, "additionalProperties": False}
+SCHEMAS = {"get_weather": WEATHER, "now": NOTHING, "nested-1": NESTED, "tree": TREE}
+FUNCTIONS = [Function(name, schema) for name, schema in SCHEMAS.items()]
 
 
-def vocabulary(*special: str) -> Vocabulary:
+def vocabulary(*special: str, added: tuple[str, ...] = ()) -> Vocabulary:
     backend = vocabularies.byte_level()
     backend.add_special_tokens(list(special))
+    backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
     tokenizer = Tokenizer(backend)
     return Vocabulary(tokenizer, tokenizer.vocab_size, {tokenizer.token_id("<|im_end|>") or 0})
 
 
+PLAIN = vocabulary()
 CASES = [
-    ("hermes", (), ["get_weather", "now"]),
-    ("hermes", ("<tool_call>", "</tool_call>"), ["get_weather", "now"]),
-    ("llama3", ("<|python_tag|>",), ["get_weather", "now", "simple"]),
-    ("mistral", ("[TOOL_CALLS]",), ["get_weather", "now"]),
-    ("mistral", ("[TOOL_CALLS]", "[ARGS]"), ["get_weather", "now"]),
-    ("pythonic", (), ["now", "simple"]),
+    pytest.param("hermes", PLAIN, id="hermes"),
+    pytest.param("hermes", vocabulary("<tool_call>", "</tool_call>"), id="hermes, special"),
+    pytest.param("hermes", vocabulary(added=("<tool_call>", "</tool_call>")), id="hermes, added"),
+    pytest.param("llama3", vocabulary("<|python_tag|>"), id="llama3"),
+    pytest.param("mistral", PLAIN, id="mistral"),
+    pytest.param("mistral", vocabulary("[TOOL_CALLS]"), id="mistral, special"),
+    pytest.param("mistral", vocabulary("[TOOL_CALLS]", "[ARGS]"), id="mistral, named"),
+    pytest.param("pythonic", PLAIN, id="pythonic"),
 ]
 
 
-@pytest.mark.parametrize(("name", "special", "names"), CASES)
-def test_whatever_is_written_is_calls(name: str, special: tuple[str, ...], names: list[str]) -> None:
-    known = vocabulary(*special)
-    functions = [Function(one, SCHEMAS[one]) for one in names]
-    wanted = calls_constraint(functions, TOOL_FORMATS[name], known.special)
+def parsed(text: str, notation: ToolFormat, names: Iterable[str] = SCHEMAS) -> tuple[str, list[tuple[str, Any]]]:
+    """The content and the calls of an answer."""
+    parser = MessageParser(None, notation, names=frozenset(names))
+    pieces = joined([*parser.feed(text), *parser.finish()])
+    starts = [piece.name for piece in pieces if isinstance(piece, CallStart)]
+    arguments = [json.loads(piece.text) for piece in pieces if isinstance(piece, Arguments)]
+    content = "".join(piece.text for piece in pieces if isinstance(piece, Content))
+    return content, list(zip(starts, arguments, strict=True))
+
+
+@pytest.mark.parametrize(("name", "known"), CASES)
+def test_whatever_is_written_is_calls(name: str, known: Vocabulary) -> None:
+    notation = TOOL_FORMATS[name]
+    wanted = calls_constraint(FUNCTIONS, notation, known.tokenizer.added_names)
     check_constraint(wanted)
+    seen = set()
     for seed in range(20):
         text = write(wanted, known, random.Random(seed))
-        parser = MessageParser(None, TOOL_FORMATS[name], names=frozenset(names))
-        pieces = joined([*parser.feed(text), *parser.finish()])
-        assert {type(piece) for piece in pieces} <= {CallStart, Arguments}, text
-        starts = [piece.name for piece in pieces if isinstance(piece, CallStart)]
-        arguments = [json.loads(piece.text) for piece in pieces if isinstance(piece, Arguments)]
-        assert len(starts) == len(arguments) > 0, text
-        for called, given in zip(starts, arguments, strict=True):
-            jsonschema.validate(given, SCHEMAS[called])
+        content, calls = parsed(text, notation)
+        assert (content, bool(calls)) == ("", True), text
+        for called, arguments in calls:
+            jsonschema.validate(arguments, SCHEMAS[called])
+            seen.add(called)
+    assert seen == SCHEMAS.keys()
 
 
-@pytest.mark.parametrize(("name", "special", "names"), CASES)
-def test_at_most_so_many_calls(name: str, special: tuple[str, ...], names: list[str]) -> None:
-    known = vocabulary(*special)
-    functions = [Function(one, SCHEMAS[one]) for one in names]
+@pytest.mark.parametrize(("name", "known"), CASES)
+def test_at_most_so_many_calls(name: str, known: Vocabulary) -> None:
+    functions = [Function("now"), Function("then", NOTHING)]
+    numbers = set()
     for most in (1, 2):
-        wanted = calls_constraint(functions, TOOL_FORMATS[name], known.special, most=most)
-        for seed in range(8):
-            parser = MessageParser(None, TOOL_FORMATS[name], names=frozenset(names))
-            parser.feed(write(wanted, known, random.Random(seed)))
-            assert 1 <= parser.calls <= most
+        wanted = calls_constraint(functions, TOOL_FORMATS[name], known.tokenizer.added_names, most=most)
+        for seed in range(10):
+            text = write(wanted, known, random.Random(seed))
+            _, calls = parsed(text, TOOL_FORMATS[name], ["now", "then"])
+            assert len(calls) <= most
+            numbers.add(len(calls))
+    assert numbers == {1, 2}
 
 
-@pytest.mark.parametrize(("name", "special", "names"), [case for case in CASES if case[0] in ("hermes", "mistral")])
-def test_unforced_calls_come_after_any_text_and_are_kept_to(
-    name: str, special: tuple[str, ...], names: list[str]
-) -> None:
-    known, notation = vocabulary(*special), TOOL_FORMATS[name]
-    wanted = calls_constraint([Function(one, SCHEMAS[one]) for one in names], notation, known.special, is_forced=False)
+BEGINNINGS = {
+    "hermes": ["So: <tool_call>", "<tool_call>"],
+    "llama3": ["{", " \n{", "<|python_tag|>{"],
+    "mistral": ["So: [TOOL_CALLS]", "[TOOL_CALLS]"],
+    "pythonic": ["[", "\n["],
+}
+
+
+@pytest.mark.parametrize(("name", "known"), CASES)
+def test_what_begins_as_a_call_is_one_that_is_kept_to(name: str, known: Vocabulary) -> None:
+    notation = TOOL_FORMATS[name]
+    wanted = calls_constraint(FUNCTIONS, notation, known.tokenizer.added_names, otherwise=Otherwise())
     check_constraint(wanted)
-    begun = known.tokenizer.encode(f"So: {notation.begin}", add_special_tokens=False)
-    found = 0
-    for seed in range(20):
-        text = write(wanted, known, random.Random(seed), first=begun if seed % 2 else ())
-        parser = MessageParser(None, notation, names=frozenset(names))
-        pieces = joined([*parser.feed(text), *parser.finish()])
-        if notation.begin in text:
-            found += 1
-            given = [json.loads(piece.text) for piece in pieces if isinstance(piece, Arguments)]
-            starts = [piece.name for piece in pieces if isinstance(piece, CallStart)]
-            assert len(given) == len(starts) > 0, text
-            for called, arguments in zip(starts, given, strict=True):
+    called_by = set()
+    for begun in ["", *BEGINNINGS[name]]:
+        first = known.tokenizer.encode(begun, add_special_tokens=False)
+        for seed in range(8):
+            text = write(wanted, known, random.Random(seed), first=first)
+            content, calls = parsed(text, notation)
+            assert content == text if not calls else content in ("", "So:"), text
+            for called, arguments in calls:
                 jsonschema.validate(arguments, SCHEMAS[called])
-    assert found
+            assert calls or not begun, text
+            called_by |= {begun} if calls else set()
+    assert called_by == {*BEGINNINGS[name]}
 
 
-def test_strict_tools_need_a_notation_with_a_marker() -> None:
-    with pytest.raises(InvalidRequest, match="calls in the notation 'llama3' begin like any text"):
-        calls_constraint([Function("f")], TOOL_FORMATS["llama3"], {}, is_forced=False)
+@pytest.mark.parametrize(("name", "known"), CASES)
+def test_the_marker_of_a_call_cannot_be_spelled_to_get_around_it(name: str, known: Vocabulary) -> None:
+    """A parser looks at the text: a marker that is a token must not come as the text of several."""
+    notation = TOOL_FORMATS[name]
+    wanted = calls_constraint(
+        [Function("now")], notation, known.tokenizer.added_names, otherwise=Otherwise(reserved=("<r>",))
+    )
+    for text in (notation.begin or f" {notation.lead or '['}", "" if notation.begin else "\n<r>"):
+        spelled = [token for char in text for token in known.cut(char)]
+        assert known.tokenizer.decode(spelled) == text
+        matcher = llguidance.LLMatcher(known.compiled, grammar_text(wanted), log_level=0)
+        taken = matcher.try_consume_tokens(spelled)
+        if text == notation.begin and text not in known.tokenizer.added_names:
+            assert taken == len(spelled)  # it is how the marker is written
+            assert not matcher.is_accepting()
+        elif text and not text.endswith("["):
+            assert taken < len(spelled)
 
 
-def test_an_argument_that_python_writes_otherwise_is_refused() -> None:
-    nested = {"properties": {"where": {"type": "object"}}}
-    with pytest.raises(InvalidRequest, match="the argument 'where' cannot be enforced in Python's notation"):
-        calls_constraint([Function("f", nested)], TOOL_FORMATS["pythonic"], {})
+@pytest.mark.parametrize(("name", "known"), CASES)
+def test_a_document_or_calls(name: str, known: Vocabulary) -> None:
+    document = {
+        "type": "object",
+        "properties": {"x": {"enum": [1, 2]}},
+        "required": ["x"],
+        "additionalProperties": False,
+    }
+    wanted = calls_constraint(
+        [Function("now")],
+        TOOL_FORMATS[name],
+        known.tokenizer.added_names,
+        most=1,
+        otherwise=Otherwise(document=document),
+    )
+    check_constraint(wanted)
+    seen = set()
+    for seed in range(30):
+        content, calls = parsed(write(wanted, known, random.Random(seed)), TOOL_FORMATS[name], ["now"])
+        seen.add(bool(calls))
+        if not calls:
+            jsonschema.validate(json.loads(content), document)
+    assert seen == {True, False}
+
+
+@settings(max_examples=25, deadline=None)
+@given(schema=SCHEMAS_OF_VALUES, seed=st.integers(0, 2**31), case=st.sampled_from([case.values for case in CASES]))
+def test_arguments_of_any_schema_validate(schema: Any, seed: int, case: tuple[str, Vocabulary]) -> None:
+    known, notation = case[1], TOOL_FORMATS[case[0]]
+    parameters = {"properties": {"one": schema, "two": schema}, "required": ["two"], "additionalProperties": False}
+    try:
+        wanted = calls_constraint([Function("f", parameters)], notation, known.tokenizer.added_names)
+        check_constraint(wanted)
+    except InvalidRequest:
+        return  # what cannot be enforced is refused
+    content, calls = parsed(write(wanted, known, random.Random(seed)), notation, ["f"])
+    assert (content, bool(calls)) == ("", True)
+    for _, arguments in calls:
+        jsonschema.Draft202012Validator({"type": "object", **parameters}).validate(arguments)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (Function("f", {"type": "string"}), "its 'type' is \"string\"; arguments are an object"),
+        (Function("get weather", {}), 'the function "get weather" cannot be called as this model writes calls'),
+        (Function("f", {"properties": {"a b": {}}}), 'the argument "a b" cannot be called as this model writes calls'),
+        (Function("f", {"minProperties": 1}), "'minProperties' beside 'properties' cannot be enforced where calls"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(function: Function, told: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(told)):
+        calls_constraint([function], TOOL_FORMATS["pythonic"], {})
 
 
 @pytest.mark.parametrize(
@@ -139,3 +238,8 @@ def test_arguments_that_cannot_be_enforced_are_refused() -> None:
     wanted = calls_constraint([Function("f", {"not": {}})], TOOL_FORMATS["hermes"], {})
     with pytest.raises(InvalidRequest, match="keywords that cannot be enforced: 'not'"):
         check_constraint(wanted)
+
+
+def test_what_is_not_kept_to_is_called_with_any_object() -> None:
+    assert Function("f", {"not": {}}, is_kept_to=False).schema == {"type": "object"}
+    assert Function("f").schema == {"type": "object", "properties": {}, "additionalProperties": False}

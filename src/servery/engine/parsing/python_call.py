@@ -1,12 +1,48 @@
-"""Tool calls written as a Python list: `[get_weather(city="Paris"), add(a=1, b=2)]`."""
+"""Tool calls written as a Python list: `[get_weather(city="Paris"), add(a=1, b=2)]`.
+
+Values are Python's literals, or JSON's, which differ in `true`, `false` and `null` and in numbers beyond Python's range.
+Names need be no identifiers: functions and arguments may be called `from` or `get-weather`.
+"""
 
 import ast
 import json
+import re
+from typing import NoReturn
 
 from servery.engine.parsing.json_call import MalformedCall
 from servery.engine.parsing.piece import Arguments, CallStart, Piece
 
+NAME = r"""[^\s()\[\]{},='"]+"""
 _OPEN, _CLOSE = "([{", ")]}"
+_CALL = re.compile(rf"({NAME})\s*\((.*)\)", re.DOTALL)
+_ARGUMENT = re.compile(rf"\s*({NAME})\s*=(.*)", re.DOTALL)
+
+
+class _Nesting:
+    """How deep in brackets, and whether in a string, a text read character by character is."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.quote = ""
+        self._is_escaped = False
+
+    def take(self, char: str) -> None:
+        if self.quote:
+            self._take_in_string(char)
+        elif char in "\"'":
+            self.quote = char
+        elif char in _OPEN:
+            self.depth += 1
+        elif char in _CLOSE:
+            self.depth -= 1
+
+    def _take_in_string(self, char: str) -> None:
+        if self._is_escaped:
+            self._is_escaped = False
+        elif char == "\\":
+            self._is_escaped = True
+        elif char == self.quote:
+            self.quote = ""
 
 
 class PythonCalls:
@@ -16,9 +52,7 @@ class PythonCalls:
         """`names` are the functions that may be called, None for any."""
         self._names = names
         self._call = ""  # the text of the call being read
-        self._depth = 0
-        self._quote = ""
-        self._is_escaped = False
+        self._nesting = _Nesting()
         self.is_complete = False
 
     def feed(self, text: str) -> tuple[list[Piece], str]:
@@ -29,46 +63,62 @@ class PythonCalls:
                 return pieces, text[at:]
             try:
                 self._take(char, pieces)
-            except (SyntaxError, TypeError, ValueError, RecursionError):
+            except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
                 raise MalformedCall(pieces, text[at:]) from None
         return pieces, ""
 
     def _take(self, char: str, pieces: list[Piece]) -> None:
-        if self._quote:
-            self._take_in_string(char)
-        elif char in "\"'":
-            self._quote = char
-        elif char in _OPEN:
-            self._depth += 1
-        elif char in _CLOSE:
-            self._depth -= 1
-        if self._depth < 1 or (self._depth == 1 and char == "," and not self._quote):
+        nesting = self._nesting
+        nesting.take(char)
+        if nesting.depth < 1 or (nesting.depth == 1 and char == "," and not nesting.quote):
             self._end_call(pieces)
-            self.is_complete = self._depth < 1
-        elif not (self._depth == 1 and char == "[" and not self._call):
+            self.is_complete = nesting.depth < 1
+        elif not (nesting.depth == 1 and char == "[" and not self._call):
             self._call += char
-
-    def _take_in_string(self, char: str) -> None:
-        if self._is_escaped:
-            self._is_escaped = False
-        elif char == "\\":
-            self._is_escaped = True
-        elif char == self._quote:
-            self._quote = ""
 
     def _end_call(self, pieces: list[Piece]) -> None:
         text, self._call = self._call.strip(), ""
-        node = ast.parse(text, mode="eval").body
-        if not isinstance(node, ast.Call) or node.args:
+        call = _CALL.fullmatch(text)
+        if call is None or (self._names is not None and call[1] not in self._names):
             raise ValueError
-        name = ast.unparse(node.func)
-        if self._names is not None and name not in self._names:
-            raise ValueError
-        arguments = {_keyword(each): ast.literal_eval(each.value) for each in node.keywords}
-        pieces += [CallStart(name), Arguments(json.dumps(arguments, ensure_ascii=False, allow_nan=False))]
+        pieces += [CallStart(call[1]), Arguments(_arguments(call[2]))]
 
 
-def _keyword(keyword: ast.keyword) -> str:
-    if keyword.arg is None:  # **arguments
-        raise ValueError
-    return keyword.arg
+def _arguments(text: str) -> str:
+    """Keyword arguments as a JSON object; raises `ValueError` and what Python's own parser raises."""
+    arguments: dict[str, str] = {}
+    pieces = _split(text)
+    if not pieces[-1].strip():
+        pieces.pop()  # no argument, or a comma after the last
+    for piece in pieces:
+        argument = _ARGUMENT.fullmatch(piece)
+        if argument is None or argument[1] in arguments:
+            raise ValueError
+        arguments[argument[1]] = _json_value(argument[2].strip())
+    inside = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {value}" for name, value in arguments.items())
+    return f"{{{inside}}}"
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas that are in no bracket and in no string."""
+    parts, nesting = [""], _Nesting()
+    for char in text:
+        nesting.take(char)
+        if char == "," and not nesting.depth and not nesting.quote:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts
+
+
+def _json_value(text: str) -> str:
+    """A literal of JSON as it is, one of Python as JSON."""
+    try:
+        json.loads(text, parse_constant=_no_json)
+    except ValueError:
+        return json.dumps(ast.literal_eval(text), ensure_ascii=False, allow_nan=False)
+    return text
+
+
+def _no_json(text: str) -> NoReturn:
+    raise ValueError(text)

@@ -65,6 +65,8 @@ def grammar_text(constraint: Constraint) -> str:
         case ConstraintKind.CHOICE:
             options = msgspec.json.decode(constraint.text, type=list[str])
             return "start: " + " | ".join(map(json.dumps, dict.fromkeys(options)))
+        case ConstraintKind.CALLS:
+            return constraint.text
         case ConstraintKind.ANYTHING:
             return "start: /(.|\\n)*/"  # never asked
         case ConstraintKind.GRAMMAR:
@@ -105,6 +107,8 @@ def _reason(constraint: Constraint, message: str) -> str:
         return f"it is not a regular expression that can be enforced: {cause[1] if cause else inner}"
     if at := _AT.match(first):
         told = first[at.end() :]
+        if constraint.kind is ConstraintKind.CALLS:  # nobody has seen its lines
+            return told
         return f"line {at[1]}, column {at[2]}: {told}" + (f" {cause[1]}" if cause else "")
     if constraint.kind is ConstraintKind.JSON_SCHEMA:
         return f"it cannot be enforced: {first}"

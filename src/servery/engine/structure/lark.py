@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def literal(text: str, special: Mapping[str, int]) -> str:
-    """An expression for exactly `text`, in which the texts of special tokens stand for these tokens; "" for none."""
+    """An expression for exactly `text`, in which the texts of `special` tokens stand for these tokens; "" for none."""
     if not text:
         return ""
     names = sorted((name for name in special if name), key=len, reverse=True)
@@ -18,7 +18,17 @@ def literal(text: str, special: Mapping[str, int]) -> str:
     )
 
 
+def escaped(text: str) -> str:
+    """A part of a regular expression for exactly `text`."""
+    return "".join(char if char.isascii() and char.isalnum() else f"\\x{{{ord(char):x}}}" for char in text)
+
+
 def until(text: str) -> str:
     """An expression for anything up to the end of `text`, for a rule that is lazy."""
-    escaped = "".join(f"\\x{{{ord(char):x}}}" if not char.isalnum() else char for char in text)
-    return f"/(.|\\n)*{escaped}/"
+    return f"/(.|\\n)*{escaped(text)}/"
+
+
+def text_without(pattern: str, *, is_only_at_start: bool = False) -> str:
+    """An expression for any text in which nothing matches `pattern`, or that does not begin with a match."""
+    before = "" if is_only_at_start else "(.|\\n)*"
+    return f"/(.|\\n)*/ & ~/{before}({pattern})(.|\\n)*/"

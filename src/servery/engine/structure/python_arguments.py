@@ -1,86 +1,84 @@
-"""The keyword arguments of a call in Python's notation, as a grammar: `city="Paris", days=3, is_short=True`."""
+"""The keyword arguments of a call in Python's notation, as a grammar: `city="Paris", days=3, is_short=True`.
+
+Values are written as JSON, which the parser of this notation reads as well, but for the plain booleans: those are
+Python's, as models were trained to write them.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from servery.engine.constraint import invalid_constraint
+from servery.engine.parsing.python_call import NAME
 from servery.engine.structure.grammar import inline_json
+from servery.engine.structure.lark import literal
 
-# What is written alike in JSON and in Python.
-_ALIKE = frozenset(("string", "integer", "number"))
-_CONSTANTS = {True: '"True"', False: '"False"', None: '"None"'}
+_BOOLEAN = '("True" | "False")'
+# What may stand beside the properties: it is enforced, or says nothing.
+_KNOWN = frozenset(
+    ("type", "properties", "required", "additionalProperties", "$defs", "definitions", "$schema", "$id", "$comment",
+     "title", "description", "default", "examples", "deprecated")
+)  # fmt: skip
+_ROOT = "#/$defs/parameters"
 
 
-def python_arguments(schema: Mapping[str, Any]) -> str:
-    """An expression for the arguments that an object's schema names, in its order; those not required may be left out.
+def check_name(name: str, kind: str) -> None:
+    """Raise `InvalidRequest` for a function's or an argument's name that cannot be told from what surrounds it."""
+    if not re.fullmatch(NAME, name):
+        raise invalid_constraint(
+            f"the {kind} {json.dumps(name)} cannot be called as this model writes calls: its name must have no space and none "
+            "of ( ) [ ] { } , = ' \"."
+        )
 
-    Raises `InvalidRequest` for an argument whose values are written differently in Python, deep inside.
+
+def python_arguments(rule: str, schema: Mapping[str, Any]) -> list[str]:
+    """The rules for the arguments of an object's schema, in its order; those not required may be left out.
+
+    The first is `rule`. Only the properties that are named may be given. Raises `InvalidRequest` for keywords beside them
+    that would restrict the object as a whole.
     """
-    properties: Mapping[str, Any] = schema.get("properties", {})
-    required = set(schema.get("required", ()))
-    arguments = [
-        (f"{json.dumps(f'{name}=', ensure_ascii=False)} {_value(name, one, schema)}", name in required)
-        for name, one in properties.items()
-    ]
-    return _joined(arguments)
+    for keyword in schema:
+        if keyword not in _KNOWN:
+            raise invalid_constraint(
+                f"'{keyword}' beside 'properties' cannot be enforced where calls are written as in Python."
+            )
+    required, listed = schema.get("required", []), schema.get("properties", {})
+    if (
+        not isinstance(listed, Mapping)
+        or not isinstance(required, list)
+        or not all(isinstance(n, str) for n in required)
+    ):
+        raise invalid_constraint("its 'properties' must be an object and 'required' a list of names.")
+    properties: dict[str, Any] = {**listed, **{name: {} for name in required if name not in listed}}
+    rules = [f"{rule}: {rule}_first_0"]
+    for at, (name, one) in enumerate(properties.items()):
+        check_name(name, "argument")
+        given = f"{literal(f'{name}=', {})} {rule}_value_{at} {rule}_rest_{at + 1}"
+        # Nothing has been written yet, or something has and a comma must come first.
+        left_out = "" if name in required else f" | {rule}_{{}}_{at + 1}"
+        rules += [
+            f"{rule}_first_{at}: {given}{left_out.format('first')}",
+            f'{rule}_rest_{at}: ", " {given}{left_out.format("rest")}',
+            f"{rule}_value_{at}: {_value(one, schema)}",
+        ]
+    return [*rules, f'{rule}_first_{len(properties)}: ""', f'{rule}_rest_{len(properties)}: ""']
 
 
-def _joined(arguments: Sequence[tuple[str, bool]]) -> str:
-    """Those that are there, in order, with a comma between two."""
-    if not arguments:
-        return '""'
-    choices = []
-    # The first one that is there is one of those up to the first that must be; the others follow with a comma each.
-    for at, (first, is_required) in enumerate(arguments):
-        rest = " ".join(f'(", " {one}){"" if must else "?"}' for one, must in arguments[at + 1 :])
-        choices.append(f"({first} {rest})")
-        if is_required:
-            return f"({' | '.join(choices)})"
-    return f"({' | '.join(choices)})?"
+def _value(schema: Any, root: Mapping[str, Any]) -> str:
+    if isinstance(schema, Mapping) and schema.get("type") == "boolean" and not {"const", "enum"} & schema.keys():
+        return _BOOLEAN
+    if not isinstance(schema, Mapping) or '"$ref"' not in json.dumps(schema):
+        return inline_json(json.dumps(schema))
+    moved: dict[str, Any] = _moved(schema)
+    return inline_json(json.dumps({**moved, "$defs": {**moved.get("$defs", {}), "parameters": _moved(root)}}))
 
 
-def _value(name: str, schema: Any, root: Mapping[str, Any]) -> str:
-    if isinstance(schema, Mapping):
-        if "const" in schema or "enum" in schema:
-            values = [schema["const"]] if "const" in schema else schema["enum"]
-            return f"({' | '.join(_constant(name, value) for value in values)})"
-        if alternatives := schema.get("anyOf"):
-            return f"({' | '.join(_value(name, one, root) for one in alternatives)})"
-        kinds = schema["type"] if isinstance(schema.get("type"), list) else [schema.get("type")]
-        return f"({' | '.join(_of_kind(name, kind, schema, root) for kind in kinds)})"
-    raise _unwritable(name)
-
-
-def _of_kind(name: str, kind: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
-    if kind == "boolean":
-        return '("True" | "False")'
-    if kind == "null":
-        return '"None"'
-    if _is_alike(kind, schema):
-        definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}
-        return inline_json(json.dumps({**definitions, **schema, "type": kind}))
-    raise _unwritable(name)
-
-
-def _is_alike(kind: Any, schema: Any) -> bool:
-    if kind in _ALIKE:
-        return True
-    items = schema.get("items")
-    is_list = kind == "array" and isinstance(items, Mapping) and "prefixItems" not in schema
-    return is_list and _is_alike(items.get("type"), items)
-
-
-def _constant(name: str, value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return _CONSTANTS[value]
-    if isinstance(value, str | int | float):
-        return json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False)
-    raise _unwritable(name)
-
-
-def _unwritable(name: str) -> Exception:
-    return invalid_constraint(
-        f"the argument '{name}' cannot be enforced in Python's notation; strings, numbers, booleans, null, enumerations "
-        "and lists of strings and numbers can."
-    )
+def _moved(value: Any) -> Any:
+    """A copy of a schema in which references to its root lead to where the root is put: among the definitions."""
+    if isinstance(value, Mapping):
+        return {
+            key: f"{_ROOT}{one[1:]}" if key == "$ref" and isinstance(one, str) and one.startswith("#") else _moved(one)
+            for key, one in value.items()
+        }
+    return [_moved(one) for one in value] if isinstance(value, list) else value

@@ -20,7 +20,6 @@ class Vocabulary:
         self.end_ids = frozenset(token_id for token_id in end_ids if token_id < size)
         self.num_words = size // 32 + 1  # of 32 bits, `end` included
         self.tokenizer = tokenizer
-        self.special = {name: i for name, i in tokenizer.special_names.items() if i < size}
         special = sorted({*(i for i in tokenizer.special_ids if i < size), *self.end_ids})
         tokens = [*(tokenizer.token_bytes(token_id) for token_id in range(size)), b"<|end|>"]
         wrapper = llguidance.TokenizerWrapper(_Tokens(tokens, [*special, self.end], self.cut))
