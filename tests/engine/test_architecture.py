@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -176,6 +177,15 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         ({"hidden_size": 32.5}, "hidden_size is 32.5; it must be a whole number"),
         ({"num_hidden_layers": True}, "num_hidden_layers is true; it must be a whole number"),
         ({"num_hidden_layers": None}, "num_hidden_layers is null"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers is 1000000000000; it must be at most 1024"),
+        ({"num_nextn_predict_layers": 10**12}, "num_nextn_predict_layers is 1000000000000; it must be at most 1024"),
+        ({"max_position_embeddings": 10**30}, "max_position_embeddings is 1.*; it must be at most 1073741824"),
+        ({"rope_theta": 1}, "rope_theta is 1; it must be greater than 1"),
+        ({"architectures": ["GlmForCausalLM"], "partial_rotary_factor": 1e29}, "it must make an even number of"),
+        (
+            {"architectures": ["HunYuanDenseV1ForCausalLM"], "rope_scaling": {"type": "dynamic", "alpha": 1e300}},
+            r"rope_scaling.alpha is 1e\+300; it must be a number greater than 0, and less than 1e\+30",
+        ),
         ({"hidden_size": 33}, "hidden_size is 33; without head_dim it must be a multiple of num_attention_heads 4"),
         ({"head_dim": 7}, "head_dim is 7; rotary embeddings need an even head_dim"),
         ({"num_key_value_heads": 3}, "num_key_value_heads is 3; it must divide num_attention_heads, which is 4"),
@@ -249,6 +259,8 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
         (DEEPSEEK | {"routed_scaling_factor": 0}, "routed_scaling_factor is 0; it must be a number greater than 0"),
         (DEEPSEEK2 | {"norm_topk_prob": True}, "norm_topk_prob is true; for this architecture only false"),
         (DEEPSEEK2 | {"topk_method": "noaux_tc"}, "topk_method is .*; for this architecture greedy and group_limited"),
+        (DEEPSEEK | {"mlp_layer_types": [[]]}, "mlp_layer_types is .*; it must list dense or sparse for each"),
+        (QWEN_MOE | {"num_experts": 10**9}, "num_experts is 1000000000; it must be at most 1024"),
         (QWEN_MOE | {"num_experts": 0}, "num_experts is 0; it must be a whole number"),
         (
             GEMMA3 | {"rope_parameters": {"rope_type": "default"}},
@@ -417,6 +429,12 @@ def test_a_missing_field_is_named(field, tmp_path):
 def test_a_config_that_is_no_json_object_is_refused(content, message, tmp_path):
     (tmp_path / "config.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(LoadError, match=message):
+        ModelConfig.load(tmp_path)
+
+
+def test_a_config_that_is_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(LoadError, match=r"config\.json is not a file"):
         ModelConfig.load(tmp_path)
 
 

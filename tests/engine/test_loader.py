@@ -187,7 +187,7 @@ def test_a_file_that_is_not_safetensors_is_called_damaged(head, single):
 def test_a_file_that_cannot_be_opened_is_named(single):
     (single / "model.safetensors").unlink()
     (single / "model.safetensors").mkdir()
-    assert refusal(single).startswith(f"{single / 'model.safetensors'} cannot be read: ")
+    assert refusal(single).startswith(f"{single / 'model.safetensors'} is not a file.")
 
 
 def test_a_directory_without_weights_is_refused(single):

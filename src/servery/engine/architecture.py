@@ -17,7 +17,7 @@ from servery.engine.latent_config import LatentConfig, read_latent
 from servery.engine.mixture_config import ExpertConfig, read_experts
 from servery.engine.rope_config import RopeConfig, read_ropes
 from servery.engine.supported import ARCHITECTURES, nearest
-from servery.engine.traits import SILU, Architecture, Clamp, Switch
+from servery.engine.traits import MAX_LAYERS, MAX_POSITIONS, SILU, Architecture, Clamp, Switch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,8 @@ def _refuse_unsupported(fields: JsonFields, architecture: Architecture) -> None:
 def _model_config(
     fields: JsonFields, name: str, architecture: Architecture, generation_eos: frozenset[int]
 ) -> ModelConfig:
-    num_layers, max_position = fields.count("num_hidden_layers"), fields.count("max_position_embeddings")
+    num_layers = fields.count("num_hidden_layers", most=MAX_LAYERS)
+    max_position = fields.count("max_position_embeddings", most=MAX_POSITIONS)
     latent = read_latent(fields) if architecture.is_latent else None
     num_heads, num_kv_heads, head_dim = _heads(fields, architecture, latent)
     windows = _windows(fields, architecture, num_layers)
@@ -221,7 +222,7 @@ def _model_config(
         embedding_scale=_embedding_scale(fields, architecture),
         residual_scale=fields.number("residual_multiplier", 1.0) if architecture.has_multipliers else 1.0,
         logit_divisor=_logit_divisor(fields, architecture),
-        num_draft_layers=fields.whole("num_nextn_predict_layers", 0),
+        num_draft_layers=fields.whole("num_nextn_predict_layers", 0, most=MAX_LAYERS),
     )
 
 

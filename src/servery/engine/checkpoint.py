@@ -135,6 +135,8 @@ def _shards(directory: Path) -> Iterator[tuple[Path, frozenset[str]]]:
 
 
 def _mapped(path: Path) -> Any:
+    if not path.is_file():  # to open a pipe waits for a writer, and for the interpreter's lock
+        raise LoadError(f"{path} is not a file.")
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:

@@ -1,12 +1,14 @@
 """A JSON file of a checkpoint, read field by field: every error names the file, the field and what was expected."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from servery.engine.errors import LoadError
+
+# No number of a model is larger, and products of numbers that are would overflow.
+_LARGEST = 1e30
 
 
 class JsonFields:
@@ -43,13 +45,13 @@ class JsonFields:
         """The field as it stands, None when it is missing."""
         return self._fields.get(name)
 
-    def count(self, name: str, default: int | None = None) -> int:
-        """A whole number of at least 1."""
+    def count(self, name: str, default: int | None = None, *, most: int | None = None) -> int:
+        """A whole number of at least 1 and at most `most`."""
         value = self._fields.get(name)
         value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self.error(name, "it must be a whole number of at least 1")
-        return value
+        return self._limited(name, value, most)
 
     def count_of(self, name: str, supported: Sequence[int], default: int | None = None) -> int:
         """A whole number that is one of `supported`."""
@@ -72,29 +74,27 @@ class JsonFields:
         """A whole number of at least 1, or None when the field is missing."""
         return self.count(name) if self.has(name) else None
 
-    def whole(self, name: str, default: int) -> int:
-        """A whole number of at least 0."""
+    def whole(self, name: str, default: int, *, most: int | None = None) -> int:
+        """A whole number of at least 0 and at most `most`."""
         value = self._fields.get(name)
         value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise self.error(name, "it must be a whole number of at least 0")
-        return value
+        return self._limited(name, value, most)
 
     def number(self, name: str, default: float | None = None) -> float:
-        """A finite number greater than 0."""
+        """A number greater than 0 and below 1e30."""
         value = self._fields.get(name)
         value = default if value is None else value
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-            raise self.error(name, "it must be a number greater than 0")
+        if not _is_number(value):
+            raise self.error(name, f"it must be a number greater than 0, and less than {_LARGEST:.0e}")
         return float(value)
 
     def numbers(self, name: str) -> tuple[float, ...]:
-        """A list of finite numbers greater than 0."""
+        """A list of numbers greater than 0 and below 1e30."""
         values = self._fields.get(name)
-        if not isinstance(values, list) or not all(
-            isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf for value in values
-        ):
-            raise self.error(name, "it must be a list of numbers greater than 0")
+        if not isinstance(values, list) or not all(map(_is_number, values)):
+            raise self.error(name, f"it must be a list of numbers greater than 0, and less than {_LARGEST:.0e}")
         return tuple(map(float, values))
 
     def flag(self, name: str, default: bool = False) -> bool:
@@ -142,6 +142,11 @@ class JsonFields:
             raise self.error(name, "it must be an object")
         return JsonFields(self.path, value, f"{self._prefix}{name}.")
 
+    def _limited(self, name: str, value: int, most: int | None) -> int:
+        if most is not None and value > most:
+            raise self.error(name, f"it must be at most {most}")
+        return value
+
 
 def read_optional_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file that a checkpoint may lack: {} if it does. Raises `LoadError` as `JsonFields.read`."""
@@ -149,6 +154,8 @@ def read_optional_json(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # to open a pipe waits for a writer
+        raise LoadError(f"{path} is not a file.")
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -160,6 +167,10 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise LoadError(f"{path} holds a {type(value).__name__}; it must be a JSON object.")
     return value
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LARGEST
 
 
 def _shown(value: Any) -> str:

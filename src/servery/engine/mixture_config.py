@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from servery.engine.json_fields import JsonFields
-from servery.engine.traits import SOFTMAX, ExpertTraits
+from servery.engine.traits import MAX_EXPERTS, SOFTMAX, ExpertTraits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def read_experts(fields: JsonFields, traits: ExpertTraits, num_layers: int) -> E
         return None
     # transformers 5 writes the first name for every architecture.
     count_name = "num_local_experts" if fields.has("num_local_experts") else traits.count
-    count, per_token = fields.count(count_name), fields.count("num_experts_per_tok")
+    count, per_token = fields.count(count_name, most=MAX_EXPERTS), fields.count("num_experts_per_tok")
     if per_token > count:
         raise fields.error("num_experts_per_tok", f"it must be at most {count_name}, which is {count}")
     is_corrected = traits.correction is not None
@@ -109,7 +109,11 @@ def _later_layers(fields: JsonFields, traits: ExpertTraits, num_layers: int) -> 
         raise fields.error("moe_layer_freq", "only 1 is supported: a mixture in every layer after the first ones")
     listed = fields.raw("mlp_layer_types")
     if listed is not None:
-        if not isinstance(listed, list) or len(listed) != num_layers or not set(listed) <= {"dense", "sparse"}:
+        if (
+            not isinstance(listed, list)
+            or len(listed) != num_layers
+            or not all(kind in ("dense", "sparse") for kind in listed)
+        ):
             raise fields.error("mlp_layer_types", "it must list dense or sparse for each layer")
         return tuple(kind == "sparse" for kind in listed)
     num_dense = fields.whole("first_k_dense_replace", traits.num_dense)

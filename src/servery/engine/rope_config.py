@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from servery.engine.json_fields import JsonFields
-from servery.engine.traits import Architecture
+from servery.engine.traits import MAX_POSITIONS, Architecture
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 
@@ -107,9 +107,9 @@ def _read_rope(
     """From the object `rope`, which stands in field `name`, if there is one."""
     rope = rope or JsonFields(fields.path, {}, f"{name}.")
     rotary_dim = _rotary_dim(fields, rope, head_dim, architecture.rotary_share)
-    theta = rope.number("rope_theta", fields.number("rope_theta", architecture.theta))
+    theta = _theta(rope if rope.has("rope_theta") else fields, architecture.theta)
     if architecture.has_ntk_alpha and rope.has("alpha"):
-        theta *= rope.number("alpha") ** (head_dim / (head_dim - 2))
+        theta *= _theta_factor(rope, head_dim)
     config = _scaled(fields, name, rope, theta, max_position, rotary_dim or head_dim)
     if not architecture.is_latent:
         return dataclasses.replace(config, rotary_dim=rotary_dim, interleaved=architecture.interleaved_rope)
@@ -118,6 +118,20 @@ def _read_rope(
         interleaved=fields.flag("rope_interleave", architecture.interleaved_rope),
         score_factor=_score_factor(rope) if config.kind != "default" else 1.0,
     )
+
+
+def _theta(fields: JsonFields, default: float) -> float:
+    theta = fields.number("rope_theta", default)
+    if theta <= 1:
+        raise fields.error("rope_theta", "it must be greater than 1")
+    return theta
+
+
+def _theta_factor(rope: JsonFields, head_dim: int) -> float:
+    """What `alpha` multiplies the base by."""
+    if head_dim < 4:
+        raise rope.error("alpha", f"it needs heads of at least 4 dimensions, not {head_dim}")
+    return math.pow(rope.number("alpha"), head_dim / (head_dim - 2))
 
 
 def _score_factor(rope: JsonFields) -> float:
@@ -130,7 +144,7 @@ def _rotary_dim(fields: JsonFields, rope: JsonFields, head_dim: int, default: fl
     share = part.number("partial_rotary_factor", default or 1.0)
     if share != 1.0 and default is None:
         raise part.error("partial_rotary_factor", "only 1, which rotates all of a head, is supported")
-    rotary_dim = int(head_dim * share)
+    rotary_dim = int(head_dim * min(share, 1.0))
     if share > 1.0 or rotary_dim < 2 or rotary_dim % 2:
         raise part.error("partial_rotary_factor", f"it must make an even number of head_dim {head_dim} rotate")
     return None if rotary_dim == head_dim else rotary_dim
@@ -149,7 +163,7 @@ def _scaled(
         return RopeConfig(theta=theta, kind=kind, factor=rope.number("factor"))
     if kind == "longrope":
         return _longrope(fields, rope, theta, max_position, rotary_dim)
-    original = rope.count("original_max_position_embeddings", max_position)
+    original = rope.count("original_max_position_embeddings", max_position, most=MAX_POSITIONS)
     if kind == "llama3":
         return _llama3_rope(rope, theta, original)
     return _yarn_rope(rope, theta, original)
@@ -157,7 +171,7 @@ def _scaled(
 
 def _longrope(fields: JsonFields, rope: JsonFields, theta: float, max_position: int, rotary_dim: int) -> RopeConfig:
     name = "original_max_position_embeddings"
-    original = (rope if rope.has(name) else fields).count(name)
+    original = (rope if rope.has(name) else fields).count(name, most=MAX_POSITIONS)
     factors = rope.numbers("short_factor")
     if len(factors) != rotary_dim // 2:
         raise rope.error("short_factor", f"it must have {rotary_dim // 2} numbers, one for each pair that rotates")

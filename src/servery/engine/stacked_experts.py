@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from servery.engine.checkpoint import StoredTensor
-from servery.engine.traits import Stack
+from servery.engine.traits import MAX_EXPERTS, Stack
 
 _IN_LAYER = re.compile(r"(model\.layers\.\d+\.)(.+)\Z")
 
@@ -60,7 +60,7 @@ def unstacked(stored: Mapping[str, StoredTensor], stacks: Sequence[Stack]) -> di
     for name, tensor in stored.items():
         in_layer = _IN_LAYER.match(name)
         stack = None if in_layer is None else by_name.get(in_layer[2])
-        if in_layer is None or stack is None or not tensor.shape:
+        if in_layer is None or stack is None or not tensor.shape or tensor.shape[0] > MAX_EXPERTS:
             found[name] = tensor
             continue
         for number in range(tensor.shape[0]):

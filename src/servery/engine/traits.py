@@ -5,6 +5,11 @@ from dataclasses import dataclass
 SILU, GELU_TANH = "silu", "gelu_pytorch_tanh"
 SOFTMAX, SIGMOID = "softmax", "sigmoid"
 
+# Twice what llama.cpp allows. Something is made for each of them before any weight is looked at.
+MAX_LAYERS, MAX_EXPERTS = 1024, 1024
+# Positions are 32-bit whole numbers.
+MAX_POSITIONS = 1 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class NormNames:

@@ -128,7 +128,9 @@ class EmbeddedUpstream:
             try:
                 await self.engine.load_adapter(AdapterSource(name, path))
             except LoadError as error:
-                raise invalid(f"The adapter '{shown(name)}' cannot be loaded: {error}", "lora_path") from error
+                # Where folders lie on the server's disk is not for clients.
+                fault = str(error).replace(f"{path}/", "").replace(str(path), path.name)
+                raise invalid(f"The adapter '{shown(name)}' cannot be loaded: {fault}", "lora_path") from error
 
     def unload_adapter(self, name: str) -> int:
         """Let no further request ask for an adapter; returns how many are answered with it now. Raises `ApiError`."""

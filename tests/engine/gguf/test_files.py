@@ -1,3 +1,4 @@
+import os
 import re
 
 import numpy as np
@@ -72,6 +73,19 @@ def test_a_folder_with_two_models_asks_which(split, tmp_path):
 def test_a_missing_part_is_named(split):
     split[1].unlink()
     assert refusal(split[0]) == (f"{split[1]} is missing: the model has 3 files, which must lie together. Download it.")
+
+
+@pytest.mark.parametrize("name", ["m-00001-of-00000", "m-00000-of-00001", "m-00002-of-00001", "m-00001-of-99999"])
+def test_a_number_that_no_part_can_have_is_refused(name, tmp_path):
+    with pytest.raises(
+        LoadError, match=f"{name}.gguf is by its name file . of .*; files are counted from 1, and 10000"
+    ):
+        find_gguf(tmp_path / f"{name}.gguf")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "m.gguf")
+    assert refusal(tmp_path / "m.gguf") == f"{tmp_path}/m.gguf is not a file."
 
 
 def test_a_part_under_another_number_is_refused(split):

@@ -92,7 +92,8 @@ def test_what_is_no_gguf_file_is_refused(content, tmp_path):
 
 
 def test_a_file_that_cannot_be_opened_is_refused(tmp_path):
-    assert "cannot be read: Is a directory" in refusal(tmp_path)
+    assert f"{tmp_path} is not a file." == refusal(tmp_path)
+    assert f"{tmp_path}/no.gguf cannot be read: No such file or directory." == refusal(tmp_path / "no.gguf")
 
 
 @pytest.mark.parametrize("version", [0, 1, 4, 1000])

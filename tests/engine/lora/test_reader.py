@@ -86,6 +86,10 @@ def test_weights_in_half_precision_are_read(folder: Path, base: ModelConfig) -> 
             "values that are no finite numbers",
         ),
         (
+            lambda t: t.update({f"{PREFIX}{Q0}.lora_B.weight": torch.full((128, 4), 3e38)}),
+            "become none when they are multiplied by lora_alpha",
+        ),
+        (
             lambda t: t.update({f"{PREFIX}{Q0}.lora_B.weight": torch.zeros(128, 4, dtype=torch.int8)}),
             "is stored as I8; adapters are F32, BF16, F16",
         ),

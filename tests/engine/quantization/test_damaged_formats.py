@@ -113,6 +113,7 @@ def test_a_missing_part_is_named(name, suffix, written, tmp_path):
             {STATE: torch.tensor(list(b'{"shape": [112, 64], "blocksize": 64, "dtype": "int8"}')).byte()},
             f"{UP}.{STATE}.nested_offset is missing; it must be a number.",
         ),
+        ("nf4_nested", {STATE: torch.tensor(list(b"[" * 100_000)).byte()}, f"tensor {UP}.{STATE} is not valid JSON: "),
         ("bitsandbytes_int8", {"SCB": torch.ones(64)}, "shape [64]; by config.json it must be [112]"),
         ("w4a16_asymmetric", {"weight_shape": torch.tensor([112, 60])}, "weight_shape is [112, 60]; by config.json it"),
         ("w4a16_asymmetric", {"weight_scale": torch.ones(112, 8)}, "shape [112, 8]; by config.json it must be [112, 4]"),

@@ -26,3 +26,7 @@ def test_nothing_is_skipped_without_patterns():
 def test_a_broken_pattern_is_told():
     with pytest.raises(LoadError, match=r"the pattern '\(', which is not valid: missing \)"):
         matches("(", "lm_head")
+    with pytest.raises(LoadError, match=r"which is not valid: the repetition number is too large"):
+        matches("a{99999999999999}", "lm_head")
+    with pytest.raises(LoadError, match=r"which is not valid: maximum recursion depth"):
+        matches("(" * 5_000 + ")" * 5_000, "lm_head")

@@ -39,9 +39,9 @@ def _fp8(layout: Any, **settings: Any) -> Case:
     return Case(packers.float8(name, layout, **settings), {"quant_method": "fp8"} | block)
 
 
-def _nf4(**settings: Any) -> Case:
+def _nf4(block_size: int = 64, **settings: Any) -> Case:
     config = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-    return Case(packers.nf4(64, **{"is_nested": False, "original": torch.bfloat16} | settings), config)
+    return Case(packers.nf4(block_size, **{"is_nested": False, "original": torch.bfloat16} | settings), config)
 
 
 AWQ = {"quant_method": "awq", "bits": 4, "zero_point": True, "version": "gemm"}
@@ -59,11 +59,12 @@ CASES = {
     "fp8_by_channel": _fp8("row"),
     "fp8_by_block": _fp8((16, 16)),
     "fp8_blocks_that_end_early": _fp8((48, 48)),
-    "fp8_blocks_larger_than_the_weight": _fp8((128, 128)),
+    "fp8_blocks_larger_than_the_weight": _fp8((10**12, 10**12)),
     "fp8_bfloat16_scales": _fp8((16, 16), scale_dtype=torch.bfloat16),
     "fp8_exponent_scales": _fp8((16, 16), scale_dtype=torch.float8_e8m0fnu),
     "nf4": _nf4(),
     "nf4_nested": _nf4(is_nested=True),
+    "nf4_in_one_block": _nf4(10**12),
     "nf4_of_float16": _nf4(is_nested=True, original=torch.float16),
     "nf4_in_bfloat16_storage": _nf4(storage=torch.bfloat16),
     "bitsandbytes_int8": Case(packers.int8_rows(), {"quant_method": "bitsandbytes", "load_in_8bit": True}),

@@ -14,9 +14,6 @@ from servery.engine.gguf.files import GgufModel
 from servery.engine.gguf.header import Array
 from servery.engine.json_fields import JsonFields
 
-# Twice what llama.cpp allows.
-MAX_LAYERS, MAX_EXPERTS = 1024, 1024
-
 _BFLOAT16, _FLOAT32 = 30, 0  # numbers of ggml types
 
 # Field of config.json -> key after the architecture's name, for those whose value is taken as it is.
@@ -123,9 +120,8 @@ class _Reader:
         return self._source.count(self.key(field))
 
     def shape(self) -> dict[str, Any]:
-        """The sizes that follow from others, each layer having at least one tensor."""
+        """The sizes that follow from others."""
         hidden, heads = self.count("hidden_size"), self.count("num_attention_heads")
-        self._check_counts()
         head_dim = self._source.count(self.key("head_dim"), hidden // heads or 1)
         if self._source.count(f"{self._name}.attention.value_length", head_dim) != head_dim:
             raise self._source.error(f"{self._name}.attention.value_length", f"it must be key_length, {head_dim}")
@@ -138,16 +134,6 @@ class _Reader:
             raise self._source.error("tokenizer.ggml.tokens", rule)
         is_tied = self._model.tensor("output.weight") is None
         return {"head_dim": head_dim, "vocab_size": embedding.dims[1], "tie_word_embeddings": is_tied}
-
-    def _check_counts(self) -> None:
-        """What is made for each layer and expert must not exceed what a file can hold."""
-        num_tensors = sum(1 for _ in self._model.tensors())
-        if self.count("num_hidden_layers") > min(num_tensors, MAX_LAYERS):
-            rule = f"the file has {num_tensors} tensors, of which each layer needs several; {MAX_LAYERS} are the most"
-            raise self._source.error(self.key("num_hidden_layers"), rule)
-        experts = self._source.raw(self.key("num_local_experts"))
-        if isinstance(experts, int) and experts > MAX_EXPERTS:
-            raise self._source.error(self.key("num_local_experts"), f"it must be at most {MAX_EXPERTS}")
 
     def biases(self) -> dict[str, Any]:
         """Which layers have biases is not said; the first layer shows it."""

@@ -39,11 +39,15 @@ def model_name(path: Path) -> str:
 
 
 def model_files(path: Path) -> list[Path]:
-    """All files of the model whose first file is `path`; none has been opened."""
+    """All files of the model of which `path` is one; none has been opened. Raises `LoadError` for an impossible name."""
     split = _SPLIT_NAME.match(path.name)
     if split is None:
         return [path]
-    stem, count = split["stem"], int(split["count"])
+    stem, number, count = split["stem"], int(split["number"]), int(split["count"])
+    if not 1 <= number <= count <= MAX_FILES:
+        raise LoadError(
+            f"{path} is by its name file {number} of {count}; files are counted from 1, and {MAX_FILES} are the most."
+        )
     return [path.with_name(f"{stem}-{number:05}-of-{count:05}{SUFFIX}") for number in range(1, count + 1)]
 
 

@@ -94,6 +94,8 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Read the header of the file `path`; raises `LoadError` saying what is wrong with it and where."""
+    if path.exists() and not path.is_file():  # to open a pipe waits for a writer
+        raise LoadError(f"{path} is not a file.")
     try:
         with path.open("rb") as file:
             file_bytes = path.stat().st_size

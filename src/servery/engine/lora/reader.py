@@ -68,9 +68,13 @@ def _matrices(
         places = _places(tensors, config, sites, max_rank)
         for (module, matrix), stored in places.items():
             data = stored.load().to(ADAPTER_DTYPE, copy=True)
+            data = data * config.scale_of(module) if matrix == "B" else data
             if not data.isfinite().all():
-                raise LoadError(f"{path}: tensor {stored.name} has values that are no finite numbers. Train it again.")
-            matrices.setdefault(module, {})[matrix] = data * config.scale_of(module) if matrix == "B" else data
+                raise LoadError(
+                    f"{path}: tensor {stored.name} has values that are no finite numbers, or become none when they are "
+                    "multiplied by lora_alpha. Train it again."
+                )
+            matrices.setdefault(module, {})[matrix] = data
     return matrices
 
 

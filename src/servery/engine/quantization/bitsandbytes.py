@@ -80,7 +80,8 @@ def _codebook(shape: tuple[int, int], stored: StoredModule, state_name: str) -> 
     scales = _scales(stored, blocks, state)
     # A block may go over the end of a row: groups of this size never do, and lie in one block each.
     size = math.gcd(columns, state.block_size)
-    scales = scales.repeat_interleave(state.block_size // size)[: rows * columns // size]
+    groups = rows * columns // size
+    scales = scales.repeat_interleave(min(state.block_size // size, groups))[:groups]
     return CodebookMatrix(
         swapped_halves(packed).view(rows, columns // 2),
         load(stored, "weight.quant_map", (16,), _F32).clone(),
@@ -108,7 +109,7 @@ def _scales(stored: StoredModule, blocks: int, state: _State) -> Tensor:
     nested_blocks = -(-blocks // state.nested_block_size)
     nested = load(stored, "weight.nested_absmax", (nested_blocks,), _F32)
     values = load(stored, "weight.nested_quant_map", (256,), _F32)[codes]
-    return values * nested.repeat_interleave(state.nested_block_size)[:blocks] + state.nested_offset
+    return values * nested.repeat_interleave(min(state.nested_block_size, blocks))[:blocks] + state.nested_offset
 
 
 def _read_state(stored: StoredModule, name: str, shape: tuple[int, int]) -> _State:
@@ -116,7 +117,7 @@ def _read_state(stored: StoredModule, name: str, shape: tuple[int, int]) -> _Sta
     place = f"{stored.name}.{name}."
     try:
         values = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LoadError(f"{stored[name].path}: tensor {place[:-1]} is not valid JSON: {error}.") from error
     if not isinstance(values, dict):
         raise LoadError(f"{stored[name].path}: tensor {place[:-1]} must hold a JSON object.")
@@ -125,7 +126,7 @@ def _read_state(stored: StoredModule, name: str, shape: tuple[int, int]) -> _Sta
         raise fields.error("shape", f"by config.json it must be {list(shape)}")
     is_nested = "weight.nested_absmax" in stored
     offset = fields.raw("nested_offset") if is_nested else None
-    if is_nested and not isinstance(offset, float):
+    if is_nested and not (isinstance(offset, float) and math.isfinite(offset)):
         raise fields.error("nested_offset", "it must be a number")
     return _State(
         block_size=fields.count("blocksize"),

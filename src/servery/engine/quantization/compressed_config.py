@@ -110,7 +110,7 @@ def _scheme(fields: JsonFields, default_format: str) -> CompressedScheme:
         is_symmetric=weights.flag("symmetric", True),
         group_size=weights.count("group_size") if strategy == "group" else None,
         block=weights.block("block_structure") if strategy == "block" else None,
-        is_ordered=weights.raw("actorder") in {True, "group", "dynamic"},
+        is_ordered=weights.raw("actorder") in (True, "group", "dynamic"),
         rounds_input=_rounds_input(fields, is_float),
     )
 

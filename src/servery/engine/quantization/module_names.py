@@ -27,7 +27,7 @@ def matches(pattern: str, module: str) -> bool:
     """Whether the regular expression `pattern` fits the beginning of `module`; raises `LoadError` for a broken one."""
     try:
         return re.match(pattern, module) is not None
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise LoadError(f"quantization_config has the pattern {pattern!r}, which is not valid: {error}.") from error
 
 

@@ -102,7 +102,7 @@ def load_spread(
     rows, columns = shape
     if block is not None:
         spread = load(stored, suffix, (-(-rows // block[0]), -(-columns // block[1])), dtypes)
-        return spread.repeat_interleave(block[0], dim=0)[:rows]
+        return spread.repeat_interleave(min(block[0], rows), dim=0)[:rows]
     if group_size is not None:
         return load(stored, suffix, (rows, number_of_groups(stored, suffix, columns, group_size)), dtypes).clone()
     values = load(stored, suffix, None, dtypes)
