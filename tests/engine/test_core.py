@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
-from servery.engine.core import EngineCore, resolve_dtype
+from servery.engine.core import EngineCore
 from servery.engine.errors import InvalidRequest, LoadError, PromptTooLong
+from servery.engine.loaded_model import resolve_dtype
 from servery.engine.memory import KVPlan, plan_kv
 from servery.engine.quantization.scheme import plan_rounding
 from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams
@@ -320,7 +321,7 @@ def test_memory_is_planned_for_the_weights_as_they_will_be_held(tiny: Path, monk
         planned.append(weight_bytes)
         return plan_kv(config, weight_bytes=weight_bytes, **facts)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("servery.engine.core.plan_kv", plan)
+    monkeypatch.setattr("servery.engine.loaded_model.plan_kv", plan)
     for scheme in (None, "int8"):
         core_of(tiny, quantize=scheme)
     config = ModelConfig.load(tiny)

@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from servery.engine.channel import Ready
+from servery.engine.channel import FromCore, Loading, Ready
 from servery.engine.config import EngineConfig
+from servery.engine.core_process import CoreProcess
 from servery.engine.engine import AsyncEngine, EngineState
-from servery.engine.errors import EngineDead, InvalidRequest, LoadError, Overloaded, PromptTooLong
+from servery.engine.errors import EngineDead, InvalidRequest, LoadError, NotEnoughMemory, Overloaded, PromptTooLong
 from servery.engine.request import FinishReason, NewRequest, SamplingParams
 from servery.engine.stats import EngineLife
 
@@ -273,8 +274,42 @@ def test_a_model_that_cannot_be_loaded_says_why(tiny: Path) -> None:
         async with started(tiny, kv_memory_bytes=1000):
             pass
 
-    with pytest.raises(LoadError, match="one context of 256 tokens needs"):
+    with pytest.raises(NotEnoughMemory, match="one context of 256 tokens needs") as caught:
         run(story)
+    assert caught.value.needed_bytes > 1000
+
+
+@pytest.mark.parametrize("is_planned", [True, False])
+def test_a_process_that_is_killed_while_loading_is_told_with_what_was_planned(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, is_planned: bool
+) -> None:
+    """As the system does it that runs out of memory: without a word. Before there is a plan, nobody knows why."""
+    receive = CoreProcess.receive
+
+    async def kills(process: CoreProcess) -> list[FromCore]:
+        while is_planned:
+            (first, *_) = await receive(process)
+            if isinstance(first, Loading):
+                os.kill(process.pid, signal.SIGKILL)
+                monkeypatch.setattr(CoreProcess, "receive", receive)
+                return [first]
+        os.kill(process.pid, signal.SIGKILL)
+        monkeypatch.setattr(CoreProcess, "receive", receive)
+        return await receive(process)
+
+    async def story() -> None:
+        async with started(tiny):
+            pass
+
+    monkeypatch.setattr(CoreProcess, "receive", kills)
+    with pytest.raises(LoadError) as caught:
+        run(story)
+    if is_planned:
+        assert isinstance(caught.value, NotEnoughMemory)
+        assert "was killed while it loaded the model" in str(caught.value)
+        assert f"The model needs {caught.value.needed_bytes} bytes" in str(caught.value)
+    else:
+        assert str(caught.value) == f"the engine process ended with status -9 while it loaded {tiny}."
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """The KV plan: sizes are decided in bytes before anything is allocated, and every refusal carries its numbers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from servery.engine.config import EngineConfig
-from servery.engine.errors import LoadError
-from servery.engine.memory import DEFAULT_KV_BYTES, RESERVE_BYTES, KVPlan, available_bytes, plan_kv
+from servery.engine.errors import LoadError, NotEnoughMemory
+from servery.engine.memory import DEFAULT_KV_BYTES, RESERVE_BYTES, KVPlan, advice, plan_kv
 
 MIB = 1 << 20
 
@@ -21,13 +22,15 @@ def plan(config: EngineConfig, *, available: int | None = 64 << 30, kv_bytes_per
     )
 
 
-def config(**settings: int) -> EngineConfig:
-    return EngineConfig(model=Path("m"), **settings)  # type: ignore[arg-type]
+def config(**settings: Any) -> EngineConfig:
+    return EngineConfig(model=Path("m"), **settings)
 
 
 def test_default_is_what_all_running_contexts_need() -> None:
     """64 running contexts of 2,048 tokens at 2 KiB each are 256 MiB."""
-    assert plan(config()) == KVPlan(num_blocks=8192, block_size=16, max_model_len=2048, kv_bytes=256 * MIB)
+    assert plan(config()) == KVPlan(
+        num_blocks=8192, block_size=16, max_model_len=2048, kv_bytes=256 * MIB, weight_bytes=10 * MIB
+    )
 
 
 def test_default_never_exceeds_four_gib() -> None:
@@ -59,13 +62,14 @@ def test_kv_memory_beyond_the_machine_is_refused() -> None:
 
 def test_kv_memory_below_one_context_says_what_would_do() -> None:
     with pytest.raises(
-        LoadError, match=r"2048 tokens needs 4 MiB, .* hold 512.* to 4194304 bytes, or lower --max-model-len to 512"
+        LoadError,
+        match=r"2048 tokens needs 4 MiB, .* hold 512.* Raise --kv-memory to 4194304 bytes, or lower --max-model-len to 512",
     ):
         plan(config(kv_memory_bytes=1 * MIB))
 
 
 def test_kv_memory_below_one_block_does_not_advise_a_length_of_zero() -> None:
-    with pytest.raises(LoadError, match=r"or lower --max-model-len\.$"):
+    with pytest.raises(LoadError, match=r"or lower --max-model-len, or take --kv-dtype int8\.$"):
         plan(config(kv_memory_bytes=1))
 
 
@@ -79,17 +83,52 @@ def test_longer_than_the_model_was_made_for_is_refused() -> None:
         plan(config(max_model_len=4096))
 
 
-def test_available_is_the_smaller_of_system_and_container(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 100 kB\nMemAvailable:   50 kB\n")
-    (tmp_path / "memory.max").write_text("40960\n")
-    (tmp_path / "memory.current").write_text("10240\n")
-    assert available_bytes(meminfo, tmp_path) == 30720
-    (tmp_path / "memory.stat").write_text("anon 1024\ninactive_file 8192\nactive_file 1024\n")
-    assert available_bytes(meminfo, tmp_path) == 30720 + 8192, "files that were read are no lost memory"
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_bytes(meminfo, tmp_path) == 51200
+def test_what_the_operator_grants_is_a_limit_too() -> None:
+    granted = RESERVE_BYTES + 10 * MIB + 100 * MIB
+    assert plan(config(memory_bytes=granted)).kv_bytes == 50 * MIB
+    assert plan(config(memory_bytes=granted), available=None).kv_bytes == 50 * MIB
+    with pytest.raises(NotEnoughMemory, match=r"547356672 bytes in all .* 100 MiB are available \(--memory\)"):
+        plan(config(memory_bytes=100 * MIB))
 
 
-def test_available_is_unknown_where_the_system_does_not_tell(tmp_path: Path) -> None:
-    assert available_bytes(tmp_path / "none", tmp_path / "none") is None
+def test_a_machine_with_less_than_was_granted_is_the_limit() -> None:
+    with pytest.raises(NotEnoughMemory, match=r"100 MiB are available\. Free"):
+        plan(config(memory_bytes=64 << 30), available=100 * MIB)
+
+
+def test_where_memory_is_short_nobody_is_told_to_take_more_of_it() -> None:
+    """One context needs 4 MiB, and 3 MiB are left: --kv-memory cannot help."""
+    available = RESERVE_BYTES + 10 * MIB + 3 * MIB
+    with pytest.raises(NotEnoughMemory) as caught:
+        plan(config(), available=available)
+    assert str(caught.value) == (
+        "not enough KV memory: one context of 2048 tokens needs 4 MiB, but 1.5 MiB hold 768. Lower --max-model-len to "
+        "768, or free 1048576 bytes of memory, or take --kv-dtype int8."
+    )
+    assert caught.value.needed_bytes == available + 1 * MIB
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"draft_model": None},
+            "take --kv-dtype int8, or take --quantize int8 or int4 if the weights are stored unquantized",
+        ),
+        (
+            {"kv_dtype": "fp8", "quantize": "int8", "speculate": "draft", "draft_model": Path("d")},
+            "leave --draft-model out, or take --quantize int4 if the weights are stored unquantized",
+        ),
+    ],
+    ids=["nothing tried", "most tried"],
+)
+def test_only_flags_that_would_help_are_named(settings: dict[str, Any], said: str) -> None:
+    assert advice(config(**settings)) == f"lower --kv-memory or --max-model-len, or {said}, or serve a smaller model"
+    tried = config(kv_dtype="int8", quantize="int4")
+    assert advice(tried) == "lower --kv-memory or --max-model-len, or serve a smaller model"
+
+
+def test_a_plan_says_what_it_is_for() -> None:
+    assert str(plan(config(kv_memory_bytes=8 * MIB))) == (
+        "555745280 bytes (10 MiB for weights, 8 MiB for the KV cache, 512 MiB for the process)"
+    )

@@ -54,6 +54,13 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     """To the core: leave the loop and exit with status 0."""
 
 
+class Loading(msgspec.Struct, frozen=True, tag=True):
+    """From the core, at most once, before `Ready` or `LoadFailed`: what will be taken of the memory, and for what."""
+
+    needed_bytes: int
+    text: str
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """From the core, once: the weights are loaded and the first request can be taken."""
 
@@ -61,9 +68,13 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True):
-    """From the core, once, instead of `Ready`; the process then exits."""
+    """From the core, once, instead of `Ready`; the process then exits.
+
+    `needed_bytes` is there if memory was what failed.
+    """
 
     message: str
+    needed_bytes: int | None = None
 
 
 class Outputs(msgspec.Struct, frozen=True, tag=True):
@@ -97,7 +108,7 @@ class AdapterFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 ToCore = Add | Abort | LoadAdapter | UnloadAdapter | Stop
-FromCore = Ready | LoadFailed | Outputs | Refused | AdapterLoaded | AdapterFailed
+FromCore = Loading | Ready | LoadFailed | Outputs | Refused | AdapterLoaded | AdapterFailed
 
 
 def encode_config(config: EngineConfig) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from servery.engine.errors import LoadError
+from servery.engine.errors import LoadError, NotEnoughMemory
 from servery.engine.json_fields import JsonFields
 
 SINGLE_FILE = "model.safetensors"
@@ -145,3 +145,10 @@ def _mapped(path: Path) -> Any:
         ) from error
     except OSError as error:
         raise LoadError(f"{path} cannot be read: {error}.") from error
+    except (RuntimeError, MemoryError) as error:
+        size = path.stat().st_size
+        raise NotEnoughMemory(
+            f"{path} cannot be mapped: the system refuses its {size} bytes of address space ({error}). Raise the limit "
+            "that the process was started with (`ulimit -v`), or serve a smaller model.",
+            size,
+        ) from error

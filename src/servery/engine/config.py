@@ -23,7 +23,7 @@ class EngineConfig:
     a scale for each `group_size` input channels, by `quantize_method`, which for "awq" is calibrated on the text in
     the file `calibration`.
     `kv_dtype` is what keys and values are stored in ("auto": `dtype`), see `kv_format`.
-    `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer than that is
+    `memory_bytes` is all that the engine may take, if the machine has it; `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer than that is
     computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
     `speculate` says who drafts tokens ahead: nobody, a look at the text so far ("ngram"), or the smaller model in the
     folder `draft_model` ("draft"); `max_drafts` bounds how many of a sequence are verified in one step.
@@ -42,6 +42,7 @@ class EngineConfig:
     calibration: Path | None = None
     kv_dtype: str = "auto"
     max_model_len: int | None = None
+    memory_bytes: int | None = None
     kv_memory_bytes: int | None = None
     block_size: int = 16
     max_running: int = 64
@@ -80,7 +81,7 @@ class EngineConfig:
             "max_lora_rank",
             "max_drafts",
         )
-        for name in (*positive, "max_model_len", "kv_memory_bytes", "threads"):
+        for name in (*positive, "max_model_len", "memory_bytes", "kv_memory_bytes", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LoadError(f"{name} is {value}; it must be at least 1.")

@@ -1,53 +1,35 @@
 """The engine core: one loop body. Take requests, schedule, run, commit, hand out."""
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import msgspec
-import torch
 
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.admission import check_servable
 from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
 from servery.engine.errors import EngineError, LoadError
-from servery.engine.kv import KVCache
-from servery.engine.kv_format import KVFormat, resolve_kv_format
-from servery.engine.loader import build_decoder
-from servery.engine.lora.adapter import ADAPTER_DTYPE
+from servery.engine.loaded_model import load
 from servery.engine.lora.pool import AdapterPool
-from servery.engine.lora.reader import AdapterLimits
-from servery.engine.lora.sites import adapter_values
-from servery.engine.memory import KVPlan, available_bytes, plan_kv
-from servery.engine.native.choice import choose_kernels, kernels_name
-from servery.engine.quantization.config import stored_method
-from servery.engine.quantizer.choice import quantizer_for
-from servery.engine.quantizer.quantizer import Quantizer
+from servery.engine.memory import KVPlan
 from servery.engine.request import NewRequest, Output, Sequence, StepResult, check_params
 from servery.engine.runner import Runner
-from servery.engine.sampling_rows import SamplingRows
 from servery.engine.scheduler import Scheduler, SchedulerConfig, Step
-from servery.engine.speculation.loading import open_proposer
 from servery.engine.speculation.speculator import Speculator
 from servery.engine.speculation.window import WindowPolicy
-from servery.engine.stats import EngineInfo, EngineStats
+from servery.engine.stats import EngineStats
 from servery.engine.structure.compiler import Compiler
 from servery.engine.structure.door import Door
 from servery.engine.structure.intake import Intake, refused
 from servery.engine.structure.structure import Structure
 from servery.engine.structure.vocabulary import Vocabulary
-from servery.engine.threads import use_threads
 from servery.engine.tokenizer import Tokenizer
-from servery.engine.weights import Progress, WeightReader, open_weights
+from servery.engine.weights import Progress
 
 log = logging.getLogger(__name__)
 
 
-# Measured with one thread of a Zen 4 CPU: at 2.6M parameters float32 decodes faster, at 15M bfloat16 does.
-BFLOAT16_FROM_PARAMETERS = 10_000_000
 # How long an idle engine looks at nothing but grammars being compiled, before it reads its mailbox again.
 COMPILE_WAIT_S = 0.01
 
@@ -72,61 +54,31 @@ class EngineCore:
         config: EngineConfig,
         *,
         progress: Progress | None = None,
+        planned: Callable[[KVPlan], None] = lambda plan: None,
         before_step: Callable[[float | None], None] = lambda expected_s: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Load the model and reserve its KV cache; raises `LoadError`. `progress` is told (bytes done, bytes total).
 
-        `before_step` is told how long the step that begins should take; None before any was measured.
+        `planned` is told what memory will be taken, before it is; `before_step` how long the step that begins should
+        take, None before any was measured.
         """
-        started = time.monotonic()
         self._clock, self._before_step, self._counters = clock, before_step, _Counters()
-        threads = use_threads(config.threads)
-        native = choose_kernels(config.kernels, threads)
-        self._model_config = ModelConfig.load(config.model)
-        dtype = resolve_dtype(config.dtype, self._model_config)
-        kv_format = resolve_kv_format(config.kv_dtype, dtype)
-        limits = AdapterLimits(max_loras=config.adapter_places, max_rank=config.max_lora_rank)
-        reserve_bytes = limits.max_loras * adapter_values(self._model_config, limits.max_rank) * ADAPTER_DTYPE.itemsize
-        quantizer = quantizer_for(config, self._model_config)
-        rows = SamplingRows()
-        with (
-            open_weights(config.model, self._model_config, dtype, progress=progress) as weights,
-            open_proposer(config, self._model_config, dtype, native) as source,
-        ):
-            plan = plan_kv(
-                config,
-                max_position=self._model_config.max_position,
-                kv_bytes_per_token=kv_format.bytes_per_token(self._model_config) + source.kv_bytes_per_token,
-                weight_bytes=_planned_bytes(weights, quantizer, self._model_config) + source.weight_bytes,
-                available=available_bytes(),
-                adapter_bytes=reserve_bytes,
-            )
-            model = build_decoder(self._model_config, weights, quantizer, native)
-            proposer = source.load(plan.num_blocks, plan.block_size, rows)
-        self._speculator = None if proposer is None else Speculator(proposer, WindowPolicy(config.max_drafts))
-        cache = KVCache(self._model_config, plan.num_blocks, plan.block_size, dtype, kv_format=kv_format)
+        self._checkpoint, self._door = config.model, Door()
+        loaded = load(config, progress=progress, planned=planned)
+        self.info = loaded.info
+        self._model_config = loaded.model_config
         # For what computes beside the scheduler while nothing is scheduled (`teacher_forcing`).
-        self.model, self.cache = model, cache
-        self.adapters = AdapterPool(model, limits)
+        self.model, self.cache = loaded.model, loaded.cache
+        self._speculator = (
+            None if loaded.proposer is None else Speculator(loaded.proposer, WindowPolicy(config.max_drafts))
+        )
+        self.adapters = AdapterPool(loaded.model, loaded.adapter_limits)
         self._compiler = Compiler(self._load_vocabulary)
         self._structure = Structure(self._compiler)
         self._intake = Intake(self._compiler, config.max_waiting_requests)
-        self._checkpoint, self._door = config.model, Door()
-        self._runner = Runner(model, cache, self.adapters, self._structure, rows)
-        self.scheduler = Scheduler(_scheduler_config(config, plan, self._model_config))
-        load_s = time.monotonic() - started
-        info = _info(
-            config, self._model_config, plan, dtype, kv_format, threads, model.weight_bytes, load_s, reserve_bytes
-        )
-        self.info = msgspec.structs.replace(
-            info,
-            kernels=kernels_name(native),
-            kv_bytes=plan.num_blocks * plan.block_size * info.kv_bytes_per_token,
-            speculate=config.speculate,
-            draft_weight_bytes=source.weight_bytes,
-            draft_kv_bytes=plan.num_blocks * plan.block_size * source.kv_bytes_per_token,
-        )
+        self._runner = Runner(loaded.model, loaded.cache, self.adapters, self._structure, loaded.rows)
+        self.scheduler = Scheduler(_scheduler_config(config, loaded.plan, self._model_config))
 
     @property
     def has_work(self) -> bool:
@@ -267,26 +219,6 @@ class EngineCore:
         self._counters.read_bytes += self._runner.read_bytes(step)
 
 
-def resolve_dtype(name: str, model_config: ModelConfig) -> torch.dtype:
-    """The torch dtype for an `EngineConfig.dtype`.
-
-    "auto" is the checkpoint's own if that is bfloat16 and the model is large enough for reading weights to be what a
-    step waits for; else float32, which is exact, and faster for small models (a 2.6M model decodes 2.2 times as fast).
-    """
-    if name == "auto":
-        is_large = model_config.num_parameters >= BFLOAT16_FROM_PARAMETERS
-        has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 - the only way to ask torch
-        name = "bfloat16" if model_config.dtype == "bfloat16" and is_large and has_bfloat16 else "float32"
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
-
-
-def _planned_bytes(weights: WeightReader, quantizer: Quantizer | None, model_config: ModelConfig) -> int:
-    """Memory that the weights will take."""
-    if quantizer is None:
-        return weights.total_bytes
-    return quantizer.plan.weight_bytes(model_config, weights.dtype.itemsize)
-
-
 def _scheduler_config(config: EngineConfig, plan: KVPlan, model_config: ModelConfig) -> SchedulerConfig:
     return SchedulerConfig(
         num_blocks=plan.num_blocks,
@@ -300,42 +232,4 @@ def _scheduler_config(config: EngineConfig, plan: KVPlan, model_config: ModelCon
         eos_token_ids=model_config.eos_token_ids,
         vocab_size=model_config.vocab_size,
         model_id=str(config.model),
-    )
-
-
-def _info(
-    config: EngineConfig,
-    model_config: ModelConfig,
-    plan: KVPlan,
-    dtype: torch.dtype,
-    kv_format: KVFormat,
-    threads: int,
-    weight_bytes: int,
-    load_s: float,
-    adapter_reserve_bytes: int,
-) -> EngineInfo:
-    return EngineInfo(
-        architecture=model_config.architecture,
-        vocab_size=model_config.vocab_size,
-        hidden_size=model_config.hidden_size,
-        parameters=model_config.num_parameters,
-        dtype=str(dtype).removeprefix("torch."),
-        quantization=config.quantize or stored_method(config.model),
-        device="cpu",
-        kernels="torch",
-        threads=threads,
-        max_model_len=plan.max_model_len,
-        max_running=config.max_running,
-        max_step_tokens=config.max_step_tokens,
-        block_size=plan.block_size,
-        num_blocks=plan.num_blocks,
-        kv_dtype=kv_format.name,
-        kv_bytes=plan.kv_bytes,
-        kv_bytes_per_token=kv_format.bytes_per_token(model_config),
-        weight_bytes=weight_bytes,
-        max_loras=config.adapter_places,
-        max_lora_rank=config.max_lora_rank,
-        adapter_reserve_bytes=adapter_reserve_bytes,
-        load_s=load_s,
-        pid=os.getpid(),
     )

@@ -67,6 +67,11 @@ class CoreProcess:
             on_failure.pop_all()
         return cls(process, reader, writer, pulse)
 
+    @property
+    def pid(self) -> int:
+        """Its number on this machine."""
+        return self._process.pid
+
     def send(self, message: ToCore) -> None:
         """Send one message; without effect once the process is gone."""
         if not self._writer.is_closing():
@@ -92,7 +97,7 @@ class CoreProcess:
         """Look after it until it hangs; then kill it, so that `receive` ends. To be cancelled when it has ended."""
         watchdog, clock = Watchdog(), asyncio.get_running_loop().time
         while self.hang is None:
-            self.hang = watchdog.look(clock(), self.pulse.last(), read_vitals(self._process.pid))
+            self.hang = watchdog.look(clock(), self.pulse.last(), read_vitals(self.pid))
             if self.hang is None:
                 await asyncio.sleep(LOOK_S)
         self.kill()

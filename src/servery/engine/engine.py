@@ -4,6 +4,7 @@ import asyncio
 import enum
 import logging
 import secrets
+import signal
 import time
 from collections.abc import AsyncGenerator, Callable
 
@@ -16,6 +17,7 @@ from servery.engine.channel import (
     FromCore,
     LoadAdapter,
     LoadFailed,
+    Loading,
     Outputs,
     Ready,
     Refused,
@@ -29,6 +31,7 @@ from servery.engine.errors import (
     EngineError,
     InvalidRequest,
     LoadError,
+    NotEnoughMemory,
     Overloaded,
     PromptTooLong,
     RequestFailed,
@@ -37,6 +40,7 @@ from servery.engine.errors import (
 from servery.engine.lora.registry import AdapterRegistry
 from servery.engine.mailbox import Mailbox
 from servery.engine.request import FinishReason, NewRequest, Output
+from servery.engine.shortage import killed
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 
 log = logging.getLogger(__name__)
@@ -226,13 +230,19 @@ class AsyncEngine:
 
     async def _launch(self) -> CoreProcess:
         process = self._process = await CoreProcess.launch(self.config, self.name)
-        messages = await process.receive()
-        message = messages[0] if messages else None
-        if isinstance(message, Ready):
-            self._info = message.info
-            return process
-        status = await self._end_process()
-        raise LoadError(message.message if isinstance(message, LoadFailed) else _ended_while_loading(status))
+        planned: Loading | None = None
+        while messages := await process.receive():
+            for message in messages:
+                match message:
+                    case Loading():
+                        planned = message
+                    case Ready(info=info):
+                        self._info = info
+                        return process
+                    case LoadFailed():
+                        await self._end_process()
+                        raise _load_error(message)
+        raise _ended_while_loading(await self._end_process(), planned, self.config)
 
     async def _load_first(
         self, process: CoreProcess, adapter_id: int, loaded: "asyncio.Future[AdapterInfo]", source: AdapterSource
@@ -327,8 +337,18 @@ class AsyncEngine:
         return None if process is None else await process.end()
 
 
-def _ended_while_loading(status: int | None) -> str:
-    return f"the engine process ended with status {status} while loading."
+def _load_error(failed: LoadFailed) -> LoadError:
+    return (
+        LoadError(failed.message)
+        if failed.needed_bytes is None
+        else NotEnoughMemory(failed.message, failed.needed_bytes)
+    )
+
+
+def _ended_while_loading(status: int | None, planned: Loading | None, config: EngineConfig) -> LoadError:
+    if status == -signal.SIGKILL and planned is not None:
+        return NotEnoughMemory(killed(config, planned.text), planned.needed_bytes)
+    return LoadError(f"the engine process ended with status {status} while it loaded {config.model}.")
 
 
 def _because(hang: str | None) -> str:

@@ -8,7 +8,8 @@ EngineError
 ├── EngineDead             the engine process is gone or restarting
 ├── RequestFailed          a step failed while this request ran
 ├── IntegrityError         the engine's own books do not add up: a bug, found by a check
-└── LoadError              a model or an adapter cannot be loaded: a file, its content, its kind, or the memory for it
+└── LoadError              a model or an adapter cannot be loaded: a file, its content, its kind
+    └── NotEnoughMemory    there is not the memory for it
 """
 
 
@@ -57,3 +58,11 @@ class IntegrityError(EngineError):
 
 class LoadError(EngineError):
     """The model, or an adapter for it, cannot be loaded; the message names the file and what to do."""
+
+
+class NotEnoughMemory(LoadError):
+    """The model needs `needed_bytes`, which are not to be had; the message says what needs less."""
+
+    def __init__(self, message: str, needed_bytes: int) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes

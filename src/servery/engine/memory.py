@@ -1,67 +1,51 @@
-"""How much memory there is, and how many KV blocks to take of it. Everything is in bytes; nothing is a fraction."""
+"""What a model needs, and how many KV blocks to take of what it leaves. In bytes; nothing is a fraction."""
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from servery.byte_size import format_byte_size
 from servery.engine.config import EngineConfig
-from servery.engine.errors import LoadError
+from servery.engine.errors import LoadError, NotEnoughMemory
 
 DEFAULT_KV_BYTES = 4 << 30
 # What the process needs besides weights and KV: the interpreter, torch and the activations of a step.
 RESERVE_BYTES = 512 << 20
-
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
+_SMALL_KV_DTYPES = ("int8", "fp8")
 
 
 @dataclass(frozen=True, slots=True)
 class KVPlan:
-    """The KV cache to allocate: `num_blocks` blocks of `block_size` positions, for contexts of `max_model_len`."""
+    """The KV cache to allocate: `num_blocks` blocks of `block_size` positions, for contexts of `max_model_len`.
+
+    `weight_bytes` and `adapter_bytes` are what is needed besides.
+    """
 
     num_blocks: int
     block_size: int
     max_model_len: int
     kv_bytes: int
+    weight_bytes: int = 0
+    adapter_bytes: int = 0
+
+    @property
+    def needed_bytes(self) -> int:
+        """What the engine takes in all once every block is in use."""
+        return self.weight_bytes + self.adapter_bytes + self.kv_bytes + RESERVE_BYTES
+
+    def __str__(self) -> str:
+        parts = [
+            f"{format_byte_size(self.weight_bytes)} for weights",
+            f"{format_byte_size(self.kv_bytes)} for the KV cache",
+            *([f"{format_byte_size(self.adapter_bytes)} for adapters"] if self.adapter_bytes else []),
+            f"{format_byte_size(RESERVE_BYTES)} for the process",
+        ]
+        return f"{self.needed_bytes} bytes ({', '.join(parts)})"
 
 
-def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
-    """Memory a new process may take: the smaller of what the system has available and what the cgroup leaves.
-
-    None where the system does not tell (not Linux).
-    """
-    limits = [value for value in (_meminfo_available(meminfo), _cgroup_left(cgroup)) if value is not None]
+def memory_left(config: EngineConfig, available: int | None) -> int | None:
+    """What an engine may take of the memory that is available; None if nobody knows and nothing was said."""
+    limits = [limit for limit in (available, config.memory_bytes) if limit is not None]
     return min(limits, default=None)
-
-
-def _meminfo_available(meminfo: Path) -> int | None:
-    if not meminfo.exists():
-        return None
-    for line in meminfo.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def _cgroup_left(cgroup: Path) -> int | None:
-    limit_file, used_file = cgroup / "memory.max", cgroup / "memory.current"
-    if not (limit_file.exists() and used_file.exists()):
-        return None
-    limit = limit_file.read_text().strip()
-    if limit == "max":
-        return None
-    return max(0, int(limit) - int(used_file.read_text()) + _idle_page_cache(cgroup))
-
-
-def _idle_page_cache(cgroup: Path) -> int:
-    """Files read a while ago count as used, but are dropped when somebody needs the memory (as `MemAvailable` knows)."""
-    stat = cgroup / "memory.stat"
-    if stat.exists():
-        for line in stat.read_text().splitlines():
-            if line.startswith("inactive_file "):
-                return int(line.split()[1])
-    return 0
 
 
 def plan_kv(
@@ -76,17 +60,20 @@ def plan_kv(
     """Decide the KV cache's size before anything is allocated.
 
     Without `kv_memory_bytes` it is what `max_running` full contexts need, at most 4 GiB, at most half of what the
-    weights leave. `adapter_bytes` are kept for LoRA adapters. Raises `LoadError`, with the numbers and what to change,
-    when the weights do not fit, when the asked KV memory does not fit, or when it cannot hold one context of
-    `max_model_len`.
+    weights leave. `adapter_bytes` are kept for LoRA adapters. Raises `NotEnoughMemory`, with the numbers and what to
+    change, when the weights do not fit, when the asked KV memory does not fit, or when it cannot hold one context of
+    `max_model_len`; `LoadError` for lengths that cannot be.
     """
     max_model_len = _max_model_len(config, max_position)
+    available = memory_left(config, available)
     left = None if available is None else available - weight_bytes - adapter_bytes - RESERVE_BYTES
     if left is not None and left <= 0:
-        raise LoadError(
+        needed_bytes = weight_bytes + adapter_bytes + RESERVE_BYTES
+        raise NotEnoughMemory(
             f"not enough memory: the weights need {format_byte_size(weight_bytes)} and the process "
-            f"{format_byte_size(RESERVE_BYTES)} besides{_for_adapters(adapter_bytes)}, but "
-            f"{format_byte_size(available or 0)} are available. Free memory, or serve a smaller model."
+            f"{format_byte_size(RESERVE_BYTES)} besides{_for_adapters(adapter_bytes)}, {needed_bytes} bytes in all before "
+            f"the first token is kept, but {_available(config, available or 0)}. Free memory, or {', or '.join(_smaller_weights(config))}.",
+            needed_bytes,
         )
     if config.block_size > max_model_len:
         raise LoadError(
@@ -98,13 +85,47 @@ def plan_kv(
     num_blocks = budget // block_bytes
     needed = math.ceil(max_model_len / config.block_size)
     if num_blocks < needed:
-        fits, needed_bytes = num_blocks * config.block_size, needed * block_bytes
-        raise LoadError(
-            f"not enough KV memory: one context of {max_model_len} tokens needs {format_byte_size(needed_bytes)}, but "
-            f"{format_byte_size(budget)} hold {fits}. Raise --kv-memory to {needed_bytes} bytes, or lower "
-            f"--max-model-len{f' to {fits}' if fits else ''}."
+        raise NotEnoughMemory(
+            _too_small_for_a_context(config, max_model_len, needed * block_bytes, budget, block_bytes, left),
+            weight_bytes + adapter_bytes + RESERVE_BYTES + needed * block_bytes,
         )
-    return KVPlan(num_blocks, config.block_size, max_model_len, num_blocks * block_bytes)
+    return KVPlan(num_blocks, config.block_size, max_model_len, num_blocks * block_bytes, weight_bytes, adapter_bytes)
+
+
+def advice(config: EngineConfig) -> str:
+    """Which flags make an engine take less memory, as the end of a sentence."""
+    kv = [] if config.kv_dtype in _SMALL_KV_DTYPES else ["take --kv-dtype int8"]
+    draft = ["leave --draft-model out"] if config.draft_model is not None else []
+    return ", or ".join(["lower --kv-memory or --max-model-len", *kv, *draft, *_smaller_weights(config)])
+
+
+def _smaller_weights(config: EngineConfig) -> list[str]:
+    schemes = {None: "int8 or int4", "int8": "int4"}.get(config.quantize)
+    rounded = [f"take --quantize {schemes} if the weights are stored unquantized"] if schemes else []
+    return [*rounded, "serve a smaller model"]
+
+
+def _available(config: EngineConfig, available: int) -> str:
+    by_limit = " (--memory)" if available == config.memory_bytes else ""
+    return f"{format_byte_size(available)} are available{by_limit}"
+
+
+def _too_small_for_a_context(
+    config: EngineConfig, max_model_len: int, needed_bytes: int, budget: int, block_bytes: int, left: int | None
+) -> str:
+    fits = budget // block_bytes * config.block_size
+    changes = [f"lower --max-model-len{f' to {fits}' if fits else ''}"]
+    if left is None or needed_bytes <= left:
+        changes.insert(0, f"raise --kv-memory to {needed_bytes} bytes")
+    else:
+        changes.append(f"free {needed_bytes - left} bytes of memory")
+    if config.kv_dtype not in _SMALL_KV_DTYPES:
+        changes.append("take --kv-dtype int8")
+    text = ", or ".join(changes)
+    return (
+        f"not enough KV memory: one context of {max_model_len} tokens needs {format_byte_size(needed_bytes)}, but "
+        f"{format_byte_size(budget)} hold {fits}. {text[0].upper()}{text[1:]}."
+    )
 
 
 def _for_adapters(adapter_bytes: int) -> str:
@@ -127,9 +148,10 @@ def _max_model_len(config: EngineConfig, max_position: int) -> int:
 def _kv_budget(config: EngineConfig, max_model_len: int, block_bytes: int, left: int | None) -> int:
     if config.kv_memory_bytes is not None:
         if left is not None and config.kv_memory_bytes > left:
-            raise LoadError(
+            raise NotEnoughMemory(
                 f"not enough memory: --kv-memory asks for {format_byte_size(config.kv_memory_bytes)}, but beside the weights "
-                f"{format_byte_size(left)} are available. Lower --kv-memory."
+                f"{format_byte_size(left)} are available. Lower --kv-memory to {left} bytes.",
+                config.kv_memory_bytes,
             )
         return config.kv_memory_bytes
     wanted = config.max_running * math.ceil(max_model_len / config.block_size) * block_bytes

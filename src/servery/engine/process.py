@@ -16,6 +16,7 @@ from servery.engine.channel import (
     CoreChannel,
     LoadAdapter,
     LoadFailed,
+    Loading,
     Outputs,
     Ready,
     Refused,
@@ -26,9 +27,10 @@ from servery.engine.channel import (
 )
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
-from servery.engine.errors import EngineError, InvalidRequest, LoadError, Overloaded
+from servery.engine.errors import EngineError, InvalidRequest, LoadError, NotEnoughMemory, Overloaded
 from servery.engine.loading_bar import LoadingBar
 from servery.engine.lora.background import BackgroundReader
+from servery.engine.memory import KVPlan
 from servery.engine.pulse import Pulse
 
 # Idle, the loop wakes this often to say that it is alive; under load every step says so.
@@ -118,13 +120,17 @@ def main(fd: int, memory: int, config: EngineConfig) -> int:
 
 
 def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse) -> int:
+    def planned(plan: KVPlan) -> None:
+        channel.send(Loading(needed_bytes=plan.needed_bytes, text=str(plan)))
+
     try:
         with LoadingBar(f"loading {config.model.name}") as progress:
-            core = EngineCore(config, progress=progress, before_step=pulse.step)
+            core = EngineCore(config, progress=progress, planned=planned, before_step=pulse.step)
     except LoadError as error:
-        channel.send(LoadFailed(message=str(error)))
+        needed_bytes = error.needed_bytes if isinstance(error, NotEnoughMemory) else None
+        channel.send(LoadFailed(message=str(error), needed_bytes=needed_bytes))
         return 1
-    except (RuntimeError, MemoryError) as error:  # what torch raises when the system gives no memory after all
+    except (RuntimeError, MemoryError) as error:  # of a library, on what it could not make sense of
         log.exception("loading %s failed", config.model)
         channel.send(LoadFailed(message=f"{config.model} could not be loaded: {error}"))
         return 1
