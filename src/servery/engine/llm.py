@@ -19,7 +19,7 @@ from servery.engine.chat_template import ChatTemplate, no_chat_template
 from servery.engine.completion import TextAssembly, TextDelta
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
-from servery.engine.errors import InvalidRequest, Overloaded, RequestFailed, UnknownAdapter
+from servery.engine.errors import InvalidRequest, LoadError, Overloaded, RequestFailed, UnknownAdapter
 from servery.engine.loading_bar import LoadingBar
 from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams, TokenLogprobs
 from servery.engine.tokenizer import Tokenizer
@@ -112,6 +112,8 @@ class LLM:
 
     def load_adapter(self, name: str, path: str | Path) -> AdapterInfo:
         """Load a LoRA adapter to be asked for by `name`; raises `LoadError`. `max_loras` says how many there may be."""
+        if name in self._adapter_ids:
+            raise LoadError(f"an adapter named {name!r} is loaded already; unload it first, or take another name.")
         adapter_id, self._next_adapter_id = self._next_adapter_id, self._next_adapter_id + 1
         info = self.core.load_adapter(adapter_id, AdapterSource(name, Path(path)))
         self._adapter_ids[name] = adapter_id

@@ -85,15 +85,18 @@ def test_adapters_come_and_go_while_the_engine_runs(base: Path, folders: list[Pa
             await engine.load_adapter(AdapterSource("three", folders[0]))
             assert await tokens(engine, "three") == one
 
-            # One that is in use is unloaded when its last user is done.
+            # One that is in use is unloaded when its last user is done; its name is free at once.
             with engine.adapters.use("two") as adapter:
                 async with aclosing(engine.generate(request("long", adapter, max_tokens=60))) as outputs:
                     first = (await anext(outputs)).token_ids
                     assert engine.unload_adapter("two") == 1
+                    assert engine.unload_adapter("three") == 0
+                    await engine.load_adapter(AdapterSource("two", folders[0]))
+                    assert await tokens(engine, "two") == one
                     rest = [token async for output in outputs for token in output.token_ids]
                 assert (first + rest)[:8] == two
                 assert len(first + rest) == 60
-                assert engine.adapters.loaded.keys() == {"three"}
+                assert engine.adapters.loaded.keys() == {"two"}
             await until(lambda: held_bytes(engine) == info.nbytes)
 
             with pytest.raises(LoadError, match="is not a folder"):

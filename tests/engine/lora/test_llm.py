@@ -32,6 +32,8 @@ def test_prompts_are_answered_with_the_adapter_that_is_named(tmp_path: Path, fol
     messages = [{"role": "user", "content": "hello"}]
     chats = {llm.chat([messages], GREEDY, adapter=name, progress=False)[0].text for name in (None, "one")}
     assert len(chats) == 2
+    with pytest.raises(LoadError, match="an adapter named 'one' is loaded already; unload it first"):
+        llm.load_adapter("one", folders[1])
     llm.unload_adapter("one")
     with pytest.raises(UnknownAdapter, match="no adapter named 'one' is loaded; loaded are: 'two'"):
         answer("one")

@@ -55,15 +55,6 @@ def test_a_full_pool_names_who_is_in_it(base: Path, folder: Path) -> None:
     assert core.stats().adapters == 2
 
 
-def test_a_name_is_taken_until_it_is_unloaded(base: Path, folder: Path) -> None:
-    core = core_of(base, max_loras=3)
-    core.load_adapter(1, AdapterSource("a", folder))
-    with pytest.raises(LoadError, match="an adapter named 'a' is loaded already; unload it first"):
-        core.load_adapter(2, AdapterSource("a", folder))
-    core.unload_adapter(1)
-    core.load_adapter(3, AdapterSource("a", folder))
-
-
 def test_an_adapter_that_cannot_be_read_takes_no_place(base: Path, folder: Path, tmp_path: Path) -> None:
     core = core_of(base, max_loras=1)
     with pytest.raises(LoadError, match=r"has no adapter_config\.json"):

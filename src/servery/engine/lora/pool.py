@@ -56,14 +56,13 @@ class AdapterPool:
         return any(place.is_retired for place in self._places.values())
 
     def reserve(self, adapter_id: int, source: AdapterSource) -> None:
-        """Take a place for an adapter that will be read; raises `LoadError` when there is none, or the name is taken."""
+        """Take a place for an adapter that will be read; raises `LoadError` when there is none.
+
+        Whoever gives out ids keeps names apart: the last users of one may outlive its name.
+        """
         limit, held = self._limits.max_loras, self._places.values()
         if not limit:
             raise LoadError(f"adapter {source.name!r} cannot be loaded: the engine was started without --max-loras.")
-        if any(place.source.name == source.name and not place.is_retired for place in held):
-            raise LoadError(
-                f"an adapter named {source.name!r} is loaded already; unload it first, or take another name."
-            )
         if len(held) >= limit:
             names = ", ".join(
                 repr(place.source.name) + " (in use until its last request ends)" * place.is_retired for place in held
