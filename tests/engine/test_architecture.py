@@ -168,7 +168,10 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architectures": ["FalconForCausalLM"]}, r'architectures is \["FalconForCausalLM"\]; supported are Llama'),
+        (
+            {"architectures": ["FalconForCausalLM"]},
+            r'architectures is \["FalconForCausalLM"\]; the nearest .*; supported are Llama',
+        ),
         ({"architectures": None}, "architectures is null; it must be a list with one name; supported are Llama"),
         ({"architectures": "LlamaForCausalLM"}, "architectures is .* it must be a list"),
         ({"hidden_act": ["silu"]}, r'hidden_act is \["silu"\]; only silu'),

@@ -31,8 +31,8 @@ class GgufTensor:
     """A `StoredTensor` of a GGUF file. `shape` is that of the values; `dtype` the name of the ggml type: `Q4_K`.
 
     Its rows belong to `interleaved_heads` heads whose halves were interleaved when they were stored, 0 for none;
-    `load` gives them in their own order. `nbytes` is what its matrix takes in memory, which for codes of 5 and 6 bits is more than the `stored_bytes` in the
-    file. `shift` was added to the values when they were stored.
+    `load` gives them in their own order. `nbytes` is what its matrix takes in memory, which for codes of 5 and 6 bits is
+    more than the `stored_bytes` in the file. `shift` was added to the values when they were stored.
     """
 
     path: Path

@@ -11,8 +11,8 @@ from servery.engine.traits import SIGMOID
 class Router:
     """The `per_token` experts that score highest, by softmax (arXiv 2401.04088) or sigmoid (arXiv 2412.19437).
 
-    Everything is float32: `weight` [experts, hidden_size], `bias` [experts], and `correction` [experts], which is added to scores when
-    experts are chosen, not when they are weighed. A step's result for a row depends on that row only.
+    Everything is float32: `weight` [experts, hidden_size], `bias` [experts], and `correction` [experts], which is added
+    to scores when experts are chosen, not when they are weighed. A step's result for a row depends on that row only.
     """
 
     __slots__ = ("_bias", "_config", "_correction", "_weight")

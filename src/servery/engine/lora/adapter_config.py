@@ -12,21 +12,21 @@ from servery.engine.errors import LoadError
 from servery.engine.json_fields import JsonFields
 
 # What changes more than `W + scale * B A`, and what can be done about it.
-_MERGE = "merge the adapter into its base (PEFT's merge_and_unload) and serve the result as a model"
+SERVE_MERGED = "merge the adapter into its base (PEFT's merge_and_unload) and serve the result as a model"
 _RETRAIN = "train the adapter without it"
 _REFUSED = {
-    "use_dora": f"DoRA is not supported; {_MERGE}",
-    "modules_to_save": f"modules that were trained whole are not supported; {_MERGE}",
-    "trainable_token_indices": f"trained token embeddings are not supported; {_MERGE}",
-    "lora_bias": f"a bias on B is not supported; {_MERGE}",
-    "fan_in_fan_out": f"transposed weights are not supported; {_MERGE}",
-    "layer_replication": f"replicated layers are not supported; {_MERGE}",
-    "target_parameters": f"adapted parameters that are no linear layers, such as fused experts, are not supported; {_MERGE}",
+    "use_dora": f"DoRA is not supported; {SERVE_MERGED}",
+    "modules_to_save": f"modules that were trained whole are not supported; {SERVE_MERGED}",
+    "trainable_token_indices": f"trained token embeddings are not supported; {SERVE_MERGED}",
+    "lora_bias": f"a bias on B is not supported; {SERVE_MERGED}",
+    "fan_in_fan_out": f"transposed weights are not supported; {SERVE_MERGED}",
+    "layer_replication": f"replicated layers are not supported; {SERVE_MERGED}",
+    "target_parameters": f"adapted parameters that are no linear layers, such as fused experts, are not supported; {SERVE_MERGED}",
     "alora_invocation_tokens": f"activated LoRA is not supported; {_RETRAIN}",
     "use_qalora": f"QALoRA is not supported; {_RETRAIN}",
-    "use_bdlora": f"block-diagonal LoRA is not supported; {_MERGE}",
+    "use_bdlora": f"block-diagonal LoRA is not supported; {SERVE_MERGED}",
     "arrow_config": f"Arrow routing is not supported; {_RETRAIN}",
-    "kasa_config": f"KaSA is not supported; {_MERGE}",
+    "kasa_config": f"KaSA is not supported; {SERVE_MERGED}",
     "monteclora_config": f"MonteCLoRA is not supported; {_RETRAIN}",
 }
 # These start from changed base weights: over the original base the stored matrices mean something else.
@@ -113,7 +113,7 @@ def _refuse_unsupported(fields: JsonFields) -> None:
     if fields.raw("peft_type") != "LORA":
         raise fields.error("peft_type", "only LORA is supported")
     if fields.raw("bias") not in (None, "none"):
-        raise fields.error("bias", f"trained biases are not supported; {_MERGE}")
+        raise fields.error("bias", f"trained biases are not supported; {SERVE_MERGED}")
     for name, rule in _REFUSED.items():
         if fields.raw(name) not in (None, False, [], {}):
             raise fields.error(name, rule)

@@ -13,13 +13,12 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
 from servery.engine.errors import LoadError
 from servery.engine.lora.adapter import ADAPTER_DTYPE, Adapter, Delta
-from servery.engine.lora.adapter_config import AdapterConfig
+from servery.engine.lora.adapter_config import SERVE_MERGED, AdapterConfig
 from servery.engine.lora.sites import Site, sites_of
 from servery.engine.rope import head_order
 
 _MATRIX = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<matrix>[AB])\.weight")
 _DTYPES = ("F32", "BF16", "F16")
-_SERVE_MERGED = "merge the adapter into its base (PEFT's merge_and_unload) and serve the result as a model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +100,7 @@ def _place(stored: StoredTensor, sites: Mapping[str, Site]) -> tuple[str, str]:
     """The module and the letter of a stored matrix."""
     found = _MATRIX.fullmatch(stored.name)
     if found is None:
-        raise LoadError(f"{stored.path}: tensor {stored.name} {_strange(stored.name)}; {_SERVE_MERGED}.")
+        raise LoadError(f"{stored.path}: tensor {stored.name} {_strange(stored.name)}; {SERVE_MERGED}.")
     if found["module"] not in sites:
         raise LoadError(
             f"{stored.path}: tensor {stored.name} {_elsewhere(found['module'])}. Adapted can be the projections of "

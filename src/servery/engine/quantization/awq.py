@@ -6,10 +6,17 @@ Source: casper-hansen/AutoAWQ, awq/modules/linear/gemm.py and awq/utils/packing_
 """
 
 from servery.engine.quantization.config import AwqConfig
-from servery.engine.quantization.format import StoredModule, dense_matrix
+from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix
 from servery.engine.quantization.matrix import GroupMatrix, Matrix
 from servery.engine.quantization.packing import awq_codes, awq_integers, folded
-from servery.engine.quantization.stored_codes import FLOATS, WORDS, check_whole, has_codes, load, number_of_groups
+from servery.engine.quantization.stored_codes import (
+    WORDS,
+    check_whole,
+    has_codes,
+    load,
+    load_finite,
+    number_of_groups,
+)
 
 
 class AwqFormat:
@@ -28,7 +35,7 @@ class AwqFormat:
         check_whole(stored, "qweight", columns, 2)
         words = load(stored, "qweight", (columns, rows // 8), WORDS)
         zeros = load(stored, "qzeros", (groups, rows // 8), WORDS)
-        scales = load(stored, "scales", (groups, rows), FLOATS)
+        scales = load_finite(stored, "scales", (groups, rows), FLOATS)
         return GroupMatrix(
             awq_codes(words),
             scales.t().contiguous(),

@@ -21,10 +21,17 @@ from torch import Tensor
 from servery.engine.errors import LoadError
 from servery.engine.json_fields import JsonFields
 from servery.engine.quantization.config import BitsAndBytesConfig
-from servery.engine.quantization.format import StoredModule, dense_matrix
+from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix
 from servery.engine.quantization.matrix import CodebookMatrix, GroupMatrix, Matrix
 from servery.engine.quantization.packing import bytes_of, swapped_halves
-from servery.engine.quantization.stored_codes import BYTES, FLOATS, SIGNED_BYTES, check_whole, has_codes, load
+from servery.engine.quantization.stored_codes import (
+    BYTES,
+    SIGNED_BYTES,
+    check_whole,
+    has_codes,
+    load,
+    load_finite,
+)
 
 _F32 = frozenset({"F32"})
 _STATES = tuple(f"weight.quant_state.bitsandbytes__{name}" for name in ("nf4", "fp4"))
@@ -66,7 +73,7 @@ class _State:
 
 def _rows(shape: tuple[int, int], stored: StoredModule) -> Matrix:
     codes = load(stored, "weight", shape, SIGNED_BYTES).clone()
-    scales = load(stored, "SCB", (shape[0],), _F32).clone().unsqueeze(1)
+    scales = load_finite(stored, "SCB", (shape[0],), _F32).clone().unsqueeze(1)
     # Division by 127, as the reference does it: by a second factor.
     return GroupMatrix(codes, scales, unit=1 / 127)
 
@@ -84,7 +91,7 @@ def _codebook(shape: tuple[int, int], stored: StoredModule, state_name: str) -> 
     scales = scales.repeat_interleave(min(state.block_size // size, groups))[:groups]
     return CodebookMatrix(
         swapped_halves(packed).view(rows, columns // 2),
-        load(stored, "weight.quant_map", (16,), _F32).clone(),
+        load_finite(stored, "weight.quant_map", (16,), _F32).clone(),
         scales.view(rows, columns // size),
         rounded_to=state.original,
     )
@@ -104,11 +111,11 @@ def _packed(stored: StoredModule, num_bytes: int) -> Tensor:
 def _scales(stored: StoredModule, blocks: int, state: _State) -> Tensor:
     """A scale for each block [blocks] float32."""
     if state.nested_offset is None:
-        return load(stored, "weight.absmax", (blocks,), _F32).clone()
+        return load_finite(stored, "weight.absmax", (blocks,), _F32).clone()
     codes = load(stored, "weight.absmax", (blocks,), BYTES).int()
     nested_blocks = -(-blocks // state.nested_block_size)
-    nested = load(stored, "weight.nested_absmax", (nested_blocks,), _F32)
-    values = load(stored, "weight.nested_quant_map", (256,), _F32)[codes]
+    nested = load_finite(stored, "weight.nested_absmax", (nested_blocks,), _F32)
+    values = load_finite(stored, "weight.nested_quant_map", (256,), _F32)[codes]
     return values * nested.repeat_interleave(min(state.nested_block_size, blocks))[:blocks] + state.nested_offset
 
 

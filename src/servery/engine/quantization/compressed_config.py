@@ -16,7 +16,8 @@ class CompressedScheme:
 
     `targets` are module names, patterns (`re:...`) or the class `Linear`. A scale is shared by `group_size` input
     channels, by a `block` (rows, columns), or without both by an output channel or the whole tensor: the scales' shape
-    tells. `is_ordered`: each module says which group an input channel belongs to. `rounds_input`: the layer runs with its input rounded to int8 per row.
+    tells. `is_ordered`: each module says which group an input channel belongs to. `rounds_input`: the layer runs with
+    its input rounded to int8 per row.
     """
 
     targets: tuple[str, ...]

@@ -16,11 +16,10 @@ from torch import Tensor
 from servery.engine.errors import LoadError
 from servery.engine.quantization.compressed_config import PACKED, CompressedScheme, CompressedTensorsConfig
 from servery.engine.quantization.float8 import ACTIVATION_SCALES
-from servery.engine.quantization.format import StoredModule, dense_matrix
+from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix
 from servery.engine.quantization.matrix import Float8Matrix, GroupMatrix, Matrix
 from servery.engine.quantization.packing import codes_of_rows, folded, integers_of_rows
 from servery.engine.quantization.stored_codes import (
-    FLOATS,
     FLOATS8,
     SIGNED_BYTES,
     WORDS,

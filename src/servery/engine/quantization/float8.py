@@ -12,9 +12,9 @@ is the one that the weights define, without the error that rounding them would a
 import torch
 
 from servery.engine.quantization.config import Float8Config
-from servery.engine.quantization.format import StoredModule, dense_matrix
+from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix
 from servery.engine.quantization.matrix import Float8Matrix, Matrix
-from servery.engine.quantization.stored_codes import FLOATS, FLOATS8, has_codes, load_float8, load_spread
+from servery.engine.quantization.stored_codes import FLOATS8, has_codes, load_float8, load_spread
 
 ACTIVATION_SCALES = frozenset({"activation_scale", "input_scale", "input_scale_ub", "q_scale", "k_scale", "v_scale"})
 

@@ -8,7 +8,7 @@ from servery.engine.checkpoint import StoredTensor
 from servery.engine.errors import LoadError
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
 
-_FLOATS = frozenset({"F32", "BF16", "F16"})
+FLOATS = frozenset({"F32", "BF16", "F16"})
 
 
 class StoredModule(Mapping[str, StoredTensor]):
@@ -40,7 +40,7 @@ class StoredModule(Mapping[str, StoredTensor]):
     @property
     def is_dense(self) -> bool:
         """Whether all there is are floating-point values."""
-        return all(suffix == "weight" and tensor.dtype in _FLOATS for suffix, tensor in self._tensors.items())
+        return all(suffix == "weight" and tensor.dtype in FLOATS for suffix, tensor in self._tensors.items())
 
     @property
     def nbytes(self) -> int:
@@ -107,7 +107,7 @@ def check_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
 
 def check_float(tensor: StoredTensor) -> None:
     """Raise `LoadError` unless `tensor` holds plain floating-point values."""
-    if tensor.dtype not in _FLOATS:
+    if tensor.dtype not in FLOATS:
         raise LoadError(
             f"{tensor.path}: tensor {tensor.name} is stored as {tensor.dtype}; weights must be F32, BF16 or F16, "
             "unless config.json has a quantization_config that says how they are quantized."

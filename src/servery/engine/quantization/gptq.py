@@ -12,16 +12,16 @@ from torch import Tensor
 
 from servery.engine.errors import LoadError
 from servery.engine.quantization.config import GptqConfig
-from servery.engine.quantization.format import StoredModule, dense_matrix
+from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix
 from servery.engine.quantization.matrix import GroupMatrix, Matrix
 from servery.engine.quantization.packing import codes_of_columns, folded, integers_of_rows
 from servery.engine.quantization.stored_codes import (
-    FLOATS,
     WORDS,
     check_whole,
     group_order,
     has_codes,
     load,
+    load_finite,
     number_of_groups,
 )
 
@@ -44,7 +44,7 @@ class GptqFormat:
             check_whole(stored, "qweight", channels, 32 // bits)
         words = load(stored, "qweight", (columns * bits // 32, rows), WORDS)
         zeros = load(stored, "qzeros", (groups, rows * bits // 32), WORDS)
-        scales = load(stored, "scales", (groups, rows), FLOATS)
+        scales = load_finite(stored, "scales", (groups, rows), FLOATS)
         _check_bias(stored)
         return GroupMatrix(
             codes_of_columns(words),

@@ -81,7 +81,8 @@ class GroupMatrix:
     With `minima` [N, G], as in GGUF, it is `w = code * scale - minimum`.
     `order` [K] is the group of each column (GPTQ with act-order); without it the groups are neighbours.
     `arithmetic` is the type of the operations; None: that of `scales`. `unit` is what all values are multiplied by at
-    last. `rounds_input`: the layer is meant to run with its input rounded to 8 bits per row (W8A8). Raises `LoadError` when the parts do not fit each other.
+    last. `rounds_input`: the layer is meant to run with its input rounded to 8 bits per row (W8A8). Raises `LoadError`
+    when the parts do not fit each other.
     """
 
     codes: Tensor

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from servery.engine.errors import LoadError
-from servery.engine.quantization.format import StoredModule
+from servery.engine.quantization.format import FLOATS, StoredModule
 
-FLOATS = frozenset({"F32", "BF16", "F16"})
 FLOATS8 = frozenset({"F8_E4M3"})
 WORDS = frozenset({"I32"})
 SIGNED_BYTES = frozenset({"I8"})
@@ -41,6 +40,17 @@ def load(stored: StoredModule, suffix: str, shape: tuple[int, ...] | None, dtype
             f"{' or '.join(sorted(dtypes))}."
         )
     return tensor.load()
+
+
+def load_finite(stored: StoredModule, suffix: str, shape: tuple[int, ...] | None, dtypes: frozenset[str]) -> Tensor:
+    """As `load`, for scales; raises `LoadError` also if one in a plain floating-point type is infinite or no number."""
+    values = load(stored, suffix, shape, dtypes)
+    tensor = stored.need(suffix)
+    if tensor.dtype in FLOATS and not bool(values.isfinite().all()):
+        raise LoadError(
+            f"{tensor.path}: tensor {tensor.name} has values that are no finite numbers. Download it again."
+        )
+    return values
 
 
 def load_float8(stored: StoredModule, suffix: str, shape: tuple[int, int]) -> Tensor:
@@ -101,11 +111,13 @@ def load_spread(
     """
     rows, columns = shape
     if block is not None:
-        spread = load(stored, suffix, (-(-rows // block[0]), -(-columns // block[1])), dtypes)
+        spread = load_finite(stored, suffix, (-(-rows // block[0]), -(-columns // block[1])), dtypes)
         return spread.repeat_interleave(min(block[0], rows), dim=0)[:rows]
     if group_size is not None:
-        return load(stored, suffix, (rows, number_of_groups(stored, suffix, columns, group_size)), dtypes).clone()
-    values = load(stored, suffix, None, dtypes)
+        return load_finite(
+            stored, suffix, (rows, number_of_groups(stored, suffix, columns, group_size)), dtypes
+        ).clone()
+    values = load_finite(stored, suffix, None, dtypes)
     if values.shape in {(), (1,), (1, 1)}:
         return values.clone().reshape(1, 1).expand(rows, 1)
     if values.shape not in {(rows,), (rows, 1)}:
