@@ -1,6 +1,7 @@
 """Measure, and write the model card: ``python -m training.card``. It takes some minutes.
 
-``training/results.json`` keeps the figures with date and machine; ``--render`` only writes the page again.
+``training/results.json`` keeps the figures with date and machine; ``--render`` only writes the page again. The figures
+of fewer bits are those of ``training.precision``.
 """
 
 import argparse
@@ -13,9 +14,10 @@ from typing import Any
 import torch
 
 from servery import amuse
-from training import agreement, evaluate, loops
+from training import agreement, evaluate, loops, precision
 from training.export import read
 from training.model import SHAPES
+from training.tokenizer import load
 from training.train import RUNS
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -89,8 +91,29 @@ def _score_table(exact: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     return [*lines, "| **mean** | " + " | ".join(f"**{sum(m) / len(m):.1f}**" for m in means.values()) + " | |"]
 
 
-def render(results: dict[str, Any]) -> str:
-    """The page: the written text with the measured tables in their places."""
+def _precision_parts(figures: dict[str, Any]) -> dict[str, str]:
+    provenance, precisions = figures["provenance"], figures["precisions"]
+    names = [name for name, one in precisions.items() if one.get("reasons")]
+    failed = "; ".join(f"{name}: {', '.join(precisions[name]['reasons'])}" for name in names)
+    gate = "[gate](../../../docs/evals.md#the-gate)"
+    verdict = f"All pass the {gate}: in every stratum a relative loss of 5 % is excluded with 95 % confidence."
+    marked = (
+        f"† The {gate} does not pass there: a relative loss of 5 % is not excluded with 95 % confidence\n({failed})."
+    )
+    shape = SHAPES[figures["size"]]
+    embedding_bytes = 2 * shape.width * load(amuse.path(figures["size"]) / "tokenizer.json").get_vocab_size()
+    return {
+        "precision": "\n".join(precision.table(figures, _TITLES)),
+        "precision_tasks": f"{precisions[precision.BASELINE]['right']['(all)'][1]:,}",
+        "precision_gate": marked if names else verdict,
+        "precision_embedding": f"{embedding_bytes / precisions[precision.BASELINE]['weight_bytes']:.0%}",
+        "precision_date": provenance["date"][:10],
+        "precision_machine": f"one core, {provenance['machine']['cpu']}",
+    }
+
+
+def render(results: dict[str, Any], figures: dict[str, Any]) -> str:
+    """The page: the written text with the measured tables, and those of `training.precision`, in their places."""
     agreed = results["agreement"]
     spread = {name: value for name, value in agreed.items() if name != "all"}
     low, high = min(spread, key=lambda n: spread[n]), max(spread, key=lambda n: spread[n])
@@ -113,7 +136,7 @@ def render(results: dict[str, Any]) -> str:
         ),
     }
     page = _TEXT.read_text()
-    for name, text in parts.items():
+    for name, text in (parts | _precision_parts(figures)).items():
         page = page.replace("{{" + name + "}}", text)
     return page
 
@@ -128,7 +151,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if not arguments.render:
         RESULTS.write_text(json.dumps(measure(arguments.count), indent=2) + "\n")
-    (amuse.HOME / "README.md").write_text(render(json.loads(RESULTS.read_text())))
+    (amuse.HOME / "README.md").write_text(
+        render(json.loads(RESULTS.read_text()), json.loads(precision.FIGURES.read_text()))
+    )
     print(f"wrote {amuse.HOME / 'README.md'}")
 
 

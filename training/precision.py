@@ -135,6 +135,13 @@ def _gate(one: Mapping[str, Any]) -> str:
     return "-" if "passes" not in one else "pass" if one["passes"] else "fail"
 
 
+def _lowest_bound(one: Mapping[str, Any]) -> str:
+    """Of all strata; where the baseline gets nothing right there is no bound, so everything may be lost."""
+    if "lower_bounds" not in one:
+        return "-"
+    return f"{100 * min(-1.0 if bound is None else bound for bound in one['lower_bounds'].values()):.1f}"
+
+
 _OTHERS = {
     "perplexity of the right answers": lambda one: f"{one['perplexity']['(all)']:.4f}",
     "KL divergence, nats per token": _divergence,
@@ -142,6 +149,7 @@ _OTHERS = {
     "weights, bytes": lambda one: f"{one['weight_bytes']:,}",
     "KV, bytes per token": lambda one: f"{one['kv_bytes_per_token']:,}",
     "gate against bf16": _gate,
+    "worst stratum: lower bound of the relative difference, %": _lowest_bound,
 }
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from servery import amuse
 from tests.engine import tiny_model
-from training import precision
+from training import card, precision
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def figures() -> dict[str, Any]:
         "divergence": {"(all)": {"value": 1.3e-5}},
         "agreement": {"(all)": {"value": 0.9998}},
         "passes": False,
+        "lower_bounds": {"s": -0.17, "t": 0.001},
         "reasons": {"s": "a loss of 5% is not excluded"},
     }
     return {"precisions": {"bf16": full, "int4": fewer}}
@@ -67,4 +69,11 @@ def test_the_table_marks_where_the_gate_does_not_pass() -> None:
         "| weights, bytes | 5,139,072 | 5,139,072 |",
         "| KV, bytes per token | 2,048 | 2,048 |",
         "| gate against bf16 | - | fail |",
+        "| worst stratum: lower bound of the relative difference, % | - | -17.0 |",
     ]
+
+
+def test_the_model_card_says_what_was_measured() -> None:
+    """`python -m training.card --render` writes it anew."""
+    results, measured = (json.loads(path.read_text()) for path in (card.RESULTS, precision.FIGURES))
+    assert (amuse.HOME / "README.md").read_text() == card.render(results, measured)
