@@ -1,16 +1,20 @@
 """From a checkpoint to a `Decoder`, streamed layer by layer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.assembly import assemble_layer, norm_of
+from servery.engine.attention.backend import AttentionBackend
+from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.decoder import Decoder
 from servery.engine.embedding import Embedding
 from servery.engine.linear import Linear, linear_of
+from servery.engine.native.attention import NativeAttention
 from servery.engine.native.embedding import PanelEmbedding
 from servery.engine.native.library import NativeContext
 from servery.engine.native.linear import NativeLinear
@@ -49,14 +53,21 @@ def build_decoder(
     layers = _plain(reader, config) if quantizer is None else _quantized(reader, config, ends, quantizer)
     embedding = ends.matrices["embedding"]
     head = linear_of(embedding if config.tie_embeddings else ends.matrices["head"], dtype=reader.dtype, native=native)
+    assembled = [assemble_layer(config, index, replace(each, native=native)) for index, each in enumerate(layers)]
     return Decoder(
         config,
         reader.dtype,
         embedding=_embedding(config, embedding[0], head, reader.dtype),
-        layers=[assemble_layer(config, index, replace(each, native=native)) for index, each in enumerate(layers)],
+        layers=assembled,
         norm=norm_of(config, ends.tensors["norm"]),
         head=head,
+        attention=_attention(config, [layer.sinks for layer in assembled], native),
     )
+
+
+def _attention(config: ModelConfig, sinks: Sequence[Tensor | None], native: NativeContext | None) -> AttentionBackend:
+    plain = ReferenceAttention(config, sinks)
+    return NativeAttention(native, config, sinks, plain) if native and NativeAttention.takes(config) else plain
 
 
 def _embedding(config: ModelConfig, matrix: Matrix, head: Linear, dtype: torch.dtype) -> Embedding | PanelEmbedding:

@@ -3,6 +3,7 @@
 import torch
 
 from servery.engine.architecture import ModelConfig
+from servery.engine.attention.backend import AttentionBackend
 from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.batch import Batch
 from servery.engine.kv import KVCache
@@ -100,10 +101,10 @@ class World:
             ]
         )
 
-    def attention(self, layer: int) -> torch.Tensor:
-        plan = ReferenceAttention(self.config, list(self.sinks)).plan(self.batch, self.cache)
-        return plan.attend(layer, self.query.float().flatten(1)).double()
+    def attention(self, layer: int, backend: AttentionBackend | None = None) -> torch.Tensor:
+        backend = backend or ReferenceAttention(self.config, list(self.sinks))
+        return backend.plan(self.batch, self.cache).attend(layer, self.query.float().flatten(1)).double()
 
-    def check(self) -> None:
+    def check(self, backend: AttentionBackend | None = None) -> None:
         for layer in range(self.config.num_layers):
-            torch.testing.assert_close(self.attention(layer), self.expected(layer), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(self.attention(layer, backend), self.expected(layer), rtol=1e-5, atol=1e-5)

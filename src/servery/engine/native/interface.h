@@ -40,6 +40,30 @@ struct NativeRows {
   int64_t stride;
 };
 
+// A layer of the KV cache: [slots][2][kv_heads][head_dim], keys at 0; of int8 codes the scales [slots][2][kv_heads] too.
+struct NativeCache {
+  const void *data;
+  const uint16_t *scales;  // bfloat16
+  int32_t type;
+  int32_t reserved;
+  int64_t kv_heads, head_dim, block_size;
+};
+
+// Rows [query_start, query_start + tokens) of a step are positions [start, start + tokens) of a sequence in `blocks`.
+struct NativeExtent {
+  const int64_t *blocks;
+  int64_t query_start, tokens, start;
+};
+
+struct NativeAttention {
+  NativeCache cache;
+  int64_t heads;
+  int64_t window;      // positions that a token sees, itself included; 0: all
+  float scale;
+  float soft_cap;      // 0: none
+  const float *sinks;  // [heads] or null
+};
+
 struct NativeContext;
 
 // A digest of the sources that this library was built from.
@@ -68,5 +92,8 @@ int32_t servery_linear(NativeContext *context, const NativeLinear *linear, int64
 // Rows `ids` of a dense weight, from its panels.
 int32_t servery_unpack_rows(NativeContext *context, const NativeLinear *linear, int64_t count, const int64_t *ids,
                             const NativeRows *y);
+// Causal attention of `query` [tokens, heads * head_dim] over a cache that holds the step's own keys and values.
+int32_t servery_attention(NativeContext *context, const NativeAttention *attention, int64_t count,
+                          const NativeExtent *extents, const NativeRows *query, const NativeRows *out);
 }
 #pragma GCC visibility pop

@@ -33,6 +33,32 @@ struct UnpackCall {
   NativeRows y;
 };
 
+// Tokens [token, token + tokens) of an extent over chunks [first_chunk, last_chunk) of its positions. A whole item has all
+// chunks, joins them and writes the result; of others the chunks' states are joined later.
+struct AttentionItem {
+  int64_t extent, token, tokens;
+  int64_t first_chunk, last_chunk;
+  int64_t state;  // where its room in `AttentionCall::states` begins
+  bool is_whole;
+};
+
+// Items [first, first + count), of one chunk each, whose states belong to the same rows.
+struct AttentionJoin {
+  int64_t first, count;
+};
+
+struct AttentionCall {
+  const NativeAttention *attention;
+  const NativeExtent *extents;
+  NativeRows query, out;
+  const AttentionItem *items;
+  const AttentionJoin *joins;
+  float *states;
+};
+
+constexpr int64_t CHUNK = 64;         // positions whose states are joined with those of others
+constexpr int64_t STATE_HEADER = 16;  // floats before the values of a row's state: largest score, sum of weights
+
 struct Kernels {
   const char *name;
   int64_t panel_width;
@@ -43,6 +69,9 @@ struct Kernels {
   void (*linear_panels)(const LinearCall &, int64_t begin, int64_t end);   // panels
   void (*pack_panels)(const PackCall &, int64_t begin, int64_t end);       // panels
   void (*unpack_rows)(const UnpackCall &, int64_t begin, int64_t end);     // rows
+  int64_t vector_width;
+  void (*attend_items)(const AttentionCall &, int64_t begin, int64_t end);  // items
+  void (*join_states)(const AttentionCall &, int64_t begin, int64_t end);   // joins
 };
 
 // Null where this library was built without that variant.

@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +42,39 @@ class RowsStruct(Structure):
     _fields_ = (("data", c_void_p), ("type", c_int32), ("reserved", c_int32), ("stride", c_int64))
 
 
+class CacheStruct(Structure):
+    """`NativeCache` of interface.h."""
+
+    _fields_ = (
+        ("data", c_void_p),
+        ("scales", c_void_p),
+        ("type", c_int32),
+        ("reserved", c_int32),
+        ("kv_heads", c_int64),
+        ("head_dim", c_int64),
+        ("block_size", c_int64),
+    )
+
+
+class ExtentStruct(Structure):
+    """`NativeExtent` of interface.h."""
+
+    _fields_ = (("blocks", c_void_p), ("query_start", c_int64), ("tokens", c_int64), ("start", c_int64))
+
+
+class AttentionStruct(Structure):
+    """`NativeAttention` of interface.h."""
+
+    _fields_ = (
+        ("cache", CacheStruct),
+        ("heads", c_int64),
+        ("window", c_int64),
+        ("scale", c_float),
+        ("soft_cap", c_float),
+        ("sinks", c_void_p),
+    )
+
+
 _LINEAR, _ROWS = POINTER(LinearStruct), POINTER(RowsStruct)
 # Result and arguments of each function of interface.h.
 _FUNCTIONS = {
@@ -55,6 +88,7 @@ _FUNCTIONS = {
     "servery_pack_i8": (c_int32, (c_void_p, _LINEAR, RowsStruct, c_void_p, c_void_p)),
     "servery_pack_i4": (c_int32, (c_void_p, _LINEAR, RowsStruct, c_void_p, c_void_p, c_void_p)),
     "servery_linear": (c_int32, (c_void_p, _LINEAR, c_int64, _ROWS, _ROWS, _ROWS)),
+    "servery_attention": (c_int32, (c_void_p, POINTER(AttentionStruct), c_int64, POINTER(ExtentStruct), _ROWS, _ROWS)),
     "servery_unpack_rows": (c_int32, (c_void_p, _LINEAR, c_int64, c_void_p, _ROWS)),
 }
 

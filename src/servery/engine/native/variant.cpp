@@ -1,4 +1,5 @@
 // One variant of all kernels. Compiled once for each, with its own instructions and VARIANT, its name.
+#include "attention.h"
 #include "kernels.h"
 #include "linear.h"
 #include "pack.h"
@@ -11,6 +12,7 @@
 
 const Kernels *JOIN(VARIANT, _kernels)() {
   static const Kernels kernels = {TEXT(VARIANT), PW, panels_bytes, staged_type, staged_stride,
-                                  stage_rows, linear_panels, pack_panels, unpack_rows};
+                                  stage_rows, linear_panels, pack_panels, unpack_rows,
+                                  W, attend_items, join_states};
   return &kernels;
 }

@@ -70,6 +70,9 @@ inline vf min(vf a, vf b) { return select(a < b, a, b); }
 inline vf abs(vf a) { return as_float((vu)a & 0x7fffffffu); }
 
 inline float sum_lanes(vf value) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)value);
+#endif
   // Halves are added to halves: the order is that of a tree, whatever the width.
   float lanes[W];
   store(lanes, value);
@@ -79,6 +82,9 @@ inline float sum_lanes(vf value) {
 }
 
 inline float max_lanes(vf value) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)value);
+#endif
   float lanes[W];
   store(lanes, value);
   float best = lanes[0];
