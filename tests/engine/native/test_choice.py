@@ -48,7 +48,7 @@ def test_without_kernels_auto_says_so_in_one_line(machine, caplog):
     machine["variants"] = None
     with caplog.at_level(logging.WARNING):
         assert choose_kernels("auto", 1) is None
-    said = "computing with torch, which is slower than the native kernels: they are not built; do this"
+    said = "computing with torch, which is slower than native kernels, and they are not built; do this"
     assert caplog.messages == [said]
 
 

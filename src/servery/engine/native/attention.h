@@ -15,6 +15,9 @@ namespace {
 
 constexpr int TILE = 16;
 constexpr float NEVER = -INFINITY;
+constexpr int TILE_ROWS = W == 16 ? 4 : 2;  // query rows for which a key is read once
+
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <int Type>
 constexpr int item_bytes() {
@@ -52,16 +55,22 @@ inline void prefetch_tile(const NativeCache &cache, const Tile &tile) {
   }
 }
 
-template <int Type>
-inline float dot(const float *query, const char *key, int64_t size) {
-  vf sums[2] = {};
+// The product of a key with R queries; of each, neighbouring vectors are added up apart, then together.
+template <int Type, int R>
+inline void dots(const float *const *queries, const char *key, int64_t size, float *products) {
+  vf even[R] = {}, odd[R] = {};
   int64_t d = 0;
   for (; d + 2 * W <= size; d += 2 * W) {
-    sums[0] += load<vf>(query + d) * load_cached<Type>(key, d);
-    sums[1] += load<vf>(query + d + W) * load_cached<Type>(key, d + W);
+    vf first = load_cached<Type>(key, d), second = load_cached<Type>(key, d + W);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+      even[r] += load<vf>(queries[r] + d) * first;
+      odd[r] += load<vf>(queries[r] + d + W) * second;
+    }
   }
-  for (; d < size; d += W) sums[0] += load<vf>(query + d) * load_cached<Type>(key, d);
-  return sum_lanes(sums[0] + sums[1]);
+  for (; d < size; d += W)
+    for (int r = 0; r < R; r++) even[r] += load<vf>(queries[r] + d) * load_cached<Type>(key, d);
+  for (int r = 0; r < R; r++) products[r * TILE] = sum_lanes(even[r] + odd[r]);
 }
 
 // c tanh(x / c), tanh(x) = 1 - 2 / (e^2x + 1), which beyond 40 is 1 in float32.
@@ -88,29 +97,35 @@ inline float weigh(float *scores, float *state) {
   return shrink;
 }
 
-// values = values * shrink + sum of weight * value over positions [from, to) of the tile.
-template <int Type, int N>
-inline void add_block(const char *const *at, const float *weights, int64_t from, int64_t to, float shrink, int64_t d,
-                      float *values) {
-  vf sums[N];
+// values = values * shrink + sum of weight * value over positions [from, to) of the tile, for R rows and N vectors.
+template <int Type, int R, int N>
+inline void add_block(const char *const *at, const float *weights, int64_t from, int64_t to, const float *shrink,
+                      int64_t d, float *const *values) {
+  vf sums[R][N];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-  for (int j = 0; j < N; j++) sums[j] = load<vf>(values + d + j * W) * fill(shrink);
-  for (int64_t i = from; i < to; i++) {
-    vf weight = fill(weights[i]);
+    for (int j = 0; j < N; j++) sums[r][j] = load<vf>(values[r] + d + j * W) * fill(shrink[r]);
+  for (int64_t i = from; i < to; i++)
 #pragma GCC unroll 8
-    for (int j = 0; j < N; j++) sums[j] += weight * load_cached<Type>(at[i], d + j * W);
-  }
+    for (int j = 0; j < N; j++) {
+      vf value = load_cached<Type>(at[i], d + j * W);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) sums[r][j] += fill(weights[r * TILE + i]) * value;
+    }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-  for (int j = 0; j < N; j++) store(values + d + j * W, sums[j]);
+    for (int j = 0; j < N; j++) store(values[r] + d + j * W, sums[r][j]);
 }
 
-template <int Type>
-inline void add_values(const char *const *at, const float *weights, int64_t from, int64_t to, float shrink,
-                       int64_t size, float *values) {
+template <int Type, int R>
+inline void add_values(const char *const *at, const float *weights, int64_t from, int64_t to, const float *shrink,
+                       int64_t size, float *const *values) {
+  constexpr int N = R == 1 ? 8 : 4;  // sums that stay in registers
   int64_t d = 0;
-  for (; d + 8 * W <= size; d += 8 * W) add_block<Type, 8>(at, weights, from, to, shrink, d, values);
-  for (; d + 2 * W <= size; d += 2 * W) add_block<Type, 2>(at, weights, from, to, shrink, d, values);
-  for (; d < size; d += W) add_block<Type, 1>(at, weights, from, to, shrink, d, values);
+  for (; d + N * W <= size; d += N * W) add_block<Type, R, N>(at, weights, from, to, shrink, d, values);
+  for (; d < size; d += W) add_block<Type, R, 1>(at, weights, from, to, shrink, d, values);
 }
 
 // Where the keys and values of one head lie, and their scales.
@@ -130,26 +145,39 @@ inline void find_head(const NativeCache &cache, const Tile &tile, int64_t kv_hea
   }
 }
 
-// One row over the positions [from, to) of a tile, counted from its begin. `query` is multiplied by the scale of scores.
-template <int Type>
-inline void attend_row(const NativeAttention &attention, const Head &head, const float *query, int64_t from, int64_t to,
-                       float *state) {
-  alignas(64) float scores[TILE];
-  int64_t size = attention.cache.head_dim;
-  for (int i = 0; i < TILE; i++)
-    scores[i] = i < from || i >= to ? NEVER : dot<Type>(query, head.keys[i], size) * head.key_scales[i];
-  if (attention.soft_cap > 0.0f)
-    for (int i = 0; i < TILE; i += W) {
-      vf score = load<vf>(scores + i);
-      store(scores + i, select(score == fill(NEVER), score, capped(score, attention.soft_cap)));
-    }
-  float shrink = weigh(scores, state);
-  if (Type == TYPE_I8)
-    for (int64_t i = from; i < to; i++) scores[i] *= head.value_scales[i];
-  add_values<Type>(head.values, scores, from, to, shrink, size, state + STATE_HEADER);
-}
+// A query row, multiplied by the scale of scores, its state, and the positions that it sees of a tile, from its begin.
+struct Row {
+  const float *query;
+  float *state;
+  int64_t from, to;
+};
 
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+// R rows over a tile. What a row does not see has no weight: it is of the row's own sequence, and written.
+template <int Type, int R>
+inline void attend_rows(const NativeAttention &attention, const Head &head, const Row *rows) {
+  alignas(64) float scores[R][TILE];
+  const float *queries[R];
+  float *values[R], shrink[R];
+  int64_t from = TILE, to = 0, size = attention.cache.head_dim;
+  for (int r = 0; r < R; r++) {
+    queries[r] = rows[r].query, values[r] = rows[r].state + STATE_HEADER;
+    from = least(from, rows[r].from), to = larger(to, rows[r].to);
+  }
+  for (int64_t i = from; i < to; i++) dots<Type, R>(queries, head.keys[i], size, &scores[0][i]);
+  for (int r = 0; r < R; r++) {
+    for (int i = 0; i < TILE; i++)
+      scores[r][i] = i < rows[r].from || i >= rows[r].to ? NEVER : scores[r][i] * head.key_scales[i];
+    if (attention.soft_cap > 0.0f)
+      for (int i = 0; i < TILE; i += W) {
+        vf score = load<vf>(scores[r] + i);
+        store(scores[r] + i, select(score == fill(NEVER), score, capped(score, attention.soft_cap)));
+      }
+    shrink[r] = weigh(scores[r], rows[r].state);
+    if (Type == TYPE_I8)
+      for (int64_t i = from; i < to; i++) scores[r][i] *= head.value_scales[i];
+  }
+  add_values<Type, R>(head.values, scores[0], from, to, shrink, size, values);
+}
 
 inline int64_t first_seen(const NativeAttention &attention, int64_t position) {
   return attention.window > 0 ? larger(0, position - attention.window + 1) : 0;
@@ -164,13 +192,21 @@ void attend_tile(const NativeAttention &attention, const Tile &tile, int64_t pos
   for (int64_t h = 0; h < cache.kv_heads; h++) {
     Head head;
     find_head<Type>(cache, tile, h, &head);
+    int count = 0;
+    Row rows[TILE_ROWS];
     for (int64_t t = 0; t < tokens; t++) {
       int64_t from = larger(tile.from, first_seen(attention, position + t)) - tile.begin;
       int64_t to = least(tile.to, position + t + 1) - tile.begin;
-      if (from >= to) continue;
-      for (int64_t row = t * attention.heads + h * group, end = row + group; row < end; row++)
-        attend_row<Type>(attention, head, queries + row * size, from, to, states + row * (size + STATE_HEADER));
+      for (int64_t row = t * attention.heads + h * group, end = row + group; from < to && row < end; row++) {
+        rows[count++] = {queries + row * size, states + row * (size + STATE_HEADER), from, to};
+        if (count == TILE_ROWS) {
+          attend_rows<Type, TILE_ROWS>(attention, head, rows);
+          count = 0;
+        }
+      }
     }
+    if (TILE_ROWS == 4 && count & 2) attend_rows<Type, 2>(attention, head, rows);
+    if (count & 1) attend_rows<Type, 1>(attention, head, rows + (count & 2));
   }
 }
 

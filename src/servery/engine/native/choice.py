@@ -20,7 +20,7 @@ def choose_kernels(wanted: str, threads: int) -> NativeContext | None:
     except Unavailable as reason:
         if wanted == "native":
             raise LoadError(f"--kernels native: {reason}.") from reason
-        log.warning("computing with torch, which is slower than the native kernels: %s", reason)
+        log.warning("computing with torch, which is slower than native kernels, and %s", reason)
         return None
     best = variants(library)[0]
     if wanted == "auto" and best not in FAST_VARIANTS:

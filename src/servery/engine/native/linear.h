@@ -111,7 +111,7 @@ void group_tile(const NativeLinear &linear, const char *w, const char *x, int64_
     vi zero = {};
     vf minimum = {};
     if (linear.has_minima) minimum = load<vf>(offsets + v * W * 4);
-    else zero = __builtin_convertvector(load<vub>(offsets + v * W), vi);
+    else zero = widen(load<vub>(offsets + v * W));
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
       vf exact = to_float(sum[r][v] - zero * fill(x_sums[r * x_groups]));

@@ -43,7 +43,7 @@ inline float round_codes(const void *x, int32_t type, int64_t from, int64_t coun
   for (int64_t i = 0; i < whole; i += W) {
     vi code = rounded(load_as_float(x, type, from + i) / fill(scale));
     sums += code;
-    store(codes + i, __builtin_convertvector(code + offset, vb));
+    store(codes + i, narrow(code + offset));
   }
   int32_t total = 0;
   for (int lane = 0; lane < W; lane++) total += sums[lane];

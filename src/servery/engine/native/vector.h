@@ -52,8 +52,23 @@ inline vi fill(int32_t value) { return value - vi{}; }
 
 inline vf as_float(vu bits) { return (vf)bits; }
 inline vf to_float(vi value) { return __builtin_convertvector(value, vf); }
-inline vf from_bf16(vh bits) { return as_float(__builtin_convertvector(bits, vu) << 16); }
-inline vf from_i8(vb codes) { return __builtin_convertvector(__builtin_convertvector(codes, vi), vf); }
+// Compilers make one instruction of a conversion to a wider type only when told to.
+#if defined(__AVX512F__)
+inline vu widen(vh values) { return (vu)_mm512_cvtepu16_epi32((__m256i)values); }
+inline vi widen(vb values) { return (vi)_mm512_cvtepi8_epi32((__m128i)values); }
+inline vi widen(vub values) { return (vi)_mm512_cvtepu8_epi32((__m128i)values); }
+inline vh narrow(vu values) { return (vh)_mm512_cvtepi32_epi16((__m512i)values); }
+inline vb narrow(vi values) { return (vb)_mm512_cvtepi32_epi8((__m512i)values); }
+#else
+inline vu widen(vh values) { return __builtin_convertvector(values, vu); }
+inline vi widen(vb values) { return __builtin_convertvector(values, vi); }
+inline vi widen(vub values) { return __builtin_convertvector(values, vi); }
+inline vh narrow(vu values) { return __builtin_convertvector(values, vh); }
+inline vb narrow(vi values) { return __builtin_convertvector(values, vb); }
+#endif
+
+inline vf from_bf16(vh bits) { return as_float(widen(bits) << 16); }
+inline vf from_i8(vb codes) { return to_float(widen(codes)); }
 
 // Round to nearest, ties to even; what is not a number stays so.
 inline vh to_bf16(vf value) {
@@ -61,7 +76,7 @@ inline vh to_bf16(vf value) {
   vu rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   vu quiet = (bits >> 16) | 0x40u;
   vu is_nan = (vu)(value != value);
-  return __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), vh);
+  return narrow((rounded & ~is_nan) | (quiet & is_nan));
 }
 
 inline vf select(vi mask, vf yes, vf no) { return (vf)(((vi)yes & mask) | ((vi)no & ~mask)); }
