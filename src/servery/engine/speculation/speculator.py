@@ -68,6 +68,7 @@ class Speculator:
             kind, given = self._given.get(item.sequence, (0, None))
             if item.num_drafts and item.sequence.drafts is given:  # else somebody else drafted
                 self._acceptance.observe(item.sequence, kind, item.num_drafts, stood)
+        self._given.clear()  # sequences are not to outlive their end here
         self._answer_tokens += tokens
         if all(item.count == 1 + item.num_drafts and item.samples for item in step.scheduled):
             self._policy.observe(len(step.scheduled), drafts, tokens, step_s, self._drafting_s)

@@ -1,0 +1,117 @@
+"""Around a step: who is drafted for, what is learnt from it, and what is left alone."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from servery.engine.request import NewRequest, Sequence, StepResult
+from servery.engine.speculation.proposer import Offer
+from servery.engine.speculation.speculator import MAX_ENTRY_TOKENS, Speculator
+from servery.engine.speculation.window import WindowPolicy
+from servery.engine.step import Scheduled, Step
+
+
+class FakeProposer:
+    """Offers token 7, after as many entry tokens as a sequence's name says."""
+
+    kinds = 1
+
+    def __init__(self) -> None:
+        self.prepared: dict[str, int] = {}
+
+    def pass_s(self, rows: int) -> float | None:
+        return 0.0
+
+    def entry_s(self, tokens: int) -> float:
+        return 0.0
+
+    def offer(self, sequence: Sequence, limit: int) -> Offer | None:
+        name = sequence.request_id
+        return None if name == "none" else Offer([7] * limit, 0, int(name) if name.isdecimal() else 0)
+
+    def prepare(self, sequence: Sequence, tokens: int) -> None:
+        self.prepared[sequence.request_id] = tokens
+
+    def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
+        return {}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.5
+        return self.now
+
+
+class Always(WindowPolicy):
+    """Two drafts for everybody, and a record of what is observed."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.observed: list[tuple[int, int, int, float, float]] = []
+
+    def is_trial_due(self) -> bool:
+        return True
+
+    def trial(self, candidates: object) -> list[int]:
+        return [2] * len(candidates)  # type: ignore[arg-type]
+
+    def observe(self, num_sequences: int, drafts: int, tokens: int, step_s: float, drafting_s: float) -> None:
+        self.observed.append((num_sequences, drafts, tokens, step_s, drafting_s))
+
+
+def sequence(name: str, *, pooling: bool = False, room: int = 9) -> Sequence:
+    one = Sequence(NewRequest(request_id=name, prompt=[1, 2], pooling=pooling), 0, 0, 0.0)
+    one.max_len = 2 + room
+    return one
+
+
+def made() -> tuple[Speculator, FakeProposer, Always]:
+    proposer, policy = FakeProposer(), Always()
+    return Speculator(proposer, policy, Clock()), proposer, policy
+
+
+def test_those_are_drafted_for_who_have_no_drafts_and_generate():
+    speculator, _, _ = made()
+    plain, forced, pooled, last, none = (
+        sequence("plain"), sequence("forced"), sequence("pooled", pooling=True), sequence("last", room=2), sequence("none"),
+    )  # fmt: skip
+    forced.drafts = [3]
+    speculator.propose([plain, forced, pooled, last, none])
+    assert [each.drafts for each in (plain, forced, pooled, last, none)] == [[7, 7], [3], [], [7], []]
+
+
+def test_what_a_step_may_compute_to_begin_is_shared_in_turn():
+    """The first fits, the second gets what is left without drafting, the others wait."""
+    speculator, proposer, _ = made()
+    near, far, farther, at_once = (sequence(name) for name in ("200", "100", "900", "0"))
+    speculator.propose([near, far, farther, at_once])
+    assert [each.drafts for each in (near, far, farther, at_once)] == [[7, 7], [], [], [7, 7]]
+    assert proposer.prepared == {"100": MAX_ENTRY_TOKENS - 200}
+
+
+def test_a_step_is_learnt_from_with_its_own_drafts_only():
+    speculator, _, policy = made()
+    own, forced = sequence("own"), sequence("forced")
+    forced.drafts = [3, 3, 3]
+    speculator.propose([own, forced])
+    step = Step((Scheduled(own, 1, 3, True, 2), Scheduled(forced, 1, 4, True, 3)), num_tokens=7)
+    speculator.complete(step)
+    speculator.observe(step, {own: StepResult([7, 5]), forced: StepResult([3, 3, 3, 8])})
+    assert policy.observed == [(2, 5, 6, 0.5, 1.0)], "one of two and three of three drafts stood"
+    before = speculator._acceptance.of(sequence("new"), 0)
+    assert speculator._acceptance.of(own, 0) < before
+    assert speculator._acceptance.of(forced, 0) == before
+
+
+def test_a_step_that_prefills_says_nothing_of_what_drafts_take():
+    speculator, _, policy = made()
+    own, new = sequence("own"), sequence("new")
+    speculator.propose([own])
+    step = Step((Scheduled(own, 1, 3, True, 2), Scheduled(new, 0, 2, True)), num_tokens=5)
+    speculator.complete(step)
+    speculator.observe(step, {own: StepResult([7, 7, 5]), new: StepResult([4])})
+    assert policy.observed == []
+    assert speculator._acceptance.of(own, 0) > 0.7
