@@ -359,6 +359,22 @@ def test_drafts_leave_prefills_what_they_want():
     assert drive.step() == {"a/0": 3, "b/0": 9}, "eight drafts, of which the prompt leaves room for two"
 
 
+def test_what_is_to_spare_is_what_decodes_and_prefills_leave():
+    drive = Drive(max_step_tokens=20, max_running=2)
+    drive.add(request("a", 4))
+    assert drive.scheduler.spare_tokens == 16, "a's prompt has not begun"
+    drive.step()
+    assert drive.scheduler.spare_tokens == 19
+    drive.add(request("b", other(200, 7)))
+    assert drive.scheduler.spare_tokens == 12
+    drive.step()
+    drive.add(request("c", 9))
+    assert drive.scheduler.spare_tokens == 18, "c has to wait for one of the two"
+    drive = Drive(max_step_tokens=8, max_running=2)
+    drive.add(request("a", 20))
+    assert drive.scheduler.spare_tokens == 0
+
+
 def test_an_output_tells_how_many_drafts_were_verified_for_it():
     drive = Drive()
     drive.add(request("a", 4))

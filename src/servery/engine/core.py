@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.admission import check_servable
@@ -71,7 +72,7 @@ class EngineCore:
         # For what computes beside the scheduler while nothing is scheduled (`teacher_forcing`).
         self.model, self.cache = loaded.model, loaded.cache
         self._speculator = (
-            None if loaded.proposer is None else Speculator(loaded.proposer, WindowPolicy(config.max_drafts))
+            None if loaded.proposer is None else Speculator(loaded.proposer, partial(WindowPolicy, config.max_drafts))
         )
         self.adapters = AdapterPool(loaded.model, loaded.adapter_limits)
         self._compiler = Compiler(self._load_vocabulary)
@@ -151,7 +152,7 @@ class EngineCore:
         decoding = self.scheduler.decoding
         self._structure.propose(decoding)
         if self._speculator is not None:
-            self._speculator.propose(decoding)
+            self._speculator.propose(decoding, self.scheduler.spare_tokens)
         if self.info.speculate == "ngram":  # a draft model's drafts are not known yet
             self._structure.prune(decoding)
 

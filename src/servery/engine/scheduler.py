@@ -52,6 +52,18 @@ class Scheduler:
         """The running sequences of which only the newest token is to be computed: to these, drafts can be added."""
         return [sequence for sequence in self._running if len(sequence.tokens) - sequence.computed == 1]
 
+    @property
+    def spare_tokens(self) -> int:
+        """What those who decode and the prefills in sight leave of the next step's budget: drafts get no more."""
+        decoding = prefilling = 0
+        for sequence in self._running:
+            missing = len(sequence.tokens) - sequence.computed
+            decoding += missing == 1
+            prefilling += missing if missing > 1 else 0
+        if len(self._running) < self.config.max_running:
+            prefilling += self._waiting.unstarted_tokens
+        return max(self._plan(decoding).limit - decoding - prefilling, 0)
+
     def add(self, request: NewRequest, seed: int, now: float) -> list[Sequence]:
         """Queue a request, all of its completions or none, and return these.
 

@@ -29,7 +29,7 @@ class AnyWindow(WindowPolicy):
     def is_hopeless(self, num_sequences: int, acceptance: float, drafting: object) -> bool:
         return True
 
-    def trial(self, candidates: Sequence[Candidate]) -> list[int]:
+    def trial(self, candidates: Sequence[Candidate], spare_tokens: int = 0) -> list[int]:
         return [min(self._chance.randint(self._least, self.max_drafts), each.limit) for each in candidates]
 
 
@@ -45,7 +45,7 @@ def core_of(
     core = EngineCore(EngineConfig(model=model, **settings))  # type: ignore[arg-type]
     max_drafts = settings.get("max_drafts", 8)
     if core._speculator is not None:
-        core._speculator = Speculator(core._speculator._proposer, AnyWindow(max_drafts, least=least))
+        core._speculator = Speculator(core._speculator._proposer, lambda: AnyWindow(max_drafts, least=least))
     return core
 
 

@@ -55,7 +55,7 @@ class Always(WindowPolicy):
     def is_trial_due(self) -> bool:
         return True
 
-    def trial(self, candidates: object) -> list[int]:
+    def trial(self, candidates: object, spare_tokens: int = 0) -> list[int]:
         return [2] * len(candidates)  # type: ignore[arg-type]
 
     def observe(self, num_sequences: int, drafts: int, tokens: int, step_s: float, drafting_s: float) -> None:
@@ -70,7 +70,7 @@ def sequence(name: str, *, pooling: bool = False, room: int = 9) -> Sequence:
 
 def made() -> tuple[Speculator, FakeProposer, Always]:
     proposer, policy = FakeProposer(), Always()
-    return Speculator(proposer, policy, Clock()), proposer, policy
+    return Speculator(proposer, lambda: policy, Clock()), proposer, policy
 
 
 def test_those_are_drafted_for_who_have_no_drafts_and_generate():
@@ -79,7 +79,7 @@ def test_those_are_drafted_for_who_have_no_drafts_and_generate():
         sequence("plain"), sequence("forced"), sequence("pooled", pooling=True), sequence("last", room=2), sequence("none"),
     )  # fmt: skip
     forced.drafts = [3]
-    speculator.propose([plain, forced, pooled, last, none])
+    speculator.propose([plain, forced, pooled, last, none], 99)
     assert [each.drafts for each in (plain, forced, pooled, last, none)] == [[7, 7], [3], [], [7], []]
 
 
@@ -87,7 +87,7 @@ def test_what_a_step_may_compute_to_begin_is_shared_in_turn():
     """The first fits, the second gets what is left without drafting, the others wait."""
     speculator, proposer, _ = made()
     near, far, farther, at_once = (sequence(name) for name in ("200", "100", "900", "0"))
-    speculator.propose([near, far, farther, at_once])
+    speculator.propose([near, far, farther, at_once], 99)
     assert [each.drafts for each in (near, far, farther, at_once)] == [[7, 7], [], [], [7, 7]]
     assert proposer.prepared == {"100": MAX_ENTRY_TOKENS - 200}
 
@@ -96,7 +96,7 @@ def test_a_step_is_learnt_from_with_its_own_drafts_only():
     speculator, _, policy = made()
     own, forced = sequence("own"), sequence("forced")
     forced.drafts = [3, 3, 3]
-    speculator.propose([own, forced])
+    speculator.propose([own, forced], 99)
     step = Step((Scheduled(own, 1, 3, True, 2), Scheduled(forced, 1, 4, True, 3)), num_tokens=7)
     speculator.complete(step)
     speculator.observe(step, {own: StepResult([7, 5]), forced: StepResult([3, 3, 3, 8])})
@@ -109,9 +109,26 @@ def test_a_step_is_learnt_from_with_its_own_drafts_only():
 def test_a_step_that_prefills_says_nothing_of_what_drafts_take():
     speculator, _, policy = made()
     own, new = sequence("own"), sequence("new")
-    speculator.propose([own])
+    speculator.propose([own], 99)
     step = Step((Scheduled(own, 1, 3, True, 2), Scheduled(new, 0, 2, True)), num_tokens=5)
     speculator.complete(step)
     speculator.observe(step, {own: StepResult([7, 7, 5]), new: StepResult([4])})
     assert policy.observed == []
     assert speculator._acceptance.of(own, 0) > 0.7
+
+
+def test_every_range_of_load_has_a_policy_of_its_own():
+    policies: list[Always] = []
+
+    def make() -> Always:
+        policies.append(Always())
+        return policies[-1]
+
+    speculator = Speculator(FakeProposer(), make, Clock())
+    for count in (1, 2, 3, 5, 7, 1):
+        running = [sequence(str(number)) for number in range(count)]
+        speculator.propose(running, 99)
+        step = Step(tuple(Scheduled(each, 1, 3, True, 2) for each in running))
+        speculator.complete(step)
+        speculator.observe(step, {each: StepResult([7, 5]) for each in running})
+    assert [[seen[0] for seen in policy.observed] for policy in policies] == [[1, 1], [2, 3], [5, 7]]

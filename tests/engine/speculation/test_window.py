@@ -164,3 +164,16 @@ def test_looking_in_vain_is_done_seldom_where_it_takes_long():
         drafts = sum(windows)
         policy.observe(1, drafts, 1 + drafts, 1.0, 0.02 if is_looking else 0.0)
     assert 40 < looks < 70, "a fiftieth of a step each: one step in five"
+
+
+def test_what_is_to_spare_goes_to_the_first_drafts_of_all():
+    policy = WindowPolicy(4)
+    for _ in range(20):
+        policy.observe(3, 0, 3, 1.0, 0.0)
+    for _ in range(5):
+        policy.observe(3, 12, 12, 1.1, 0.0)
+    candidates = [Candidate(0.95, 4)] * 3
+    assert policy.choose(3, candidates, FREE, spare_tokens=99) == [4, 4, 4]
+    assert policy.choose(3, candidates, FREE, spare_tokens=5) == [2, 2, 1]
+    assert policy.choose(3, candidates, FREE, spare_tokens=0) == [0, 0, 0]
+    assert sum(policy.trial(candidates, 1)) <= 1

@@ -24,25 +24,32 @@ class Speculator:
     """Fills in `Sequence.drafts`. Call `propose`, `Scheduler.schedule`, `complete`, the runner, `observe` in turns.
 
     Times are compared, so `clock` is by default the processor time of this thread: what others on the machine take from
-    it would be noise.
+    it would be noise. What pays depends on the load, so each range of it, twice as far up as the one before, has a
+    policy of its own, and what was learnt of it lasts until the load is back.
     """
 
-    def __init__(self, proposer: Proposer, policy: WindowPolicy, clock: Callable[[], float] = thread_time) -> None:
+    def __init__(
+        self, proposer: Proposer, make_policy: Callable[[], WindowPolicy], clock: Callable[[], float] = thread_time
+    ) -> None:
         self._clock = clock
         self._proposer = proposer
-        self._policy = policy
+        self._make_policy = make_policy
+        self._policies: dict[int, WindowPolicy] = {}  # by the bits of the number of sequences
         self._acceptance = Acceptance(proposer.kinds)
         self._given: dict[Sequence, tuple[int, list[int]]] = {}  # kind and drafts of the step under way
         self._drafting_s = self._run_began = 0.0
         self._answers, self._answer_tokens = 1.0, _USUAL_ANSWER_TOKENS  # both fading alike
 
-    def propose(self, decoding: list[Sequence]) -> None:
-        """Draft for those who decode and have no drafts of others, as many tokens each as are expected to pay."""
+    def propose(self, decoding: list[Sequence], spare_tokens: int) -> None:
+        """Draft for those who decode and have no drafts of others, as many tokens each as are expected to pay.
+
+        All of them together get no more than `spare_tokens`.
+        """
         self._given.clear()
         started = self._clock()
         open_to_drafts = [each for each in decoding if not (each.parent.pooling or each.drafts)]
-        if open_to_drafts:
-            self._propose(open_to_drafts, len(decoding))
+        if open_to_drafts and spare_tokens > 0:
+            self._propose(open_to_drafts, len(decoding), spare_tokens)
         self._drafting_s = self._clock() - started
 
     def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
@@ -71,20 +78,25 @@ class Speculator:
         self._given.clear()  # sequences are not to outlive their end here
         self._answer_tokens += tokens
         if all(item.count == 1 + item.num_drafts and item.samples for item in step.scheduled):
-            self._policy.observe(len(step.scheduled), drafts, tokens, step_s, self._drafting_s)
+            self._policy(len(step.scheduled)).observe(len(step.scheduled), drafts, tokens, step_s, self._drafting_s)
 
-    def _propose(self, decoding: list[Sequence], num_sequences: int) -> None:
-        policy = self._policy
+    def _propose(self, decoding: list[Sequence], num_sequences: int, spare_tokens: int) -> None:
+        policy = self._policy(num_sequences)
         drafting = self._drafting_cost()
         is_trial = policy.is_trial_due()
         if not is_trial and policy.is_hopeless(num_sequences, self._acceptance.best, drafting):
             return
-        offers = [(sequence, offer) for sequence in decoding if (offer := self._offer(sequence)) is not None]
+        offers = [
+            (sequence, offer)
+            for sequence in decoding
+            if (offer := self._offer(sequence, policy.max_drafts)) is not None
+        ]
         candidates = [self._candidate(sequence, offer) for sequence, offer in offers]
         if is_trial or drafting is None:
-            windows = policy.trial(candidates)
+            windows = policy.trial(candidates, spare_tokens)
         else:
-            windows = policy.choose(num_sequences, candidates, drafting, self._answer_tokens / self._answers)
+            answer_tokens = self._answer_tokens / self._answers
+            windows = policy.choose(num_sequences, candidates, drafting, answer_tokens, spare_tokens)
         self._take(offers, windows)
 
     def _take(self, offers: list[tuple[Sequence, Offer]], windows: list[int]) -> None:
@@ -100,8 +112,15 @@ class Speculator:
                 self._proposer.prepare(sequence, left)
             left = max(left - offer.entry_tokens, 0)
 
-    def _offer(self, sequence: Sequence) -> Offer | None:
-        limit = min(self._policy.max_drafts, sequence.max_len - len(sequence.tokens) - 1)
+    def _policy(self, num_sequences: int) -> WindowPolicy:
+        load = num_sequences.bit_length()
+        policy = self._policies.get(load)
+        if policy is None:
+            policy = self._policies[load] = self._make_policy()
+        return policy
+
+    def _offer(self, sequence: Sequence, max_drafts: int) -> Offer | None:
+        limit = min(max_drafts, sequence.max_len - len(sequence.tokens) - 1)
         return self._proposer.offer(sequence, limit) if limit > 0 else None
 
     def _candidate(self, sequence: Sequence, offer: Offer) -> Candidate:

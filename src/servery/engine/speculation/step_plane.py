@@ -3,9 +3,8 @@
 `seconds = fixed + per_sequence * sequences + per_draft * drafts`, for steps in which nobody prefills.
 """
 
-# A step's weight falls to 1/e after this many later ones; much sooner where the load has changed.
+# A step's weight falls to 1/e after this many later ones.
 MEMORY_STEPS = 40.0
-_QUICK_MEMORY_STEPS = 8.0
 # One outlier (a page fault storm, a neighbour on the core) must not teach that every step is slow.
 _MAX_SURPRISE = 3.0
 # How far the numbers must vary, relative to the sequences, before they outweigh what was believed before.
@@ -47,8 +46,7 @@ class StepPlane:
         """Learn from one step of at least one sequence."""
         if self.is_known:
             seconds = min(seconds, _MAX_SURPRISE * self.predict(sequences, drafts))
-        usual = self._b / self._w if self._count else sequences
-        keep = 1.0 - 1.0 / (MEMORY_STEPS if usual / 2 <= sequences <= usual * 2 else _QUICK_MEMORY_STEPS)
+        keep = 1.0 - 1.0 / MEMORY_STEPS
         self._count += 1
         self._w = keep * self._w + 1.0
         self._b = keep * self._b + sequences

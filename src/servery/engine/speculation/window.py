@@ -32,6 +32,9 @@ _MOST_STEPS = 20.0
 _LOSING_STEPS = 3.0
 
 
+_UNBOUNDED = 1 << 30
+
+
 class Candidate(NamedTuple):
     """A sequence that could be drafted for: how likely its drafts stand, how many there are, what it takes to begin."""
 
@@ -79,7 +82,7 @@ class WindowPolicy:
             self.drafted.predict(num_sequences, 0) + drafting.fixed_s
         )
 
-    def trial(self, candidates: Offers[Candidate]) -> list[int]:
+    def trial(self, candidates: Offers[Candidate], spare_tokens: int = _UNBOUNDED) -> list[int]:
         """Windows to learn from: short ones first, for some sequences that can begin within a few steps' time."""
         self._is_trial = True
         window = 2 ** min(self._trials, 2)
@@ -89,16 +92,24 @@ class WindowPolicy:
             affordable_s -= candidate.entry_s
             is_taken = wanted > 0 and affordable_s >= 0.0
             wanted -= is_taken
-            windows.append(min(candidate.limit, window) if is_taken else 0)
+            windows.append(min(candidate.limit, window, spare_tokens) if is_taken else 0)
+            spare_tokens -= windows[-1]
         return windows
 
     def choose(
-        self, num_sequences: int, candidates: Offers[Candidate], drafting: DraftCost, answer_tokens: float = math.inf
+        self,
+        num_sequences: int,
+        candidates: Offers[Candidate],
+        drafting: DraftCost,
+        answer_tokens: float = math.inf,
+        spare_tokens: int = _UNBOUNDED,
     ) -> list[int]:
         """The windows, one for each candidate, with which `num_sequences` are expected to get on fastest.
 
-        What it takes to begin with a sequence has to pay off in `answer_tokens` more of it.
+        What it takes to begin with a sequence has to pay off in `answer_tokens` more of it. The windows add up to
+        `spare_tokens` at most.
         """
+        self._is_trial = False
         windows = [0] * len(candidates)
         tokens, seconds = float(num_sequences), self.drafted.predict(num_sequences, 0)
         best, chosen = MIN_GAIN * tokens / self.plain.predict(num_sequences), windows
@@ -106,16 +117,17 @@ class WindowPolicy:
         chances = [1.0] * len(candidates)
         for depth in range(1, self.max_drafts + 1):
             rate = tokens / (seconds + drafting.fixed_s)
-            taken = []
+            taken: list[tuple[int, float]] = []
             for at, candidate in enumerate(candidates):
                 if windows[at] < depth - 1 or candidate.limit < depth:
                     continue
                 chances[at] *= candidate.acceptance
                 entry_s = self._entry_s(candidate, answer_tokens) if depth == 1 else 0.0
-                if chances[at] > rate * (row_s + entry_s):
+                if chances[at] > rate * (row_s + entry_s) and len(taken) < spare_tokens:
                     taken.append((at, row_s + entry_s))
             if not taken:
                 break
+            spare_tokens -= len(taken)
             windows = windows.copy()
             for at, added_s in taken:
                 windows[at] = depth
