@@ -1,6 +1,7 @@
 """A complete tiny checkpoint: random Qwen3 weights, a byte-level tokenizer and a chat template."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
@@ -16,13 +17,17 @@ CHAT_TEMPLATE = (
 )
 
 
-def save(folder: Path, **changes: object) -> Path:
-    """Write the checkpoint into `folder` and return it; `changes` go to its config."""
+def save(folder: Path, *, template: str = CHAT_TEMPLATE, markers: Sequence[str] = (), **changes: object) -> Path:
+    """Write the checkpoint into `folder` and return it; `changes` go to its config.
+
+    `markers` are tokens that are added, and special.
+    """
     tokenizer = _tokenizer()
+    tokenizer.add_special_tokens(list(markers))
     settings = {"vocab_size": tokenizer.get_vocab_size(), "eos_token_id": EOS_TOKEN_ID, **changes}
     checkpoints.save(checkpoints.qwen3(**settings), folder)
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "chat_template": CHAT_TEMPLATE}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "chat_template": template}))
     return folder
 
 

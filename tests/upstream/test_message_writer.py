@@ -61,6 +61,15 @@ def test_reasoning_tokens_are_counted_with_the_end_marker() -> None:
     assert counted.reasoning_tokens == 3
 
 
+def test_tokens_that_came_in_one_step_with_the_end_of_the_reasoning_are_no_reasoning() -> None:
+    texts = ["a", "</think>", "b", "cd"]
+    parser = MessageParser(REASONING_FORMATS["think"], begins_in_reasoning=True)
+    counted = MessageWriter(parser, None, token_bytes=lambda token_id: texts[token_id].encode())
+    counted.write(TextDelta(index=0, text="".join(texts), token_ids=[0, 1, 2, 3], num_tokens=4))
+
+    assert counted.reasoning_tokens == 2
+
+
 def test_short_ids_are_nine_letters_and_digits() -> None:
     (call,) = writer(short_ids=True).write(TextDelta(index=0, text=ADD))[0].calls
 

@@ -108,7 +108,7 @@ def test_reasoning_that_the_template_began_is_counted_as_such(tmp_path: Path) ->
         answer = json.loads(await ask(made))
         assert answer["choices"][0]["message"]["reasoning_content"] == "hm"
         assert answer["choices"][0]["message"]["content"] == "four"
-        assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2 + len("</think>four")}
+        assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2 + len("</think>")}
 
     asyncio.run(story())
 

@@ -2,6 +2,7 @@
 
 import secrets
 import string
+from collections.abc import Callable
 
 from servery.engine.completion import TextDelta
 from servery.engine.parsing.message_parser import MessageParser
@@ -29,8 +30,13 @@ class MessageWriter:
         *,
         most_calls: int | None = None,
         short_ids: bool = False,
+        token_bytes: Callable[[int], bytes] = lambda token_id: b"",
     ) -> None:
-        """With a `tokenizer`, log probabilities are shown; `short_ids`: calls get ids of nine letters and digits."""
+        """With a `tokenizer`, log probabilities are shown; `short_ids`: calls get ids of nine letters and digits.
+
+        `token_bytes` tells the tokens of the reasoning from those that came in one step with its end.
+        """
+        self._token_bytes = token_bytes
         self._parser = parser
         self._tokenizer = tokenizer
         self._most_calls = most_calls
@@ -43,9 +49,10 @@ class MessageWriter:
         """What `delta` adds, in the order in which it was written; log probabilities go with the first of it."""
         if self.is_over:
             return []
-        if self._parser.is_reasoning:
-            self.reasoning_tokens += delta.num_tokens
+        was_reasoning = self._parser.is_reasoning
         pieces = self._parser.feed(delta.text)
+        if was_reasoning:
+            self.reasoning_tokens += self._reasoned(delta)
         if delta.finish_reason is not None:
             pieces += self._parser.finish()
         written, self.is_over = self._deltas(delta.index, pieces)
@@ -55,6 +62,17 @@ class MessageWriter:
         if self.is_over or delta.finish_reason is not None:
             written.append(self._end(delta))
         return written
+
+    def _reasoned(self, delta: TextDelta) -> int:
+        """How many of the delta's tokens are reasoning, the last being that with which its marker ends."""
+        left = 0 if self._parser.is_reasoning else len(self._parser.behind_reasoning.encode())
+        count = min(delta.num_tokens, len(delta.token_ids) or delta.num_tokens)
+        for token_id in reversed(delta.token_ids):
+            if left <= 0 or count <= 1:
+                break
+            left -= len(self._token_bytes(token_id))
+            count -= 1
+        return delta.num_tokens if self._parser.is_reasoning else count
 
     def _deltas(self, index: int, pieces: list[Piece]) -> tuple[list[MessageDelta], bool]:
         """The pieces as deltas, and whether there was one call too many, which is left out with all after it."""

@@ -222,10 +222,10 @@ def request(number: int, wanted: Constraint | None, **changes: object) -> NewReq
     return NewRequest(request_id=f"r{number}", prompt=list(range(10, 20 + number)), params=params)
 
 
-def mixed() -> list[NewRequest]:
+def mixed(**changes: object) -> list[NewRequest]:
     end: Callable[[int], Reasoning] = lambda budget: Reasoning(end="</think>", budget=budget)  # noqa: E731
     kinds = [None, constraint.anything(end(3)), constraint.regex("([ab][0-9])+", end(9)), constraint.anything(end(12))]
-    return [request(number, kind, n=1 + number % 2) for number, kind in enumerate(kinds)]
+    return [request(number, kind, n=1 + number % 2, **changes) for number, kind in enumerate(kinds)]
 
 
 def test_budgets_are_kept_whoever_shares_the_batch(tiny: Path) -> None:
@@ -258,6 +258,15 @@ def test_a_forced_marker_takes_one_step(tiny: Path) -> None:
     slow._structure._most_forced = 0
     assert tokens(run(slow, requests)) == tokens(run(fast, requests))
     assert fast.stats().steps < slow.stats().steps
+
+
+@pytest.mark.parametrize("speculate", ["ngram", "draft"])
+def test_speculation_leaves_budgets_as_they_are(tiny: Path, speculate: str) -> None:
+    """Greedily, where a draft model's drafts change no token either."""
+    drafted = core_of(tiny, speculate=speculate, draft_model=tiny if speculate == "draft" else None)
+    requests = mixed(temperature=0.0)
+    assert tokens(run(drafted, requests)) == tokens(run(core_of(tiny), requests))
+    assert drafted.stats().scheduler.accepted_draft_tokens > 0
 
 
 def test_a_free_answer_without_reasoning_is_a_kind_of_its_own() -> None:

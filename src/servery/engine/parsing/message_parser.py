@@ -23,7 +23,8 @@ class _State(Enum):
 class MessageParser:
     """Parses one message. Without formats everything is content, to the letter.
 
-    White space around reasoning and before calls is dropped: it belongs to the format. `calls` counts those begun.
+    White space around reasoning and before calls is dropped: it belongs to the format. `calls` counts those begun;
+    `behind_reasoning` is what came in one piece with the end of the reasoning.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class MessageParser:
         self._held = ""
         self._reader: CallReader | None = None
         self.calls = 0
+        self.behind_reasoning = ""
 
     @property
     def is_reasoning(self) -> bool:
@@ -137,6 +139,7 @@ class MessageParser:
         pieces.append(Reasoning(shown))
         if marker is not None:
             self._state = _State.AFTER
+            self.behind_reasoning = after
             return after
         self._held = before[len(shown) :] + after
         return ""
