@@ -79,11 +79,11 @@ _MANY_PATTERNS = {"allOf": [{"type": "string", "pattern": f"[a-z]{{{i}}}x"} for 
             constraint.json_schema({"items": {"uniqueItems": True, "contains": {}}}),
             "it uses keywords that cannot be enforced: 'contains', 'uniqueItems'.",
         ),
-        (constraint.json_schema({"type": "strin"}), "it cannot be enforced: Invalid type: strin."),
-        (constraint.json_schema({"format": "iri"}), "it cannot be enforced: Unknown format: iri."),
+        (constraint.json_schema({"type": "strin"}), "invalid type: strin."),
+        (constraint.json_schema({"format": "iri"}), "unknown format: iri."),
         (
             constraint.json_schema({"$ref": "#/$defs/a"}),
-            "it cannot be enforced: Pointer '/$defs/a' does not exist.",
+            "pointer '/$defs/a' does not exist.",
         ),
         (constraint.json_schema(deep(101)), "it is nested more than 100 levels deep."),
         (

@@ -307,5 +307,11 @@ def test_offline_what_cannot_be_enforced_is_refused_before_anything_is_computed(
 
 
 def test_a_grammar_with_no_text_is_an_error_that_says_so(llm: LLM) -> None:
-    with pytest.raises((InvalidRequest, RequestFailed), match="constraint"):
+    with pytest.raises((InvalidRequest, RequestFailed), match="no text that the model can write fulfils it"):
         answers(llm, constraint.grammar("start: a\na: b\nb: a"))
+    with pytest.raises((InvalidRequest, RequestFailed), match="no text that the model can write fulfils it"):
+        answers(llm, constraint.json_schema({"$ref": "#"}))
+
+
+def test_an_empty_text_fulfils_a_form_that_allows_it(llm: LLM) -> None:
+    assert [one.text for one in answers(llm, constraint.regex(""))] == [""]

@@ -79,6 +79,10 @@ class Compiler:
         matcher = llguidance.LLMatcher(self.vocabulary.compiled, grammar_text(constraint), log_level=0)
         if matcher.is_error():
             raise refusal(constraint, matcher.get_error())
+        first = matcher.deep_copy()
+        first.compute_bitmask()
+        if first.is_error():  # no text at all is of the language
+            raise refusal(constraint, first.get_error())
         self.stats.compiled += 1
         self.stats.compile_s += time.perf_counter() - started
         return matcher

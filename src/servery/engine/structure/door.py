@@ -23,8 +23,11 @@ class Door:
         """Raise `InvalidRequest` if it cannot be enforced, `Overloaded` if too many cannot be told in time."""
         if (future := self._start(constraint)) is None:
             return
+        waited = asyncio.wrap_future(future)
+        # Whoever waits may be gone when it fails: asyncio would log an error that nobody has looked at.
+        waited.add_done_callback(lambda done: done.cancelled() or done.exception())
         while not future.done():
-            await asyncio.wait([asyncio.wrap_future(future)], timeout=self._limit_s)
+            await asyncio.wait([waited], timeout=self._limit_s)
             self._thread.check_time()
         self._finish(constraint, future)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import llguidance
 
 from servery.engine.constraint import Constraint, ConstraintKind
+from servery.engine.structure.grammar import told_of
 from servery.engine.structure.reasoning import OVER, Phase, Progress, ReasoningRule
 from servery.engine.structure.vocabulary import Vocabulary
 
@@ -151,7 +152,7 @@ class Follower:
         if self.is_lost:
             self.error = "the token is not allowed"
         elif token_id not in self._vocabulary.end_ids and not self._own().consume_token(token_id):
-            self.error = self.matcher.get_error().partition("\n")[0] or "the token is not allowed"
+            self.error = told_of(self.matcher.get_error().partition("\n")[0]) or "the token is not allowed"
 
     def _try(self, token_id: int) -> None:
         """Follow a token that may be the answer's or the beginning of reasoning."""

@@ -38,6 +38,7 @@ _JSON_OPTIONS: "JsonCompileOptions" = {
     "json_allow_general_unicode_escapes": False,
 }
 _AT = re.compile(r"\A(?:at )?(\d+)\((\d+)\): ")
+_LEADS_NOWHERE = "NoExtensionBias"  # llguidance's name for: no token may come next, and the text is not complete
 _RULE = re.compile(r"::=")
 _INTERSECTION = re.compile(r'"(?:\\.|[^"\\\n])*"|(?://|#)[^\n]*|/(?:\\.|[^/\\\n])+/|(&|~(?!\s*\d))')
 
@@ -110,9 +111,12 @@ def _reason(constraint: Constraint, message: str) -> str:
         if constraint.kind is ConstraintKind.CALLS:  # nobody has seen its lines
             return told
         return f"line {at[1]}, column {at[2]}: {told}" + (f" {cause[1]}" if cause else "")
-    if constraint.kind is ConstraintKind.JSON_SCHEMA:
-        return f"it cannot be enforced: {first}"
-    return first
+    return told_of(first)
+
+
+def told_of(error: str) -> str:
+    """What llguidance says of a grammar that leads nowhere, in words; anything else as it is."""
+    return "no text that the model can write fulfils it" if error.startswith(_LEADS_NOWHERE) else error
 
 
 def _shortened(text: str) -> str:
