@@ -62,6 +62,19 @@ def test_a_response_can_be_read_again_and_forgotten(client: openai.OpenAI) -> No
         client.responses.create(model="amuse", input="and?", previous_response_id=answer.id)
 
 
+def test_the_items_of_the_input_are_read_by_pages(client: openai.OpenAI) -> None:
+    asked = [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]
+    answer = client.responses.create(model="amuse", input=asked, max_output_tokens=5)  # type: ignore[arg-type]
+
+    def texts(**page: object) -> list[str]:
+        return [item.content[0].text for item in client.responses.input_items.list(answer.id, **page)]  # type: ignore
+
+    assert (texts(), texts(order="asc", limit=1)) == (["two", "one"], ["one", "two"])
+    for wrong in ({"limit": 0}, {"order": "up"}, {"after": "msg_x"}, {"extra_query": {"until": 1}}):
+        with pytest.raises(openai.BadRequestError):
+            texts(**wrong)
+
+
 def test_what_is_not_to_be_stored_is_not(client: openai.OpenAI) -> None:
     answer = client.responses.create(model="amuse", input="hello", max_output_tokens=5, store=False)
 

@@ -97,3 +97,9 @@ def test_errors_have_the_api_s_kinds() -> None:
     assert events(ANTHROPIC.error_event(invalid("no"), "req_1")) == [
         {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}, "request_id": "req_1"}
     ]
+
+
+def test_an_error_names_the_schema_where_the_client_gave_it() -> None:
+    ours = "response_format.json_schema.schema"
+    body = json.loads(ANTHROPIC.error(invalid(f"'{ours}' cannot be enforced: no.", ours), "r"))
+    assert body["error"]["message"] == "'output_config.format.schema' cannot be enforced: no."

@@ -96,7 +96,11 @@ def test_tools_are_functions() -> None:
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
         ({"input": [{"type": "web_search_call"}]}, "input[0]"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "messages[0].content[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "c", "output": [{"type": "input_file"}]}]},
+            "input[0].output[0]",
+        ),
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"background": True}, "background"),
@@ -117,6 +121,7 @@ def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: s
         asked(**fields)
 
     assert (caught.value.status, caught.value.param) == (400, param)
+    assert f"'{param}" in str(caught.value)
 
 
 def test_what_changes_nothing_is_accepted() -> None:

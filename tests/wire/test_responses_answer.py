@@ -1,6 +1,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from servery.wire.errors import invalid
 from servery.wire.message import Call, CallDelta, Message, MessageDelta
 from servery.wire.responses import (
@@ -118,3 +120,43 @@ def test_a_call_keeps_its_arguments_and_an_error_its_shape() -> None:
     assert (item["type"], item["call_id"], item["name"], item["arguments"]) == ("function_call", "c", "add", '{"a":1}')
     (event,) = events(RESPONSES.error_event(invalid("no", "input"), "req_1"))
     assert (event["type"], event["message"], event["param"]) == ("error", "no", "input")
+
+
+def test_what_a_limit_cut_is_incomplete_itself() -> None:
+    """Nobody is to call a function with half of its arguments."""
+    cut = [*DELTAS[:-1], MessageDelta(finish_reason="length")]
+    message = Message(index=0)
+    for delta in cut:
+        message.add(delta)
+    whole = json.loads(form().body([message], USAGE))
+    writer = form()
+    streamed = events(b"".join(map(writer.delta, cut)) + writer.end(USAGE))
+    done = [event["item"] for event in streamed if event["type"] == "response.output_item.done"]
+
+    statuses = ["completed", "completed", "completed", "incomplete"]
+    assert [item["status"] for item in whole["output"]] == statuses
+    assert [item["status"] for item in done] == statuses
+    assert without_ids(done) == without_ids(whole["output"]) == without_ids(streamed[-1]["response"]["output"])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("max_tokens", "max_output_tokens"),
+        ("response_format.json_schema.schema", "text.format.schema"),
+        ("verbosity", "text.verbosity"),
+        ("temperature", "temperature"),
+    ],
+)
+def test_errors_name_the_parameter_that_the_client_gave(ours: str, theirs: str) -> None:
+    error = invalid(f"'{ours}' is wrong.", ours)
+    body = json.loads(RESPONSES.error(error, "r"))["error"]
+    (event,) = events(RESPONSES.error_event(error, "r"))
+
+    assert (body["param"], body["message"], body["code"]) == (theirs, f"'{theirs}' is wrong.", "invalid_value")
+    assert (event["param"], event["message"], event["code"]) == (theirs, f"'{theirs}' is wrong.", "invalid_value")
+
+
+def test_a_parameter_that_is_unknown_keeps_the_name_that_the_client_wrote() -> None:
+    error = invalid("Unknown parameter: 'max_tokens'.", "max_tokens", "unknown_parameter")
+    assert json.loads(RESPONSES.error(error, "r"))["error"]["param"] == "max_tokens"

@@ -8,9 +8,12 @@ import msgspec
 
 from servery.server.answers import answer
 from servery.server.service import Exchange, Service
+from servery.server.storage import read_page
 from servery.wire.errors import invalid
 from servery.wire.responses import Item, decode_responses, encode_items, identified
 from servery.wire.responses_answer import ResponsesForm, encode_input_tokens
+
+_MOST_ITEMS = 100  # of a page, as OpenAI's API has it
 
 
 async def create(service: Service, exchange: Exchange) -> None:
@@ -57,9 +60,10 @@ async def cancel(service: Service, exchange: Exchange) -> None:
 
 
 async def input_items(service: Service, exchange: Exchange) -> None:
-    """What a response was asked with."""
+    """What a response was asked with, the last item first unless `order` is asc."""
     stored = service.responses.get(exchange.owner, exchange.arguments["id"])
-    await exchange.reply.whole(encode_items(stored.input_items))
+    page = read_page(exchange.request.query, most=_MOST_ITEMS)
+    await exchange.reply.whole(encode_items(*page.of(stored.input_items)))
 
 
 def _history(service: Service, exchange: Exchange, previous_id: str | None) -> list[Item]:

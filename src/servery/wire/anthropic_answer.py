@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from servery.wire.dialect import Dialect
-from servery.wire.errors import ApiError
+from servery.wire.errors import ApiError, renamed
 from servery.wire.message import CallDelta, Message, MessageDelta
 from servery.wire.usage import Usage
 
@@ -148,9 +148,14 @@ def encode_count(input_tokens: int) -> bytes:
     return msgspec.json.encode({"input_tokens": input_tokens})
 
 
+# What the chat that a request becomes calls otherwise.
+_RENAMED = {"response_format.json_schema.schema": "output_config.format.schema"}
+
+
 def _error(error: ApiError, request_id: str) -> dict[str, Any]:
     kind = _ERROR_KINDS.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
+    told = renamed(error, _RENAMED).message
+    return {"type": "error", "error": {"type": kind, "message": told}, "request_id": request_id}
 
 
 def _error_body(error: ApiError, request_id: str) -> bytes:

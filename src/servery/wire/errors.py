@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -70,6 +70,23 @@ def encode_error(error: ApiError) -> bytes:
 def invalid(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
     """400: the request can never be served as it is."""
     return ApiError(400, message, param=param, code=code)
+
+
+def renamed(error: ApiError, names: Mapping[str, str]) -> ApiError:
+    """The error, told of the parameter by the name that the client knows; `names` has it for ours."""
+    name = names.get(error.param or "")
+    if name is None or error.code == "unknown_parameter":  # the client did write what is unknown
+        return error
+    return ApiError(
+        error.status,
+        error.message.replace(f"'{error.param}'", f"'{name}'"),
+        kind=error.kind,
+        code=error.code,
+        param=name,
+        retry_after_s=error.retry_after_s,
+        is_final=error.is_final,
+        headers=error.extra_headers,
+    )
 
 
 def unsupported(param: str, why: str) -> ApiError:

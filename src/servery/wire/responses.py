@@ -255,11 +255,11 @@ def identified(items: Sequence[Item]) -> list[Item]:
     ]
 
 
-def encode_items(items: Sequence[Item]) -> bytes:
-    """The body of the answer to `/v1/responses/{id}/input_items`: all of them, texts in parts."""
+def encode_items(items: Sequence[Item], has_more: bool) -> bytes:
+    """The body of the answer to `/v1/responses/{id}/input_items`: a page of them, texts in parts."""
     data = [_shown_item(item) for item in items]
     ends = {"first_id": items[0].id, "last_id": items[-1].id} if items else {"first_id": None, "last_id": None}
-    return msgspec.json.encode({"object": "list", "data": data, **ends, "has_more": False})
+    return msgspec.json.encode({"object": "list", "data": data, **ends, "has_more": has_more})
 
 
 def _shown_item(item: Item) -> dict[str, Any]:
@@ -277,7 +277,18 @@ def _item(item: dict[str, Any], path: str) -> Item:
     if kind not in ("message", "function_call", "function_call_output", "reasoning"):
         raise unsupported(path, f"there are no '{kind}' items; only function calls of your own and text.")
     converted: Item = convert({**item, "type": kind}, Item, path)
+    if isinstance(converted, MessageItem):
+        _check_parts(converted.content, f"{path}.content")
+    elif isinstance(converted, CallOutputItem):
+        _check_parts(converted.output, f"{path}.output")
     return converted
+
+
+def _check_parts(parts: str | list[Content], path: str) -> None:
+    for at, part in enumerate(parts):
+        if isinstance(part, InputImage | InputFile):
+            kind = part.__struct_config__.tag
+            raise unsupported(f"{path}[{at}]", f"'{kind}' parts cannot be read; this model takes text only.")
 
 
 def _tool(tool: FunctionTool, path: str) -> Tool:

@@ -12,7 +12,7 @@ import msgspec
 
 from servery.wire import sse
 from servery.wire.dialect import Dialect
-from servery.wire.errors import ApiError, encode_error
+from servery.wire.errors import ApiError, encode_error, renamed
 from servery.wire.message import CallDelta, Message, MessageDelta, TokenLogprob
 from servery.wire.responses import (
     CallItem,
@@ -26,6 +26,13 @@ from servery.wire.responses import (
 from servery.wire.usage import Usage
 
 _Fields = dict[str, Any]
+# What the chat that a request becomes calls otherwise.
+_RENAMED = {
+    "max_tokens": "max_output_tokens",
+    "messages": "input",
+    "response_format.json_schema.schema": "text.format.schema",
+    "verbosity": "text.verbosity",
+}
 # Called with the finished response, as it was sent, and with what it adds to the conversation.
 Keep = Callable[[_Fields, list[Item]], None]
 
@@ -60,7 +67,7 @@ class ResponsesForm:
             data += self._opened("message") + self._grown(delta.content, delta.logprobs or [])
         for call in delta.calls:
             data += self._call(call)
-        return data + self._done() if delta.finish_reason is not None else data
+        return data if delta.finish_reason is None else data + self._done(_status(delta.finish_reason))
 
     def end(self, usage: Usage) -> bytes:
         """The response, complete."""
@@ -73,7 +80,7 @@ class ResponsesForm:
         return msgspec.json.encode(self._finished(message, _items(message), usage))
 
     def _finished(self, message: Message, output: list[_Fields], usage: Usage) -> _Fields:
-        status = "incomplete" if message.finish_reason == "length" else "completed"
+        status = _status(message.finish_reason)
         response = self._response(status, usage, output)
         if self._keep is not None:
             self._keep(response, _said(output))
@@ -136,8 +143,8 @@ class ResponsesForm:
         extra = {"logprobs": _logprobs(logprobs)} if item.kind == "message" else {}
         return self._event(f"{item.event}.delta", **self._where(item), delta=text, **extra)
 
-    def _done(self) -> bytes:
-        """No item is open; what says so if one was."""
+    def _done(self, status: str = "completed") -> bytes:
+        """No item is open; what says so if one was. It ends with `status`."""
         item, self._open = self._open, None
         if item is None:
             return b""
@@ -146,7 +153,7 @@ class ResponsesForm:
         data = self._event(f"{item.event}.done", **self._where(item), **whole, **extra)
         if item.has_parts:
             data += self._part_event("done", item, item.text)
-        fields = item.fields("completed")
+        fields = item.fields(status)
         data += self._event("response.output_item.done", output_index=self._index, item=fields)
         self._output.append(fields)
         return data
@@ -194,12 +201,12 @@ class _OpenItem:
 
     def fields(self, status: str) -> _Fields:
         """The item as it is shown: with its text once it is done."""
-        text = self.text if status == "completed" else ""
+        text = "" if status == "in_progress" else self.text
         if self.kind == "function_call":
             return _call_item(self.id, self.call_id, self.name, text, status)
         if self.kind == "reasoning":
             return _reasoning_item(self.id, text, status)
-        return _message_item(self.id, [self.part(text)] if text or status == "completed" else [], status)
+        return _message_item(self.id, [] if status == "in_progress" else [self.part(text)], status)
 
 
 def _encoded(fields: _Fields) -> bytes:
@@ -215,9 +222,14 @@ def _items(message: Message) -> list[_Fields]:
         parts = [_text_part(message.content, message.logprobs or [])]
         items.append(_message_item(_new_id("message"), parts, "completed"))
     calls = message.calls
-    return items + [
-        _call_item(_new_id("function_call"), call.id, call.name, call.arguments, "completed") for call in calls
-    ]
+    items += [_call_item(_new_id("function_call"), call.id, call.name, call.arguments, "completed") for call in calls]
+    if items:  # the last is what a limit cut
+        items[-1]["status"] = _status(message.finish_reason)
+    return items
+
+
+def _status(finish_reason: str | None) -> str:
+    return "incomplete" if finish_reason == "length" else "completed"
 
 
 def _new_id(kind: str) -> str:
@@ -285,10 +297,11 @@ def encode_input_tokens(count: int) -> bytes:
 
 
 def _error_body(error: ApiError, request_id: str) -> bytes:
-    return encode_error(error)
+    return encode_error(renamed(error, _RENAMED))
 
 
 def _error_event(error: ApiError, request_id: str) -> bytes:
+    error = renamed(error, _RENAMED)
     # Its number is past any that a stream reaches: whoever writes it does not know how far the stream had come.
     fields = {"code": error.code or error.kind, "message": error.message, "param": error.param}
     return _encoded({"type": "error", "sequence_number": 2**31 - 1, **fields})
