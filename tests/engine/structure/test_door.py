@@ -18,8 +18,12 @@ def test_what_is_refused_is_told_to_the_caller_and_to_nobody_else() -> None:
 
     async def check() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
-        with pytest.raises(InvalidRequest, match="minimum"):
+        told = ""
+        try:
             await Door().check(REFUSED)
+        except InvalidRequest as error:
+            told = str(error)
+        assert "minimum" in told
         await asyncio.sleep(0)
         gc.collect()
 
