@@ -1,6 +1,7 @@
 """The official client's `responses` against a real server."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -66,8 +67,9 @@ def test_the_items_of_the_input_are_read_by_pages(client: openai.OpenAI) -> None
     asked = [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]
     answer = client.responses.create(model="amuse", input=asked, max_output_tokens=5)  # type: ignore[arg-type]
 
-    def texts(**page: object) -> list[str]:
-        return [item.content[0].text for item in client.responses.input_items.list(answer.id, **page)]  # type: ignore
+    def texts(**page: Any) -> list[str]:
+        items: list[Any] = list(client.responses.input_items.list(answer.id, **page))
+        return [item.content[0].text for item in items]
 
     assert (texts(), texts(order="asc", limit=1)) == (["two", "one"], ["one", "two"])
     for wrong in ({"limit": 0}, {"order": "up"}, {"after": "msg_x"}, {"extra_query": {"until": 1}}):
