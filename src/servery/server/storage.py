@@ -117,7 +117,7 @@ class Listed(Protocol):
     """Something in a list."""
 
     @property
-    def id(self) -> str:
+    def id(self) -> str | None:
         """What it is called."""
 
 
