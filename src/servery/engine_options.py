@@ -11,7 +11,7 @@ from servery.engine.quantization.scheme import GROUP_SIZES, INT4, METHODS, SCHEM
 from servery.option_value import at_least, byte_size
 
 # What a verb asks for in its own way, if at all.
-_ELSEWHERE = frozenset({"model", "memory_bytes", "adapters", "max_loras", "max_lora_rank"})
+_ELSEWHERE = frozenset({"model", "memory_bytes", "sleep_dir", "adapters", "max_loras", "max_lora_rank"})
 # Options that are not called as the setting is.
 _RENAMED = {"kv_memory_bytes": "kv_memory"}
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
-from servery.engine.errors import InvalidRequest, LoadError, PromptTooLong
+from servery.engine.errors import CannotSleep, InvalidRequest, LoadError, NotEnoughMemory, PromptTooLong
 from servery.engine.loaded_model import resolve_dtype
 from servery.engine.memory import KVPlan, plan_kv
 from servery.engine.quantization.scheme import plan_rounding
 from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams
+from tests.engine import tiny_model
 
 PROMPTS = [[7 + (3 * row * position) % 250 for position in range(5 + 13 * row)] for row in range(8)]
 SHARED = [[*range(10, 90), 100 + row] for row in range(4)]
@@ -343,3 +344,56 @@ def test_every_step_says_beforehand_how_long_it_should_take(tiny: Path) -> None:
     assert expected[0] is None
     assert len(expected) == core.stats().steps == 4
     assert all(seconds is not None and seconds > 0 for seconds in expected[1:])
+
+
+@pytest.fixture(scope="session")
+def swappable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose matrices are large enough to leave memory."""
+    return tiny_model.save(tmp_path_factory.mktemp("swappable"), hidden_size=256, intermediate_size=512)
+
+
+@pytest.mark.parametrize("kernels", ["torch", "auto"])
+@pytest.mark.parametrize("settings", [{}, {"quantize": "int8"}, {"kv_dtype": "int8"}], ids=["plain", "int8", "int8 KV"])
+def test_a_model_that_slept_answers_as_before_and_has_forgotten_what_was_cached(
+    swappable: Path, settings: dict[str, object], kernels: str
+) -> None:
+    core = core_of(swappable, kernels=kernels, **settings)
+    before = tokens(run(core, [request(0, SHARED[0])]))
+    for _ in range(2):
+        freed_bytes = core.sleep()
+        assert freed_bytes > core.info.kv_bytes
+        core.wake()
+        outputs = run(core, [request(0, SHARED[0])])
+        assert tokens(outputs) == before
+        assert outputs["r0", 0][0].cached_tokens == 0
+
+
+def test_a_draft_model_sleeps_with_the_one_that_it_drafts_for(swappable: Path) -> None:
+    core = core_of(swappable, speculate="draft", draft_model=swappable)
+    alone_bytes = core_of(swappable).sleep()
+    before = tokens(run(core, [request(0, SHARED[0], temperature=0.0)]))
+    assert core.sleep() > 1.8 * alone_bytes
+    core.wake()
+    assert tokens(run(core, [request(0, SHARED[0], temperature=0.0)])) == before
+
+
+def test_nobody_sleeps_at_work(tiny: Path) -> None:
+    core = core_of(tiny)
+    core.add(request(0, PROMPTS[0]), 1)
+    with pytest.raises(CannotSleep, match="requests are under way"):
+        core.sleep()
+    assert len(tokens(run(core))["r0", 0]) == 24
+
+
+def test_waking_without_the_memory_for_it_is_refused_and_can_be_tried_again(
+    swappable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = core_of(swappable)
+    before = tokens(run(core, [request(0, SHARED[0])]))
+    core.sleep()
+    with monkeypatch.context() as patch:
+        patch.setattr("servery.engine.core.available_bytes", lambda: 1000)
+        with pytest.raises(NotEnoughMemory, match=r"the weights need \d+ bytes again, but 1000 B are available"):
+            core.wake()
+    core.wake()
+    assert tokens(run(core, [request(0, SHARED[0])])) == before

@@ -16,8 +16,18 @@ import pytest
 from servery.engine.channel import FromCore, Loading, Ready
 from servery.engine.config import EngineConfig
 from servery.engine.core_process import CoreProcess
-from servery.engine.engine import AsyncEngine, EngineState
-from servery.engine.errors import EngineDead, InvalidRequest, LoadError, NotEnoughMemory, Overloaded, PromptTooLong
+from servery.engine.engine import AsyncEngine
+from servery.engine.engine_state import EngineState
+from servery.engine.errors import (
+    CannotSleep,
+    EngineDead,
+    InvalidRequest,
+    LoadError,
+    NotEnoughMemory,
+    Overloaded,
+    PromptTooLong,
+)
+from servery.engine.memory import RESERVE_BYTES
 from servery.engine.request import FinishReason, NewRequest, SamplingParams
 from servery.engine.stats import EngineLife
 
@@ -241,6 +251,100 @@ def test_a_signal_to_the_whole_group_leaves_the_engine_to_its_server(tiny: Path)
             os.kill(engine.info.pid, signal.SIGINT)
             assert len(await running) == 200
             assert engine.restarts == 0
+
+    run(story)
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_sleeping_engine_gives_its_memory_back_and_wakes_in_the_same_process(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny, kv_memory_bytes=64 << 20) as engine:
+            answer = await tokens(engine, request("before"))
+            long = [5 + number % 200 for number in range(200)]
+            await asyncio.gather(*(tokens(engine, request(f"r{n}", [n + 5, *long])) for n in range(20)))
+            pid, awake_bytes = engine.info.pid, resident_bytes(engine.info.pid)
+            freed_bytes = await engine.sleep()
+            assert (engine.state, engine.memory_bytes) == (EngineState.ASLEEP, RESERVE_BYTES)
+            assert freed_bytes >= 64 << 20
+            assert resident_bytes(pid) < awake_bytes
+            with pytest.raises(EngineDead, match="asleep"):
+                await tokens(engine, request("too early"))
+            with pytest.raises(EngineDead, match="asleep"):
+                await engine.sleep()
+            await engine.wake()
+            assert await tokens(engine, request("after")) == answer
+            assert engine.memory_bytes > 64 << 20
+            assert (engine.info.pid, engine.restarts) == (pid, 0)
+
+    run(story)
+
+
+def test_an_engine_with_requests_under_way_does_not_sleep(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            async with aclosing(engine.generate(request("r", **ENDLESS))) as outputs:
+                await anext(outputs)
+                with pytest.raises(CannotSleep, match="1 requests are under way"):
+                    await engine.sleep()
+                assert engine.is_ready
+            await engine.sleep()
+
+    run(story)
+
+
+def test_a_reason_not_to_sleep_reaches_who_asked_and_nothing_has_changed(tiny: Path, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tiny, sleep_dir=tmp_path / "nowhere") as engine:
+            with pytest.raises(CannotSleep, match=r"cannot be written to .*nowhere: No such file or directory\."):
+                await engine.sleep()
+            assert len(await tokens(engine, request("r"))) == 8
+
+    run(story)
+
+
+def test_an_engine_that_dies_asleep_stays_away_until_it_is_started(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            answer = await tokens(engine, request("before"))
+            await engine.sleep()
+            os.kill(engine.info.pid, signal.SIGKILL)
+            await until(lambda: engine.state is EngineState.STOPPED)
+            with pytest.raises(EngineDead, match="stopped, not asleep"):
+                await engine.wake()
+            await engine.start()
+            assert await tokens(engine, request("after")) == answer
+            assert engine.life == EngineLife(failures={"died": 1, "hung": 0}, restarts=0)
+
+    run(story)
+
+
+def test_a_stopped_engine_starts_again_with_what_it_may_take_then(tiny: Path) -> None:
+    async def story() -> None:
+        async with started(tiny) as engine:
+            answer = await tokens(engine, request("before"))
+            await engine.stop()
+            assert engine.memory_bytes == 0
+            with pytest.raises(NotEnoughMemory, match=r"1 MiB are available \(--memory\)"):
+                await engine.start(1 << 20)
+            await engine.start(1 << 30)
+            assert await tokens(engine, request("after")) == answer
+            assert engine.memory_bytes <= 1 << 30
+
+    run(story)
+
+
+def test_an_engine_that_is_stopped_while_it_loads_ends(tiny: Path) -> None:
+    async def story() -> None:
+        engine = AsyncEngine(EngineConfig(model=tiny, threads=1))
+        starting = asyncio.create_task(engine.start())
+        await until(lambda: engine._process is not None)
+        await engine.stop()
+        with pytest.raises(EngineDead, match="stopped while it was loading"):
+            await starting
+        assert (engine.state, engine._process) == (EngineState.STOPPED, None)
 
     run(story)
 

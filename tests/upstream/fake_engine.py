@@ -11,7 +11,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.config import EngineConfig
-from servery.engine.engine import AsyncEngine, EngineState
+from servery.engine.engine import AsyncEngine
+from servery.engine.engine_state import EngineState
 from servery.engine.errors import LoadError
 from servery.engine.lora.registry import AdapterRegistry
 from servery.engine.request import FinishReason, NewRequest, Output, TokenLogprobs

@@ -50,6 +50,14 @@ class UnloadAdapter(msgspec.Struct, frozen=True, tag=True):
     adapter_id: int
 
 
+class Sleep(msgspec.Struct, frozen=True, tag=True):
+    """To the core: give memory back; answered by `Slept` or `SleepFailed`. No request may be under way or follow."""
+
+
+class Wake(msgspec.Struct, frozen=True, tag=True):
+    """To the core: take the memory again; answered by `Woke` or `SleepFailed`."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """To the core: leave the loop and exit with status 0."""
 
@@ -107,8 +115,25 @@ class AdapterFailed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-ToCore = Add | Abort | LoadAdapter | UnloadAdapter | Stop
-FromCore = Loading | Ready | LoadFailed | Outputs | Refused | AdapterLoaded | AdapterFailed
+class Slept(msgspec.Struct, frozen=True, tag=True):
+    """From the core: so much memory was given back."""
+
+    freed_bytes: int
+
+
+class Woke(msgspec.Struct, frozen=True, tag=True):
+    """From the core: requests may be added again."""
+
+
+class SleepFailed(msgspec.Struct, frozen=True, tag=True):
+    """From the core: it could not sleep, or could not wake for lack of memory; it is as it was."""
+
+    message: str
+    needed_bytes: int | None = None
+
+
+ToCore = Add | Abort | LoadAdapter | UnloadAdapter | Sleep | Wake | Stop
+FromCore = Loading | Ready | LoadFailed | Outputs | Refused | AdapterLoaded | AdapterFailed | Slept | Woke | SleepFailed
 
 
 def encode_config(config: EngineConfig) -> str:

@@ -23,8 +23,9 @@ class EngineConfig:
     a scale for each `group_size` input channels, by `quantize_method`, which for "awq" is calibrated on the text in
     the file `calibration`.
     `kv_dtype` is what keys and values are stored in ("auto": `dtype`), see `kv_format`.
-    `memory_bytes` is all that the engine may take, if the machine has it; `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer than that is
-    computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
+    `memory_bytes` is all that the engine may take, if the machine has it. While the model sleeps its weights are in a
+    file in `sleep_dir`. `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer
+    than that is computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
     `speculate` says who drafts tokens ahead: nobody, a look at the text so far ("ngram"), or the smaller model in the
     folder `draft_model` ("draft"); `max_drafts` bounds how many of a sequence are verified in one step.
     `threads` are for the engine process only. `kernels` compute: "native" are compiled when the package is installed,
@@ -43,6 +44,7 @@ class EngineConfig:
     kv_dtype: str = "auto"
     max_model_len: int | None = None
     memory_bytes: int | None = None
+    sleep_dir: Path | None = None
     kv_memory_bytes: int | None = None
     block_size: int = 16
     max_running: int = 64

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from servery.byte_size import format_byte_size
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.admission import check_servable
 from servery.engine.architecture import ModelConfig
+from servery.engine.available_memory import available_bytes
 from servery.engine.config import EngineConfig
-from servery.engine.errors import EngineError, LoadError
+from servery.engine.errors import CannotSleep, EngineError, LoadError, NotEnoughMemory
 from servery.engine.loaded_model import load
 from servery.engine.lora.pool import AdapterPool
 from servery.engine.memory import KVPlan
@@ -71,6 +73,7 @@ class EngineCore:
         self._model_config = loaded.model_config
         # For what computes beside the scheduler while nothing is scheduled (`teacher_forcing`).
         self.model, self.cache = loaded.model, loaded.cache
+        self._swap = loaded.swap(config.sleep_dir)
         self._speculator = (
             None if loaded.proposer is None else Speculator(loaded.proposer, partial(WindowPolicy, config.max_drafts))
         )
@@ -168,6 +171,29 @@ class EngineCore:
         if self._speculator is not None:
             self._speculator.observe(step, results)
         return results
+
+    def sleep(self) -> int:
+        """Give the memory of weights and KV cache back to the system; returns how many bytes.
+
+        Raises `CannotSleep`, also while there is work. Until `wake` nothing may be added.
+        """
+        if self.has_work:
+            raise CannotSleep("requests are under way; let them end, or abort them.")
+        self.scheduler.forget_cached()
+        if self._speculator is not None:
+            self._speculator.forget()
+        return self._swap.out()
+
+    def wake(self) -> None:
+        """Take it again; raises `NotEnoughMemory`, and it sleeps on. After an `OSError` there are no weights left."""
+        needed_bytes, available = self._swap.kept_bytes, available_bytes()
+        if available is not None and available < needed_bytes:
+            raise NotEnoughMemory(
+                f"not enough memory: the weights need {needed_bytes} bytes again, but {format_byte_size(available)} are "
+                "available. Free memory, or put another model to sleep.",
+                needed_bytes,
+            )
+        self._swap.back()
 
     def stats(self) -> EngineStats:
         """A snapshot of all counters."""

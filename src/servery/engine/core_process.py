@@ -9,9 +9,11 @@ import sys
 
 import msgspec
 
-from servery.engine.channel import FrameReader, FromCore, Stop, ToCore, encode_config, frame
+from servery.engine.channel import FrameReader, FromCore, LoadFailed, Loading, Ready, Stop, ToCore, encode_config, frame
 from servery.engine.config import EngineConfig
+from servery.engine.core_errors import ended_while_loading, load_error
 from servery.engine.pulse import Pulse, shared_memory
+from servery.engine.stats import EngineInfo
 from servery.engine.vitals import read_vitals
 from servery.engine.watchdog import LOOK_S, Watchdog
 
@@ -72,6 +74,24 @@ class CoreProcess:
         """Its number on this machine."""
         return self._process.pid
 
+    async def loaded(self, config: EngineConfig) -> tuple[EngineInfo, int]:
+        """Wait for the model: what was resolved, and the memory in bytes that it takes once it needs all of it.
+
+        Raises `LoadError` with the reason; the process has ended then.
+        """
+        planned: Loading | None = None
+        while messages := await self.receive():
+            for message in messages:
+                match message:
+                    case Loading():
+                        planned = message
+                    case Ready(info=info):
+                        return info, 0 if planned is None else planned.needed_bytes
+                    case LoadFailed():
+                        await self.end()
+                        raise load_error(message)
+        raise ended_while_loading(await self.end(), planned, config)
+
     def send(self, message: ToCore) -> None:
         """Send one message; without effect once the process is gone."""
         if not self._writer.is_closing():
@@ -108,7 +128,10 @@ class CoreProcess:
             self._process.kill()
 
     async def end(self) -> int:
-        """Ask it to stop, make it if it does not; returns its exit status, negative for the signal that ended it."""
+        """Ask it to stop, make it if it does not; returns its exit status, negative for the signal that ended it.
+
+        Safe to call twice.
+        """
         self.send(Stop())
         try:
             await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT_S)

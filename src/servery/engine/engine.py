@@ -1,12 +1,11 @@
 """`AsyncEngine`, the handle a server holds: an engine process, its requests under way, and its restarts."""
 
 import asyncio
-import enum
 import logging
 import secrets
-import signal
 import time
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.channel import (
@@ -16,31 +15,32 @@ from servery.engine.channel import (
     Add,
     FromCore,
     LoadAdapter,
-    LoadFailed,
-    Loading,
     Outputs,
-    Ready,
     Refused,
+    Sleep,
+    SleepFailed,
+    Slept,
     ToCore,
     UnloadAdapter,
+    Wake,
+    Woke,
 )
 from servery.engine.config import EngineConfig
+from servery.engine.core_errors import refusal, request_error, sleep_error
 from servery.engine.core_process import CoreProcess
+from servery.engine.engine_state import EngineState, Failure
 from servery.engine.errors import (
+    CannotSleep,
     EngineDead,
     EngineError,
     InvalidRequest,
     LoadError,
-    NotEnoughMemory,
     Overloaded,
-    PromptTooLong,
-    RequestFailed,
-    UnknownAdapter,
 )
 from servery.engine.lora.registry import AdapterRegistry
 from servery.engine.mailbox import Mailbox
+from servery.engine.memory import RESERVE_BYTES
 from servery.engine.request import FinishReason, NewRequest, Output
-from servery.engine.shortage import killed
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 
 log = logging.getLogger(__name__)
@@ -51,28 +51,13 @@ MAX_RESTART_S = 30.0
 HEALTHY_AFTER_S = 60.0
 
 
-class EngineState(enum.Enum):
-    """Where the engine is in its life."""
-
-    LOADING = "loading"
-    READY = "ready"
-    RESTARTING = "restarting"
-    STOPPED = "stopped"
-
-
-class Failure(enum.Enum):
-    """What became of a process that nobody had told to end."""
-
-    DIED = "died"
-    HUNG = "hung"
-
-
 class AsyncEngine:
     """One model in a process of its own.
 
-    `start` loads it, `generate` runs requests, `stop` ends it. When the process dies, or hangs and is killed for it,
+    `start` loads it, `generate` runs requests, `stop` ends it, after which it may be started again; `sleep` keeps the
+    process and gives its memory back until `wake`. When the process dies, or hangs and is killed for it,
     requests under way fail with `EngineDead` and it is started again, waiting 0.5 s at first and twice as long each
-    time, at most 30 s. `failures` counts both. `name` is what logs call it, else the checkpoint's folder.
+    time, at most 30 s; one that dies asleep is not. `failures` counts both. `name` is what logs call it, else the checkpoint's folder.
     """
 
     def __init__(
@@ -90,6 +75,9 @@ class AsyncEngine:
         self._mailboxes: dict[str, Mailbox] = {}
         self._process: CoreProcess | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._needed_bytes = 0
+        self._has_started = False
+        self._answer: asyncio.Future[Slept | Woke] | None = None  # to `Sleep` or `Wake`
         self.adapters = AdapterRegistry(self._unload)
 
     @property
@@ -128,13 +116,56 @@ class AsyncEngine:
         """Seconds until a process that died is started again; 0 if there is one."""
         return max(0.0, self._restart_at - self._clock())
 
-    async def start(self) -> None:
-        """Start the process and wait until the model and its adapters are loaded; raises `LoadError` with the reason."""
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes of the memory, or will once it needs it; asleep what a process takes."""
+        if self._process is None:
+            return 0
+        return RESERVE_BYTES if self.state is EngineState.ASLEEP else self._needed_bytes
+
+    async def start(self, memory_bytes: int | None = None) -> None:
+        """Start the process and wait until the model and its adapters are loaded; raises `LoadError` with the reason.
+
+        `memory_bytes`, if given, is all that it may take.
+        """
+        self.state = EngineState.LOADING
+        if memory_bytes is not None:
+            self.config = replace(self.config, memory_bytes=memory_bytes)
         process = await self._launch()
-        for source in self.config.adapters:
-            await self._load_first(process, *self.adapters.begin(source), source)
+        self._reload_adapters()
+        if not self._has_started:
+            for source in self.config.adapters:
+                if source.name not in self.adapters.loaded:  # by an attempt that failed later
+                    await self._load_first(process, *self.adapters.begin(source), source)
+        if self.state is not EngineState.LOADING:
+            await self._end_process()
+            raise EngineDead("the engine was stopped while it was loading.")
         self.state = EngineState.READY
+        self._has_started = True
         self._supervisor = asyncio.create_task(self._supervise(process), name="engine-supervisor")
+
+    async def sleep(self) -> int:
+        """Give the memory of weights and KV cache back until `wake`; returns how many bytes. Not to be cancelled.
+
+        Raises `CannotSleep` with the reason, also while requests are under way; `EngineDead`.
+        """
+        self._check_is_ready()
+        if self._mailboxes:
+            raise CannotSleep(f"{len(self._mailboxes)} requests are under way; let them end, or abort them.")
+        self.state = EngineState.ASLEEP  # from here on nothing is taken
+        try:
+            slept = await self._ask(Sleep())
+        except CannotSleep:
+            self.state = EngineState.READY
+            raise
+        return slept.freed_bytes if isinstance(slept, Slept) else 0
+
+    async def wake(self) -> None:
+        """Take requests again. Raises `NotEnoughMemory`, and it sleeps on; `EngineDead`. Not to be cancelled."""
+        if self.state is not EngineState.ASLEEP:
+            raise EngineDead(f"the engine is {self.state.value}, not asleep.")
+        await self._ask(Wake())
+        self.state = EngineState.READY
 
     async def generate(self, request: NewRequest) -> AsyncGenerator[Output, None]:
         """Outputs as they come, until every completion has finished. Close the iterator to abort the request.
@@ -155,7 +186,7 @@ class AsyncEngine:
                     raise
                 for output in outputs:
                     if output.finish_reason is FinishReason.ERROR:
-                        raise _failure(output)
+                        raise request_error(output)
                     unfinished -= output.finish_reason is not None
                     yield output
         finally:
@@ -200,6 +231,11 @@ class AsyncEngine:
         self._fail_all(EngineDead("the engine was stopped while this request was running."))
         await self._end_process()
 
+    async def _ask(self, message: Sleep | Wake) -> Slept | Woke:
+        self._answer = asyncio.get_running_loop().create_future()
+        self._send(message)
+        return await self._answer
+
     def _check_is_ready(self) -> None:
         if self.state is not EngineState.READY:
             raise EngineDead(f"the engine is {self.state.value}; try again in a moment.")
@@ -217,6 +253,8 @@ class AsyncEngine:
     def _fail_all(self, error: EngineError) -> None:
         for mailbox in self._mailboxes.values():
             mailbox.refuse(error)
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
         self.adapters.fail_unfinished(error)
 
     def _unload(self, adapter_id: int) -> None:
@@ -230,19 +268,14 @@ class AsyncEngine:
 
     async def _launch(self) -> CoreProcess:
         process = self._process = await CoreProcess.launch(self.config, self.name)
-        planned: Loading | None = None
-        while messages := await process.receive():
-            for message in messages:
-                match message:
-                    case Loading():
-                        planned = message
-                    case Ready(info=info):
-                        self._info = info
-                        return process
-                    case LoadFailed():
-                        await self._end_process()
-                        raise _load_error(message)
-        raise _ended_while_loading(await self._end_process(), planned, self.config)
+        try:
+            self._info, self._needed_bytes = await process.loaded(self.config)
+        except LoadError as error:
+            self._process = None
+            if self.state is EngineState.STOPPED:
+                raise EngineDead("the engine was stopped while it was loading.") from error
+            raise
+        return process
 
     async def _load_first(
         self, process: CoreProcess, adapter_id: int, loaded: "asyncio.Future[AdapterInfo]", source: AdapterSource
@@ -266,8 +299,11 @@ class AsyncEngine:
         while True:
             started = self._clock()
             await self._run(process)
-            self.state = EngineState.RESTARTING
+            was_asleep = self.state is EngineState.ASLEEP
+            self.state = EngineState.STOPPED if was_asleep else EngineState.RESTARTING
             await self._bury(process)
+            if was_asleep:
+                return  # nobody waits for it
             if self._clock() - started > HEALTHY_AFTER_S:
                 wait_s = FIRST_RESTART_S
             log.info("starting the engine of %s again in %.1f s", self.name, wait_s)
@@ -303,13 +339,23 @@ class AsyncEngine:
                         mailbox.put(output)
             case Refused(request_id=request_id):
                 if mailbox := self._mailboxes.get(request_id):
-                    mailbox.refuse(_error(message))
+                    mailbox.refuse(refusal(message))
+            case Slept() | Woke() | SleepFailed():
+                self._settle(message)
             case AdapterLoaded(info=info):
                 log.info("adapter %s is loaded: rank %d, %d bytes", info.name, info.rank, info.nbytes)
                 self.adapters.succeed(info)
             case AdapterFailed(adapter_id=adapter_id, message=reason):
                 log.error("an adapter of %s could not be loaded: %s", self.name, reason)
                 self.adapters.fail(adapter_id, LoadError(reason))
+
+    def _settle(self, message: Slept | Woke | SleepFailed) -> None:
+        if self._answer is None or self._answer.done():
+            return
+        if isinstance(message, SleepFailed):
+            self._answer.set_exception(sleep_error(message))
+        else:
+            self._answer.set_result(message)
 
     async def _restart(self, wait_s: float) -> tuple[CoreProcess, float]:
         """Launch again, as often as it takes; returns the new process and the wait before the next restart."""
@@ -324,31 +370,20 @@ class AsyncEngine:
                     "the engine of %s could not be restarted: %s Trying again in %.1f s", self.name, error, wait_s
                 )
                 continue
-            for adapter_id, source in self.adapters.sources:
-                self._send(_load_message(adapter_id, source, at_once=True))
+            self._reload_adapters()
             self.state = EngineState.READY
             self.restarts += 1
             log.info("the engine process of %s is back (restart %d)", self.name, self.restarts)
             return process, wait_s
 
+    def _reload_adapters(self) -> None:
+        for adapter_id, source in self.adapters.sources:
+            self._send(_load_message(adapter_id, source, at_once=True))
+
     async def _end_process(self) -> int | None:
         """Ask the process to stop, make it if it does not; returns its exit status."""
         process, self._process = self._process, None
         return None if process is None else await process.end()
-
-
-def _load_error(failed: LoadFailed) -> LoadError:
-    return (
-        LoadError(failed.message)
-        if failed.needed_bytes is None
-        else NotEnoughMemory(failed.message, failed.needed_bytes)
-    )
-
-
-def _ended_while_loading(status: int | None, planned: Loading | None, config: EngineConfig) -> LoadError:
-    if status == -signal.SIGKILL and planned is not None:
-        return NotEnoughMemory(killed(config, planned.text), planned.needed_bytes)
-    return LoadError(f"the engine process ended with status {status} while it loaded {config.model}.")
 
 
 def _because(hang: str | None) -> str:
@@ -361,22 +396,3 @@ def _load_message(adapter_id: int, source: AdapterSource, *, at_once: bool = Fal
 
 def _seed(request: NewRequest) -> int:
     return request.params.seed if request.params.seed is not None else secrets.randbits(63)
-
-
-def _failure(output: Output) -> EngineError:
-    message = output.error or "the engine failed while computing this request."
-    if output.retry_after_s is not None:
-        return Overloaded(message, output.retry_after_s)
-    if output.invalid_param is not None:
-        return InvalidRequest(message, output.invalid_param)
-    return RequestFailed(message)
-
-
-def _error(refused: Refused) -> EngineError:
-    if refused.kind == Overloaded.__name__:
-        return Overloaded(refused.message, refused.retry_after_s)
-    if refused.kind == PromptTooLong.__name__:
-        return PromptTooLong(refused.message, refused.param)
-    if refused.kind == UnknownAdapter.__name__:
-        return UnknownAdapter(refused.message, refused.param)
-    return InvalidRequest(refused.message, refused.param)

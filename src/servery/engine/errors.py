@@ -7,6 +7,7 @@ EngineError
 ├── Overloaded             the queue is full or the deadline cannot be met; try again after `retry_after_s`
 ├── EngineDead             the engine process is gone or restarting
 ├── RequestFailed          a step failed while this request ran
+├── CannotSleep            the model cannot leave memory now
 ├── IntegrityError         the engine's own books do not add up: a bug, found by a check
 └── LoadError              a model or an adapter cannot be loaded: a file, its content, its kind
     └── NotEnoughMemory    there is not the memory for it
@@ -50,6 +51,10 @@ class EngineDead(EngineError):
 
 class RequestFailed(EngineError):
     """The engine failed while this request was running."""
+
+
+class CannotSleep(EngineError):
+    """The model stays in memory; the message says why and what to do."""
 
 
 class IntegrityError(EngineError):

@@ -4,13 +4,16 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.available_memory import available_bytes
 from servery.engine.config import EngineConfig
 from servery.engine.decoder import Decoder
+from servery.engine.held_tensors import held, memory_of
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import KVFormat, resolve_kv_format
 from servery.engine.loader import build_decoder
@@ -27,6 +30,7 @@ from servery.engine.shortage import shortages
 from servery.engine.speculation.loading import ProposerSource, open_proposer
 from servery.engine.speculation.proposer import Proposer
 from servery.engine.stats import EngineInfo
+from servery.engine.swap import Swap
 from servery.engine.threads import use_threads
 from servery.engine.weights import Progress, WeightReader, open_weights
 
@@ -46,6 +50,13 @@ class LoadedModel:
     rows: SamplingRows
     adapter_limits: AdapterLimits
     info: EngineInfo
+
+    def swap(self, folder: Path | None) -> Swap:
+        """The memory of all weights and KV caches, the draft model's among them, to be made before anything is computed."""
+        parts = (self.model, self.cache, self.proposer)
+        caches = held(KVCache, parts)
+        weights = memory_of(held(Tensor, held(Decoder, parts)))
+        return Swap(weights, memory_of(t for cache in caches for t in (*cache.layers, *cache.scales)), folder)
 
 
 def load(config: EngineConfig, *, progress: Progress | None, planned: Callable[[KVPlan], None]) -> LoadedModel:

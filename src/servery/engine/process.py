@@ -20,14 +20,19 @@ from servery.engine.channel import (
     Outputs,
     Ready,
     Refused,
+    Sleep,
+    SleepFailed,
+    Slept,
     Stop,
     ToCore,
     UnloadAdapter,
+    Wake,
+    Woke,
     decode_config,
 )
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
-from servery.engine.errors import EngineError, InvalidRequest, LoadError, NotEnoughMemory, Overloaded
+from servery.engine.errors import CannotSleep, EngineError, InvalidRequest, LoadError, NotEnoughMemory, Overloaded
 from servery.engine.loading_bar import LoadingBar
 from servery.engine.lora.background import BackgroundReader
 from servery.engine.memory import KVPlan
@@ -55,7 +60,7 @@ def _loop(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, puls
         for message in channel.receive(0.0 if core.has_work else idle_s):
             if isinstance(message, Stop):
                 return
-            if isinstance(message, LoadAdapter) and message.at_once:
+            if isinstance(message, Sleep | Wake) or (isinstance(message, LoadAdapter) and message.at_once):
                 pulse.read_files()
             _take(core, channel, reader, message)
         for adapter_id, outcome in reader.finished():
@@ -76,6 +81,20 @@ def _take(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, mess
             _load_adapter(core, channel, reader, message)
         case UnloadAdapter(adapter_id=adapter_id):
             core.unload_adapter(adapter_id)
+        case Sleep() | Wake():
+            channel.send(_sleep_or_wake(core, message))
+
+
+def _sleep_or_wake(core: EngineCore, message: Sleep | Wake) -> Slept | Woke | SleepFailed:
+    try:
+        if isinstance(message, Sleep):
+            return Slept(freed_bytes=core.sleep())
+        core.wake()
+    except NotEnoughMemory as error:
+        return SleepFailed(message=str(error), needed_bytes=error.needed_bytes)
+    except CannotSleep as error:
+        return SleepFailed(message=str(error))
+    return Woke()
 
 
 def _load_adapter(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, message: LoadAdapter) -> None:

@@ -152,6 +152,12 @@ class Scheduler:
         """How long the step should take to run, as far as that can be learnt from earlier ones; None before any."""
         return self._cost.predict(step.num_tokens) or None
 
+    def forget_cached(self) -> None:
+        """The KV cache has lost its content; nobody may hold any of it."""
+        if self.has_work:
+            raise IntegrityError(f"the KV cache is to be lost while {len(self._requests)} requests are under way.")
+        self.pool = BlockPool(self.config.num_blocks)
+
     def adapters_in_use(self) -> set[int]:
         """The ids of the adapters of all requests under way; 0 among them when one has none."""
         return {each.parent.adapter for completions in self._requests.values() for each in completions.values()}

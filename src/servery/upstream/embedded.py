@@ -13,7 +13,8 @@ from servery.engine.adapter_source import AdapterSource
 from servery.engine.chat_template import ChatTemplate
 from servery.engine.completion import TextDelta, complete
 from servery.engine.constraint import Constraint
-from servery.engine.engine import AsyncEngine, EngineState
+from servery.engine.engine import AsyncEngine
+from servery.engine.engine_state import EngineState
 from servery.engine.errors import LoadError
 from servery.engine.parsing.format import AUTO, MessageFormats, find_formats
 from servery.engine.request import NewRequest, SamplingParams

@@ -12,7 +12,8 @@ import pytest
 
 from servery.engine.adapter_source import AdapterSource
 from servery.engine.config import EngineConfig
-from servery.engine.engine import AsyncEngine, EngineState
+from servery.engine.engine import AsyncEngine
+from servery.engine.engine_state import EngineState
 from servery.engine.errors import EngineDead, LoadError, UnknownAdapter
 from servery.engine.request import NewRequest, SamplingParams
 from tests.engine import checkpoints

@@ -61,6 +61,10 @@ class DraftModel:
         self._pass_cost, self._entry_cost = StepCost(), StepCost()
         self._preparing: list[tuple[Sequence, int]] = []
 
+    def forget(self) -> None:
+        """What was computed into blocks is lost."""
+        self._digests.clear()
+
     @property
     def kinds(self) -> int:
         """One: a model is as good here as there."""

@@ -65,6 +65,9 @@ class PromptLookup:
     def __init__(self) -> None:
         self._indexes: WeakKeyDictionary[Sequence, SuffixIndex] = WeakKeyDictionary()
 
+    def forget(self) -> None:
+        """Nothing: texts are looked at, not blocks."""
+
     @property
     def kinds(self) -> int:
         """One for each size of match."""

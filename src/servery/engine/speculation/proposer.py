@@ -48,3 +48,6 @@ class Proposer(Protocol):
 
     def prepare(self, sequence: Sequence, tokens: int) -> None:
         """Compute up to `tokens` of the sequence's entry tokens in the step to be decided, without drafting."""
+
+    def forget(self) -> None:
+        """What was computed into blocks is lost; no sequence is under way."""

@@ -52,6 +52,10 @@ class Speculator:
             self._propose(open_to_drafts, len(decoding), spare_tokens)
         self._drafting_s = self._clock() - started
 
+    def forget(self) -> None:
+        """The KV cache has lost its content."""
+        self._proposer.forget()
+
     def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
         """Draft what is pending; the distributions [drafts, V] of what was drawn by chance."""
         started = self._clock()
