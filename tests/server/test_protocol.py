@@ -32,6 +32,8 @@ def with_connection(story: Story, *script: Step) -> None:
         finally:
             writer.close()
             server.close()
+            for _ in range(1000):  # until the server's side is closed too
+                await asyncio.sleep(0.001 if state.connections else 0)
             await asyncio.gather(*state.tasks)
 
     asyncio.run(run())
@@ -110,6 +112,33 @@ def test_head_of_a_get_has_no_body() -> None:
         writer.write(b"HEAD /health HTTP/1.1\r\nconnection: close\r\n\r\n")
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         assert (head.split(b" ")[1], body) == (b"200", b"")
+
+    with_connection(story)
+
+
+def test_a_client_that_sends_a_large_body_first_still_reads_why_it_was_refused() -> None:
+    """Refused by its head alone; were the connection closed at once, sending on would reset it, the answer unread."""
+    size = 3_000_000
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = b"POST /v1/completions HTTP/1.1\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        writer.write(head % size)
+        await asyncio.sleep(0.05)  # until it has been answered
+        for _ in range(size // 100_000):
+            writer.write(b"x" * 100_000)
+            await writer.drain()
+        assert await answer(reader) == (415, "unsupported_media_type")
+
+    with_connection(story)
+
+
+def test_what_follows_the_last_answer_is_no_request() -> None:
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GARBAGE\r\n\r\n")
+        assert await answer(reader) == (400, "invalid_http")
+        writer.write(b"GET /health HTTP/1.1\r\n\r\nGARBAGE")
+        writer.write_eof()
+        assert await reader.read() == b""
 
     with_connection(story)
 

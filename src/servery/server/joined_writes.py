@@ -31,6 +31,11 @@ class JoinedWrites:
         self._flush()
         self._transport.close()
 
+    def write_eof(self) -> None:
+        """Send what is held and nothing more."""
+        self._flush()
+        self._transport.write_eof()
+
     def _flush(self) -> None:
         held, self._held = self._held, []
         if held and not self._transport.is_closing():

@@ -7,6 +7,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from servery.server.joined_writes import JoinedWrites
+from servery.server.lingering_close import LingeringClose
 from servery.wire.errors import ApiError, encode_error
 
 # Nginx allows 32 KiB in all and 8 KiB per line, Apache 100 fields, Node 16 KiB.
@@ -25,7 +26,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """A connection is opened: the first head is awaited."""
-        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
+        self._is_receiving = False
+        joined = JoinedWrites(transport, self.loop)
+        self._lingering = LingeringClose(joined, self.loop, lambda: self._is_receiving)
+        super().connection_made(self._lingering)  # type: ignore[arg-type]
         self._head_bytes = 0
         self._fields = 0
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_late)
@@ -33,10 +37,18 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
         self._head_timer.cancel()
+        self._lingering.lost()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come; after the last answer nobody wants to know what they say."""
+        if not self._lingering.is_lingering:
+            self._is_receiving = True
+            super().data_received(data)
 
     def on_message_begin(self) -> None:
         """The first byte of a request has come."""
+        self._is_receiving = True
         self._head_bytes = self._fields = 0
         self._head_timer.cancel()
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_late)
@@ -57,6 +69,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """The head is complete; what is slow from here on is the application's business."""
         self._head_timer.cancel()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        self._is_receiving = False
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP request, or one that is too large, gets one answer and no second chance."""
