@@ -4,11 +4,27 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from conformance.errors import CannotRun
+from conformance.harness.compare import compare
 from conformance.sdk import ANTHROPIC, OPENAI, Sdk, run_sdk
+from conformance.server import serving
 
 DONE, FAILED, CANNOT_RUN = 0, 1, 2
+# Little of everything, so that queues, blocks and files run out.
+FUZZED = (
+    "--log-level",
+    "warning",
+    "--kv-memory",
+    "17MiB",
+    "--max-running",
+    "8",
+    "--max-waiting-requests",
+    "32",
+    "--max-file",
+    "64KiB",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,6 +36,14 @@ def parser() -> argparse.ArgumentParser:
         suite.add_argument("--checkout", type=Path, metavar="PATH", help="a checkout; else the sources are downloaded")
         suite.add_argument("--url", help="a server that runs, as the client takes it; else one is started")
         suite.set_defaults(run=_sdk, sdk=sdk)
+    harness = suites.add_parser("lm-eval", help="the same tasks of lm-eval through the API and offline")
+    harness.add_argument("--questions", type=int, default=200, help="of each task (default %(default)s)")
+    harness.add_argument("--seed", type=int, default=0, help="by which they are drawn (default %(default)s)")
+    harness.set_defaults(run=_harness)
+    fuzzer = suites.add_parser("fuzz", help="requests of all kinds, right and wrong, many at a time")
+    fuzzer.add_argument("--seconds", type=float, default=600.0, help="how long (default %(default)g)")
+    fuzzer.add_argument("--seed", type=int, default=0, help="of the first round (default %(default)s)")
+    fuzzer.set_defaults(run=_fuzz)
     return top
 
 
@@ -39,6 +63,25 @@ def _sdk(options: argparse.Namespace) -> bool:
     verdict = run_sdk(sdk, options.checkout, options.url)
     print(verdict)
     return verdict.is_as_listed
+
+
+def _harness(options: argparse.Namespace) -> bool:
+    compared = compare(options.questions, options.seed)
+    print(*compared, sep="\n")
+    return all(task.is_equal for task in compared)
+
+
+def _fuzz(options: argparse.Namespace) -> bool:
+    from conformance.fuzz.campaign import fuzz
+    from conformance.fuzz.claims import Fault
+
+    with TemporaryDirectory() as kept, serving("amuse", "--files", kept, *FUZZED) as served:
+        try:
+            print(fuzz(served.url, served.pid, seconds=options.seconds, first_seed=options.seed))
+        except Fault as fault:
+            print(f"FAULT: {fault}", "The server said last:", "".join(list(served.said)[-60:]), sep="\n")
+            return False
+    return True
 
 
 if __name__ == "__main__":

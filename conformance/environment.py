@@ -5,8 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from conformance.errors import CannotRun
@@ -16,10 +17,11 @@ BUILD = ROOT / "build" / "conformance"
 _CONSTRAINTS = ROOT / "constraints.txt"
 
 
-def environment(name: str, requirements: Sequence[str], folder: Path = BUILD) -> Path:
+def environment(name: str, requirements: Sequence[str], folder: Path = BUILD, *, sees_ours: bool = False) -> Path:
     """The Python of an environment that has `requirements`, by the project's pins where it has any.
 
-    Made anew when they, the pins or the Python differ from last time. Raises `CannotRun` when pip cannot.
+    With `sees_ours` it also sees the packages that this Python has, as far as it has none of its own. Made anew when
+    requirements, pins or Python differ from last time. Raises `CannotRun` when pip cannot.
     """
     place = folder / name
     python, stamp = place / "bin" / "python", place / ".installed"
@@ -29,6 +31,9 @@ def environment(name: str, requirements: Sequence[str], folder: Path = BUILD) ->
     say(f"making {place} for {', '.join(requirements)}")
     shutil.rmtree(place, ignore_errors=True)
     venv.create(place, with_pip=True)
+    if sees_ours:
+        lower = next(place.glob("lib/python*/site-packages")) / "ours.pth"  # its lines come last on the path
+        lower.write_text(sysconfig.get_path("purelib") + "\n")
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run([*install, "--constraint", str(_CONSTRAINTS), *requirements], f"install what {name} needs")
     stamp.write_text(wanted)
@@ -53,9 +58,13 @@ def source(package: str, version: str, folder: Path = BUILD) -> Path:
     return place
 
 
-def run(command: Sequence[str], what: str) -> None:
-    """Run a command to its end; raises `CannotRun` with the last it said when it fails."""
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))  # noqa: S603
+def run(command: Sequence[str], what: str, told: Mapping[str, str] | None = None) -> None:
+    """Run a command to its end, in the environment variables `told`, else in ours.
+
+    Raises `CannotRun` with the last it said when it fails.
+    """
+    variables = os.environ if told is None else told
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(variables))  # noqa: S603
     if ended.returncode != 0:
         said = (ended.stderr.strip() or ended.stdout.strip())[-2000:]
         raise CannotRun(f"cannot {what}: {command[0]} ended with {ended.returncode}:\n{said}")

@@ -71,8 +71,8 @@ def run_sdk(sdk: Sdk, checkout: Path | None, url: str | None) -> Verdict:
     if url is not None:
         text = run_pytest(python, place, _arguments(files), report, _told(place, url))
     else:
-        with TemporaryDirectory() as kept, serving("amuse", *_SERVED, "--files", kept) as address:
-            text = run_pytest(python, place, _arguments(files), report, _told(place, address + sdk.path))
+        with TemporaryDirectory() as kept, serving("amuse", *_SERVED, "--files", kept) as served:
+            text = run_pytest(python, place, _arguments(files), report, _told(place, served.url + sdk.path))
     return judge(read_report(text, _FOLDER), read_reasons(sdk.list_file.read_text()))
 
 

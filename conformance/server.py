@@ -6,17 +6,29 @@ import re
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from conformance.errors import CannotRun
 
 _READY = re.compile(r"ready at (http://\S+) ")
 _END_TIMEOUT_S = 60.0
+_KEPT_LINES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that runs: its address, its process, and the last that it printed."""
+
+    url: str
+    pid: int
+    said: "deque[str]"
 
 
 @contextlib.contextmanager
-def serving(*arguments: str) -> Iterator[str]:
-    """The address of a server on a free port; it is ended with the block.
+def serving(*arguments: str) -> Iterator[Served]:
+    """A server on a free port; it is ended with the block.
 
     Raises `CannotRun` with what it printed when it does not start.
     """
@@ -25,7 +37,7 @@ def serving(*arguments: str) -> Iterator[str]:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
     )
     try:
-        yield _address(process)
+        yield _ready(process)
     finally:
         process.terminate()
         try:
@@ -35,17 +47,17 @@ def serving(*arguments: str) -> Iterator[str]:
             process.wait()
 
 
-def _address(process: "subprocess.Popen[str]") -> str:
-    """Read until the line that says it; then somebody must go on reading, or the server would wait for a reader."""
-    said: list[str] = []
+def _ready(process: "subprocess.Popen[str]") -> Served:
+    """Read until the line that says where; then somebody must go on reading, or the server would wait for a reader."""
+    said: deque[str] = deque(maxlen=_KEPT_LINES)
     for line in process.stdout or ():
         said.append(line)
         if ready := _READY.search(line):
-            threading.Thread(target=_read_on, args=(process,), daemon=True).start()
-            return ready[1]
+            threading.Thread(target=_read_on, args=(process, said), daemon=True).start()
+            return Served(ready[1], process.pid, said)
     raise CannotRun(f"the server ended with {process.wait()}:\n{''.join(said)}")
 
 
-def _read_on(process: "subprocess.Popen[str]") -> None:
-    for _ in process.stdout or ():
-        pass
+def _read_on(process: "subprocess.Popen[str]", said: "deque[str]") -> None:
+    for line in process.stdout or ():
+        said.append(line)

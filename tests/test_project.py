@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "servery"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PYTHON_FILES = sorted(
-    path for part in ("src", "training", "benchmarks", "tools") for path in (ROOT / part).rglob("*.py")
+    path for part in ("src", "training", "benchmarks", "conformance", "tools") for path in (ROOT / part).rglob("*.py")
 )
 WEIGHTS_LIMIT_BYTES = 40_000_000
 

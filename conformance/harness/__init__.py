@@ -1,0 +1,1 @@
+"""EleutherAI's evaluation harness, lm-eval: the same tasks through the API and offline."""
