@@ -35,7 +35,10 @@ def test_a_schema_keeps_the_order_of_its_properties() -> None:
             "it has a marker of 257 characters; at most 256 are allowed.",
         ),
         (lambda: Reasoning(begin="<a>", end=""), "the reasoning before it has no end marker."),
-        (lambda: Reasoning(end="</a>", budget=0), "the budget of reasoning is 0 tokens; it must be at least 1."),
+        (
+            lambda: Reasoning(end="</a>", budget=0),
+            "the budget of reasoning is 0 tokens; it must be between 1 and 2147483648.",
+        ),
     ],
 )
 def test_what_is_too_large_is_refused_with_its_size(make, reason: str) -> None:

@@ -56,6 +56,7 @@ def test_what_the_server_can_do_is_accepted(fields: dict[str, Any]) -> None:
         ),
         ({"thinking_token_budget": 0}, "thinking_token_budget", "invalid_value"),
         ({"thinking_token_budget": -5}, "thinking_token_budget", "invalid_value"),
+        ({"thinking_token_budget": 2**31 + 1}, "thinking_token_budget", "invalid_value"),
         ({"thinking_token_budget": 1.5}, "thinking_token_budget", "invalid_type"),
         ({"thinking_token_budget": 5, "reasoning_effort": "none"}, "thinking_token_budget", "invalid_value"),
         ({"store": True}, "store", "unsupported_parameter"),

@@ -12,6 +12,7 @@ MAX_TEXT_BYTES = 256 * 1024  # of a schema or grammar; compiling takes time and 
 MAX_REGEX_CHARS = 8192
 MAX_CHOICES = 4096
 MAX_MARKER_CHARS = 256
+MAX_BUDGET_TOKENS = 2**31
 
 
 def invalid_constraint(reason: str) -> InvalidRequest:
@@ -50,8 +51,10 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not self.end:
             raise invalid_constraint("the reasoning before it has no end marker.")
-        if self.budget is not None and self.budget < 1:
-            raise invalid_constraint(f"the budget of reasoning is {self.budget} tokens; it must be at least 1.")
+        if self.budget is not None and not 1 <= self.budget <= MAX_BUDGET_TOKENS:
+            raise invalid_constraint(
+                f"the budget of reasoning is {self.budget} tokens; it must be between 1 and {MAX_BUDGET_TOKENS}."
+            )
 
 
 class Constraint(msgspec.Struct, frozen=True, kw_only=True):

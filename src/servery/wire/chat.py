@@ -10,6 +10,7 @@ from servery.wire.sampling import Generation, check_unsupported
 from servery.wire.tools import Tool, ToolChoice, ToolUse, check_tools, tool_use
 
 MAX_TOP_LOGPROBS = 20
+MAX_BUDGET_TOKENS = 2**31
 
 _UNSUPPORTED = {
     "audio": "this model writes text only.",
@@ -242,8 +243,8 @@ def _check_reasoning(request: ChatRequest) -> None:
         if effort is not None and request.insists_on_reasoning and name in (request.chat_template_kwargs or ()):
             message = f"'{request.effort_param}' and 'chat_template_kwargs.{name}' mean the same; give one of them."
             raise invalid(message, request.effort_param)
-    if budget is not None and budget < 1:
-        message = f"'{request.budget_param}' is {budget}; it must be at least 1"
+    if budget is not None and not 1 <= budget <= MAX_BUDGET_TOKENS:
+        message = f"'{request.budget_param}' is {shown(str(budget))}; it must be between 1 and {MAX_BUDGET_TOKENS}"
         raise invalid(f"{message} ('reasoning_effort': 'none' switches reasoning off).", request.budget_param)
     if budget is not None and effort == "none":
         message = f"'{request.budget_param}' has no use when '{request.effort_param}' is 'none'; give one of them."

@@ -191,6 +191,37 @@ def test_a_document_or_calls(name: str, known: Vocabulary) -> None:
     assert seen == {True, False}
 
 
+NAMES = [
+    "a\nb",
+    'q"u',
+    "back\\slash",
+    "😀é",
+    "a\x01b",
+    "%json {",
+    "<|im_end|>",
+    "a::=b",
+    "</tool_call>",
+    "  pad ",
+    "{",
+    "/",
+    ";",
+]
+
+
+@pytest.mark.parametrize(("name", "known"), CASES)
+def test_functions_may_have_any_name_that_can_be_told_from_what_surrounds_it(name: str, known: Vocabulary) -> None:
+    called = 0
+    for function in NAMES:
+        try:
+            wanted = calls_constraint([Function(function)], TOOL_FORMATS[name], known.tokenizer.added_names, most=1)
+        except InvalidRequest:
+            continue
+        text = write(wanted, known, random.Random(1))
+        assert parsed(text, TOOL_FORMATS[name], [function]) == ("", [(function, {})])
+        called += 1
+    assert called == len(NAMES) or name in ("mistral", "pythonic")
+
+
 @settings(max_examples=25, deadline=None)
 @given(schema=SCHEMAS_OF_VALUES, seed=st.integers(0, 2**31), case=st.sampled_from([case.values for case in CASES]))
 def test_arguments_of_any_schema_validate(schema: Any, seed: int, case: tuple[str, Vocabulary]) -> None:

@@ -62,3 +62,11 @@ def test_what_is_forced_is_a_beginning_of_the_only_text(kind: str) -> None:
     text = b"".join(map(tokenizer.token_bytes, forced)).decode()
     assert "the capital of France is Paris".startswith(text)
     assert forced == vocabulary.cut("the capital of France is Paris")[: len(forced)] != []
+
+
+@pytest.mark.parametrize("text", ["a<|im_end|>b", "<|im_end|>"])
+def test_the_name_of_a_control_token_can_be_written_as_a_text(text: str) -> None:
+    tokenizer = Tokenizer(vocabularies.byte_level())
+    vocabulary = Vocabulary(tokenizer, tokenizer.vocab_size, {tokenizer.token_id("<|im_end|>") or 0})
+    assert vocabulary.cut(text) == []
+    assert write(constraint.choice([text]), vocabulary, random.Random(1)) == text

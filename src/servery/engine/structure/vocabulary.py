@@ -20,9 +20,9 @@ class Vocabulary:
         self.end_ids = frozenset(token_id for token_id in end_ids if token_id < size)
         self.num_words = size // 32 + 1  # of 32 bits, `end` included
         self.tokenizer = tokenizer
-        special = sorted({*(i for i in tokenizer.special_ids if i < size), *self.end_ids})
+        self._special = frozenset({*(i for i in tokenizer.special_ids if i < size), *self.end_ids})
         tokens = [*(tokenizer.token_bytes(token_id) for token_id in range(size)), b"<|end|>"]
-        wrapper = llguidance.TokenizerWrapper(_Tokens(tokens, [*special, self.end], self.cut))
+        wrapper = llguidance.TokenizerWrapper(_Tokens(tokens, [*sorted(self._special), self.end], self._cut_somehow))
         self._tokens = tokens[:-1]
         self._leading: dict[bytes, list[int]] = {}
         self._exceeding: dict[bytes, list[int]] = {}
@@ -33,7 +33,7 @@ class Vocabulary:
         return self.tokenizer.token_bytes(token_id)
 
     def cut(self, text: str) -> list[int]:
-        """The tokens of a text that is the middle of another; none if the tokenizer cannot say.
+        """The tokens of a text that is the middle of another; none if the tokenizer cannot say, or names control tokens.
 
         A space that some tokenizers put at the beginning of a text is not at the beginning here.
         """
@@ -41,14 +41,18 @@ class Vocabulary:
             token_ids = self.tokenizer.encode(lead + text, add_special_tokens=False)
             pieces = [self.token_bytes(token_id) for token_id in token_ids]
             for at in range(min(len(token_ids), 4)):
-                if b"".join(pieces[at:]) == text.encode():
+                if b"".join(pieces[at:]) == text.encode() and self._special.isdisjoint(token_ids[at:]):
                     return token_ids[at:]
         return []
+
+    def _cut_somehow(self, text: str) -> list[int]:
+        """The same, or the longest tokens that fit, one after another: without any the library takes the text for over."""
+        return self.cut(text) or self.compiled.greedy_tokenize(text)
 
     def spelled(self, marker: str) -> list[int]:
         """A marker's tokens: the one that it is, if the vocabulary has it, or those of its text."""
         token_id = self.tokenizer.token_id(marker)
-        return [token_id] if token_id is not None else self.cut(marker) or self.compiled.greedy_tokenize(marker)
+        return [token_id] if token_id is not None else self._cut_somehow(marker)
 
     def leading(self, text: bytes) -> list[int]:
         """The tokens with which exactly `text` can begin. Looking takes long, so what was found is kept: for few texts."""
