@@ -130,7 +130,7 @@ def test_a_shared_prompt_is_cached(client: openai.OpenAI) -> None:
         ({"n": 10**9}, openai.BadRequestError, "invalid_value"),
         ({"max_tokens": -1}, openai.BadRequestError, "invalid_value"),
         ({"extra_body": {"temprature": 1}}, openai.BadRequestError, "unknown_parameter"),
-        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "unsupported_parameter"),
+        ({"reasoning_effort": "low"}, openai.BadRequestError, "unsupported_parameter"),
         (
             {"messages": [{"role": "user", "content": "long " * 9000}]},
             openai.BadRequestError,
