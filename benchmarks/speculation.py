@@ -35,6 +35,7 @@ FREE = ("long", "smalltalk", "freetext")
 MODES = ("off", "ngram", "draft")
 LONGEST = 300  # tokens of an answer
 _LEAST_REQUESTS = 48
+_WARM_UPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,9 @@ def compare(
     """All modes in turns: for each the ratio over "off", by CPU time and by the clock, and how many answers are the same."""
     runs: dict[str, list[Run]] = {mode: [] for mode in cores}
     answers = {}
-    for mode, core in cores.items():  # the first answers of an engine teach it what things take
-        _, answers[mode] = answer(core, prompts, batch)
+    for _ in range(_WARM_UPS):  # the first answers of an engine teach it what things take
+        for mode, core in cores.items():
+            _, answers[mode] = answer(core, prompts, batch)
     for _, mode in interleaved(tuple(cores), rounds):
         run, answers[mode] = answer(cores[mode], prompts, batch)
         runs[mode].append(run)

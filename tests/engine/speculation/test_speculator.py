@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from servery.engine.request import NewRequest, Sequence, StepResult
-from servery.engine.speculation.proposer import Offer
+from servery.engine.speculation.proposer import DraftCost, Offer
 from servery.engine.speculation.speculator import MAX_ENTRY_TOKENS, Speculator
 from servery.engine.speculation.window import WindowPolicy
 from servery.engine.step import Scheduled, Step
@@ -19,8 +19,8 @@ class FakeProposer:
     def __init__(self) -> None:
         self.prepared: dict[str, int] = {}
 
-    def pass_s(self, rows: int) -> float | None:
-        return 0.0
+    def pass_cost(self, rows: int) -> DraftCost | None:
+        return DraftCost(0.0, 0.0)
 
     def entry_s(self, tokens: int) -> float:
         return 0.0

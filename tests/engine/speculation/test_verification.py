@@ -112,7 +112,7 @@ JUDGED = {
 }
 
 
-@pytest.mark.parametrize("runs", [120, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [120, pytest.param(800, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", JUDGED)
 def test_texts_are_as_likely_as_without_drafts_for_every_warping(name, runs):
     """Each of 64 warpings within 5 standard deviations of a chi-square, and their sum within 3.5."""

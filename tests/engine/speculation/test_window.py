@@ -4,7 +4,8 @@ from random import Random
 
 import pytest
 
-from servery.engine.speculation.window import Candidate, DraftCost, WindowPolicy
+from servery.engine.speculation.proposer import DraftCost
+from servery.engine.speculation.window import Candidate, WindowPolicy
 
 FREE = DraftCost(0.0, 0.0)
 

@@ -24,7 +24,7 @@ from servery.engine.kv import KVCache
 from servery.engine.request import Sequence
 from servery.engine.sampling_rows import SamplingRows
 from servery.engine.speculation.proposal import draw_proposals, is_coupled, proposal_probs
-from servery.engine.speculation.proposer import PENDING, Offer
+from servery.engine.speculation.proposer import PENDING, DraftCost, Offer
 from servery.engine.step import Step
 from servery.engine.step_cost import StepCost
 
@@ -58,7 +58,9 @@ class DraftModel:
         self._vocab_size = vocab_size
         self._written: WeakKeyDictionary[Sequence, _Written] = WeakKeyDictionary()
         self._digests: dict[int, bytes] = {}  # of the blocks that are filled, by their number
-        self._pass_cost, self._entry_cost = StepCost(), StepCost()
+        # Of passes by the bits of the number of rows; what is not measured follows from all.
+        self._pass_costs: dict[int, StepCost] = {}
+        self._any_pass_cost, self._entry_cost = StepCost(), StepCost()
         self._preparing: list[tuple[Sequence, int]] = []
 
     def forget(self) -> None:
@@ -70,9 +72,10 @@ class DraftModel:
         """One: a model is as good here as there."""
         return 1
 
-    def pass_s(self, rows: int) -> float | None:
-        """Seconds of one step of the draft model, as measured."""
-        return self._pass_cost.predict(rows) or None
+    def pass_cost(self, rows: int) -> DraftCost | None:
+        """What a step of the draft model takes, as measured; with many rows more is fixed than with few."""
+        cost = self._pass_costs.get(rows.bit_length(), self._any_pass_cost)
+        return DraftCost(cost.fixed_s, cost.per_token_s) if cost.predict(rows) else None
 
     def entry_s(self, tokens: int) -> float:
         """Seconds that so many tokens of context make a step of the draft model longer, as measured."""
@@ -136,7 +139,8 @@ class DraftModel:
 
     def _observe(self, num_rows: int, num_tokens: int, seconds: float) -> None:
         if num_tokens <= 2 * num_rows:  # after a step in which every draft was accepted, two tokens are new
-            self._pass_cost.observe(num_rows, seconds)
+            self._any_pass_cost.observe(num_rows, seconds)
+            self._pass_costs.setdefault(num_rows.bit_length(), StepCost()).observe(num_rows, seconds)
         self._entry_cost.observe(num_tokens, seconds)
 
     def _next_row(self, sequence: Sequence, drafts: list[int]) -> _Row:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from servery.engine.request import Sequence
-from servery.engine.speculation.proposer import Offer
+from servery.engine.speculation.proposer import DraftCost, Offer
 from servery.engine.step import Step
 
 # Suffixes are told apart by length, longest first: a longer match is right more often. A single token is none.
@@ -73,9 +73,9 @@ class PromptLookup:
         """One for each size of match."""
         return len(SIZES)
 
-    def pass_s(self, rows: int) -> float | None:
-        """Nothing: looking up is measured as part of the step."""
-        return 0.0
+    def pass_cost(self, rows: int) -> DraftCost | None:
+        """Nothing: all drafts are found at once, and looking for them is bounded by the policy."""
+        return DraftCost(0.0, 0.0)
 
     def entry_s(self, tokens: int) -> float:
         """Nothing has to be computed first."""

@@ -24,6 +24,13 @@ class Offer(NamedTuple):
     entry_tokens: int = 0
 
 
+class DraftCost(NamedTuple):
+    """Seconds of drafting one token for n sequences: fixed_s + per_row_s * n."""
+
+    fixed_s: float
+    per_row_s: float
+
+
 class Proposer(Protocol):
     """Guesses tokens. What it knows of a sequence goes with the sequence."""
 
@@ -31,8 +38,8 @@ class Proposer(Protocol):
     def kinds(self) -> int:
         """How many kinds of offers there are."""
 
-    def pass_s(self, rows: int) -> float | None:
-        """Seconds that drafting one more token for `rows` sequences takes; None before it was ever measured."""
+    def pass_cost(self, rows: int) -> DraftCost | None:
+        """What drafting one more token takes for about `rows` sequences; None before it was ever measured."""
 
     def entry_s(self, tokens: int) -> float:
         """Seconds that computing `tokens` before drafting takes."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from servery.engine.request import Sequence, StepResult
 from servery.engine.speculation.acceptance import Acceptance
 from servery.engine.speculation.proposer import Offer, Proposer
-from servery.engine.speculation.window import Candidate, DraftCost, WindowPolicy
+from servery.engine.speculation.window import Candidate, WindowPolicy
 from servery.engine.step import Step
 
 # Tokens computed in one step so that sequences can be drafted for; a longer context takes several steps.
@@ -86,7 +86,7 @@ class Speculator:
 
     def _propose(self, decoding: list[Sequence], num_sequences: int, spare_tokens: int) -> None:
         policy = self._policy(num_sequences)
-        drafting = self._drafting_cost()
+        drafting = self._proposer.pass_cost(len(decoding))
         is_trial = policy.is_trial_due()
         if not is_trial and policy.is_hopeless(num_sequences, self._acceptance.best, drafting):
             return
@@ -130,8 +130,3 @@ class Speculator:
     def _candidate(self, sequence: Sequence, offer: Offer) -> Candidate:
         acceptance = self._acceptance.of(sequence, offer.kind)
         return Candidate(acceptance, len(offer.tokens), self._proposer.entry_s(offer.entry_tokens))
-
-    def _drafting_cost(self) -> DraftCost | None:
-        """What a token more of drafts takes, by rows; None as long as nobody has measured it."""
-        one, two = self._proposer.pass_s(1), self._proposer.pass_s(2)
-        return None if one is None or two is None else DraftCost(2 * one - two, two - one)

@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence as Offers
 from typing import NamedTuple
 
+from servery.engine.speculation.proposer import DraftCost
 from servery.engine.speculation.step_plane import StepPlane
 
 # Tokens per second have to rise by so much, or the prediction is noise.
@@ -41,13 +42,6 @@ class Candidate(NamedTuple):
     acceptance: float
     limit: int
     entry_s: float = 0.0
-
-
-class DraftCost(NamedTuple):
-    """Seconds of drafting one token for n sequences: fixed_s + per_row_s * n. None: never measured."""
-
-    fixed_s: float
-    per_row_s: float
 
 
 class WindowPolicy:
