@@ -8,23 +8,17 @@ from tempfile import TemporaryDirectory
 
 from conformance.errors import CannotRun
 from conformance.harness.compare import compare
+from conformance.langchain.run import run_langchain
+from conformance.outcome import Outcome
 from conformance.sdk import ANTHROPIC, OPENAI, Sdk, run_sdk
 from conformance.server import serving
 
 DONE, FAILED, CANNOT_RUN = 0, 1, 2
 # Little of everything, so that queues, blocks and files run out.
 FUZZED = (
-    "--log-level",
-    "warning",
-    "--kv-memory",
-    "17MiB",
-    "--max-running",
-    "8",
-    "--max-waiting-requests",
-    "32",
-    "--max-file",
-    "64KiB",
-)
+    "--log-level warning --kv-memory 17MiB --max-running 8 --max-waiting-requests 32 --max-file 64KiB --speculate ngram "
+    "--alias *=amuse"
+).split()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,8 +28,10 @@ def parser() -> argparse.ArgumentParser:
     for name, sdk in (("openai", OPENAI), ("anthropic", ANTHROPIC)):
         suite = suites.add_parser(name, help=f"the tests of the official client `{sdk.package}`")
         suite.add_argument("--checkout", type=Path, metavar="PATH", help="a checkout; else the sources are downloaded")
-        suite.add_argument("--url", help="a server that runs, as the client takes it; else one is started")
+        suite.add_argument("--url", help="the address of a server, without /v1; else one is started")
         suite.set_defaults(run=_sdk, sdk=sdk)
+    langchain = suites.add_parser("langchain", help="LangChain's standard integration tests for chat models")
+    langchain.set_defaults(run=_langchain)
     harness = suites.add_parser("lm-eval", help="the same tasks of lm-eval through the API and offline")
     harness.add_argument("--questions", type=int, default=200, help="of each task (default %(default)s)")
     harness.add_argument("--seed", type=int, default=0, help="by which they are drawn (default %(default)s)")
@@ -63,6 +59,12 @@ def _sdk(options: argparse.Namespace) -> bool:
     verdict = run_sdk(sdk, options.checkout, options.url)
     print(verdict)
     return verdict.is_as_listed
+
+
+def _langchain(options: argparse.Namespace) -> bool:
+    outcomes = run_langchain()
+    print(", ".join(f"{outcomes[each]} {each.value}" for each in Outcome))
+    return outcomes[Outcome.PASSED] > 0 and not outcomes[Outcome.FAILED]
 
 
 def _harness(options: argparse.Namespace) -> bool:

@@ -17,15 +17,19 @@ BUILD = ROOT / "build" / "conformance"
 _CONSTRAINTS = ROOT / "constraints.txt"
 
 
-def environment(name: str, requirements: Sequence[str], folder: Path = BUILD, *, sees_ours: bool = False) -> Path:
-    """The Python of an environment that has `requirements`, by the project's pins where it has any.
+def environment(
+    name: str, requirements: Sequence[str], folder: Path = BUILD, *, is_pinned: bool = True, sees_ours: bool = False
+) -> Path:
+    """The Python of an environment that has `requirements`, by the project's pins where it has any and `is_pinned`.
 
     With `sees_ours` it also sees the packages that this Python has, as far as it has none of its own. Made anew when
     requirements, pins or Python differ from last time. Raises `CannotRun` when pip cannot.
     """
     place = folder / name
     python, stamp = place / "bin" / "python", place / ".installed"
-    wanted = hashlib.sha256("\n".join([sys.version, _CONSTRAINTS.read_text(), *requirements]).encode()).hexdigest()
+    pins = ["--constraint", str(_CONSTRAINTS)] if is_pinned else []
+    decisive = [sys.version, _CONSTRAINTS.read_text() if is_pinned else "", *requirements]
+    wanted = hashlib.sha256("\n".join(decisive).encode()).hexdigest()
     if stamp.is_file() and stamp.read_text() == wanted:
         return python
     say(f"making {place} for {', '.join(requirements)}")
@@ -35,7 +39,7 @@ def environment(name: str, requirements: Sequence[str], folder: Path = BUILD, *,
         lower = next(place.glob("lib/python*/site-packages")) / "ours.pth"  # its lines come last on the path
         lower.write_text(sysconfig.get_path("purelib") + "\n")
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run([*install, "--constraint", str(_CONSTRAINTS), *requirements], f"install what {name} needs")
+    run([*install, *pins, *requirements], f"install what {name} needs")
     stamp.write_text(wanted)
     return python
 

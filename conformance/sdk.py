@@ -1,7 +1,8 @@
 """The test-suites of the official clients, which know how to be pointed at another server."""
 
+import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from conformance.errors import CannotRun
 from conformance.expectation import Verdict, judge, read_reasons
 from conformance.outcome import read_report, run_pytest
 from conformance.server import serving
+from conformance.stand_ins import OPENAI_IDS, Makers, standing_in
 
 _FOLDER = "tests/api_resources"
 # The suites ask for models by the vendors' names.
@@ -21,13 +23,15 @@ _SERVED = ("--alias", "*=amuse", "--kv-memory", "64MiB")
 class Sdk:
     """A client's suite: `files` below `tests/api_resources` are those of endpoints that are offered here.
 
-    `path` is what the client's address has after host and port; `tools` is what its tests import beside itself.
+    `path` is what the client's address has after host and port; `tools` is what its tests import beside itself;
+    `made_up` are the ids of objects that its tests take to exist, and what makes one.
     """
 
     package: str
     path: str
     files: tuple[str, ...]
     tools: tuple[str, ...]
+    made_up: Makers = field(default_factory=dict)
 
     @property
     def list_file(self) -> Path:
@@ -49,6 +53,7 @@ OPENAI = Sdk(
         "test_responses",
     ),
     tools=("pytest", "pytest-asyncio", "rich", "inline-snapshot", "trio"),
+    made_up=OPENAI_IDS,
 )
 ANTHROPIC = Sdk(
     package="anthropic",
@@ -68,11 +73,13 @@ def run_sdk(sdk: Sdk, checkout: Path | None, url: str | None) -> Verdict:
     python = environment(sdk.package, [f"{place}[aiohttp]", *sdk.tools])
     say(f"{sdk.package} from {place}")
     report = BUILD / f"{sdk.package}.xml"
-    if url is not None:
-        text = run_pytest(python, place, _arguments(files), report, _told(place, url))
-    else:
-        with TemporaryDirectory() as kept, serving("amuse", *_SERVED, "--files", kept) as served:
-            text = run_pytest(python, place, _arguments(files), report, _told(place, served.url + sdk.path))
+    with contextlib.ExitStack() as stack:
+        if url is None:
+            kept = stack.enter_context(TemporaryDirectory())
+            url = stack.enter_context(serving("amuse", *_SERVED, "--files", kept)).url
+        if sdk.made_up:
+            url = stack.enter_context(standing_in(url, sdk.made_up))
+        text = run_pytest(python, place, _arguments(files), report, _told(place, url + sdk.path))
     return judge(read_report(text, _FOLDER), read_reasons(sdk.list_file.read_text()))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import queue
 import re
 import subprocess
 import sys
@@ -33,31 +34,35 @@ def serving(*arguments: str) -> Iterator[Served]:
     Raises `CannotRun` with what it printed when it does not start.
     """
     command = [sys.executable, "-m", "servery", "serve", "--port", "0", *arguments]
-    process = subprocess.Popen(  # noqa: S603
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
-    )
-    try:
-        yield _ready(process)
-    finally:
-        process.terminate()
-        try:
-            process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _ready(process: "subprocess.Popen[str]") -> Served:
-    """Read until the line that says where; then somebody must go on reading, or the server would wait for a reader."""
     said: deque[str] = deque(maxlen=_KEPT_LINES)
+    address: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    with subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
+    ) as process:
+        # Somebody must read to the end, or the server would wait for a reader.
+        reader = threading.Thread(target=_read, args=(process, said, address), daemon=True)
+        reader.start()
+        try:
+            url = address.get()
+            if url is None:
+                raise CannotRun(f"the server ended with {process.wait()}:\n{''.join(said)}")
+            yield Served(url, process.pid, said)
+        finally:
+            _end(process)
+            reader.join()
+
+
+def _read(process: "subprocess.Popen[str]", said: "deque[str]", address: "queue.SimpleQueue[str | None]") -> None:
     for line in process.stdout or ():
         said.append(line)
         if ready := _READY.search(line):
-            threading.Thread(target=_read_on, args=(process, said), daemon=True).start()
-            return Served(ready[1], process.pid, said)
-    raise CannotRun(f"the server ended with {process.wait()}:\n{''.join(said)}")
+            address.put(ready[1])
+    address.put(None)
 
 
-def _read_on(process: "subprocess.Popen[str]", said: "deque[str]") -> None:
-    for line in process.stdout or ():
-        said.append(line)
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.terminate()
+    try:
+        process.wait(_END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()

@@ -87,7 +87,7 @@ _SCHEMA_PLACES = ("guided_json", "parameters", "schema", "input_schema", "json")
 def values(draw: st.DrawFn, path: str) -> Any:
     """A request's body for `path` as a value: right, or changed in a few places."""
     value = copy.deepcopy(draw(st.sampled_from(_RIGHT[path])))
-    for _ in range(draw(st.sampled_from((0, 0, 1, 1, 2, 4)))):
+    for _ in range(draw(st.sampled_from((0, 0, 0, 1, 1, 2, 4)))):
         _change(draw, value)
     return draw(anything) if draw(st.integers(0, 30)) == 0 else value
 

@@ -17,7 +17,7 @@ from conformance.fuzz.sendings import sendings
 from conformance.fuzz.server_state import check_health, settle, wait_state
 
 _EXAMPLES_PER_ROUND = 200
-_AT_A_TIME = 8
+_AT_A_TIME = 16
 # So long a client waits for the end of its answer. Some requests ask for as much as the context holds; many clients that
 # give up in the middle are part of the test.
 _PATIENCE_S = 1.0

@@ -1,6 +1,7 @@
 """One request on a raw connection, as a client with bad manners sends it, and what came back."""
 
 import asyncio
+import contextlib
 import enum
 from dataclasses import dataclass, field
 
@@ -91,6 +92,8 @@ async def exchange(host: str, port: int, sending: Sending, patience_s: float) ->
         seen.answer.lost_by = repr(error)
     finally:
         writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
     return seen.answer
 
 

@@ -45,7 +45,7 @@ def _scored(model: Any, tasks: str) -> dict[str, Any]:
     samples = {name: sorted(done["samples"][name], key=lambda sample: sample["doc_id"]) for name in TASKS}
     return {
         name: {
-            "metrics": {key: value for key, value in done["results"][name].items() if isinstance(value, float | int)},
+            "metrics": {key: value for key, value in done["results"][name].items() if isinstance(value, float)},
             "answers": [sample["filtered_resps"] for sample in samples[name]],
         }
         for name in TASKS

@@ -1,0 +1,1 @@
+"""LangChain's standard integration tests for chat models."""
