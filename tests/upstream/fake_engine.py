@@ -83,7 +83,7 @@ class FakeEngine:
     def life(self) -> EngineLife:
         return EngineLife(failures={"died": 0, "hung": 0}, restarts=0)
 
-    async def start(self) -> None:
+    async def start(self, memory_bytes: int | None = None) -> None:
         self.state = EngineState.READY
 
     async def stop(self) -> None:

@@ -57,7 +57,8 @@ class AsyncEngine:
     `start` loads it, `generate` runs requests, `stop` ends it, after which it may be started again; `sleep` keeps the
     process and gives its memory back until `wake`. When the process dies, or hangs and is killed for it,
     requests under way fail with `EngineDead` and it is started again, waiting 0.5 s at first and twice as long each
-    time, at most 30 s; one that dies asleep is not. `failures` counts both. `name` is what logs call it, else the checkpoint's folder.
+    time, at most 30 s; one that dies asleep is not. `failures` counts both. `needed_bytes` is the memory that it takes
+    when awake, 0 before it was ever loaded. `name` is what logs call it, else the checkpoint's folder.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class AsyncEngine:
         self._mailboxes: dict[str, Mailbox] = {}
         self._process: CoreProcess | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._needed_bytes = 0
+        self.needed_bytes = 0
         self._has_started = False
         self._answer: asyncio.Future[Slept | Woke] | None = None  # to `Sleep` or `Wake`
         self.adapters = AdapterRegistry(self._unload)
@@ -119,9 +120,9 @@ class AsyncEngine:
     @property
     def memory_bytes(self) -> int:
         """What it takes of the memory, or will once it needs it; asleep what a process takes."""
-        if self._process is None:
+        if self._process is None and self.state is not EngineState.RESTARTING:
             return 0
-        return RESERVE_BYTES if self.state is EngineState.ASLEEP else self._needed_bytes
+        return RESERVE_BYTES if self.state is EngineState.ASLEEP else self.needed_bytes
 
     async def start(self, memory_bytes: int | None = None) -> None:
         """Start the process and wait until the model and its adapters are loaded; raises `LoadError` with the reason.
@@ -269,7 +270,7 @@ class AsyncEngine:
     async def _launch(self) -> CoreProcess:
         process = self._process = await CoreProcess.launch(self.config, self.name)
         try:
-            self._info, self._needed_bytes = await process.loaded(self.config)
+            self._info, self.needed_bytes = await process.loaded(self.config)
         except LoadError as error:
             self._process = None
             if self.state is EngineState.STOPPED:

@@ -79,11 +79,11 @@ class EmbeddedUpstream:
         self._loaded: _Loaded | None = None
         self._door = Door()
 
-    async def start(self) -> None:
-        """Load the model; raises `LoadError` with the reason when it cannot be."""
+    async def start(self, memory_bytes: int | None = None) -> None:
+        """Load the model, which may take so much memory; raises `LoadError` with the reason when it cannot be."""
         checkpoint = self.engine.config.model
         tokenizer, template, defaults = await asyncio.to_thread(_read_text_parts, checkpoint)
-        await self.engine.start()
+        await self.engine.start(memory_bytes)
         info = self.engine.info
         encoder = PromptEncoder(self.name, tokenizer, template, info.vocab_size)
         formats = find_formats(() if template is None else template.sources.values(), *self._format_names)
@@ -93,6 +93,29 @@ class EmbeddedUpstream:
     async def stop(self) -> None:
         """End the engine process; answers under way fail."""
         await self.engine.stop()
+
+    async def sleep(self) -> int:
+        """Give the memory back but keep the process; returns how many bytes. Raises `CannotSleep`, `EngineDead`."""
+        return await self.engine.sleep()
+
+    async def wake(self) -> None:
+        """Undo `sleep`; raises `NotEnoughMemory`, and it sleeps on; `EngineDead`."""
+        await self.engine.wake()
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether there is a process that sleeps."""
+        return self.engine.state is EngineState.ASLEEP
+
+    @property
+    def needed_bytes(self) -> int:
+        """What it takes of the memory when it is awake; 0 before it was ever loaded."""
+        return self.engine.needed_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes of the memory now."""
+        return self.engine.memory_bytes
 
     def health(self) -> Health:
         """Ready when the engine is, lives, and its queue has room; while it loads or restarts it owes no heartbeat."""

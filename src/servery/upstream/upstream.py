@@ -64,13 +64,15 @@ class Chunk:
 class Health:
     """Whether new requests are taken, if not why, and how long ago the upstream gave a sign of life.
 
-    `is_alive` is False for one that hung or died, until it is back.
+    `is_alive` is False for one that hung or died, until it is back. `is_wanted` is False for one that takes no requests
+    because somebody unloaded it: a server is ready without it.
     """
 
     is_ready: bool
     reason: str
     heartbeat_age_s: float
     is_alive: bool = True
+    is_wanted: bool = True
 
 
 class Upstream(Protocol):

@@ -6,6 +6,7 @@ import msgspec
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A served model; `created` in Unix seconds, `max_model_len` in tokens (prompt and completion together).
 
+    `state` says whether it is in memory: loaded, loading, releasing, sleeping (a request wakes it) or unloaded.
     `root` is the model whose weights are used, `parent` the one that an adapter changes; None for a model of its own.
     """
 
@@ -16,6 +17,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int | None = None
     root: str
     parent: str | None = None
+    state: str = "loaded"
 
 
 class ModelList(msgspec.Struct, frozen=True):
