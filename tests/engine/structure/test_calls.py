@@ -23,7 +23,7 @@ from servery.engine.structure.vocabulary import Vocabulary
 from servery.engine.tokenizer import Tokenizer
 from tests.engine import vocabularies
 from tests.engine.structure.schemas import SCHEMAS as SCHEMAS_OF_VALUES
-from tests.engine.structure.walk import write
+from tests.engine.structure.walk import Endless, write
 
 WEATHER: dict[str, Any] = {
     "properties": {
@@ -222,7 +222,7 @@ def test_functions_may_have_any_name_that_can_be_told_from_what_surrounds_it(nam
     assert called == len(NAMES) or name in ("mistral", "pythonic")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(schema=SCHEMAS_OF_VALUES, seed=st.integers(0, 2**31), case=st.sampled_from([case.values for case in CASES]))
 def test_arguments_of_any_schema_validate(schema: Any, seed: int, case: tuple[str, Vocabulary]) -> None:
     known, notation = case[1], TOOL_FORMATS[case[0]]
@@ -232,7 +232,11 @@ def test_arguments_of_any_schema_validate(schema: Any, seed: int, case: tuple[st
         check_constraint(wanted)
     except InvalidRequest:
         return  # what cannot be enforced is refused
-    content, calls = parsed(write(wanted, known, random.Random(seed)), notation, ["f"])
+    try:
+        text = write(wanted, known, random.Random(seed))
+    except Endless:
+        return  # nothing can be said of it
+    content, calls = parsed(text, notation, ["f"])
     assert (content, bool(calls)) == ("", True)
     for _, arguments in calls:
         jsonschema.Draft202012Validator({"type": "object", **parameters}).validate(arguments)

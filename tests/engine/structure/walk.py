@@ -11,6 +11,10 @@ from servery.engine.structure.grammar import grammar_text
 from servery.engine.structure.vocabulary import Vocabulary
 
 
+class Endless(AssertionError):
+    """A walk that has not come to an end: by chance, where a form has strings without a limit."""
+
+
 def write(
     wanted: Constraint, vocabulary: Vocabulary, chance: random.Random, most: int = 2000, first: Sequence[int] = ()
 ) -> str:
@@ -29,4 +33,4 @@ def write(
             return written.decode()
         written += vocabulary.token_bytes(token_id)
         assert matcher.consume_token(token_id)
-    raise AssertionError(f"no end after {most} tokens: {written[:300]!r}")
+    raise Endless(f"no end after {most} tokens: {written[:300]!r}")
