@@ -72,7 +72,7 @@ def test_a_full_disk_is_told_with_bytes_and_changes_nothing(monkeypatch: pytest.
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", is_full)
-    with pytest.raises(CannotSleep, match=r"the weights \(83\d+ bytes, .* No space left on device\. .*--sleep-dir"):
+    with pytest.raises(CannotSleep, match=r"the weights \(83\d+ bytes, .* No space left on device\. .*name another folder"):
         moved.out()
     assert not moved.is_out
     assert torch.equal(kept, torch.arange(MIB, dtype=torch.int64))
@@ -112,7 +112,7 @@ def test_only_private_memory_of_some_size_moves(tmp_path: Path) -> None:
 
 def test_a_folder_in_memory_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(swap, "is_in_memory", lambda folder: True)
-    with pytest.raises(CannotSleep, match=r"which is in memory itself; name a folder on a disk by --sleep-dir"):
+    with pytest.raises(CannotSleep, match=r"which is in memory itself; name a folder on a disk"):
         Swap(memory_of([torch.ones(MIB)]), [], tmp_path).out()
 
 
