@@ -72,7 +72,9 @@ def test_a_full_disk_is_told_with_bytes_and_changes_nothing(monkeypatch: pytest.
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", is_full)
-    with pytest.raises(CannotSleep, match=r"the weights \(83\d+ bytes, .* No space left on device\. .*name another folder"):
+    with pytest.raises(
+        CannotSleep, match=r"the weights \(83\d+ bytes, .* No space left on device\. .*name another folder"
+    ):
         moved.out()
     assert not moved.is_out
     assert torch.equal(kept, torch.arange(MIB, dtype=torch.int64))
