@@ -1,0 +1,194 @@
+"""What a configuration says, once it is known to be right. Times are seconds, money is micro-dollars (10**-6 USD)."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from servery.config.secret import Secret
+
+
+class Kind(enum.Enum):
+    """How to speak to a deployment. All but the first and the last two are OpenAI-compatible servers."""
+
+    EMBEDDED = "embedded"
+    OPENAI = "openai"
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    TGI = "tgi"
+    TENSORRT_LLM = "tensorrt-llm"
+    OLLAMA = "ollama"
+    LLAMA_CPP = "llama.cpp"
+    ANTHROPIC = "anthropic"
+    BEDROCK = "bedrock"
+
+
+class Tier(enum.Enum):
+    """Who runs a deployment: this process, the user's own servers, a managed endpoint, or somebody's API."""
+
+    EMBEDDED = "embedded"
+    SELF_HOSTED = "self-hosted"
+    MANAGED = "managed"
+    API = "api"
+
+
+class Place(enum.Enum):
+    """How a deployment is chosen for a request."""
+
+    FIRST = "first"
+    WEIGHTED = "weighted"
+    LEAST_LOAD = "least-load"
+    PREFIX_AFFINITY = "prefix-affinity"
+    CHEAPEST_WITHIN_SLO = "cheapest-within-slo"
+
+
+class Overload(enum.Enum):
+    """What happens to a request when no deployment can meet the model's SLO."""
+
+    BEST_EFFORT = "best-effort"
+    QUEUE = "queue"
+    SHED = "shed"
+
+
+class Continues(enum.Enum):
+    """How a deployment takes up an answer that another one began.
+
+    `PREFILL`: it goes on with a last message of the assistant's. `REPLAY`: it writes the same answer again, for requests
+    at temperature 0 or with a seed. `NONE`: it cannot.
+    """
+
+    NONE = "none"
+    PREFILL = "prefill"
+    REPLAY = "replay"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slo:
+    """Within what time the first token and each further one are to come, and for what share of the requests."""
+
+    ttft_s: float
+    tpot_s: float
+    attainment: float = 0.99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """The most that each phase of an exchange may take; `total_s` bounds them together, retries included."""
+
+    connect_s: float = 5.0
+    first_token_s: float = 60.0
+    stall_s: float = 30.0
+    total_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """`attempts` in all for a request; retries may add `budget` of the traffic (0.2: one for five requests).
+
+    The n-th retry waits a random time of up to `base_s * 2**n`, at most `max_s` (full jitter).
+    """
+
+    attempts: int = 3
+    budget: float = 0.2
+    base_s: float = 0.1
+    max_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallbacks:
+    """Models to ask instead, in this order: after errors, for a prompt that is too long, for one that was refused."""
+
+    error: tuple[str, ...] = ()
+    context_window: tuple[str, ...] = ()
+    content_policy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """Micro-dollars per million tokens, and per hour for capacity that is paid for whether it is used or not."""
+
+    input_per_mtok: int = 0
+    cached_per_mtok: int = 0
+    output_per_mtok: int = 0
+    per_hour: int = 0
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a further request costs nothing until the capacity is full."""
+        return self.input_per_mtok == self.cached_per_mtok == self.output_per_mtok == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How a deployment's health is asked: GET `path` every `interval_s`; None: by nothing but its answers."""
+
+    path: str | None = None
+    interval_s: float = 10.0
+    timeout_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentConfig:
+    """One place where a model runs.
+
+    `model` is what it is called there; `url` the address that API paths are added to, None for kinds that need none.
+    `apis` are those that it speaks itself: "chat", "completions", "embeddings", "rerank", "messages", "responses".
+    `engine` are settings of the embedded engine, by their names in `EngineConfig`.
+    """
+
+    name: str
+    kind: Kind
+    tier: Tier
+    model: str
+    url: str | None = None
+    api_key: Secret | None = None
+    headers: Mapping[str, Secret] = field(default_factory=lambda: MappingProxyType({}))
+    ca_file: Path | None = None
+    region: str | None = None
+    weight: float = 1.0
+    max_concurrency: int | None = None
+    max_queue: int = 1_000
+    price: Price = Price()
+    apis: frozenset[str] = frozenset()
+    continues: Continues = Continues.NONE
+    engine: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    health: Probe = Probe()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A name that clients ask for, and where it runs: tiers of deployments' names, those to be filled first in front."""
+
+    name: str
+    tiers: tuple[tuple[str, ...], ...]
+    place: Place = Place.LEAST_LOAD
+    slo: Slo | None = None
+    timeouts: Timeouts = Timeouts()
+    retry: Retry = Retry()
+    fallbacks: Fallbacks = Fallbacks()
+    overload: Overload = Overload.BEST_EFFORT
+    hedge_s: float | None = None
+
+    @property
+    def deployments(self) -> tuple[str, ...]:
+        """Every deployment's name, tier after tier."""
+        return tuple(name for tier in self.tiers for name in tier)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All of it. `generation` counts the configurations that this process has taken up, from 1; `source` is the file."""
+
+    models: Mapping[str, ModelConfig]
+    deployments: Mapping[str, DeploymentConfig]
+    source: Path | None = None
+    generation: int = 1
+    api_keys: tuple[Secret, ...] = ()
+    admin_keys: tuple[Secret, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 8000
+    ledger: Path | None = None
+    drain_timeout_s: float = 30.0
+    keep_alive_s: float = 15.0
+    max_body_bytes: int = 4 << 20
