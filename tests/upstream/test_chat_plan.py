@@ -93,7 +93,7 @@ def test_a_budget_for_a_model_that_does_not_reason_is_refused(tmp_path: Path) ->
 
 
 def test_agents_of_anthropic_may_send_a_budget_to_every_model(tmp_path: Path) -> None:
-    body = {"model": "m", "max_tokens": 9, "messages": HELLO, "thinking": {"type": "enabled", "budget_tokens": 1024}}
+    body = {"model": "m", "max_tokens": 9000, "messages": HELLO, "thinking": {"type": "enabled", "budget_tokens": 1024}}
     request = decode_anthropic(json.dumps(body).encode()).chat()
     assert params(tmp_path, request).constraint is None
     assert params(tmp_path, request, BEGINS).constraint == constraint.anything(Reasoning(end="</think>", budget=1024))

@@ -180,6 +180,7 @@ def test_with_max_tokens_zero_a_prompt_is_only_scored(checkpoint: Path) -> None:
         ("a", {"max_tokens": 0}, "max_tokens", "invalid_value"),
         ("a", {"max_tokens": 100}, "prompt", "context_length_exceeded"),
         ("a" * 100, {}, "prompt", "context_length_exceeded"),
+        (["a", "a" * 100], {}, "prompt[1]", "context_length_exceeded"),
         ([260], {}, "prompt", "invalid_value"),
         ([-1], {}, "prompt", "invalid_value"),
         ([2**70], {}, "prompt", "invalid_value"),

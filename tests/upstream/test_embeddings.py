@@ -65,6 +65,7 @@ def test_only_so_many_inputs_are_with_the_engine_at_a_time(checkpoint: Path) -> 
     ("text", "fields", "param", "code"),
     [
         ("a" * 101, {}, "input", "context_length_exceeded"),
+        (["a", "a" * 101], {}, "input[1]", "context_length_exceeded"),
         ([260], {}, "input", "invalid_value"),
         ("a", {"dimensions": 5}, "dimensions", "invalid_value"),
     ],

@@ -70,6 +70,13 @@ def test_tokens_that_came_in_one_step_with_the_end_of_the_reasoning_are_no_reaso
     assert counted.reasoning_tokens == 2
 
 
+def test_ids_begin_as_the_clients_api_has_them() -> None:
+    parser = MessageParser(None, HERMES, names=frozenset({"add"}))
+    (call,) = MessageWriter(parser, None, id_prefix="toolu_").write(TextDelta(index=0, text=ADD))[0].calls
+
+    assert re.fullmatch("toolu_[0-9a-f]{24}", call.id or "")
+
+
 def test_short_ids_are_nine_letters_and_digits() -> None:
     (call,) = writer(short_ids=True).write(TextDelta(index=0, text=ADD))[0].calls
 

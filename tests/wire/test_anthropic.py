@@ -66,6 +66,12 @@ def test_tool_results_come_before_what_the_user_says_in_the_same_turn() -> None:
     ]
 
 
+def test_instructions_may_change_after_a_turn_of_the_user() -> None:
+    request = asked(messages=[HELLO, {"role": "system", "content": "be brief"}])
+
+    assert request.messages[1] == chat.SystemMessage(content=[chat.TextPart("be brief")])
+
+
 def test_a_last_turn_of_the_assistant_is_continued() -> None:
     request = asked(messages=[HELLO, {"role": "assistant", "content": "The answer is"}])
 
@@ -86,7 +92,7 @@ def test_tools_are_functions() -> None:
 
 
 def test_thinking_is_switched_where_the_template_can() -> None:
-    on = asked(thinking={"type": "enabled", "budget_tokens": 2048})
+    on = asked(thinking={"type": "enabled", "budget_tokens": 2048}, max_tokens=2049)
     off = asked(thinking={"type": "disabled"})
     assert (on.chat_template_kwargs, on.thinking_token_budget) == ({"enable_thinking": True, "thinking": True}, 2048)
     assert (off.chat_template_kwargs, off.thinking_token_budget) == (
@@ -134,6 +140,14 @@ def test_a_count_needs_no_length() -> None:
         ({"thinking": {"type": "enabled", "budget_tokens": 5}}, "thinking.budget_tokens"),
         ({"thinking": {"type": "adaptive", "display": "omitted"}}, "thinking.display"),
         ({"output_config": {"effort": "much"}}, "output_config.effort"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 2048}, "max_tokens": 2048}, "max_tokens"),
+        ({"temperature": 1.1}, "temperature"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"messages": [{"role": "system", "content": "be brief"}, HELLO]}, "messages[0].role"),
+        (
+            {"messages": [HELLO, {"role": "assistant", "content": "x"}, {"role": "system", "content": "y"}]},
+            "messages[2].role",
+        ),
         ({"mcp_servers": []}, "mcp_servers"),
         ({"stop_sequences": "END"}, "stop_sequences"),
     ],

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from servery.wire.anthropic_answer import ANTHROPIC, AnthropicForm
-from servery.wire.errors import invalid, rate_limited, unavailable
+from servery.wire.errors import context_length_exceeded, invalid, rate_limited, unavailable
 from servery.wire.message import Call, CallDelta, Message, MessageDelta
 from servery.wire.usage import Usage
 
@@ -29,7 +29,7 @@ def test_an_answer_is_made_of_blocks() -> None:
         finish_reason="tool_calls",
     )  # fmt: skip
 
-    assert json.loads(AnthropicForm("msg_1", "m").body([message], USAGE)) == {
+    assert json.loads(AnthropicForm("msg_1", "m", 9).body([message], USAGE)) == {
         **HEAD,
         "content": [
             {"type": "thinking", "thinking": "hm", "signature": ""},
@@ -47,13 +47,32 @@ def test_an_answer_is_made_of_blocks() -> None:
     [("stop", None, "end_turn"), ("stop", "END", "stop_sequence"), ("length", None, "max_tokens")],
 )
 def test_the_reason_is_told_in_the_api_s_words(reason: str, stop: str | None, expected: str) -> None:
-    answer = json.loads(AnthropicForm("m", "m").body([Message(index=0, finish_reason=reason, stop=stop)], USAGE))
+    assert reasons(reason, stop, max_tokens=3) == [(expected, stop)] * 2
 
-    assert (answer["stop_reason"], answer["stop_sequence"]) == (expected, stop)
+
+def test_an_answer_that_ends_before_its_limit_was_ended_by_the_context() -> None:
+    assert reasons("length", None, max_tokens=4) == [("model_context_window_exceeded", None)] * 2
+
+
+def reasons(reason: str, stop: str | None, max_tokens: int) -> list[tuple[str, str | None]]:
+    """What is told of the end, whole and streamed."""
+    form = AnthropicForm("m", "m", max_tokens)
+    whole = json.loads(form.body([Message(index=0, finish_reason=reason, stop=stop)], USAGE))
+    form.delta(MessageDelta(finish_reason=reason, stop=stop))
+    told = events(form.end(USAGE))[0]["delta"]
+    return [(each["stop_reason"], each["stop_sequence"]) for each in (whole, told)]
+
+
+def test_a_prompt_that_is_too_long_is_told_in_the_words_that_agents_look_for() -> None:
+    error = json.loads(ANTHROPIC.error(context_length_exceeded(100, 103, None, "messages"), "r"))["error"]
+    assert error["message"] == (
+        "prompt is too long: 103 tokens > 99 maximum. This model's maximum context length is 100 tokens. However, your "
+        "messages resulted in 103 tokens. Please reduce the length of the messages."
+    )
 
 
 def test_a_stream_opens_and_closes_blocks_in_order() -> None:
-    form = AnthropicForm("msg_1", "m")
+    form = AnthropicForm("msg_1", "m", 9)
     deltas = [
         MessageDelta(reasoning="h"),
         MessageDelta(reasoning="m"),

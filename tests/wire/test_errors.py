@@ -63,6 +63,14 @@ def test_a_prompt_that_is_too_long_is_told_in_openais_words() -> None:
     )
 
 
+def test_of_several_texts_the_one_that_is_too_long_is_named() -> None:
+    assert context_length_exceeded(2048, 2000, 100, "prompt[3]").message == (
+        "This model's maximum context length is 2048 tokens. However, you requested 2100 tokens "
+        "(2000 in 'prompt[3]', 100 in the completion). Please reduce the length of 'prompt[3]' or completion."
+    )
+    assert "However, 'query' resulted in 3000 tokens." in context_length_exceeded(2048, 3000, None, "query").message
+
+
 def test_an_unknown_model_is_told_with_those_that_are_served() -> None:
     assert model_not_found("amus", ["amuse", "other"]).message == (
         "The model 'amus' does not exist. Served here: 'amuse', 'other'. Did you mean 'amuse'?"

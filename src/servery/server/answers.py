@@ -44,7 +44,9 @@ async def message(service: Service, exchange: Exchange) -> None:
     """Continue a conversation, in Anthropic's words."""
     request = service.addressed(decode_anthropic(await exchange.body(service.options)))
     answer_id = f"msg_{secrets.token_hex(12)}"
-    await answer(service, exchange, request.chat(), answer_id, AnthropicForm(answer_id, request.model))
+    await answer(
+        service, exchange, request.chat(), answer_id, AnthropicForm(answer_id, request.model, request.max_tokens)
+    )
 
 
 async def answer(

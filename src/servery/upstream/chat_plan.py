@@ -75,6 +75,7 @@ class ChatPlan:
                 self._tokenizer if self._request.logprobs else None,
                 most_calls=1 if self._use.is_single else None,
                 short_ids=tools is not None and tools.short_ids,
+                id_prefix=self._request.call_id_prefix,
                 token_bytes=self._tokenizer.token_bytes,
             )
             for _ in range(self._request.n or 1)

@@ -45,6 +45,7 @@ from servery.wire.embeddings import EmbeddingRequest, encode_embeddings
 from servery.wire.errors import invalid, shown, unavailable, unsupported
 from servery.wire.models import Model
 from servery.wire.rerank import RerankRequest, encode_ranking
+from servery.wire.texts import text_params
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
 
 # How many prompts or inputs of one request are with the engine at a time; the rest must not fill its queue.
@@ -242,12 +243,12 @@ class EmbeddedUpstream:
         loaded = self._require_loaded()
         check_max_tokens(request.token_limit, request.token_limit_param)
         prompt = await self._chat_prompt(request, loaded)
-        check_fits(len(prompt), request.token_limit, loaded.info.max_model_len, "messages")
+        max_tokens = self._most_tokens(request, len(prompt), loaded)
         plan = ChatPlan(request, loaded.formats, loaded.encoder.tokenizer, prompt)
         params = sampling_params(
             request,
             loaded.defaults,
-            max_tokens=request.token_limit,
+            max_tokens=max_tokens,
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             vocab_size=loaded.info.vocab_size,
             constraint=await plan.constraint(self._door),
@@ -260,6 +261,13 @@ class EmbeddedUpstream:
             with constraint_errors(plan.param), engine_errors("messages", self.engine):
                 async for chunk in chunks:
                     yield chunk
+
+    @staticmethod
+    def _most_tokens(request: ChatRequest, prompt_tokens: int, loaded: _Loaded) -> int | None:
+        """What the engine is told; raises `ApiError` where it does not fit into the context and must."""
+        limit, asked = loaded.info.max_model_len, request.token_limit
+        check_fits(prompt_tokens, None if request.is_cut_to_fit else asked, limit, "messages")
+        return asked if asked is None else min(asked, limit - prompt_tokens)
 
     async def _chat_prompt(self, request: ChatRequest, loaded: _Loaded) -> list[int]:
         tools = request.tool_use
@@ -276,7 +284,11 @@ class EmbeddedUpstream:
     async def _completion(self, request: CompletionRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         loaded = self._require_loaded()
         check_max_tokens(request.max_tokens, "max_tokens", least=0 if request.echo else 1)
-        prompts = [await self._prompt(text, loaded, request) for text in request.prompts]
+        params = text_params("prompt", len(request.prompts))
+        prompts = [
+            await self._prompt(text, param, loaded, request)
+            for text, param in zip(request.prompts, params, strict=True)
+        ]
         wanted = request.wanted_structure
         constraint = await constraint_for(wanted, self._door)
         param = None if wanted is None else wanted.param
@@ -294,9 +306,9 @@ class EmbeddedUpstream:
                 async for chunk in chunks:
                     yield chunk
 
-    async def _prompt(self, prompt: str | list[int], loaded: _Loaded, request: CompletionRequest) -> Prompt:
-        token_ids = await loaded.encoder.text(prompt, "prompt")
-        check_fits(len(token_ids), request.max_tokens, loaded.info.max_model_len, "prompt")
+    async def _prompt(self, prompt: str | list[int], param: str, loaded: _Loaded, request: CompletionRequest) -> Prompt:
+        token_ids = await loaded.encoder.text(prompt, param)
+        check_fits(len(token_ids), request.max_tokens, loaded.info.max_model_len, param)
         if isinstance(prompt, str):
             return Prompt(prompt, token_ids)
         return Prompt(loaded.encoder.tokenizer.decode(token_ids) if request.echo else "", token_ids)
@@ -305,7 +317,8 @@ class EmbeddedUpstream:
         size = self._require_loaded().info.hidden_size
         if request.dimensions is not None and request.dimensions > size:
             raise invalid(f"'dimensions' is {request.dimensions}; this model's vectors have {size}.", "dimensions")
-        inputs = [Input(text, "input") for text in request.inputs]
+        params = text_params("input", len(request.inputs))
+        inputs = [Input(text, param) for text, param in zip(request.inputs, params, strict=True)]
 
         def encode(vectors: list[list[float]], tokens: int) -> bytes:
             return encode_embeddings(request.model, vectors, tokens, request.encoding_format)

@@ -30,9 +30,11 @@ class MessageWriter:
         *,
         most_calls: int | None = None,
         short_ids: bool = False,
+        id_prefix: str = "call_",
         token_bytes: Callable[[int], bytes] = lambda token_id: b"",
     ) -> None:
-        """With a `tokenizer`, log probabilities are shown; `short_ids`: calls get ids of nine letters and digits.
+        """With a `tokenizer`, log probabilities are shown; `short_ids`: calls get ids of nine letters and digits,
+        otherwise ids that begin with `id_prefix`.
 
         `token_bytes` tells the tokens of the reasoning from those that came in one step with its end.
         """
@@ -41,6 +43,7 @@ class MessageWriter:
         self._tokenizer = tokenizer
         self._most_calls = most_calls
         self._short_ids = short_ids
+        self._id_prefix = id_prefix
         self._calls = 0
         self.reasoning_tokens = 0
         self.is_over = False
@@ -102,7 +105,7 @@ class MessageWriter:
     def _call_id(self) -> str:
         if self._short_ids:
             return "".join(secrets.choice(_ID_CHARS) for _ in range(_SHORT_ID_LENGTH))
-        return f"call_{secrets.token_hex(12)}"
+        return f"{self._id_prefix}{secrets.token_hex(12)}"
 
 
 def _with_logprobs(first: MessageDelta, tokenizer: Tokenizer, delta: TextDelta) -> MessageDelta:

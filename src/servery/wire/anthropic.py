@@ -133,6 +133,16 @@ class AnthropicChat(ChatRequest, frozen=True, kw_only=True):
         """As Anthropic has it."""
         return "output_config.effort"
 
+    @property
+    def call_id_prefix(self) -> str:
+        """As Anthropic has it."""
+        return "toolu_"
+
+    @property
+    def is_cut_to_fit(self) -> bool:
+        """Its clients must name a limit, and agents name the most that any model gives."""
+        return True
+
     def schema_param(self, at: int) -> str:
         """As Anthropic has it."""
         return f"tools[{at}].input_schema"
@@ -190,6 +200,7 @@ class AnthropicRequest(CountRequest, frozen=True, kw_only=True):
 
     def chat(self) -> ChatRequest:
         """The same request as a checked chat; raises `ApiError`."""
+        self._check()
         return _checked(
             AnthropicChat(
                 **self._chat_fields(),
@@ -201,6 +212,15 @@ class AnthropicRequest(CountRequest, frozen=True, kw_only=True):
                 top_p=self.top_p,
             )
         )
+
+    def _check(self) -> None:
+        """Raise `ApiError` for what Anthropic's API does not take and others do."""
+        if self.temperature is not None and not 0 <= self.temperature <= 1:
+            raise invalid(f"'temperature' is {self.temperature:g}; it must be between 0 and 1.", "temperature")
+        budget = None if self.thinking is None else self.thinking.budget_tokens
+        if budget is not None and self.max_tokens <= budget:
+            message = f"'max_tokens' is {self.max_tokens} and 'thinking.budget_tokens' {budget}, which it includes"
+            raise invalid(f"{message}: raise 'max_tokens' or lower the budget.", "max_tokens")
 
 
 _REQUEST = msgspec.json.Decoder(AnthropicRequest)
@@ -265,8 +285,21 @@ def _messages(system: str | list[TextBlock] | None, turns: list[Turn]) -> list[c
         parts: str | list[chat.Part] = system if isinstance(system, str) else [_text(block) for block in system]
         messages.append(chat.SystemMessage(content=parts))
     for at, turn in enumerate(turns):
+        if turn.role == "system":
+            _check_system_place(at, turns)
         messages += _turn_messages(turn, f"messages[{at}]")
     return messages
+
+
+def _check_system_place(at: int, turns: list[Turn]) -> None:
+    """A system turn changes the instructions in the course of a conversation; those at its start are `system`."""
+    path = f"messages[{at}]"
+    if at == 0:
+        raise invalid(f"'{path}' has the role system; give the first instructions as 'system'.", f"{path}.role")
+    if turns[at - 1].role != "user":
+        before = turns[at - 1].role
+        message = f"'{path}' has the role system and follows a turn of the {before}; it must follow one of the user."
+        raise invalid(message, f"{path}.role")
 
 
 def _turn_messages(turn: Turn, path: str) -> list[chat.Message]:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from servery.wire.dialect import Dialect
-from servery.wire.errors import ApiError, renamed
+from servery.wire.errors import ApiError, ContextExceeded, renamed
 from servery.wire.message import CallDelta, Message, MessageDelta
 from servery.wire.usage import Usage
 
@@ -20,15 +20,17 @@ _ERROR_KINDS = {
 class AnthropicForm:
     """The answer to one request as Anthropic's clients read it: blocks of thinking, text and tool use.
 
-    `input_tokens` are those that no cache supplied; the others are `cache_read_input_tokens`.
+    `input_tokens` are those that no cache supplied; the others are `cache_read_input_tokens`. `max_tokens` are those asked
+    for: an answer that its length ends before was ended by the model's context.
     """
 
-    def __init__(self, answer_id: str, model: str) -> None:
+    def __init__(self, answer_id: str, model: str, max_tokens: int) -> None:
         self._id = answer_id
         self._model = model
+        self._max_tokens = max_tokens
         self._block = -1  # the open one, or the last
         self._kind: str | None = None  # of the open one
-        self._stop_reason: str | None = None
+        self._finish_reason = "stop"
         self._stop: str | None = None
 
     def start(self, usage: Usage) -> bytes:
@@ -48,20 +50,28 @@ class AnthropicForm:
             data += self._call(call)
         if delta.finish_reason is not None:
             data += self._closed()
-            self._stop_reason, self._stop = _stop_reason(delta.finish_reason, delta.stop), delta.stop
+            self._finish_reason, self._stop = delta.finish_reason, delta.stop
         return data
 
     def end(self, usage: Usage) -> bytes:
         """Why the message ended, and all its tokens."""
-        ended = {"stop_reason": self._stop_reason, "stop_sequence": self._stop}
+        reason = self._stop_reason(self._finish_reason, self._stop, usage)
+        ended = {"stop_reason": reason, "stop_sequence": self._stop}
         told = _event("message_delta", {"delta": ended, "usage": _usage(usage)})
         return told + _event("message_stop", {})
 
     def body(self, messages: Sequence[Message], usage: Usage) -> bytes:
         """The answer that is not streamed."""
         (message,) = messages
-        reason = _stop_reason(message.finish_reason, message.stop)
+        reason = self._stop_reason(message.finish_reason, message.stop, usage)
         return msgspec.json.encode(self._message(_blocks(message), usage, reason, message.stop))
+
+    def _stop_reason(self, finish_reason: str, stop: str | None, usage: Usage) -> str:
+        if stop is not None:
+            return "stop_sequence"
+        if finish_reason == "length" and usage.completion_tokens < self._max_tokens:
+            return "model_context_window_exceeded"
+        return _STOP_REASONS.get(finish_reason, finish_reason)
 
     def _message(
         self, content: list[dict[str, Any]], usage: Usage, reason: str | None, stop: str | None
@@ -109,10 +119,6 @@ def _event(kind: str, fields: dict[str, Any]) -> bytes:
     return b"event: " + kind.encode() + b"\ndata: " + msgspec.json.encode({"type": kind, **fields}) + b"\n\n"
 
 
-def _stop_reason(finish_reason: str, stop: str | None) -> str:
-    return "stop_sequence" if stop is not None else _STOP_REASONS.get(finish_reason, finish_reason)
-
-
 def _usage(usage: Usage) -> dict[str, Any]:
     cached = usage.prompt_tokens_details.cached_tokens
     return {
@@ -155,6 +161,8 @@ _RENAMED = {"response_format.json_schema.schema": "output_config.format.schema"}
 def _error(error: ApiError, request_id: str) -> dict[str, Any]:
     kind = _ERROR_KINDS.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
     told = renamed(error, _RENAMED).message
+    if isinstance(error, ContextExceeded):  # the words that agents look for to shorten the conversation
+        told = f"prompt is too long: {error.prompt_tokens} tokens > {error.limit - 1} maximum. {told}"
     return {"type": "error", "error": {"type": kind, "message": told}, "request_id": request_id}
 
 

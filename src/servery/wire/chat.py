@@ -168,6 +168,16 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
         """The name under which the client gave `reasoning_effort`."""
         return "reasoning_effort"
 
+    @property
+    def call_id_prefix(self) -> str:
+        """How ids of tool calls begin."""
+        return "call_"
+
+    @property
+    def is_cut_to_fit(self) -> bool:
+        """Whether an answer whose limit goes beyond the context ends with the context; otherwise it is refused."""
+        return False
+
     def schema_param(self, at: int) -> str:
         """The name under which the client gave the parameters of a tool."""
         return f"tools[{at}].function.parameters"

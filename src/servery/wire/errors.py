@@ -51,6 +51,15 @@ class ApiError(Exception):
         return headers
 
 
+class ContextExceeded(ApiError):
+    """400: a prompt of `prompt_tokens`, alone or with the answer asked for, is too much for a context of `limit`."""
+
+    def __init__(self, message: str, param: str, limit: int, prompt_tokens: int) -> None:
+        super().__init__(400, message, param=param, code="context_length_exceeded")
+        self.limit = limit
+        self.prompt_tokens = prompt_tokens
+
+
 class _Error(msgspec.Struct):
     message: str
     type: str
@@ -94,21 +103,20 @@ def unsupported(param: str, why: str) -> ApiError:
     return ApiError(400, f"'{param}' is not supported by this server: {why}", param=param, code="unsupported_parameter")
 
 
-def context_length_exceeded(limit: int, prompt: int, completion: int | None, param: str) -> ApiError:
+def context_length_exceeded(limit: int, prompt: int, completion: int | None, param: str) -> ContextExceeded:
     """400: more tokens than the model's context, in OpenAI's wording, which agents look for to shorten the prompt.
 
     `completion` is the max_tokens asked for, None when the prompt alone is too long.
     """
-    noun = "messages" if param == "messages" else "prompt"
+    yours, noun = (f"your {param}", f"the {param}") if param in ("messages", "prompt") else (f"'{param}'",) * 2
     if completion is None:
-        verb = "your messages resulted in" if param == "messages" else "your prompt resulted in"
-        given = f"{verb} {prompt} tokens"
-        advice = f"Please reduce the length of the {noun}."
+        given = f"{yours} resulted in {prompt} tokens"
+        advice = f"Please reduce the length of {noun}."
     else:
-        given = f"you requested {prompt + completion} tokens ({prompt} in the {noun}, {completion} in the completion)"
-        advice = f"Please reduce the length of the {noun} or completion."
+        given = f"you requested {prompt + completion} tokens ({prompt} in {noun}, {completion} in the completion)"
+        advice = f"Please reduce the length of {noun} or completion."
     message = f"This model's maximum context length is {limit} tokens. However, {given}. {advice}"
-    return ApiError(400, message, param=param, code="context_length_exceeded")
+    return ContextExceeded(message, param, limit, prompt)
 
 
 def model_not_found(name: str, served: Iterable[str]) -> ApiError:

@@ -39,5 +39,10 @@ def split_texts(texts: Texts) -> list[str | list[int]]:
     return [item for item in texts if not isinstance(item, int)]
 
 
+def text_params(param: str, count: int) -> list[str]:
+    """What the client calls each of `count` texts: one alone is the parameter itself."""
+    return [param] if count == 1 else [f"{param}[{at}]" for at in range(count)]
+
+
 def _empty(param: str) -> ApiError:
     return invalid(f"'{param}' is empty; at least one character or token is needed.", param)
