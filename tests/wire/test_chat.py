@@ -94,7 +94,7 @@ def test_what_the_server_can_do_is_accepted(fields: dict[str, Any]) -> None:
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
         ({"messages": [{"role": "assistant"}]}, "messages[0].content", "invalid_value"),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "x"}}]}]},
             "messages[0].content[0]",
             "unsupported_parameter",
         ),

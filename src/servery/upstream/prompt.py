@@ -11,7 +11,7 @@ from servery.engine.tokenizer import Tokenizer
 from servery.upstream.engine_errors import engine_errors
 from servery.upstream.logprobs import token_text
 from servery.upstream.sampling import check_token_ids
-from servery.wire.chat import Message, template_messages
+from servery.wire.chat import Message, check_text_only, template_messages
 from servery.wire.errors import context_length_exceeded, invalid
 from servery.wire.tools import Tool, template_tools
 
@@ -48,7 +48,11 @@ class PromptEncoder:
         variables: dict[str, Any] | None,
         continue_final_message: bool = False,
     ) -> list[int]:
-        """The tokens of a chat as the model's template renders it; raises `ApiError` for what the template refuses."""
+        """The tokens of a chat as the model's template renders it.
+
+        Raises `ApiError` for what the template refuses, and for images.
+        """
+        check_text_only(messages)
         with engine_errors("messages"):
             if self.template is None:
                 raise no_chat_template(self._model)

@@ -4,6 +4,7 @@ Accepted and without effect, because they only steer Anthropic's own service: `c
 anyway), `metadata`, `service_tier`. `thinking` bounds reasoning; a model that does not reason stays below any bound.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -12,6 +13,7 @@ from servery.wire import chat
 from servery.wire.body import decode
 from servery.wire.chat import ChatRequest
 from servery.wire.errors import invalid, unsupported
+from servery.wire.images import ImageUrl, PlacedImage, data_url
 from servery.wire.structure import ResponseFormat
 from servery.wire.tools import ChosenFunction, Function, NamedChoice, Tool
 
@@ -59,8 +61,23 @@ class RedactedThinkingBlock(_Block, frozen=True, kw_only=True, tag="redacted_thi
     data: str
 
 
+class Base64Source(msgspec.Struct, frozen=True, tag_field="type", tag="base64"):
+    """An image itself; `data` is base64."""
+
+    media_type: str
+    data: str
+
+
+class UrlSource(msgspec.Struct, frozen=True, tag_field="type", tag="url"):
+    """Where an image is."""
+
+    url: str
+
+
 class ImageBlock(msgspec.Struct, frozen=True, tag_field="type", tag="image"):
-    """Known so that it can be refused by name."""
+    """An image."""
+
+    source: Base64Source | UrlSource
 
 
 class DocumentBlock(msgspec.Struct, frozen=True, tag_field="type", tag="document"):
@@ -309,29 +326,33 @@ def _turn_messages(turn: Turn, path: str) -> list[chat.Message]:
         raise invalid(f"'{path}.content' is empty; at least one block is needed.", f"{path}.content")
     for at, block in enumerate(blocks):
         _check_block(block, turn.role, f"{path}.content[{at}]")
-    texts: list[chat.Part] = [_text(block) for block in blocks if isinstance(block, TextBlock)]
+    parts = _parts(blocks, f"{path}.content")
     if turn.role == "assistant":
-        return [_assistant(blocks, texts)]
+        return [_assistant(blocks, parts)]
     if turn.role == "system":
-        return [chat.SystemMessage(content=texts)]
-    results: list[chat.Message] = [_tool_message(block) for block in blocks if isinstance(block, ToolResultBlock)]
-    return [*results, chat.UserMessage(content=texts)] if texts else results
+        return [chat.SystemMessage(content=parts)]
+    results = [
+        _tool_message(block, f"{path}.content[{at}]")
+        for at, block in enumerate(blocks)
+        if isinstance(block, ToolResultBlock)
+    ]
+    return [*results, chat.UserMessage(content=parts)] if parts else results
 
 
 def _check_block(block: Block, role: str, path: str) -> None:
     allowed: dict[str, tuple[type, ...]] = {
-        "user": (TextBlock, ToolResultBlock),
+        "user": (TextBlock, ImageBlock, ToolResultBlock),
         "assistant": (TextBlock, ToolUseBlock, ThinkingBlock, RedactedThinkingBlock),
         "system": (TextBlock,),
     }
     kind = str(block.__struct_config__.tag)
-    if isinstance(block, ImageBlock | DocumentBlock):
+    if isinstance(block, DocumentBlock):
         raise unsupported(path, f"'{kind}' blocks cannot be read; this model takes text only.")
     if not isinstance(block, allowed[role]):
         raise invalid(f"'{path}' is a '{kind}' block, which a turn of the {role} cannot have.", path)
     if isinstance(block, ToolResultBlock) and isinstance(block.content, list):
         for at, part in enumerate(block.content):
-            if not isinstance(part, TextBlock):
+            if isinstance(part, DocumentBlock):
                 tag = part.__struct_config__.tag
                 where = f"{path}.content[{at}]"
                 raise unsupported(where, f"'{tag}' blocks cannot be read; this model takes text only.")
@@ -349,12 +370,27 @@ def _assistant(blocks: list[Block], texts: list[chat.Part]) -> chat.AssistantMes
     return chat.AssistantMessage(content=content, tool_calls=calls or None, reasoning_content=thinking or None)
 
 
-def _tool_message(block: ToolResultBlock) -> chat.ToolMessage:
+def _tool_message(block: ToolResultBlock, path: str) -> chat.Message:
+    content: str | list[chat.Part] = block.content if isinstance(block.content, str) else ""
     if isinstance(block.content, list):
-        parts: list[chat.Part] = [_text(part) for part in block.content if isinstance(part, TextBlock)]
-        return chat.ToolMessage(content=parts or "", tool_call_id=block.tool_use_id)
-    return chat.ToolMessage(content=block.content or "", tool_call_id=block.tool_use_id)
+        content = _parts(block.content, f"{path}.content") or ""
+    return chat.ToolMessage(content=content, tool_call_id=block.tool_use_id)
+
+
+def _parts(blocks: Sequence[Block], path: str) -> list[chat.Part]:
+    """The words and images among the blocks, which stand at `path`."""
+    return [
+        _text(block) if isinstance(block, TextBlock) else _image(block, f"{path}[{at}]")
+        for at, block in enumerate(blocks)
+        if isinstance(block, TextBlock | ImageBlock)
+    ]
 
 
 def _text(block: TextBlock) -> chat.TextPart:
     return chat.TextPart(text=block.text)
+
+
+def _image(block: ImageBlock, path: str) -> PlacedImage:
+    source = block.source
+    url = source.url if isinstance(source, UrlSource) else data_url(source.media_type, source.data)
+    return PlacedImage(image_url=ImageUrl(url), path=path, noun="'image' blocks")

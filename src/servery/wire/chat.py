@@ -1,11 +1,13 @@
 """`POST /v1/chat/completions`: the request."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from servery.wire.body import decode
 from servery.wire.errors import invalid, shown, unsupported
+from servery.wire.images import ImagePart
 from servery.wire.sampling import Generation, check_unsupported
 from servery.wire.tools import Tool, ToolChoice, ToolUse, check_tools, tool_use
 
@@ -37,10 +39,6 @@ class RefusalPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     """A refusal that an assistant gave earlier."""
 
     refusal: str
-
-
-class ImagePart(msgspec.Struct, frozen=True, tag_field="type", tag="image_url"):
-    """Known so that it can be refused by name."""
 
 
 class AudioPart(msgspec.Struct, frozen=True, tag_field="type", tag="input_audio"):
@@ -262,7 +260,7 @@ def _check_reasoning(request: ChatRequest) -> None:
 
 
 def check_messages(messages: list[Message]) -> None:
-    """Raise `ApiError` for messages that say nothing, or something that a text model cannot read."""
+    """Raise `ApiError` for messages that say nothing, or something other than words and images."""
     if not messages:
         raise invalid("'messages' is empty; at least one message is needed.", "messages")
     for at, message in enumerate(messages):
@@ -272,11 +270,19 @@ def check_messages(messages: list[Message]) -> None:
             _check_assistant(message, f"messages[{at}]")
 
 
+def check_text_only(messages: Sequence[Message]) -> None:
+    """Raise `ApiError` for an image, which a model of text alone cannot see."""
+    for at, message in enumerate(messages):
+        for part_at, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if isinstance(part, ImagePart):
+                raise part.refusal(f"messages[{at}].content[{part_at}]")
+
+
 def _check_parts(parts: list[Part], path: str) -> None:
     if not parts:
         raise invalid(f"'{path}' is empty; at least one part is needed.", path)
     for at, part in enumerate(parts):
-        if not isinstance(part, TextPart | RefusalPart):
+        if isinstance(part, AudioPart | FilePart):
             kind = part.__struct_config__.tag
             raise unsupported(f"{path}[{at}]", f"'{kind}' parts cannot be read; this model takes text only.")
 

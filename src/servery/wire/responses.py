@@ -10,6 +10,7 @@ from servery.wire import chat
 from servery.wire.body import convert, decode
 from servery.wire.chat import ChatRequest
 from servery.wire.errors import invalid, unsupported
+from servery.wire.images import ImageUrl, PlacedImage
 from servery.wire.sampling import check_unsupported
 from servery.wire.structure import ResponseFormat
 from servery.wire.tools import AllowedChoice, Function, NamedChoice, Tool, ToolChoice
@@ -49,7 +50,11 @@ class Refusal(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
 
 
 class InputImage(msgspec.Struct, frozen=True, tag_field="type", tag="input_image"):
-    """Known so that it can be refused by name."""
+    """An image: its address, or itself as a data URL."""
+
+    image_url: str | None = None
+    file_id: str | None = None
+    detail: str | None = None
 
 
 class InputFile(msgspec.Struct, frozen=True, tag_field="type", tag="input_file"):
@@ -208,7 +213,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise invalid("'input' is empty; at least one item is needed.", "input")
         request = ResponsesChat(
             model=self.model,
-            messages=_messages(self.instructions, [*history, *items]),
+            messages=_messages(self.instructions, history, items),
             max_tokens=self.max_output_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -286,9 +291,10 @@ def _item(item: dict[str, Any], path: str) -> Item:
 
 def _check_parts(parts: str | list[Content], path: str) -> None:
     for at, part in enumerate(parts):
-        if isinstance(part, InputImage | InputFile):
-            kind = part.__struct_config__.tag
-            raise unsupported(f"{path}[{at}]", f"'{kind}' parts cannot be read; this model takes text only.")
+        if isinstance(part, InputFile):
+            raise unsupported(f"{path}[{at}]", "'input_file' parts cannot be read; this model takes text only.")
+        if isinstance(part, InputImage) and part.image_url is None:
+            raise unsupported(f"{path}[{at}].file_id", "no files are kept for models; give the image as 'image_url'.")
 
 
 def _tool(tool: FunctionTool, path: str) -> Tool:
@@ -330,31 +336,34 @@ def _response_format(text: TextConfig | None) -> Any:
     return convert(value, ResponseFormat, "text.format")
 
 
-def _messages(instructions: str | None, items: list[Item]) -> list[chat.Message]:
-    """The items as a chat: reasoning and calls join the assistant's message that they belong to."""
+def _messages(instructions: str | None, history: Sequence[Item], items: Sequence[Item]) -> list[chat.Message]:
+    """All items as a chat: reasoning and calls join the assistant's message that they belong to."""
     messages: list[chat.Message] = []
     if instructions is not None:
         messages.append(chat.SystemMessage(content=instructions))
     reasoning = ""
-    for item in items:
+    for at, item in enumerate((*history, *items), start=-len(history)):
+        path = f"input[{at}]" if at >= 0 else "previous_response_id"
         if isinstance(item, ReasoningItem):
             reasoning += "".join(part.text for part in item.content or [])
         elif isinstance(item, CallOutputItem):
-            messages.append(chat.ToolMessage(content=_content(item.output), tool_call_id=item.call_id))
+            messages.append(
+                chat.ToolMessage(content=_content(item.output, f"{path}.output"), tool_call_id=item.call_id)
+            )
         elif isinstance(item, CallItem):
             _add_call(messages, item, reasoning)
             reasoning = ""
         elif item.role == "assistant":
-            content = _content(item.content)
+            content = _content(item.content, f"{path}.content")
             messages.append(chat.AssistantMessage(content=content, reasoning_content=reasoning or None))
             reasoning = ""
         else:
-            messages.append(_message(item))
+            messages.append(_message(item, path))
     return messages
 
 
-def _message(item: MessageItem) -> chat.Message:
-    content = _content(item.content)
+def _message(item: MessageItem, path: str) -> chat.Message:
+    content = _content(item.content, f"{path}.content")
     if item.role == "user":
         return chat.UserMessage(content=content)
     return chat.SystemMessage(content=content)
@@ -369,13 +378,18 @@ def _add_call(messages: list[chat.Message], item: CallItem, reasoning: str) -> N
         messages.append(chat.AssistantMessage(tool_calls=[call], reasoning_content=reasoning or None))
 
 
-def _content(content: str | list[Content]) -> str | list[chat.Part]:
-    return content if isinstance(content, str) else [_part(part) for part in content]
+def _content(content: str | list[Content], path: str) -> str | list[chat.Part]:
+    if isinstance(content, str):
+        return content
+    return [_part(part, f"{path}[{at}]") for at, part in enumerate(content)]
 
 
-def _part(part: Content) -> chat.Part:
+def _part(part: Content, path: str) -> chat.Part:
     if isinstance(part, InputText | OutputText):
         return chat.TextPart(text=part.text)
     if isinstance(part, Refusal):
         return chat.RefusalPart(refusal=part.refusal)
-    return chat.ImagePart() if isinstance(part, InputImage) else chat.FilePart()
+    if isinstance(part, InputFile):
+        return chat.FilePart()
+    url = ImageUrl(part.image_url or "", part.detail)
+    return PlacedImage(image_url=url, path=path, noun="'input_image' parts")
