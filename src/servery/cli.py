@@ -49,10 +49,13 @@ def serve(options: argparse.Namespace) -> int:
     from servery.server.adapter_options import AdapterOptions
     from servery.server.aliases import read_aliases
     from servery.server.options import ServeOptions, served_models
+    from servery.server.residence_options import ResidenceOptions
 
     formats = {"tool_format": options.tool_format, "reasoning_format": options.reasoning_format}
     adapters = AdapterOptions.of(options)
-    models = served_models(options.models, engine_settings(options), formats, adapters)
+    residence = ResidenceOptions.of(options)
+    settings_of_all = {**engine_settings(options), "sleep_dir": residence.sleep_dir}
+    models = served_models(options.models, settings_of_all, formats, adapters)
     settings = ServeOptions(
         models=models,
         host=options.host,
@@ -67,6 +70,7 @@ def serve(options: argparse.Namespace) -> int:
         log_level=options.log_level,
         lora_dir=adapters.folder,
         aliases=read_aliases(options.alias),
+        residence=residence,
     )
     from servery.server.serve import run
 
@@ -293,6 +297,7 @@ class _VerbHelp(argparse.RawDescriptionHelpFormatter):
 
 def _add_serve(verb: argparse.ArgumentParser) -> None:
     from servery.server.adapter_options import add_adapter_options
+    from servery.server.residence_options import add_residence_options
 
     verb.add_argument(
         "models", nargs="*", metavar="MODEL", help="a directory, a .gguf file, NAME=PATH, amuse or amuse-draft"
@@ -340,6 +345,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
         help="how they write reasoning: " + ", ".join(REASONING_FORMATS) + ", none, or what their templates show",
     )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what is logged")
+    add_residence_options(verb)
     add_adapter_options(verb)
     add_engine_options(verb)
 

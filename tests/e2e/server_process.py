@@ -61,11 +61,11 @@ class ServerProcess:
         return "\n".join(self.lines)
 
     def wait_ready(self) -> None:
-        """Wait for the line that says where it serves."""
+        """Wait for the line that says where it serves; `engine_pid` is 0 if no model has been loaded by then."""
         match = self.wait_line(_READY)
         self.host, self.port = match[1], int(match[2])
         engines = [found for line in self.lines if (found := _ENGINE.search(line))]
-        self.engine_pid = int(engines[0][1])
+        self.engine_pid = int(engines[0][1]) if engines else 0
 
     def wait_line(self, pattern: "re.Pattern[str] | str", timeout_s: float = START_TIMEOUT_S) -> "re.Match[str]":
         """Wait for a line that matches, among those not yet read."""

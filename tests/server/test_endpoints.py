@@ -80,7 +80,7 @@ def test_models_are_listed_and_found_by_ids_with_slashes() -> None:
         assert [model["id"] for model in listed.json["data"]] == ["m", "org/model"]
         assert one.json == {
             "id": "org/model", "object": "model", "created": 1, "owned_by": "servery", "max_model_len": 2048,
-            "root": "org/model", "parent": None,
+            "root": "org/model", "parent": None, "state": "loaded", "error": None,
         }  # fmt: skip
         assert (none.status, none.error["code"]) == (404, "model_not_found")
 
@@ -126,6 +126,7 @@ def test_only_one_model_needs_no_name_to_tokenize() -> None:
         (Health(True, "", 0.1), 200, 200),
         (Health(False, "its engine is loading", 0.0), 200, 503),
         (Health(False, "its engine is restarting", 0.0, is_alive=False), 503, 503),
+        (Health(False, "it is unloaded", 0.0, is_wanted=False), 200, 200),
     ],
 )
 def test_alive_and_ready_are_different_questions(state: Health, health: int, ready: int) -> None:

@@ -5,6 +5,7 @@ from servery.engine.stats import EngineInfo, EngineStats
 from servery.engine.structure.stats import StructureStats
 from servery.telemetry.answer_timing import AnswerTiming
 from servery.telemetry.metrics import Metrics
+from servery.telemetry.residency import ModelState, ReleasedBy, Residency
 
 STATS = EngineStats(
     scheduler=SchedulerStats(
@@ -133,3 +134,23 @@ def test_adapters_are_shown_while_they_can_be_asked_for() -> None:
     }
     uses.clear()
     assert not [name for name in rendered(metrics) if "lora_requests" in name]
+
+
+def test_where_a_model_is_and_how_often_it_came_and_went() -> None:
+    metrics = Metrics()
+    residency = Residency(
+        state=ModelState.SLEEPING, loads=3, failed_loads=1, load_s=2.5, error=None,
+        releases={ReleasedBy.ADMIN: 0, ReleasedBy.KEEP_ALIVE: 2, ReleasedBy.MEMORY: 1},
+    )  # fmt: skip
+    metrics.watch_residence("m", lambda: residency)
+    lines = [line for line in metrics.render().decode().splitlines() if line.startswith("servery_model_")]
+    assert [line for line in lines if not line.startswith("servery_model_state")] == [
+        'servery_model_loads_total{model_name="m"} 3.0',
+        'servery_model_load_failures_total{model_name="m"} 1.0',
+        'servery_model_load_seconds_total{model_name="m"} 2.5',
+        'servery_model_releases_total{by="admin",model_name="m"} 0.0',
+        'servery_model_releases_total{by="keep_alive",model_name="m"} 2.0',
+        'servery_model_releases_total{by="memory",model_name="m"} 1.0',
+    ]
+    states = {re.findall('state="(.*?)"', line)[0]: line[-3:] for line in lines if "state=" in line}
+    assert states == {state.value: "1.0" if state is ModelState.SLEEPING else "0.0" for state in ModelState}

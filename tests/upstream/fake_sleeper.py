@@ -45,6 +45,9 @@ class FakeSleeper:
         await self._work()
         self.memory_bytes, self.is_asleep = self.needed_bytes, False
 
+    def reason(self, error: Exception) -> str:
+        return str(error).replace("/models/", "")
+
     async def _work(self) -> None:
         await self.gate.wait()
         if self.fails:

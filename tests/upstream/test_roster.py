@@ -204,3 +204,15 @@ def test_one_that_has_left_the_house_is_not_counted() -> None:
         assert house.loaded == "b"
 
     run(story)
+
+
+def test_nobody_goes_where_models_do_not_make_room() -> None:
+    async def story() -> None:
+        machine, roster = Machine(12), Roster(makes_room=False)
+        first, second = (Residence(FakeSleeper(name, 8, machine), Stay(), roster) for name in "ab")
+        await first.load()
+        with pytest.raises(NotEnoughMemory, match="b needs 8 of 4"):
+            await second.load()
+        assert first.state is ModelState.LOADED
+
+    run(story)

@@ -19,14 +19,15 @@ async def health(service: Service, exchange: Exchange) -> None:
 
 
 async def ready(service: Service, exchange: Exchange) -> None:
-    """Whether every model takes requests now."""
+    """Whether every model takes requests now, but for those that somebody unloaded."""
     if service.lifecycle.is_draining:
         raise draining()
-    for name, upstream in service.upstreams.items():
-        state = upstream.health()
-        if not state.is_ready:
+    health = {name: upstream.health() for name, upstream in service.upstreams.items()}
+    for name, state in health.items():
+        if state.is_wanted and not state.is_ready:
             raise unavailable(f"The model '{name}' takes no requests: {state.reason}.", RETRY_AFTER_S)
-    await exchange.reply.whole(msgspec.json.encode({"status": "ready", "models": list(service.upstreams)}))
+    taking = [name for name, state in health.items() if state.is_ready]
+    await exchange.reply.whole(msgspec.json.encode({"status": "ready", "models": taking}))
 
 
 async def metrics(service: Service, exchange: Exchange) -> None:

@@ -12,6 +12,7 @@ from servery.engine.parsing.format import AUTO, find_formats
 from servery.server.adapter_options import AdapterOptions
 from servery.server.aliases import check_aliases
 from servery.server.option_error import OptionError
+from servery.server.residence_options import ResidenceOptions
 
 AMUSE_MODELS = {"amuse": "small", "amuse-draft": "draft", "amuse-base": "base"}
 DEFAULT_MODEL = "amuse"
@@ -66,6 +67,7 @@ class ServeOptions:
     log_level: str = "info"
     lora_dir: Path | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    residence: ResidenceOptions = field(default_factory=ResidenceOptions)
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -93,6 +95,7 @@ class ServeOptions:
             _check_lora_dir(self.lora_dir, self.api_keys)
         adapters = [f"{model.name}:{each.name}" for model in self.models for each in model.engine.adapters]
         names = [model.name for model in self.models]
+        self.residence.check(names)
         check_aliases(self.aliases, names, adapters, may_load=self.lora_dir is not None)
 
 

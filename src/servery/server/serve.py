@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,11 +21,14 @@ from servery.engine.stats import EngineInfo
 from servery.server.app import App
 from servery.server.auth import Keys
 from servery.server.option_error import OptionError
-from servery.server.options import ServeOptions
+from servery.server.options import ServedModel, ServeOptions
 from servery.server.protocol import BoundedProtocol
 from servery.server.service import Service
 from servery.server.storage import Storage, open_storage
 from servery.upstream.embedded import EmbeddedUpstream
+from servery.upstream.on_demand import OnDemandUpstream
+from servery.upstream.residence import Residence
+from servery.upstream.roster import Roster
 from servery.upstream.upstream import Upstream
 
 log = logging.getLogger("servery.serve")
@@ -65,6 +68,14 @@ class _Listener(uvicorn.Server):
         yield
 
 
+class _Announced(EmbeddedUpstream):
+    """Says what was decided about its engine whenever the model has been loaded."""
+
+    async def start(self, memory_bytes: int | None = None) -> None:
+        await super().start(memory_bytes)
+        _say(_resolved(self.name, self.engine.info))
+
+
 class _Serving:
     """One run of the server."""
 
@@ -72,15 +83,8 @@ class _Serving:
         self._options = options
         self._sock = sock
         self._started_s = started_s
-        self._upstreams = [
-            EmbeddedUpstream(
-                model.name,
-                AsyncEngine(model.engine, name=model.name),
-                tool_format=model.tool_format,
-                reasoning_format=model.reasoning_format,
-            )
-            for model in options.models
-        ]
+        roster = Roster(options.residence.memory_bytes, makes_room=options.residence.makes_room)
+        self._upstreams = [self._upstream(model, roster) for model in options.models]
         self._service = Service(
             upstreams={upstream.name: upstream for upstream in self._upstreams},
             options=options,
@@ -92,8 +96,19 @@ class _Serving:
             self._service.metrics.watch_engine(upstream.name, upstream.stats, upstream.info)
             self._service.metrics.watch_life(upstream.name, upstream.life)
             self._service.metrics.watch_adapters(upstream.name, upstream.adapter_uses)
+            self._service.metrics.watch_residence(upstream.name, upstream.residence.figures)
         self._listener = _Listener(_uvicorn_config(App(self._service)))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+
+    def _upstream(self, model: ServedModel, roster: Roster) -> OnDemandUpstream:
+        embedded = _Announced(
+            model.name,
+            AsyncEngine(model.engine, name=model.name),
+            tool_format=model.tool_format,
+            reasoning_format=model.reasoning_format,
+        )
+        stay = self._options.residence.stay(model.name, model.engine.max_waiting_requests)
+        return OnDemandUpstream(embedded, Residence(embedded, stay, roster))
 
     def _open_storage(self, folder: Path) -> Storage:
         options = self._options
@@ -134,13 +149,12 @@ class _Serving:
             await self._end(listening, loading, told, *batches)
 
     async def _load(self) -> None:
-        # One after the other: how much memory an engine may take is known when those before it have theirs.
-        for upstream in self._upstreams:
-            await upstream.start()
-            _say(_resolved(upstream.name, upstream.engine.info))
+        on_demand = self._options.residence.on_demand
+        await _all_started([] if on_demand else self._upstreams)
         names = ", ".join(upstream.name for upstream in self._upstreams)
+        loaded = f"{names}, loaded when asked for" if on_demand else names
         took_s = time.monotonic() - self._started_s
-        _say(f"Servery is ready at {_url(self._sock)} with {names}, {took_s:.1f} s after its start.")
+        _say(f"Servery is ready at {_url(self._sock)} with {loaded}, {took_s:.1f} s after its start.")
 
     async def _drain(self) -> int:
         """Finish what is under way; a second signal cuts that short."""
@@ -170,6 +184,18 @@ class _Serving:
         for error in results:
             if isinstance(error, BaseException):
                 raise error
+
+
+async def _all_started(upstreams: Sequence[Upstream]) -> None:
+    """Load all models; they come one after the other. Raises what the first says that cannot be loaded."""
+    loading = [asyncio.create_task(upstream.start()) for upstream in upstreams]
+    try:
+        for task in loading:
+            await task
+    finally:
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
 
 
 def _uvicorn_config(app: App) -> uvicorn.Config:

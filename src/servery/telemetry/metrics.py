@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.telemetry.answer_timing import AnswerTiming
+from servery.telemetry.residency import ModelState, Residency
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,6 +27,7 @@ StatsReader = Callable[[], EngineStats | None]
 InfoReader = Callable[[], EngineInfo | None]
 LifeReader = Callable[[], EngineLife]
 UsesReader = Callable[[], Mapping[str, int]]
+ResidencyReader = Callable[[], Residency]
 
 
 class Metrics:
@@ -63,6 +65,10 @@ class Metrics:
     def watch_adapters(self, model: str, read: UsesReader) -> None:
         """Report how often each LoRA adapter was asked for; `read` gives those of now, so there are few at any time."""
         self._engines.adapter_uses[model] = read
+
+    def watch_residence(self, model: str, read: ResidencyReader) -> None:
+        """Report whether a model is in memory, and how often it came and went."""
+        self._engines.residences[model] = read
 
     def count_request(self, method: str, route: str, status: int) -> None:
         """Count an HTTP request that was answered with `status` (499: the client had gone)."""
@@ -144,6 +150,7 @@ class _EngineCollector:
         self.infos: dict[str, InfoReader] = {}
         self.lives: dict[str, LifeReader] = {}
         self.adapter_uses: dict[str, UsesReader] = {}
+        self.residences: dict[str, ResidencyReader] = {}
 
     def collect(self) -> Iterable[Metric]:
         """The metrics of all engines; none of an engine that has not reported yet."""
@@ -158,6 +165,7 @@ class _EngineCollector:
         yield blocks
         yield from _sizes({model: info for model, reader in self.infos.items() if (info := reader()) is not None})
         yield from _lives({model: reader() for model, reader in self.lives.items()})
+        yield from _residencies({model: reader() for model, reader in self.residences.items()})
         uses = CounterMetricFamily(
             "servery_lora_requests", "Requests for each loaded adapter.", labels=["model_name", "adapter"]
         )
@@ -177,6 +185,25 @@ def _lives(lives: Mapping[str, EngineLife]) -> Iterable[Metric]:
         for cause, count in life.failures.items():
             failures.add_metric([model, cause], count)
     yield from (failures, restarts)
+
+
+def _residencies(residencies: Mapping[str, Residency]) -> Iterable[Metric]:
+    states = GaugeMetricFamily(
+        "servery_model_state", "1 for the state that a model is in.", labels=["model_name", "state"]
+    )
+    loads = CounterMetricFamily("servery_model_loads", "Times it came into memory.", labels=["model_name"])
+    failures = CounterMetricFamily("servery_model_load_failures", "Times it could not.", labels=["model_name"])
+    seconds = CounterMetricFamily("servery_model_load_seconds", "Time that coming took.", labels=["model_name"])
+    releases = CounterMetricFamily("servery_model_releases", "Times it left memory.", labels=["model_name", "by"])
+    for model, residency in residencies.items():
+        for state in ModelState:
+            states.add_metric([model, state.value], state is residency.state)
+        loads.add_metric([model], residency.loads)
+        failures.add_metric([model], residency.failed_loads)
+        seconds.add_metric([model], residency.load_s)
+        for by, count in residency.releases.items():
+            releases.add_metric([model, by.value], count)
+    yield from (states, loads, failures, seconds, releases)
 
 
 def _sizes(infos: Mapping[str, EngineInfo]) -> Iterable[Metric]:

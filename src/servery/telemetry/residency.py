@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 
 class ModelState(enum.Enum):
-    """Where a model is. `SLEEPING` ones are woken by the next request, `UNLOADED` ones only where that is allowed."""
+    """Where a model is. `SLEEPING` ones are woken by the next request, `UNLOADED` ones only where that is allowed.
+
+    `FAILED` ones are not in memory because they could not be brought there the last time; they are tried again.
+    """
 
     UNLOADED = "unloaded"
     LOADING = "loading"
     LOADED = "loaded"
     RELEASING = "releasing"
     SLEEPING = "sleeping"
+    FAILED = "failed"
 
 
 class ReleasedBy(enum.Enum):
@@ -25,9 +29,14 @@ class ReleasedBy(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residency:
-    """The state of a model, and how often it was loaded or woken, failed to be, and was released, by the reason."""
+    """The state of a model, and how often it was loaded or woken, failed to be, and was released, by the reason.
+
+    `load_s` is the time that all loads took; `error` why the last one failed, as anybody may read it.
+    """
 
     state: ModelState
     loads: int
     failed_loads: int
+    load_s: float
+    error: str | None
     releases: Mapping[ReleasedBy, int]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,6 +118,10 @@ class EmbeddedUpstream:
         """What it takes of the memory now."""
         return self.engine.memory_bytes
 
+    def reason(self, error: Exception) -> str:
+        """Why it could not be loaded, without where files lie on this machine."""
+        return _without_folder(str(error), self.engine.config.model)
+
     def health(self) -> Health:
         """Ready when the engine is, lives, and its queue has room; while it loads or restarts it owes no heartbeat."""
         state = EngineState.LOADING if self._loaded is None else self.engine.state
@@ -139,12 +143,18 @@ class EmbeddedUpstream:
         return Model(id=self.name, created=self._created, max_model_len=limit, root=self.name)
 
     def adapters(self) -> Mapping[str, Model]:
-        """The LoRA adapters that can be asked for; those being loaded are not among them."""
+        """The LoRA adapters that can be asked for; those being loaded while it runs are not among them."""
         base = self.model()
         return {
             name: msgspec.structs.replace(base, id=f"{self.name}:{name}", parent=self.name)
-            for name in sorted(self.engine.adapters.loaded)
+            for name in sorted(self._adapter_names())
         }
+
+    def _adapter_names(self) -> Iterable[str]:
+        """Before the model is loaded for the first time they are those that come with it."""
+        if self._loaded is None:
+            return (source.name for source in self.engine.config.adapters)
+        return self.engine.adapters.loaded
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """Let requests ask for the adapter in a folder; raises `ApiError`."""
@@ -153,8 +163,7 @@ class EmbeddedUpstream:
             try:
                 await self.engine.load_adapter(AdapterSource(name, path))
             except LoadError as error:
-                # Where folders lie on the server's disk is not for clients.
-                fault = str(error).replace(f"{path}/", "").replace(str(path), path.name)
+                fault = _without_folder(str(error), path)
                 raise invalid(f"The adapter '{shown(name)}' cannot be loaded: {fault}", "lora_path") from error
 
     def unload_adapter(self, name: str) -> int:
@@ -389,3 +398,8 @@ def _completion_params(
 
 def _read_text_parts(checkpoint: Path) -> tuple[Tokenizer, ChatTemplate | None, SamplingDefaults]:
     return Tokenizer.load(checkpoint), ChatTemplate.load(checkpoint), read_defaults(checkpoint)
+
+
+def _without_folder(text: str, folder: Path) -> str:
+    """`text` for clients: where folders lie on the server's disk is not for them."""
+    return text.replace(f"{folder}/", "").replace(str(folder), folder.name)

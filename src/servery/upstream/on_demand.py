@@ -12,6 +12,7 @@ from servery.telemetry.residency import ModelState
 from servery.upstream.residence import Residence, Sleeper
 from servery.upstream.upstream import Call, Chunk, Health, ModelRequest, Upstream
 from servery.wire.chat import ChatRequest
+from servery.wire.errors import ApiError
 from servery.wire.models import Model
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
 
@@ -56,12 +57,13 @@ class OnDemandUpstream:
         if residence.state is ModelState.LOADED:
             return self._inner.health()
         if residence.failure is not None and residence.state is not ModelState.LOADING:
-            return Health(False, f"it could not be loaded: {residence.failure}", 0.0)
-        is_first = residence.figures().loads == 0
+            # One of many that come when they are asked for keeps no requests from the others.
+            reason = f"it could not be loaded: {residence.failure}"
+            return Health(False, reason, 0.0, is_wanted=not residence.stay.on_demand)
         has_room = residence.waiting < residence.stay.max_waiting
         is_ready = residence.may_come and has_room
         reason = f"it is {residence.state.value}" if has_room else "too many requests wait for it"
-        return Health(is_ready, reason, 0.0, is_wanted=residence.may_come or is_first)
+        return Health(is_ready, reason, 0.0, is_wanted=residence.may_come or residence.state is ModelState.LOADING)
 
     def model(self) -> Model:
         """The model's description, with its state."""
@@ -72,7 +74,8 @@ class OnDemandUpstream:
         return {name: self._with_state(each) for name, each in self._inner.adapters().items()}
 
     def _with_state(self, model: Model) -> Model:
-        return msgspec.structs.replace(model, state=self.residence.state.value)
+        figures = self.residence.figures()
+        return msgspec.structs.replace(model, state=figures.state.value, error=figures.error)
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """Let requests ask for the adapter in a folder; raises `ApiError`."""
@@ -81,6 +84,9 @@ class OnDemandUpstream:
 
     def unload_adapter(self, name: str) -> int:
         """Let no further request ask for an adapter; returns how many are answered with it now. Raises `ApiError`."""
+        state = self.residence.state
+        if state is not ModelState.LOADED:
+            raise ApiError(409, f"The model '{self.name}' is {state.value}; load it first.", code="model_not_loaded")
         return self._inner.unload_adapter(name)
 
     def adapter_uses(self) -> Mapping[str, int]:

@@ -58,6 +58,10 @@ class Sleeper(Protocol):
         """What it takes of the memory now."""
         ...
 
+    def reason(self, error: Exception) -> str:
+        """Why it could not be loaded, without where files lie on this machine."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stay:
@@ -102,6 +106,7 @@ class Residence:
         self._timer: asyncio.TimerHandle | None = None
         self._failure: tuple[EngineError | OSError, float] | None = None
         self._loads = self._failed_loads = 0
+        self._load_s = 0.0
         self._releases = dict.fromkeys(ReleasedBy, 0)
         roster.add(self)
 
@@ -116,15 +121,22 @@ class Residence:
         return self.stay.on_demand or self._may_wake
 
     @property
-    def failure(self) -> EngineError | OSError | None:
+    def failure(self) -> str | None:
         """Why the model could not be loaded a moment ago."""
         is_recent = self._failure is not None and self._clock() < self._failure[1] + RETRY_S
-        return self._failure[0] if self._failure is not None and is_recent else None
+        return self._model.reason(self._failure[0]) if self._failure is not None and is_recent else None
 
     def figures(self) -> Residency:
         """Where the model is, and how often it came and went."""
+        is_out = self.state in (ModelState.UNLOADED, ModelState.SLEEPING)
+        has_failed = self._failure is not None and is_out
         return Residency(
-            state=self.state, loads=self._loads, failed_loads=self._failed_loads, releases=dict(self._releases)
+            state=ModelState.FAILED if has_failed else self.state,
+            loads=self._loads,
+            failed_loads=self._failed_loads,
+            load_s=self._load_s,
+            error=self._model.reason(self._failure[0]) if self._failure is not None and is_out else None,
+            releases=dict(self._releases),
         )
 
     # Being used.
@@ -206,13 +218,15 @@ class Residence:
             if self.state is ModelState.LOADED:
                 return
             after: ModelState = self.state
+            started = self._clock()
             self.state = ModelState.LOADING
             try:
                 await self._roster.admit(self)
             except (EngineError, OSError) as error:  # OSError: no process to be had just now
                 self._failed_loads += 1
                 self._failure = (error, self._clock())
-                log.error("%s could not be loaded: %s", self.name, error)
+                if self.may_come:  # else whoever asked for it says so
+                    log.error("%s could not be loaded: %s", self.name, error)
                 raise
             else:
                 after = ModelState.LOADED
@@ -221,6 +235,7 @@ class Residence:
             self._may_wake, self.sleep_level, self._failure = True, 0, None
             self._loads += 1
             self._last_used_s = self._clock()
+            self._load_s += self._last_used_s - started
             self._watch_idleness()
 
     # Going.
@@ -245,7 +260,7 @@ class Residence:
 
     async def unload(self, patience_s: float) -> None:
         """Leave memory, and take no request but one that may load it; what has not ended in time is ended."""
-        self._may_wake = False
+        self._may_wake, self._failure = False, None
         leaving = self._leave(PROCESS_ENDS, ReleasedBy.ADMIN, ModelState.UNLOADED, patience_s, ends_all=True)
         await asyncio.shield(self._begin(leaving))
 

@@ -33,10 +33,14 @@ class Member(Protocol):
 
 
 class Roster:
-    """`memory_bytes` is what all members may take together; None: as much as the machine has."""
+    """`memory_bytes` is what all members may take together; None: as much as the machine has.
 
-    def __init__(self, memory_bytes: int | None = None) -> None:
+    With `makes_room` those that are idle go for one that would not fit.
+    """
+
+    def __init__(self, memory_bytes: int | None = None, *, makes_room: bool = True) -> None:
         self._memory_bytes = memory_bytes
+        self._makes_room = makes_room
         self._members: dict[str, Member] = {}
         self._loading = asyncio.Lock()
 
@@ -49,7 +53,7 @@ class Roster:
         self._members.pop(member.name, None)
 
     async def admit(self, member: Member) -> None:
-        """Bring a member into memory, others out of it if that is needed and they are idle.
+        """Bring a member into memory, others out of it if that is needed and allowed and they are idle.
 
         Only one comes at a time: how much it may take is known when those before it have theirs. Raises what the
         member does when it cannot be loaded, or when nobody is left to make room.
@@ -60,7 +64,7 @@ class Roster:
                     await member.occupy(self._left(member))
                 except NotEnoughMemory:
                     going = next_to_go(other.holder() for other in self._others(member))
-                    if going is None:
+                    if going is None or not self._makes_room:
                         raise
                     log.info("%s makes room for %s: %d bytes", going.name, member.name, going.memory_bytes)
                     await self._members[going.name].make_room()
