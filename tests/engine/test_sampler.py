@@ -21,7 +21,7 @@ from servery.engine.errors import InvalidRequest
 from servery.engine.penalties import TokenHistory
 from servery.engine.randomness import exponentials, uniforms
 from servery.engine.request import SamplingParams, TokenLogprobs, check_params
-from servery.engine.sampler import Sampled, SamplingRow, sample, token_logprobs, warped_probs
+from servery.engine.sampler import Sampled, SamplingRow, largest, sample, token_logprobs, warped_probs
 
 V = 40
 
@@ -422,3 +422,10 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
     possible = expected > 0
     assert counts[~possible].sum() == 0
     assert abs(chi_square(counts[possible], expected[possible])) < 4
+
+
+def test_the_largest_logit_of_each_row_is_found_and_unusable_rows_are_left_to_the_sampler():
+    nan, inf = float("nan"), float("inf")
+    assert largest(torch.tensor([[0.0, 2.0, 2.0], [-1.0, -inf, -3.0]])) == [1, 0]
+    for row in ([nan, 1.0, 2.0], [-inf, -inf, -inf], [0.0, inf, 0.0]):
+        assert largest(torch.tensor([[0.0, 1.0, 2.0], row])) is None

@@ -1,11 +1,17 @@
 """One step's input to the model: rows of different sequences, of any length each, laid end to end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from servery.engine.block_tables import BlockTables
+
+# Token ids, the position of the first, and the blocks of the sequence.
+Row = tuple[Sequence[int], int, Sequence[int]]
 
 
 class Extent(NamedTuple):
@@ -25,50 +31,76 @@ class Extent(NamedTuple):
         return self.start + self.num_tokens
 
 
-@dataclass(frozen=True, slots=True)
 class Batch:
     """T tokens of B rows. `slots` says where each token's keys and values are stored (see `KVCache`).
 
-    input_ids, positions, slots: int64 [T]. block_tables: int64 [B, most blocks of any row], padded with 0. `extents` has
-    the facts about rows as plain integers, for planning without reading tensors back.
+    input_ids, positions, slots: int64 [T]. block_tables: int64 [B, most blocks of any row], of which a row's own come
+    first; what follows means nothing. `starts`, `counts` and `query_starts` int64 [B] are of each row the position of
+    its first token, its number of tokens and where they begin in the batch; `longest_context` is the largest number of
+    positions that any token sees.
     """
 
-    input_ids: Tensor
-    positions: Tensor
-    slots: Tensor
-    block_tables: Tensor
-    extents: tuple[Extent, ...]
+    __slots__ = (
+        "_extents",
+        "_rows",
+        "block_tables",
+        "counts",
+        "input_ids",
+        "longest_context",
+        "positions",
+        "query_starts",
+        "slots",
+        "starts",
+    )
+
+    def __init__(self, rows: Sequence[Row], block_size: int, tables: BlockTables) -> None:
+        """As `build` says; `tables` keeps the block tables from step to step."""
+        if not rows:
+            raise ValueError("a batch needs at least one row")
+        ids, starts, blocks = zip(*rows, strict=True)
+        self._rows, self._extents = rows, ()  # type: tuple[Sequence[Row], tuple[Extent, ...]]
+        self.starts: NDArray[np.int64] = np.array(starts, np.int64)
+        self.counts: NDArray[np.int64] = np.array([len(each) for each in ids], np.int64)
+        ends = self.counts.cumsum()
+        self.query_starts: NDArray[np.int64] = ends - self.counts
+        contexts = self.starts + self.counts
+        self.longest_context = int(contexts.max())
+        _check(self.counts, contexts, blocks, block_size)
+        table = tables.arranged(blocks)
+        num_tokens = int(ends[-1])
+        self.input_ids = torch.from_numpy(np.array([token for each in ids for token in each], np.int64))
+        if num_tokens == len(rows):  # a token each: the common case
+            positions, row_of_token = self.starts, np.arange(num_tokens)
+        else:
+            row_of_token = np.repeat(np.arange(len(rows)), self.counts)
+            positions = np.arange(num_tokens) + (self.starts - self.query_starts)[row_of_token]
+        slots = table[row_of_token, positions // block_size] * block_size + positions % block_size
+        self.positions, self.slots = torch.from_numpy(positions), torch.from_numpy(slots)
+        self.block_tables: Tensor = torch.from_numpy(table)
 
     @classmethod
-    def build(cls, rows: Sequence[tuple[Sequence[int], int, Sequence[int]]], block_size: int) -> "Batch":
-        """Lay out `rows` of (token ids, position of the first, block ids of the sequence).
+    def build(cls, rows: Sequence[Row], block_size: int, tables: BlockTables | None = None) -> "Batch":
+        """Lay out `rows`.
 
-        Raises ValueError for a batch or row without tokens and for a row whose blocks do not cover its positions.
+        With `tables`, which whoever runs one step after another keeps, the batch is good until the next that is built
+        with them. Raises ValueError for a batch or row without tokens and for a row whose blocks do not cover its
+        positions.
         """
-        extents = _extents(rows, block_size)
-        ids = [token for tokens, _, _ in rows for token in tokens]
-        positions = [p for extent in extents for p in range(extent.start, extent.context_len)]
-        slots = [slot for extent in extents for slot in slots_of(extent, extent.start, block_size)]
-        longest = max(len(extent.block_ids) for extent in extents)
-        return cls(
-            input_ids=torch.tensor(ids),
-            positions=torch.tensor(positions),
-            slots=torch.tensor(slots),
-            block_tables=torch.tensor([[*e.block_ids, *[0] * (longest - len(e.block_ids))] for e in extents]),
-            extents=extents,
-        )
+        return cls(rows, block_size, BlockTables() if tables is None else tables)
 
     @property
-    def longest_context(self) -> int:
-        """The largest number of positions that any token sees."""
-        return max(extent.context_len for extent in self.extents)
+    def extents(self) -> tuple[Extent, ...]:
+        """The facts about rows as plain integers, for planning without reading tensors back."""
+        if not self._extents:
+            starts = self.query_starts.tolist()
+            rows = zip(starts, self._rows, strict=True)
+            self._extents = tuple([Extent(at, len(ids), start, blocks) for at, (ids, start, blocks) in rows])
+        return self._extents
 
 
 def slots_of(extent: Extent, first: int, block_size: int) -> list[int]:
     """The slots of positions [first, context_len) of a row's sequence."""
     blocks, last = extent.block_ids, extent.context_len
-    if last - first == 1:
-        return [blocks[first // block_size] * block_size + first % block_size]
     slots: list[int] = []
     for index in range(first // block_size, -(-last // block_size)):
         begin = blocks[index] * block_size
@@ -77,20 +109,15 @@ def slots_of(extent: Extent, first: int, block_size: int) -> list[int]:
     return slots
 
 
-def _extents(rows: Sequence[tuple[Sequence[int], int, Sequence[int]]], block_size: int) -> tuple[Extent, ...]:
-    if not rows:
-        raise ValueError("a batch needs at least one row")
-    extents: list[Extent] = []
-    at = 0
-    for tokens, start, block_ids in rows:
-        if not tokens:
-            raise ValueError(f"row {len(extents)} has no tokens; every row of a batch needs at least one")
-        extent = Extent(at, len(tokens), start, block_ids)
-        if len(block_ids) * block_size < extent.context_len:
-            raise ValueError(
-                f"row {len(extents)} reaches position {extent.context_len} but its {len(block_ids)} blocks of "
-                f"{block_size} end before it"
-            )
-        extents.append(extent)
-        at += len(tokens)
-    return tuple(extents)
+def _check(
+    counts: NDArray[np.int64], contexts: NDArray[np.int64], blocks: Sequence[Sequence[int]], block_size: int
+) -> None:
+    if not counts.all():
+        raise ValueError(f"row {int(counts.argmin())} has no tokens; every row of a batch needs at least one")
+    covered = np.array([len(each) for each in blocks], np.int64)
+    short = contexts > covered * block_size
+    if short.any():
+        row = int(short.argmax())
+        raise ValueError(
+            f"row {row} reaches position {contexts[row]} but its {covered[row]} blocks of {block_size} end before it"
+        )

@@ -19,6 +19,7 @@ from servery.engine.watchdog import LOOK_S, Watchdog
 
 log = logging.getLogger(__name__)
 
+ENGINE_MODULE = "servery.engine.process"
 STOP_TIMEOUT_S = 5.0
 _READ_BYTES = 1 << 20
 
@@ -56,7 +57,7 @@ class CoreProcess:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
-                    "servery.engine.process",
+                    ENGINE_MODULE,
                     str(theirs.fileno()),
                     str(memory),
                     encode_config(config),

@@ -22,7 +22,7 @@ class KVCache:
     address space only.
     """
 
-    __slots__ = ("_heads", "_rows", "block_size", "dtype", "format", "layers", "num_blocks", "scales")
+    __slots__ = ("_heads", "_rows", "block_size", "dtype", "format", "layers", "num_blocks", "row_bytes", "scales")
 
     def __init__(
         self,
@@ -45,11 +45,8 @@ class KVCache:
         if self.format.largest is not None:
             self.scales = torch.zeros((*shape[:2], *self._heads[:2]), dtype=SCALE_DTYPE, device=device).unbind(0)
         self._rows = tuple(_movable(layer).flatten(1) for layer in self.layers)
-
-    @property
-    def row_bytes(self) -> int:
-        """Memory of one slot of one layer."""
-        return self.layers[0][0].nbytes + (self.scales[0][0].nbytes if self.scales else 0)
+        # Memory of one slot of one layer.
+        self.row_bytes: int = self.layers[0][0].nbytes + (self.scales[0][0].nbytes if self.scales else 0)
 
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
         """Store `keys_values` [tokens, planes * kv_heads * head_dim], keys first, at `slots` [tokens] of `layer`."""

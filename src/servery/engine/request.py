@@ -5,7 +5,6 @@
 """
 
 import enum
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -83,6 +82,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     def is_greedy(self) -> bool:
         """Whether the most likely token is always taken."""
         return self.temperature == 0.0
+
+    @property
+    def takes_largest(self) -> bool:
+        """Whether the model's largest logit decides alone, and nobody wants to know how likely it was."""
+        return self.is_greedy and not (self.has_penalties or self.logit_bias) and self.logprobs is None
 
     @property
     def has_penalties(self) -> bool:
@@ -176,8 +180,7 @@ class Output(msgspec.Struct, kw_only=True, omit_defaults=True):
     retry_after_s: float | None = None  # set when it was refused (deadline passed while waiting), not failed
 
 
-@dataclass(slots=True)
-class StepResult:
+class StepResult(msgspec.Struct):
     """What the runner computed for one scheduled sequence.
 
     `token_ids` are the accepted tokens: none for a chunk that does not sample, one normally, up to 1 + drafts when
@@ -188,9 +191,9 @@ class StepResult:
     and `invalid_param` names the parameter if it is the request's fault; `is_complete` says that its constraint allows nothing after `token_ids`.
     """
 
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprobs] = []
+    prompt_logprobs: list[TokenLogprobs | None] = []
     embedding: list[float] | None = None
     error: str | None = None
     invalid_param: str | None = None
@@ -225,6 +228,7 @@ class Sequence:
         "root",
         "seed",
         "stop_ids",
+        "takes_largest",
         "tokens",
     )
 
@@ -248,6 +252,7 @@ class Sequence:
         self.first_scheduled: float | None = None
         self.is_prompt_reported = False  # prompt logprobs already sent, or not this sequence's to send
         self.prompt_logprobs: list[TokenLogprobs | None] = []  # of the chunks so far, until reported
+        self.takes_largest = parent.params.takes_largest  # here too, because it is asked at every step
 
     @property
     def request_id(self) -> str:

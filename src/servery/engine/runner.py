@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 from servery.engine.batch import Batch
+from servery.engine.block_tables import BlockTables
 from servery.engine.decoder import Decoder
 from servery.engine.kv import KVCache
 from servery.engine.lora.pool import AdapterPool
 from servery.engine.request import Sequence, TokenLogprobs
-from servery.engine.sampler import SamplingRow, token_logprobs
+from servery.engine.sampler import SamplingRow, largest, sample, token_logprobs
 from servery.engine.sampling_rows import SamplingRows
 from servery.engine.scheduler import Scheduled, Step, StepResult
 from servery.engine.speculation.verification import Check, verify
 from servery.engine.structure.mask import Mask
-from servery.engine.structure.structure import PendingMasks, Structure
+from servery.engine.structure.structure import PendingMasks, StepMasks, Structure
 
 
 class Runner:
@@ -36,6 +37,7 @@ class Runner:
         self._structure = structure
         self._sums: WeakKeyDictionary[Sequence, Tensor] = WeakKeyDictionary()  # of embeddings, over several steps
         self._rows = SamplingRows() if rows is None else rows
+        self._tables = BlockTables()
 
     @torch.inference_mode()
     def run(self, step: Step, proposals: Mapping[Sequence, Tensor] | None = None) -> dict[Sequence, StepResult]:
@@ -47,19 +49,13 @@ class Runner:
         """
         step = self._adapters.arranged(step)
         pending = self._structure.start(step) if self._structure is not None else PendingMasks([], None)
-        batch = Batch.build([_row(item) for item in step.scheduled], self._cache.block_size)
+        batch = Batch.build([_row(item) for item in step.scheduled], self._cache.block_size, self._tables)
         with self._adapters.decoder(step, batch) as decoder:
             hidden = decoder.forward(batch, self._cache)
-        starts = _starts(step)
         results = {item.sequence: StepResult() for item in step.scheduled}
-        for item, start in zip(step.scheduled, starts, strict=True):
-            rows = hidden[start : start + item.count]
-            if item.sequence.parent.pooling:
-                results[item.sequence].embedding = self._pool(item, rows)
-            if item.sequence.params.prompt_logprobs is not None and not item.sequence.is_prompt_reported:
-                results[item.sequence].prompt_logprobs = self._score_prompt(item, rows)
-        self._sample(step, hidden, starts, results, proposals or {}, pending)
-        if self._structure is not None:
+        self._report_states(step, batch, hidden, results)
+        self._sample(step, batch, hidden, results, proposals or {}, pending)
+        if self._structure is not None and self._structure.has_followers:
             for item in step.scheduled:
                 self._structure.judge(item, results[item.sequence])
         return results
@@ -94,36 +90,86 @@ class Runner:
             scores += token_logprobs(self._model.logits(rows[: len(targets)]), targets, top)
         return scores
 
+    def _report_states(self, step: Step, batch: Batch, hidden: Tensor, results: dict[Sequence, StepResult]) -> None:
+        """Embeddings and the log probabilities of prompts, for those who ask for them."""
+        for at, item in enumerate(step.scheduled):
+            if not item.sequence.needs_every_position:
+                continue
+            start = int(batch.query_starts[at])
+            rows, result = hidden[start : start + item.count], results[item.sequence]
+            if item.sequence.parent.pooling:
+                result.embedding = self._pool(item, rows)
+            if item.sequence.params.prompt_logprobs is not None:
+                result.prompt_logprobs = self._score_prompt(item, rows)
+
     def _sample(
         self,
         step: Step,
+        batch: Batch,
         hidden: Tensor,
-        starts: list[int],
         results: dict[Sequence, StepResult],
         proposals: Mapping[Sequence, Tensor],
         pending: PendingMasks,
     ) -> None:
-        sampling = [
-            (item, start + item.count)
-            for item, start in zip(step.scheduled, starts, strict=True)
-            if item.samples and not item.sequence.parent.pooling
-        ]
+        sampling = [item for item in step.scheduled if _predicts(item)]
         if not sampling:
             return
-        wanted = [row for item, end in sampling for row in range(end - 1 - item.num_drafts, end)]
-        logits = self._model.logits(hidden.index_select(0, torch.tensor(wanted)))
+        logits = self._model.logits(_rows_to_sample(step, batch, hidden))
         masks = pending.wait()
+        if masks or any(item.num_drafts for item in sampling):
+            self._verify(logits, sampling, results, proposals, masks)
+        elif (token_ids := self._largest(logits, sampling)) is not None:
+            for item, token_id in zip(sampling, token_ids, strict=True):
+                results[item.sequence].token_ids = [token_id]
+        else:
+            sampled = sample(logits, [self._rows.row(item.sequence, []) for item in sampling])
+            for item, (token_id, logprobs, error) in zip(sampling, sampled, strict=True):
+                result = results[item.sequence]
+                result.token_ids, result.error = [] if error else [token_id], error
+                result.logprobs = [logprobs] if logprobs is not None else []
+
+    def _largest(self, logits: Tensor, sampling: list[Scheduled]) -> list[int] | None:
+        """The tokens if nobody asks for more than the largest logit, and all are usable; else None."""
+        return largest(logits) if all(item.sequence.takes_largest for item in sampling) else None
+
+    def _verify(
+        self,
+        logits: Tensor,
+        sampling: list[Scheduled],
+        results: dict[Sequence, StepResult],
+        proposals: Mapping[Sequence, Tensor],
+        masks: StepMasks,
+    ) -> None:
+        """Judge drafts, and keep to what constraints allow."""
         checks = [
             Check(
                 _masked(self._rows.rows(item.sequence), masks.get(item.sequence)),
                 item.sequence.drafts,
                 proposals.get(item.sequence),
             )
-            for item, _ in sampling
+            for item in sampling
         ]
-        for (item, _), verified in zip(sampling, verify(logits, checks), strict=True):
+        for item, verified in zip(sampling, verify(logits, checks), strict=True):
             result = results[item.sequence]
             result.token_ids, result.logprobs, result.error = verified
+
+
+def _rows_to_sample(step: Step, batch: Batch, hidden: Tensor) -> Tensor:
+    """The rows that predict: of each row of the batch the last, and those before it that predict what drafts say."""
+    if len(hidden) == len(step.scheduled) and all(map(_predicts, step.scheduled)):
+        return hidden
+    ends = (batch.query_starts + batch.counts).tolist()
+    wanted = [
+        row
+        for item, end in zip(step.scheduled, ends, strict=True)
+        if _predicts(item)
+        for row in range(end - 1 - item.num_drafts, end)
+    ]
+    return hidden.index_select(0, torch.tensor(wanted))
+
+
+def _predicts(item: Scheduled) -> bool:
+    return item.samples and not item.sequence.parent.pooling
 
 
 def _masked(rows: list[SamplingRow], allowed: list[Mask | None] | None) -> list[SamplingRow]:
@@ -135,11 +181,3 @@ def _row(item: Scheduled) -> tuple[list[int], int, list[int]]:
     if not item.num_drafts:
         return sequence.tokens[item.start : end], item.start, sequence.block_ids
     return [*sequence.tokens[item.start :], *sequence.drafts], item.start, sequence.block_ids
-
-
-def _starts(step: Step) -> list[int]:
-    starts, at = [], 0
-    for item in step.scheduled:
-        starts.append(at)
-        at += item.count
-    return starts

@@ -24,6 +24,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,6 +74,13 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> list[Sampled]:
         row if row.error is not None else Sampled(row.token_id, row_logprobs)
         for row, row_logprobs in zip(sampled, logprobs, strict=True)
     ]
+
+
+def largest(logits: Tensor) -> list[int] | None:
+    """The first largest of each row of `logits` [R, V]; None if a row has no finite one."""
+    values = logits.numpy() if logits.device.type == "cpu" else logits.cpu().numpy()
+    token_ids = values.argmax(axis=-1)
+    return token_ids.tolist() if np.isfinite(values[np.arange(len(values)), token_ids]).all() else None
 
 
 def draw(logits: Tensor, rows: Sequence[SamplingRow]) -> list[Sampled]:

@@ -1,8 +1,9 @@
 """Attention over the paged cache by the native kernel: a backend of the decoder, for one step's rows of any length."""
 
 from collections.abc import Sequence
-from ctypes import Array, byref
+from ctypes import byref
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,13 +78,15 @@ class NativeAttention:
 class NativePlan:
     """The rows of one step, for all layers."""
 
-    __slots__ = ("_batch", "_context", "_extents", "_function", "_layers")
+    __slots__ = ("_batch", "_context", "_count", "_extents", "_first", "_function", "_layers")
 
     def __init__(self, context: NativeContext, layers: Sequence[AttentionStruct], batch: Batch) -> None:
         self._context = context
         self._layers = layers
         self._batch = batch  # holds the tables that extents point into
-        self._extents = _extents(batch)
+        self._first = _extents(batch)
+        self._extents = byref(self._first)
+        self._count = len(batch.starts)
         self._function = context.library.servery_attention
 
     def attend(self, layer: int, query: Tensor) -> Tensor:
@@ -92,18 +95,17 @@ class NativePlan:
         out = torch.empty(query.shape, dtype=query.dtype)
         into = rows_struct(query.data_ptr(), _TYPES[query.dtype], query.stride(0))
         result = rows_struct(out.data_ptr(), _TYPES[out.dtype], out.stride(0))
-        count = len(self._extents)
         if self._function(
-            self._context.handle, byref(self._layers[layer]), count, self._extents, byref(into), byref(result)
+            self._context.handle, byref(self._layers[layer]), self._count, self._extents, byref(into), byref(result)
         ):
             raise MemoryError(f"no memory for the attention of {len(query)} tokens.")
         return out
 
 
-def _extents(batch: Batch) -> "Array[ExtentStruct]":
-    tables, width = batch.block_tables.data_ptr(), batch.block_tables.stride(0) * 8
-    structs = (ExtentStruct * len(batch.extents))()
-    for row, (struct, extent) in enumerate(zip(structs, batch.extents, strict=True)):
-        struct.blocks = tables + row * width
-        struct.query_start, struct.tokens, struct.start = extent.query_start, extent.num_tokens, extent.start
-    return structs
+def _extents(batch: Batch) -> ExtentStruct:
+    """The first of as many structs as there are rows, one after the other."""
+    width = batch.block_tables.stride(0) * batch.block_tables.itemsize
+    columns = np.empty((len(batch.starts), 4), np.int64)
+    columns[:, 0] = batch.block_tables.data_ptr() + width * np.arange(len(columns))
+    columns[:, 1], columns[:, 2], columns[:, 3] = batch.query_starts, batch.counts, batch.starts
+    return ExtentStruct.from_buffer(columns.data)

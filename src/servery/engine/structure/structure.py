@@ -51,8 +51,15 @@ class Structure:
             if constraint is not None:
                 self._followers[sequence] = Follower(constraint, start, self._compiler.vocabulary, sequence.prompt_len)
 
+    @property
+    def has_followers(self) -> bool:
+        """Whether any sequence under way is constrained."""
+        return len(self._followers) > 0
+
     def start(self, step: Step) -> PendingMasks:
         """Begin to compute the masks of a step, its drafts included."""
+        if not self.has_followers:
+            return PendingMasks([], None)
         wanted = [item.sequence for item in step.scheduled if item.samples and self._is_followed(item.sequence)]
         if not wanted:
             return PendingMasks([], None)
@@ -83,7 +90,7 @@ class Structure:
         Verification treats them like anybody's drafts, so the answer is the same as without, in fewer steps: what is
         forced is a text, which the model may after all cut into tokens in its own way.
         """
-        for sequence in decoding:
+        for sequence in decoding if self.has_followers else ():
             follower = self._followers.get(sequence)
             if follower is not None and not sequence.drafts:
                 follower.catch_up(sequence.tokens)

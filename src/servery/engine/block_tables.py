@@ -1,0 +1,42 @@
+"""The block tables of the rows of a step as one array that is kept from step to step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class BlockTables:
+    """Rows of block ids, written only where they changed: most steps have the rows of the step before.
+
+    A table that was given before is taken for the same as long as it is the same list and no shorter: lists of block
+    ids only ever grow at their end.
+    """
+
+    __slots__ = ("_array", "_rows", "_widths")
+
+    def __init__(self) -> None:
+        self._array: NDArray[np.int64] = np.zeros((1, 8), np.int64)
+        self._rows: list[Sequence[int]] = []
+        self._widths: list[int] = []
+
+    def arranged(self, tables: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """[rows, most blocks of any]; behind a row's own blocks anything may stand. Good until the next call."""
+        widths = [len(table) for table in tables]
+        widest = max(widths)
+        if len(tables) > self._array.shape[0] or widest > self._array.shape[1]:
+            self._grow(len(tables), widest)
+        known, known_widths = self._rows, self._widths
+        for row, table in enumerate(tables):
+            if row >= len(known) or known[row] is not table or known_widths[row] > widths[row]:
+                self._array[row, : widths[row]] = table
+            elif (width := known_widths[row]) < widths[row]:
+                self._array[row, width : widths[row]] = table[width:]
+        self._rows, self._widths = list(tables), widths
+        return self._array[: len(tables), :widest]
+
+    def _grow(self, rows: int, width: int) -> None:
+        """Room for twice as much, so that growing stays rare; what was written is written again."""
+        height, before = self._array.shape
+        self._array = np.zeros((max(2 * rows, height), max(2 * width, before)), np.int64)
+        self._rows, self._widths = [], []
