@@ -11,7 +11,8 @@ from servery.server.app import App
 from servery.server.auth import Keys
 from servery.server.options import ServedModel, ServeOptions
 from servery.server.service import Service
-from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
+from servery.upstream.ask import Ask, ModelRequest
+from servery.upstream.upstream import Call, Chunk, Health
 from servery.wire.chat import ChatRequest
 from servery.wire.errors import invalid, model_not_found
 from servery.wire.models import Model
@@ -28,6 +29,7 @@ class FakeUpstream:
         self.script: Sequence[Step] = script
         self.state = Health(True, "", 0.5)
         self.requests: list[tuple[ModelRequest, Call]] = []
+        self.asks: list[Ask] = []
         self.begun = asyncio.Event()
         self.closed = 0
         self.loaded: dict[str, Path] = {}
@@ -63,8 +65,9 @@ class FakeUpstream:
     def stats(self) -> EngineStats | None:
         return None
 
-    async def answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
-        self.requests.append((request, call))
+    async def answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
+        self.requests.append((ask.typed(), call))
+        self.asks.append(ask)
         self.begun.set()
         try:
             for step in self.script:

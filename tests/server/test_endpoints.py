@@ -32,7 +32,7 @@ def test_each_path_takes_its_kind_of_request(path: str, body: dict[str, Any], ki
         assert (call.status, call.json) == (200, {"done": True})
         [(request, sent)] = upstream.requests
         assert isinstance(request, kind)
-        assert sent.answer_id.startswith(prefix)
+        assert upstream.asks[0].answer_id.startswith(prefix)
         assert sent.deadline is not None
 
     asyncio.run(story())

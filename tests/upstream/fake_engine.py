@@ -3,9 +3,11 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+import msgspec
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -17,7 +19,13 @@ from servery.engine.errors import LoadError
 from servery.engine.lora.registry import AdapterRegistry
 from servery.engine.request import FinishReason, NewRequest, Output, TokenLogprobs
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
+from servery.upstream.ask import Api, Ask, Head, ModelRequest
 from servery.upstream.embedded import EmbeddedUpstream
+from servery.upstream.upstream import Call
+from servery.wire.chat import ChatRequest
+from servery.wire.completions import CompletionRequest
+from servery.wire.embeddings import EmbeddingRequest
+from servery.wire.rerank import RerankRequest
 
 END = 256
 VOCAB = 260
@@ -127,6 +135,27 @@ class FakeEngine:
                     yield step
         finally:
             self.closed += 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _TypedAsk(Ask):
+    request: ModelRequest
+
+    def typed(self) -> ModelRequest:
+        return self.request
+
+
+def asking(request: ModelRequest, call: Call) -> Ask:
+    """What a client asks of the model `m` with a request that was decoded already; the answer has the call's id."""
+    api = {CompletionRequest: Api.COMPLETIONS, EmbeddingRequest: Api.EMBEDDINGS, RerankRequest: Api.RERANK}
+    options = request.stream_options if isinstance(request, ChatRequest) else None
+    head = msgspec.convert(
+        {"model": request.model, "stream_options": {"include_usage": options and options.include_usage}}, Head
+    )
+    return _TypedAsk(
+        api=api.get(type(request), Api.CHAT), body=b"", head=head, model=request.model, base="m", answer_id=call.id,
+        created=5, request=request,
+    )  # fmt: skip
 
 
 async def started(engine: FakeEngine) -> EmbeddedUpstream:

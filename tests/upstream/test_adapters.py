@@ -9,14 +9,15 @@ import msgspec
 import pytest
 
 from servery.engine.request import FinishReason
-from servery.upstream.upstream import Call, Chunk, ModelRequest
+from servery.upstream.ask import ModelRequest
+from servery.upstream.upstream import Call, Chunk
 from servery.wire.chat import decode_chat
 from servery.wire.completions import decode_completion
 from servery.wire.embeddings import decode_embedding
 from servery.wire.errors import ApiError
-from tests.upstream.fake_engine import FakeEngine, out, save_checkpoint, started
+from tests.upstream.fake_engine import FakeEngine, asking, out, save_checkpoint, started
 
-CALL = Call(answer_id="id", created=1)
+CALL = Call(id="id")
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
@@ -39,7 +40,7 @@ def test_every_kind_of_request_carries_the_adapter_s_id(tmp_path: Path) -> None:
         await upstream.load_adapter("sql", tmp_path)
         for model in ("m:sql", "sql", "m"):
             for request in requests(model):
-                chunks = [chunk async for chunk in upstream.answer(request, CALL)]
+                chunks = [chunk async for chunk in upstream.answer(asking(request, CALL), CALL)]
                 assert msgspec.json.decode(b"".join(chunk.data for chunk in chunks))["model"] == model
         assert [request.adapter for request in engine.requests] == [1] * 8 + [0] * 4
         assert upstream.adapter_uses() == {"sql": 6}
@@ -57,7 +58,7 @@ def test_an_answer_under_way_keeps_its_adapter(tmp_path: Path) -> None:
         await upstream.load_adapter("sql", tmp_path)
 
         async def answer() -> list[Chunk]:
-            return [chunk async for chunk in upstream.answer(requests("m:sql")[0], CALL)]
+            return [chunk async for chunk in upstream.answer(asking(requests("m:sql")[0], CALL), CALL)]
 
         answering = asyncio.create_task(answer())
         await engine.until_taken(1)
@@ -78,7 +79,7 @@ def test_a_client_that_leaves_lets_go_of_its_adapter(tmp_path: Path) -> None:
         engine = FakeEngine(save_checkpoint(tmp_path), out("a"), asyncio.Event())
         upstream = await started(engine)
         await upstream.load_adapter("sql", tmp_path)
-        async with aclosing(upstream.answer(requests("m:sql")[0], CALL)) as chunks:
+        async with aclosing(upstream.answer(asking(requests("m:sql")[0], CALL), CALL)) as chunks:
             await anext(chunks)
         assert upstream.unload_adapter("sql") == 0
         assert engine.unloaded == [1]

@@ -15,10 +15,10 @@ from servery.wire.anthropic import decode_anthropic
 from servery.wire.chat import ChatRequest, decode_chat
 from servery.wire.errors import ApiError
 from servery.wire.responses import decode_responses
-from tests.upstream.fake_engine import TEMPLATE, FakeEngine, out
+from tests.upstream.fake_engine import TEMPLATE, FakeEngine, asking, out
 from tests.upstream.test_tool_calls import upstream
 
-CALL = Call(answer_id="chatcmpl-1", created=5)
+CALL = Call(id="chatcmpl-1")
 END = out(end=FinishReason.STOP)
 HELLO = [{"role": "user", "content": "hi"}]
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("add", "now")]
@@ -34,7 +34,7 @@ def chat(**fields: Any) -> ChatRequest:
 
 async def asked(folder: Path, request: ChatRequest, template: str = TEMPLATE, **formats: str) -> FakeEngine:
     made, engine = await upstream(folder, END, template=template, **formats)
-    async for _ in made.answer(request, CALL):
+    async for _ in made.answer(asking(request, CALL), CALL):
         pass
     return engine
 
@@ -156,7 +156,7 @@ def test_forced_calls_need_no_template_that_shows_tools(tmp_path: Path) -> None:
         text = '{"name": "add", "parameters": {"a": 1}}'
         made, engine = await upstream(tmp_path, out(text), END, template=NO_TOOLS)
         request = chat(tools=TOOLS, tool_choice="required")
-        answer = json.loads(b"".join([chunk.data async for chunk in made.answer(request, CALL)]))
+        answer = json.loads(b"".join([chunk.data async for chunk in made.answer(asking(request, CALL), CALL)]))
         (call,) = answer["choices"][0]["message"]["tool_calls"]
         assert call["function"] == {"name": "add", "arguments": '{"a": 1}'}
         assert engine.requests[0].prompt == list(b"hi")

@@ -13,9 +13,9 @@ from servery.upstream.embedded import EmbeddedUpstream
 from servery.upstream.upstream import Call, Chunk
 from servery.wire.completions import decode_completion
 from servery.wire.errors import ApiError
-from tests.upstream.fake_engine import END, FakeEngine, logprob, out, save_checkpoint, started
+from tests.upstream.fake_engine import END, FakeEngine, asking, logprob, out, save_checkpoint, started
 
-CALL = Call(answer_id="cmpl-1", created=5)
+CALL = Call(id="cmpl-1")
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
 
 
@@ -26,7 +26,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 async def chunks(upstream: EmbeddedUpstream, prompt: Any, **fields: Any) -> list[Chunk]:
     request = decode_completion(json.dumps({"model": "m", "prompt": prompt, **fields}).encode())
-    return [chunk async for chunk in upstream.answer(request, CALL)]
+    return [chunk async for chunk in upstream.answer(asking(request, CALL), CALL)]
 
 
 async def choices(upstream: EmbeddedUpstream, prompt: Any, **fields: Any) -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ def test_several_prompts_are_computed_together_and_numbered_in_order(checkpoint:
         upstream = await started(engine)
         request = decode_completion(b'{"model": "m", "prompt": ["a", "bb"], "n": 2}')
         body = b""
-        async for chunk in upstream.answer(request, CALL):
+        async for chunk in upstream.answer(asking(request, CALL), CALL):
             if chunk.index >= 2:
                 gate.set()  # the second prompt's answer comes although the first waits
             body += chunk.data

@@ -17,9 +17,9 @@ from servery.upstream.upstream import Call, Chunk, Health
 from servery.wire.chat import decode_chat
 from servery.wire.errors import ApiError
 from servery.wire.tokenize import decode_detokenize, decode_tokenize
-from tests.upstream.fake_engine import END, FakeEngine, logprob, out, save_checkpoint, started
+from tests.upstream.fake_engine import END, FakeEngine, asking, logprob, out, save_checkpoint, started
 
-CALL = Call(answer_id="chatcmpl-1", created=5, deadline=9.0)
+CALL = Call(id="chatcmpl-1", deadline=9.0)
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
 
 
@@ -33,7 +33,7 @@ def request(**fields: Any) -> Any:
 
 
 async def chunks(upstream: EmbeddedUpstream, **fields: Any) -> list[Chunk]:
-    return [chunk async for chunk in upstream.answer(request(**fields), CALL)]
+    return [chunk async for chunk in upstream.answer(asking(request(**fields), CALL), CALL)]
 
 
 async def whole(upstream: EmbeddedUpstream, **fields: Any) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def test_closing_an_answer_ends_its_computation(checkpoint: Path) -> None:
     async def story() -> None:
         engine = FakeEngine(checkpoint, out("a"), asyncio.Event())
         upstream = await started(engine)
-        answer = upstream.answer(request(stream=True), CALL)
+        answer = upstream.answer(asking(request(stream=True), CALL), CALL)
         await anext(answer)
         await answer.aclose()
         waiting = asyncio.create_task(chunks(upstream))

@@ -10,9 +10,9 @@ from servery.upstream.embedded import EmbeddedUpstream
 from servery.upstream.upstream import Call
 from servery.wire.embeddings import decode_embedding
 from servery.wire.errors import ApiError
-from tests.upstream.fake_engine import FakeEngine, out, save_checkpoint, started
+from tests.upstream.fake_engine import FakeEngine, asking, out, save_checkpoint, started
 
-CALL = Call(answer_id="embd-1", created=5)
+CALL = Call(id="embd-1")
 STOP = FinishReason.STOP
 
 
@@ -23,7 +23,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 async def embed(upstream: EmbeddedUpstream, text: Any, **fields: Any) -> dict[str, Any]:
     request = decode_embedding(json.dumps({"model": "m", "input": text, **fields}).encode())
-    data = b"".join([chunk.data async for chunk in upstream.answer(request, CALL)])
+    data = b"".join([chunk.data async for chunk in upstream.answer(asking(request, CALL), CALL)])
     answer: dict[str, Any] = json.loads(data)
     return answer
 

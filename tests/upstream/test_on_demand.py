@@ -17,6 +17,7 @@ from servery.wire.completions import CompletionRequest
 from servery.wire.errors import ApiError
 from servery.wire.tokenize import TokenizeRequest
 from tests.server.fakes import FakeUpstream
+from tests.upstream.fake_engine import asking
 from tests.upstream.fake_sleeper import FakeSleeper
 
 INFO: Any = object()
@@ -64,8 +65,8 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
 
 
 async def answer(upstream: OnDemandUpstream) -> bytes:
-    request = CompletionRequest(model="m", prompt="x")
-    return b"".join([chunk.data async for chunk in upstream.answer(request, Call(answer_id="a", created=1))])
+    request, call = CompletionRequest(model="m", prompt="x"), Call(id="a")
+    return b"".join([chunk.data async for chunk in upstream.answer(asking(request, call), call)])
 
 
 def test_a_request_brings_the_model_and_its_state_is_told() -> None:

@@ -12,9 +12,9 @@ from servery.upstream.embedded import EmbeddedUpstream
 from servery.upstream.upstream import Call
 from servery.wire.errors import ApiError
 from servery.wire.rerank import decode_rerank
-from tests.upstream.fake_engine import FakeEngine, out, save_checkpoint, started
+from tests.upstream.fake_engine import FakeEngine, asking, out, save_checkpoint, started
 
-CALL = Call(answer_id="rerank-1", created=5)
+CALL = Call(id="rerank-1")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 async def rank(upstream: EmbeddedUpstream, **fields: Any) -> dict[str, Any]:
     request = decode_rerank(json.dumps({"model": "m", **fields}).encode())
-    data = b"".join([chunk.data async for chunk in upstream.answer(request, CALL)])
+    data = b"".join([chunk.data async for chunk in upstream.answer(asking(request, CALL), CALL)])
     answer: dict[str, Any] = json.loads(data)
     return answer
 

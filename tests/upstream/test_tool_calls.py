@@ -13,9 +13,9 @@ from servery.upstream.embedded import EmbeddedUpstream
 from servery.upstream.upstream import Call
 from servery.wire.chat import decode_chat
 from servery.wire.errors import ApiError
-from tests.upstream.fake_engine import TEMPLATE, FakeEngine, out, save_checkpoint
+from tests.upstream.fake_engine import TEMPLATE, FakeEngine, asking, out, save_checkpoint
 
-CALL = Call(answer_id="chatcmpl-1", created=5)
+CALL = Call(id="chatcmpl-1")
 STOP = FinishReason.STOP
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("add", "now")]
 TEXT = '<think>\nhm\n</think>\n\nI add.\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>\n'
@@ -34,7 +34,7 @@ async def upstream(
 async def ask(made: EmbeddedUpstream, **fields: Any) -> bytes:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": TOOLS, **fields}
     request = decode_chat(json.dumps(body).encode())
-    return b"".join([chunk.data async for chunk in made.answer(request, CALL)])
+    return b"".join([chunk.data async for chunk in made.answer(asking(request, CALL), CALL)])
 
 
 def test_reasoning_and_calls_are_parts_of_the_message(tmp_path: Path) -> None:

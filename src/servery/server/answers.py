@@ -2,75 +2,81 @@
 
 import secrets
 import time
+from collections.abc import Callable, Mapping
 
 from servery.server.answer_record import AnswerRecord
 from servery.server.relay import relay_stream, relay_whole, watched
+from servery.server.request import Request
 from servery.server.service import Exchange, Service
-from servery.upstream.upstream import Call, ModelRequest
-from servery.wire.anthropic import decode_anthropic
-from servery.wire.anthropic_answer import AnthropicForm
-from servery.wire.chat import decode_chat
-from servery.wire.completions import decode_completion
-from servery.wire.embeddings import EmbeddingRequest, decode_embedding
-from servery.wire.message import AnswerForm
-from servery.wire.rerank import RerankRequest, decode_rerank
+from servery.upstream.ask import PASSED_HEADERS, Api, Ask, Conversation, Head, read_head
+from servery.upstream.upstream import Call
+
+_ID_PREFIXES: Mapping[Api, str] = {
+    Api.CHAT: "chatcmpl-",
+    Api.COMPLETIONS: "cmpl-",
+    Api.EMBEDDINGS: "embd-",
+    Api.RERANK: "rerank-",
+    Api.MESSAGES: "msg_",
+    Api.RESPONSES: "resp_",
+}
 
 
 async def chat(service: Service, exchange: Exchange) -> None:
     """Continue a chat."""
-    request = service.addressed(decode_chat(await exchange.body(service.options)))
-    await answer(service, exchange, request, _id("chatcmpl"))
+    await answer(service, exchange, Api.CHAT)
 
 
 async def completion(service: Service, exchange: Exchange) -> None:
     """Continue a text."""
-    request = service.addressed(decode_completion(await exchange.body(service.options)))
-    await answer(service, exchange, request, _id("cmpl"))
+    await answer(service, exchange, Api.COMPLETIONS)
 
 
 async def embedding(service: Service, exchange: Exchange) -> None:
     """Turn texts into vectors."""
-    request = service.addressed(decode_embedding(await exchange.body(service.options)))
-    await answer(service, exchange, request, _id("embd"))
+    await answer(service, exchange, Api.EMBEDDINGS)
 
 
 async def ranking(service: Service, exchange: Exchange) -> None:
     """Rank documents by a query."""
-    request = service.addressed(decode_rerank(await exchange.body(service.options)))
-    await answer(service, exchange, request, _id("rerank"))
+    await answer(service, exchange, Api.RERANK)
 
 
 async def message(service: Service, exchange: Exchange) -> None:
     """Continue a conversation, in Anthropic's words."""
-    request = service.addressed(decode_anthropic(await exchange.body(service.options)))
-    answer_id = f"msg_{secrets.token_hex(12)}"
-    await answer(
-        service, exchange, request.chat(), answer_id, AnthropicForm(answer_id, request.model, request.max_tokens)
-    )
+    await answer(service, exchange, Api.MESSAGES)
 
 
 async def answer(
-    service: Service, exchange: Exchange, request: ModelRequest, answer_id: str, form: AnswerForm | None = None
+    service: Service, exchange: Exchange, api: Api, conversation: Callable[[Head], Conversation] | None = None
 ) -> None:
-    """Have `request` answered by its model, in `form`, and sent as it comes or whole."""
-    upstream = service.upstream(request.model)
-    arrived_s = exchange.request.arrived_s
-    call = Call(
-        answer_id=answer_id,
+    """Have a request answered by its model, in the form of `api`, and sent as it comes or whole."""
+    body = await exchange.body(service.options)
+    head = read_head(body)
+    model = service.unaliased(head.model)
+    upstream = service.upstream(model)
+    ask = Ask(
+        api=api,
+        body=body,
+        head=head,
+        model=model,
+        base=upstream.name,
+        answer_id=_ID_PREFIXES[api] + secrets.token_hex(16),
         created=int(time.time()),
-        deadline=arrived_s + service.options.request_timeout_s,
-        form=form,
+        pass_headers=_passed(exchange.request),
+        owner=exchange.owner,
+        conversation=None if conversation is None else conversation(head),
     )
-    exchange.record = record = AnswerRecord(
-        service.metrics, upstream.name, arrived_s, service.clock, shown=request.model
-    )
+    arrived_s = exchange.request.arrived_s
+    call = Call(id=ask.answer_id, deadline=arrived_s + service.options.request_timeout_s)
+    exchange.record = record = AnswerRecord(service.metrics, upstream.name, arrived_s, service.clock, shown=model)
     async with watched(exchange):
-        chunks = upstream.answer(request, call)
-        if isinstance(request, EmbeddingRequest | RerankRequest) or not request.stream:
-            await relay_whole(chunks, exchange.reply, record)
-        else:
+        chunks = upstream.answer(ask, call)
+        if ask.is_stream:
             await relay_stream(chunks, exchange.reply, record, service.options.keep_alive_s)
+        else:
+            await relay_whole(chunks, exchange.reply, record)
 
 
-def _id(kind: str) -> str:
-    return f"{kind}-{secrets.token_hex(16)}"
+def _passed(request: Request) -> list[tuple[str, str]]:
+    headers = request.headers
+    return [(name, headers[key].decode("latin-1")) for name in PASSED_HEADERS if (key := name.encode()) in headers]

@@ -55,6 +55,11 @@ class ResponseStore:
             _, oldest = self._responses.popitem(last=False)
             self.size_bytes -= oldest.size_bytes
 
+    def has(self, owner: bytes, response_id: str) -> bool:
+        """Whether the response is kept, and that owner's."""
+        stored = self._responses.get(response_id)
+        return stored is not None and stored.owner == owner
+
     def get(self, owner: bytes, response_id: str, param: str | None = None) -> StoredResponse:
         """The response of that owner; raises `ApiError` (404), the same for another's as for one that never was."""
         stored = self._responses.get(response_id)

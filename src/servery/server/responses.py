@@ -1,39 +1,64 @@
 """`/v1/responses`: ask, go on, read again, forget."""
 
-import secrets
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from servery.server.answers import answer
+from servery.server.response_store import ResponseStore
 from servery.server.service import Exchange, Service
 from servery.server.storage import read_page
+from servery.upstream.ask import Api, Head
 from servery.wire.errors import invalid
-from servery.wire.responses import Item, decode_responses, encode_items, identified
-from servery.wire.responses_answer import ResponsesForm, encode_input_tokens
+from servery.wire.responses import Item, ResponsesRequest, decode_responses, encode_items, identified
+from servery.wire.responses_answer import encode_input_tokens
 
 _MOST_ITEMS = 100  # of a page, as OpenAI's API has it
 
 
+class _Kept:
+    """The conversation of one client's request, in the store of responses."""
+
+    def __init__(self, store: ResponseStore, owner: bytes, previous_id: str | None) -> None:
+        self._store = store
+        self._owner = owner
+        self._previous_id = previous_id
+        self._history: list[Item] | None = None  # once it was read it stays, whatever the store forgets meanwhile
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it goes on with a response that is kept here."""
+        return self._previous_id is not None and self._store.has(self._owner, self._previous_id)
+
+    def history(self) -> Sequence[Item]:
+        """All that was said before; raises `ApiError` (404) if the response to go on with is not kept here."""
+        if self._history is None:
+            self._history = [] if self._previous_id is None else self._read(self._previous_id)
+        return self._history
+
+    def keep(self, request: ResponsesRequest, response: dict[str, Any], said: list[Item]) -> None:
+        """Take the finished response."""
+        self._store.put(self._owner, response, self.history(), identified(request.items), said)
+
+    def _read(self, previous_id: str) -> list[Item]:
+        return list(self._store.get(self._owner, previous_id, "previous_response_id").conversation)
+
+
 async def create(service: Service, exchange: Exchange) -> None:
     """Answer, and keep the answer unless the client wants it forgotten."""
-    request = service.addressed(decode_responses(await exchange.body(service.options)))
-    history = _history(service, exchange, request.previous_response_id)
-    chat = request.chat(history)
-    answer_id = f"resp_{secrets.token_hex(24)}"
 
-    def keep(response: dict[str, Any], said: list[Item]) -> None:
-        service.responses.put(exchange.owner, response, history, identified(request.items), said)
+    def conversation(head: Head) -> _Kept:
+        return _Kept(service.responses, exchange.owner, head.previous_response_id)
 
-    form = ResponsesForm(answer_id, int(time.time()), request, keep if request.is_stored else None)
-    await answer(service, exchange, chat, answer_id, form)
+    await answer(service, exchange, Api.RESPONSES, conversation)
 
 
 async def count(service: Service, exchange: Exchange) -> None:
     """How many tokens a request has as the model sees it."""
     request = service.addressed(decode_responses(await exchange.body(service.options)))
-    chat = request.chat(_history(service, exchange, request.previous_response_id))
+    history = _Kept(service.responses, exchange.owner, request.previous_response_id).history()
+    chat = request.chat(list(history))
     tokens = await service.upstream(request.model).count(chat)
     await exchange.reply.whole(encode_input_tokens(tokens))
 
@@ -64,10 +89,3 @@ async def input_items(service: Service, exchange: Exchange) -> None:
     stored = service.responses.get(exchange.owner, exchange.arguments["id"])
     page = read_page(exchange.request.query, most=_MOST_ITEMS)
     await exchange.reply.whole(encode_items(*page.of(stored.input_items)))
-
-
-def _history(service: Service, exchange: Exchange, previous_id: str | None) -> list[Item]:
-    """The conversation so far."""
-    if previous_id is None:
-        return []
-    return list(service.responses.get(exchange.owner, previous_id, "previous_response_id").conversation)

@@ -9,27 +9,20 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import parse_qs
 
-import msgspec
-
 from servery.batch.batch_store import BatchStore
 from servery.batch.file_store import FileStore
 from servery.batch.runner import BatchRunner
 from servery.engine.request import BACKGROUND
-from servery.upstream.upstream import Call, ModelRequest, Upstream
-from servery.wire.chat import decode_chat
-from servery.wire.completions import decode_completion
-from servery.wire.embeddings import EmbeddingRequest, decode_embedding
+from servery.upstream.ask import Api, Ask, read_head
+from servery.upstream.upstream import Call, Upstream
 from servery.wire.errors import ApiError, invalid, shown, unsupported
-from servery.wire.message import AnswerForm
-from servery.wire.rerank import RerankRequest
-from servery.wire.responses import decode_responses
-from servery.wire.responses_answer import ResponsesForm
 
 _MOST_PER_PAGE = 100
-_DECODERS: Mapping[str, Callable[[bytes], ModelRequest]] = {
-    "/v1/chat/completions": decode_chat,
-    "/v1/completions": decode_completion,
-    "/v1/embeddings": decode_embedding,
+_APIS: Mapping[str, Api] = {
+    "/v1/chat/completions": Api.CHAT,
+    "/v1/completions": Api.COMPLETIONS,
+    "/v1/embeddings": Api.EMBEDDINGS,
+    "/v1/responses": Api.RESPONSES,
 }
 
 
@@ -83,29 +76,27 @@ class Answering:
 
     async def answer(self, endpoint: str, body: bytes) -> bytes:
         """The body of the answer; raises `ApiError`."""
-        answer_id, created = f"batch-{secrets.token_hex(16)}", int(time.time())
-        request, form = _decoded(endpoint, body, answer_id, created, self._unaliased)
-        if not isinstance(request, EmbeddingRequest | RerankRequest) and request.stream:
+        head = read_head(body)
+        if head.stream:
             raise unsupported("stream", "nobody reads along in a batch.")
-        call = Call(answer_id=answer_id, created=created, form=form, priority=BACKGROUND)
+        if head.previous_response_id is not None:
+            raise unsupported("previous_response_id", "requests of a batch stand alone.")
+        model = self._unaliased(head.model)
+        upstream = self._upstream(model)
+        ask = Ask(
+            api=_APIS[endpoint],
+            body=body,
+            head=head,
+            model=model,
+            base=upstream.name,
+            answer_id=f"batch-{secrets.token_hex(16)}",
+            created=int(time.time()),
+            priority=BACKGROUND,
+        )
         data = bytearray()
-        async for chunk in self._upstream(request.model).answer(request, call):
+        async for chunk in upstream.answer(ask, Call(id=ask.answer_id, priority=BACKGROUND)):
             data += chunk.data
         return bytes(data)
-
-
-def _decoded(
-    endpoint: str, body: bytes, answer_id: str, created: int, unaliased: Callable[[str], str]
-) -> tuple[ModelRequest, AnswerForm | None]:
-    if endpoint == "/v1/responses":
-        responses = decode_responses(body)
-        if responses.previous_response_id is not None:
-            raise unsupported("previous_response_id", "requests of a batch stand alone.")
-        responses = msgspec.structs.replace(responses, model=unaliased(responses.model))
-        return responses.chat([]), ResponsesForm(f"resp_{answer_id}", created, responses)
-    decode = _DECODERS[endpoint]
-    request = decode(body)
-    return msgspec.structs.replace(request, model=unaliased(request.model)), None
 
 
 def no_storage() -> ApiError:

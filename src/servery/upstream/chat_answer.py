@@ -34,7 +34,8 @@ class ChatAnswer:
             written = self._writers[delta.index].write(delta)
             data += [self._form.delta(each) for each in written or [MessageDelta(index=delta.index)]]
             yield self._told(chunk, written, b"".join(data))
-        yield Chunk(data=self._form.end(self._usage))
+        usage = self._usage
+        yield Chunk(data=self._form.end(usage), usage=usage)
 
     async def whole(self, deltas: AsyncIterator[TextDelta]) -> AsyncGenerator[Chunk, None]:
         """Pieces that tell of progress, and at the end one with the body."""
@@ -44,7 +45,8 @@ class ChatAnswer:
             for each in written:
                 messages[delta.index].add(each)
             yield self._told(self._tally.chunk(delta), written, b"")
-        yield Chunk(data=self._form.body(messages, self._usage))
+        usage = self._usage
+        yield Chunk(data=self._form.body(messages, usage), usage=usage)
 
     @property
     def _usage(self) -> Usage:
@@ -53,4 +55,4 @@ class ChatAnswer:
     @staticmethod
     def _told(chunk: Chunk, written: Sequence[MessageDelta], data: bytes) -> Chunk:
         """The chunk with what the client is told, and with why the message ended as the client is told it."""
-        return chunk.saying(data, written[-1].finish_reason if written else None)
+        return chunk.saying(data, written[-1].finish_reason if written else None, tuple(written))

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from servery.engine.completion import TextDelta
 from servery.engine.request import FinishReason, TokenLogprobs
 from servery.engine.tokenizer import Tokenizer
+from servery.upstream.ask import Ask
 from servery.upstream.logprobs import completion_logprobs
 from servery.upstream.tally import Tally
-from servery.upstream.upstream import Call, Chunk
+from servery.upstream.upstream import Chunk
 from servery.wire.completion_answer import CompletionChoice, CompletionLogprobs, CompletionStream, encode_completion
 from servery.wire.completions import CompletionRequest
 
@@ -41,9 +42,9 @@ class _Piece:
 class CompletionAnswer:
     """Builds one answer; use either `stream` or `whole`. Choice `prompt * n + index` is completion `index` of a prompt."""
 
-    def __init__(self, request: CompletionRequest, call: Call, tokenizer: Tokenizer, prompts: list[Prompt]) -> None:
+    def __init__(self, request: CompletionRequest, ask: Ask, tokenizer: Tokenizer, prompts: list[Prompt]) -> None:
         self._request = request
-        self._call = call
+        self._ask = ask
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._n = request.n or 1
@@ -54,8 +55,8 @@ class CompletionAnswer:
 
     async def stream(self, deltas: AsyncIterator[PromptDelta]) -> AsyncGenerator[Chunk, None]:
         """Events as the deltas come; the usage last, if the client asked for it."""
-        request, call = self._request, self._call
-        events = CompletionStream(call.answer_id, call.created, request.model, include_usage=request.include_usage)
+        request, ask = self._request, self._ask
+        events = CompletionStream(ask.answer_id, ask.created, request.model, include_usage=request.include_usage)
         sent_chars: dict[int, int] = {}
         async for item in deltas:
             index, piece, data = self._index(item), self._new(item), b""
@@ -88,8 +89,8 @@ class CompletionAnswer:
             CompletionChoice(index, piece.text, self._logprobs(piece, 0), reasons[index])
             for index, piece in enumerate(shown)
         ]
-        call, usage = self._call, self._tally.usage()
-        yield Chunk(data=encode_completion(call.answer_id, call.created, self._request.model, choices, usage))
+        ask, usage = self._ask, self._tally.usage()
+        yield Chunk(data=encode_completion(ask.answer_id, ask.created, self._request.model, choices, usage))
 
     def _index(self, item: PromptDelta) -> int:
         return item.prompt * self._n + item.delta.index

@@ -21,6 +21,7 @@ from servery.engine.request import NewRequest, SamplingParams
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.engine.structure.door import Door
 from servery.engine.tokenizer import Tokenizer
+from servery.upstream.ask import Ask
 from servery.upstream.chat_answer import ChatAnswer
 from servery.upstream.chat_plan import ChatPlan
 from servery.upstream.completion_answer import CompletionAnswer, Prompt, PromptDelta
@@ -37,12 +38,12 @@ from servery.upstream.sampling import (
     sampling_params,
 )
 from servery.upstream.structure import constraint_errors, constraint_for
-from servery.upstream.upstream import Call, Chunk, Health, ModelRequest
+from servery.upstream.upstream import Call, Chunk, Health
 from servery.wire.chat import ChatRequest
-from servery.wire.chat_answer import ChatForm
 from servery.wire.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from servery.wire.embeddings import EmbeddingRequest, encode_embeddings
 from servery.wire.errors import invalid, shown, unavailable, unsupported
+from servery.wire.message import AnswerForm
 from servery.wire.models import Model
 from servery.wire.rerank import RerankRequest, encode_ranking
 from servery.wire.texts import text_params
@@ -187,28 +188,28 @@ class EmbeddedUpstream:
         """What was resolved when the model was loaded; None before."""
         return None if self._loaded is None else self._loaded.info
 
-    def answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+    async def answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
         """The answer; raises `ApiError`. Closing it aborts what the engine computes for it."""
-        return self._answer(request, call) if request.model == self.name else self._adapted(request, call)
+        chunks = self._answer(ask, call) if ask.adapter is None else self._adapted(ask, ask.adapter, call)
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
 
-    async def _adapted(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
-        """The answer with the adapter that the request names; it stays until the answer is over."""
-        with engine_errors("model", self.engine), self.engine.adapters.use(self._adapter(request.model)) as adapter:
-            async with contextlib.aclosing(self._answer(request, replace(call, adapter=adapter))) as chunks:
+    async def _adapted(self, ask: Ask, adapter: str, call: Call) -> AsyncGenerator[Chunk, None]:
+        """The answer with the adapter that the client names; it stays until the answer is over."""
+        with engine_errors("model", self.engine), self.engine.adapters.use(adapter) as adapter_id:
+            async with contextlib.aclosing(self._answer(ask, replace(call, adapter=adapter_id))) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
-    def _adapter(self, model: str) -> str:
-        """The adapter's own name of `base:adapter`; some clients know nothing else."""
-        return model.removeprefix(f"{self.name}:")
-
-    def _answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+    def _answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
+        request = ask.typed()
         if isinstance(request, ChatRequest):
-            return self._chat(request, call)
+            return self._chat(request, call, call.form or ask.form())
         if isinstance(request, CompletionRequest):
-            return self._completion(request, call)
+            return self._completion(request, ask, call)
         if isinstance(request, RerankRequest):
-            return self._ranking(request, call)
+            return self._ranking(request, ask, call)
         return self._embedding(request, call)
 
     async def tokenize(self, request: TokenizeRequest) -> bytes:
@@ -248,7 +249,7 @@ class EmbeddedUpstream:
         waiting, tokens = stats.scheduler.waiting_requests, stats.scheduler.waiting_tokens
         return waiting >= config.max_waiting_requests or tokens >= config.max_waiting_tokens
 
-    async def _chat(self, request: ChatRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+    async def _chat(self, request: ChatRequest, call: Call, form: AnswerForm) -> AsyncGenerator[Chunk, None]:
         loaded = self._require_loaded()
         check_max_tokens(request.token_limit, request.token_limit_param)
         prompt = await self._chat_prompt(request, loaded)
@@ -262,7 +263,6 @@ class EmbeddedUpstream:
             vocab_size=loaded.info.vocab_size,
             constraint=await plan.constraint(self._door),
         )
-        form = call.form or ChatForm(call.answer_id, call.created, request.model, include_usage=request.include_usage)
         answer = ChatAnswer(form, plan.writers(), len(prompt), is_debugged=bool(request.debug))
         deltas = self._complete(prompt, params, call, 0, shown=loaded.shown, is_over=answer.is_over)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
@@ -290,7 +290,7 @@ class EmbeddedUpstream:
             variables=template_variables(request, loaded.encoder.template),
         )
 
-    async def _completion(self, request: CompletionRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+    async def _completion(self, request: CompletionRequest, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
         loaded = self._require_loaded()
         check_max_tokens(request.max_tokens, "max_tokens", least=0 if request.echo else 1)
         params = text_params("prompt", len(request.prompts))
@@ -308,7 +308,7 @@ class EmbeddedUpstream:
             ],
             self._inputs_at_a_time,
         )
-        answer = CompletionAnswer(request, call, loaded.encoder.tokenizer, prompts)
+        answer = CompletionAnswer(request, ask, loaded.encoder.tokenizer, prompts)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
             with constraint_errors(param), engine_errors("prompt", self.engine):
@@ -334,11 +334,11 @@ class EmbeddedUpstream:
 
         return self._embedder.answer(inputs, call, encode, request.dimensions)
 
-    def _ranking(self, request: RerankRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+    def _ranking(self, request: RerankRequest, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
         documents = [Input(text, f"documents[{at}]") for at, text in enumerate(request.texts)]
 
         def encode(vectors: list[list[float]], tokens: int) -> bytes:
-            return encode_ranking(call.answer_id, request, vectors, tokens)
+            return encode_ranking(ask.answer_id, request, vectors, tokens)
 
         return self._embedder.answer([Input(request.query, "query"), *documents], call, encode)
 
@@ -364,7 +364,7 @@ class EmbeddedUpstream:
         is_over: Callable[[int], bool] = lambda index: False,
     ) -> AsyncGenerator[TextDelta, None]:
         request = NewRequest(
-            request_id=f"{call.answer_id}-{at}",
+            request_id=f"{call.id}-{at}",
             prompt=prompt,
             params=params,
             deadline=call.deadline,

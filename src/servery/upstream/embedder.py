@@ -57,7 +57,7 @@ class Embedder:
         self, at: int, token_ids: list[int], param: str, call: Call
     ) -> AsyncGenerator[tuple[int, list[float]], None]:
         request = NewRequest(
-            request_id=f"{call.answer_id}-{at}",
+            request_id=f"{call.id}-{at}",
             prompt=token_ids,
             deadline=call.deadline,
             priority=call.priority,

@@ -9,8 +9,9 @@ import msgspec
 
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.telemetry.residency import ModelState
+from servery.upstream.ask import Ask
 from servery.upstream.residence import Residence, Sleeper
-from servery.upstream.upstream import Call, Chunk, Health, ModelRequest, Upstream
+from servery.upstream.upstream import Call, Chunk, Health, Upstream
 from servery.wire.chat import ChatRequest
 from servery.wire.errors import ApiError
 from servery.wire.models import Model
@@ -105,9 +106,9 @@ class OnDemandUpstream:
         """How often the engine's process failed and was started again."""
         return self._inner.life()
 
-    async def answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+    async def answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
         """The answer, once the model is there; raises `ApiError`."""
-        chunks = self._inner.answer(request, call)
+        chunks = self._inner.answer(ask, call)
         async with self.residence.use(call.deadline), contextlib.aclosing(chunks):
             async for chunk in chunks:
                 yield chunk

@@ -1,6 +1,6 @@
 """The seam: what a server asks of any place where a model runs.
 
-An upstream takes a checked request and gives back the answer as the client will read it, piece by piece; whoever relays
+An upstream takes what a client asks and gives back the answer as the client will read it, piece by piece; whoever relays
 it needs no second look at the bytes, because each piece says what it means for timings and counts.
 """
 
@@ -10,31 +10,29 @@ from pathlib import Path
 from typing import Protocol
 
 from servery.engine.stats import EngineStats
+from servery.upstream.ask import Ask
 from servery.wire.chat import ChatRequest
-from servery.wire.completions import CompletionRequest
-from servery.wire.embeddings import EmbeddingRequest
-from servery.wire.message import AnswerForm
+from servery.wire.message import AnswerForm, MessageDelta
 from servery.wire.models import Model
-from servery.wire.rerank import RerankRequest
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
-
-ModelRequest = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest
+from servery.wire.usage import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What goes with a request: the answer's id and Unix time, and until when it is wanted (monotonic seconds).
+    """One attempt at an answer: until when it is wanted (monotonic seconds), and how long a connection may take.
 
-    `form` is how the client reads the answer to a chat; None: as the answer of OpenAI's chat completions.
-    `priority` is the engine's: lower numbers first.
-    `adapter` is the upstream's own: the id of the adapter that it found in the request, 0 for none.
+    `id` is no other attempt's. `priority` is the engine's: lower numbers first. `form` writes the answer to a chat in the client's form; None: `Ask.form` makes one. An answer that goes on where
+    another upstream left it has no `form` of its own. `continued` is what the client has of it already, for an upstream
+    that can go on from there. `adapter` is the upstream's own: the id of the adapter that it found, 0 for none.
     """
 
-    answer_id: str
-    created: int
+    id: str
     deadline: float | None = None
-    form: AnswerForm | None = None
     priority: int = 0
+    connect_s: float | None = None
+    form: AnswerForm | None = None
+    continued: str | None = None
     adapter: int = 0
 
 
@@ -42,9 +40,11 @@ class Call:
 class Chunk:
     """A piece of an answer.
 
-    `data` are bytes for the client: whole events of a stream, or the body of an answer that is not streamed; they may
-    be empty when a piece only tells of progress. `tokens` are new ones of completion `index`; `finish_reason` is set
-    when that completion ends. `prompt_tokens`, `cached_tokens` and `queued_s` come once per prompt, with its first piece.
+    `data` are bytes for the client: whole events of a stream, without OpenAI's [DONE], or the body of an answer that is
+    not streamed; they may be empty when a piece only tells of progress. `deltas` say the same as `data`, where
+    the upstream knows it. `tokens` are new ones of completion `index`; `finish_reason` is set when that completion ends.
+    `prompt_tokens`, `cached_tokens` and `queued_s` come once per prompt, with its first piece. `usage` is the upstream's
+    own count of the whole answer, which counts more than the sum of the pieces; `is_estimated` if any count is a guess.
     """
 
     data: bytes = b""
@@ -54,10 +54,13 @@ class Chunk:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     queued_s: float | None = None
+    deltas: tuple[MessageDelta, ...] = ()
+    usage: Usage | None = None
+    is_estimated: bool = False
 
-    def saying(self, data: bytes, finish_reason: str | None) -> "Chunk":
+    def saying(self, data: bytes, finish_reason: str | None, deltas: tuple[MessageDelta, ...] = ()) -> "Chunk":
         """The same piece, with what it says to the client."""
-        return replace(self, data=data, finish_reason=finish_reason)
+        return replace(self, data=data, finish_reason=finish_reason, deltas=deltas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,11 @@ class Upstream(Protocol):
     def stats(self) -> EngineStats | None:
         """The engine's figures, None where there are none to be had."""
 
-    def answer(self, request: ModelRequest, call: Call) -> AsyncGenerator[Chunk, None]:
+    def answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
         """The answer; close the generator to stop it being computed.
 
-        Raises `ApiError`, before the first chunk or in the middle.
+        Raises, before the first chunk or in the middle, `ApiError` for what is the client's own fault, which another
+        attempt would not mend, and `UpstreamFailure` for what is not.
         """
 
     async def tokenize(self, request: TokenizeRequest) -> bytes:
