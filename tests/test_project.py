@@ -83,7 +83,11 @@ def test_the_engines_torch_is_pinned_exactly() -> None:
 
 
 def test_every_required_package_is_used() -> None:
-    module = {"prometheus-client": "prometheus_client", "python-multipart": "python_multipart"}
+    module = {
+        "prometheus-client": "prometheus_client",
+        "python-multipart": "python_multipart",
+        "pyyaml": "yaml",
+    }
     used = imported_packages(SOURCE)
     # uvicorn picks these two by name when they are there.
     asked_for_by_name = {"uvloop", "httptools"}

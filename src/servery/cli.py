@@ -202,6 +202,7 @@ def parser() -> argparse.ArgumentParser:
     add_quantize_options(_add_verb(verbs, quantize))
     _add_verb(verbs, models).add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     _add_eval(verbs)
+    _add_config(verbs)
     return top
 
 
@@ -393,6 +394,18 @@ def _add_eval(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:
         verb = _add_verb(parts, run)
         verb.set_defaults(verb=f"eval {run.__name__}", client_key=_client_key)
         add_options(verb, DEFAULT_URL, KEY_VARIABLE)
+
+
+def _add_config(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:
+    """The verbs after `servery config`, which live in a file of their own."""
+    from servery.config import command
+
+    text = "Check a configuration file, or write an example or the schema of one."
+    group = verbs.add_parser("config", help=text, description=text, allow_abbrev=False)
+    parts = group.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_VerbParser)
+    command.add_check(_add_verb(parts, command.check))
+    _add_verb(parts, command.schema)
+    _add_verb(parts, command.example)
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, float | int]:

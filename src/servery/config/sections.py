@@ -1,0 +1,179 @@
+"""The shape of the file: every section, its keys, and what they mean.
+
+This is the one place where a key is named: the reader, the JSON Schema for editors and the reference in the docs come
+from here. Values with a unit stay text until `build.py` reads them.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from servery.config.types import Continues, Kind, Overload, Place, Tier
+
+API_NAMES = ("chat", "completions", "embeddings", "rerank", "messages", "responses")
+
+# Any: what is no such text gets an error that says more than its type.
+Duration = Annotated[
+    Any,
+    Meta(
+        description="A time with its unit: 500ms, 2s, 10m, 1h.",
+        extra_json_schema={"type": "string", "pattern": r"^\d+(\.\d+)?\s*(us|ms|s|m|h)$"},
+    ),
+]
+Share = Annotated[
+    Any, Meta(description="A share: 0.99 or 99%.", extra_json_schema={"type": ["number", "string"], "minimum": 0})
+]
+Dollars = Annotated[
+    Any, Meta(description="US dollars, to a millionth.", extra_json_schema={"type": ["number", "string"], "minimum": 0})
+]
+Positive = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    pass
+
+
+class ServerSection(_Section, frozen=True):
+    """Where Servery listens, and for whom."""
+
+    host: Annotated[str, Meta(description="The address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="0 lets the system choose.")] = 8000
+    api_keys: Annotated[
+        list[str], Meta(description="Keys that clients send; write ${NAME}. Without any, nobody is asked for one.")
+    ] = []
+    api_key_file: Annotated[str | None, Meta(description="A file with one key per line, besides `api_keys`.")] = None
+    admin_keys: Annotated[list[str], Meta(description="Keys for the admin routes; write ${NAME}.")] = []
+    ledger: Annotated[str | None, Meta(description="The SQLite file with one row per exchange; null: none.")] = None
+    drain_timeout: Annotated[Duration, Meta(description="How long answers under way may go on at the end.")] = "30s"
+    keep_alive: Annotated[Duration, Meta(description="After what silence a stream gets a comment.")] = "15s"
+    max_body: Annotated[str | int, Meta(description="The largest request body: 4MiB.")] = "4MiB"
+
+
+class PriceSection(_Section, frozen=True):
+    """What a deployment costs: dollars per million tokens, or per hour whether it is used or not."""
+
+    input: Annotated[Dollars, Meta(description="Dollars per million prompt tokens.")] = 0.0
+    cached_input: Annotated[
+        Dollars | None, Meta(description="Dollars per million prompt tokens read from a cache; else as `input`.")
+    ] = None
+    output: Annotated[Dollars, Meta(description="Dollars per million generated tokens.")] = 0.0
+    per_hour: Annotated[Dollars, Meta(description="Dollars per hour of the machine.")] = 0.0
+
+
+class HealthSection(_Section, frozen=True):
+    """How a deployment's health is asked, besides what its answers tell."""
+
+    path: Annotated[str | None, Meta(description="Asked with GET; null: not asked. Else what the kind has.")] = None
+    interval: Duration = "10s"
+    timeout: Duration = "3s"
+
+
+class DeploymentSection(_Section, frozen=True):
+    """One place where a model runs."""
+
+    kind: Annotated[Kind, Meta(description="How to speak to it.")]
+    model: Annotated[Name | None, Meta(description="What the model is called there; else the deployment's name.")] = (
+        None
+    )
+    tier: Annotated[Tier | None, Meta(description="Who runs it; else what the kind says.")] = None
+    url: Annotated[str | None, Meta(description="The address up to its API's version: http://10.0.0.5:8000/v1.")] = None
+    api_key: Annotated[str | None, Meta(description="Write ${NAME}, not the key itself.")] = None
+    api_key_file: Annotated[str | None, Meta(description="A mounted secret: the file that has the key.")] = None
+    headers: Annotated[dict[str, str], Meta(description="Headers for every request to it.")] = {}
+    ca_file: Annotated[str | None, Meta(description="Certificates to trust besides the system's (PEM).")] = None
+    region: Annotated[str | None, Meta(description="Of Bedrock: us-east-1.")] = None
+    weight: Annotated[float, Meta(gt=0, description="Its part of the traffic where `place` is weighted.")] = 1.0
+    max_concurrency: Annotated[Positive | None, Meta(description="The most exchanges at a time.")] = None
+    max_queue: Annotated[int, Meta(ge=0, description="The most exchanges that wait for a turn.")] = 1_000
+    price: Annotated[
+        PriceSection | Literal["free"] | None, Meta(description="Else the shipped catalog's, by the model's name.")
+    ] = None
+    apis: Annotated[
+        list[Literal["chat", "completions", "embeddings", "rerank", "messages", "responses"]] | None,
+        Meta(description="APIs that it speaks itself; others are translated. Else what the kind speaks."),
+    ] = None
+    continues: Annotated[Continues | None, Meta(description="How it takes up an answer that broke off elsewhere.")] = (
+        None
+    )
+    engine: Annotated[
+        dict[str, Any], Meta(description="Settings of an embedded engine, named as the options of servery serve.")
+    ] = {}
+    health: HealthSection | UnsetType = UNSET
+
+
+class SloSection(_Section, frozen=True):
+    """What the model's users are promised."""
+
+    ttft: Annotated[Duration, Meta(description="The time to the first token: 500ms.")]
+    tpot: Annotated[Duration, Meta(description="The time per further token: 50ms.")]
+    attainment: Annotated[Share, Meta(description="The share of requests that is to keep both.")] = "99%"
+
+
+class TimeoutsSection(_Section, frozen=True):
+    """The most that each phase may take."""
+
+    connect: Duration = "5s"
+    first_token: Duration = "60s"  # noqa: S105 (a time)
+    stall: Annotated[Duration, Meta(description="The longest silence in the middle of an answer.")] = "30s"
+    total: Annotated[Duration, Meta(description="All of it, retries included.")] = "10m"
+
+
+class RetrySection(_Section, frozen=True):
+    """How often something is tried again before the first token."""
+
+    attempts: Annotated[int, Meta(ge=1, le=20, description="In all, the first one included.")] = 3
+    budget: Annotated[Share, Meta(description="Retries may add this share to the traffic.")] = "20%"
+    base: Annotated[Duration, Meta(description="The first retry waits up to this; each further one twice as long.")] = (
+        "100ms"
+    )
+    max: Annotated[Duration, Meta(description="No retry waits longer.")] = "5s"
+
+
+class FallbacksSection(_Section, frozen=True):
+    """Models to ask instead, in this order."""
+
+    error: Annotated[list[Name], Meta(description="When no deployment answers.")] = []
+    context_window: Annotated[list[Name], Meta(description="When the prompt is too long for it.")] = []
+    content_policy: Annotated[list[Name], Meta(description="When its filter refuses the prompt.")] = []
+
+
+class ModelSection(_Section, frozen=True):
+    """A name that clients ask for."""
+
+    deployments: Annotated[
+        list[Name | list[Name]],
+        Meta(min_length=1, description="Where it runs. Lists in the list are tiers; the first is filled first."),
+    ]
+    place: Annotated[Place, Meta(description="How a deployment is chosen.")] = Place.LEAST_LOAD
+    slo: SloSection | None = None
+    timeouts: TimeoutsSection | UnsetType = UNSET
+    retry: RetrySection | UnsetType = UNSET
+    fallbacks: FallbacksSection = FallbacksSection()
+    overload: Annotated[Overload, Meta(description="What happens when the SLO cannot be met.")] = Overload.BEST_EFFORT
+    hedge: Annotated[
+        Duration | None, Meta(description="Ask a second deployment too when the first is silent for so long.")
+    ] = None
+
+
+class DefaultsSection(_Section, frozen=True):
+    """What models have that say nothing else."""
+
+    timeouts: TimeoutsSection = TimeoutsSection()
+    retry: RetrySection = RetrySection()
+
+
+class FileSections(_Section, frozen=True):
+    """A configuration of Servery: models that clients ask for, and the deployments where they run."""
+
+    deployments: Annotated[dict[str, DeploymentSection], Meta(min_length=1)]
+    models: Annotated[dict[str, ModelSection], Meta(min_length=1)]
+    server: ServerSection = ServerSection()
+    defaults: DefaultsSection = DefaultsSection()
+
+
+def json_schema() -> dict[str, Any]:
+    """The file's JSON Schema (draft 2020-12), for editors."""
+    schema = msgspec.json.schema(FileSections)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Servery's configuration"} | schema

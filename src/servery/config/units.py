@@ -1,0 +1,45 @@
+"""Times, shares and money as people write them: `500ms`, `2s`, `10m`; `99%`, `0.99`; dollars, exactly."""
+
+import re
+from decimal import Decimal
+
+_SECONDS = {"us": Decimal("1e-6"), "ms": Decimal("1e-3"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)", re.ASCII)
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)", re.ASCII)
+_MICRO = 10**6
+
+
+def parse_duration(given: object) -> float:
+    """Seconds; raises `ValueError` for what is no positive time with a unit.
+
+    A bare number is refused: 30 could be seconds to one reader and milliseconds to the next.
+    """
+    match = _DURATION.fullmatch(given.strip()) if isinstance(given, str) else None
+    if match is None:
+        raise ValueError(f"{given!r} is not a time with its unit; write for instance 500ms, 2s, 10m or 1h")
+    seconds = float(Decimal(match[1]) * _SECONDS[match[2]])
+    if seconds == 0:
+        raise ValueError(f"{given!r} is no time at all; write more than 0, for instance 500ms")
+    return seconds
+
+
+def parse_share(given: object) -> float:
+    """A number from 0 to 1, of `0.99` or `99%`; raises `ValueError`."""
+    match = _SHARE.fullmatch(str(given).strip()) if isinstance(given, int | float | str) else None
+    share = None if match is None else float(Decimal(match[1]) / (100 if match[2] else 1))
+    if isinstance(given, bool) or share is None or not 0 <= share <= 1:
+        raise ValueError(f"{given!r} is not a share; write 0.99 or 99%, from 0 to 1")
+    return share
+
+
+def parse_dollars(given: object) -> int:
+    """Micro-dollars, exactly; raises `ValueError` for what is no amount or finer than that."""
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        raise ValueError(f"{given!r} is not an amount of dollars; write a number such as 0.15")
+    text = str(given).strip().removeprefix("$").removesuffix("USD").strip()
+    if not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", text, re.ASCII):
+        raise ValueError(f"{given!r} is not an amount of dollars; write a number such as 0.15")
+    micro = Decimal(text) * _MICRO
+    if micro != int(micro) or micro >= 2**53:
+        raise ValueError(f"{given!r} is finer than a millionth of a dollar, or more than can be counted exactly")
+    return int(micro)

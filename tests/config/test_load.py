@@ -1,0 +1,343 @@
+"""A file becomes a configuration, or a list of faults that name line and key."""
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from servery.config.errors import ConfigError
+from servery.config.load import load_config, parse_config
+from servery.config.secret import Secret
+from servery.config.types import (
+    Continues,
+    DeploymentConfig,
+    Fallbacks,
+    Kind,
+    ModelConfig,
+    Overload,
+    Place,
+    Price,
+    Probe,
+    Retry,
+    Slo,
+    Tier,
+    Timeouts,
+)
+
+MINIMAL = """\
+deployments:
+  here: {kind: embedded, model: amuse}
+models:
+  chat: {deployments: [here]}
+"""
+
+
+def faults(text: str, **environment: str) -> list[str]:
+    """What is told of a file that cannot be used."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(dedent(text), environment)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def deployment(line: str, **environment: str) -> DeploymentConfig:
+    """The one deployment of a file whose entry is `line`."""
+    text = f"deployments:\n  one: {line}\nmodels:\n  m: {{deployments: [one]}}\n"
+    return parse_config(text, environment).deployments["one"]
+
+
+def deployment_faults(line: str, **environment: str) -> list[str]:
+    return faults(f"deployments:\n  one: {line}\nmodels:\n  m: {{deployments: [one]}}\n", **environment)
+
+
+def model_faults(line: str) -> list[str]:
+    return faults(f"deployments:\n  here: {{kind: embedded}}\nmodels:\n  m: {line}\n")
+
+
+def test_a_small_file_has_the_documented_defaults() -> None:
+    config = parse_config(MINIMAL, {})
+    assert config.deployments["here"] == DeploymentConfig(
+        name="here",
+        kind=Kind.EMBEDDED,
+        tier=Tier.EMBEDDED,
+        model="amuse",
+        apis=frozenset(("chat", "completions", "embeddings", "rerank", "messages", "responses")),
+        continues=Continues.REPLAY,
+    )
+    assert config.models["chat"] == ModelConfig(name="chat", tiers=(("here",),))
+    assert (config.host, config.port, config.generation, config.api_keys) == ("127.0.0.1", 8000, 1, ())
+
+
+def test_everything_that_can_be_written_is_read() -> None:
+    config = parse_config(
+        dedent("""\
+        server: {host: 0.0.0.0, port: 9000, api_keys: ["${KEY}"], admin_keys: [root], drain_timeout: 1m, max_body: 1MiB}
+        deployments:
+          gpu:
+            kind: vllm
+            url: http://10.0.0.5:8000/v1/
+            model: Qwen/Qwen3-8B
+            api_key: ${KEY}
+            headers: {x-team: blue}
+            weight: 2
+            max_concurrency: 8
+            max_queue: 5
+            price: {per_hour: 2.35, input: 0.1, output: "0.25"}
+            apis: [chat]
+            continues: none
+            health: {path: /ping, interval: 1s, timeout: 200ms}
+          cloud: {kind: bedrock, region: eu-west-1, model: x, price: free}
+        models:
+          chat:
+            deployments: [[gpu], [cloud]]
+            place: cheapest-within-slo
+            slo: {ttft: 500ms, tpot: 0.05s, attainment: 95%}
+            timeouts: {first_token: 5s}
+            retry: {attempts: 2}
+            fallbacks: {error: [small], context_window: [small]}
+            overload: shed
+            hedge: 2s
+          small: {deployments: [gpu, cloud], place: weighted}
+        defaults:
+          timeouts: {connect: 1s, total: 2m}
+          retry: {budget: 0.5, base: 1ms, max: 1s}
+        """),
+        {"KEY": "sk-1"},
+    )
+    assert (config.host, config.port, config.api_keys, config.admin_keys, config.drain_timeout_s) == (
+        "0.0.0.0",
+        9000,
+        (Secret("sk-1"),),
+        (Secret("root"),),
+        60.0,
+    )
+    assert config.max_body_bytes == 1 << 20
+    assert config.deployments["gpu"] == DeploymentConfig(
+        name="gpu",
+        kind=Kind.VLLM,
+        tier=Tier.SELF_HOSTED,
+        model="Qwen/Qwen3-8B",
+        url="http://10.0.0.5:8000/v1",
+        api_key=Secret("sk-1"),
+        headers={"x-team": Secret("blue")},
+        weight=2.0,
+        max_concurrency=8,
+        max_queue=5,
+        price=Price(input_per_mtok=100_000, cached_per_mtok=100_000, output_per_mtok=250_000, per_hour=2_350_000),
+        apis=frozenset(("chat",)),
+        health=Probe(path="/ping", interval_s=1.0, timeout_s=0.2),
+    )
+    assert config.models["chat"] == ModelConfig(
+        name="chat",
+        tiers=(("gpu",), ("cloud",)),
+        place=Place.CHEAPEST_WITHIN_SLO,
+        slo=Slo(ttft_s=0.5, tpot_s=0.05, attainment=0.95),
+        timeouts=Timeouts(connect_s=1.0, first_token_s=5.0, total_s=120.0),
+        retry=Retry(attempts=2, budget=0.5, base_s=0.001, max_s=1.0),
+        fallbacks=Fallbacks(error=("small",), context_window=("small",)),
+        overload=Overload.SHED,
+        hedge_s=2.0,
+    )
+    assert config.models["small"].tiers == (("gpu", "cloud"),)
+
+
+def test_a_price_is_written_free_or_that_of_the_catalog() -> None:
+    assert deployment("{kind: openai, model: gpt-5.4-mini-2026-03-17}").price == Price(
+        input_per_mtok=750_000, cached_per_mtok=75_000, output_per_mtok=4_500_000
+    )
+    assert deployment("{kind: ollama, price: free}").price == Price()
+    assert deployment("{kind: openai, model: gpt-5.4-mini, price: {output: 1}}").price == Price(
+        output_per_mtok=1_000_000
+    )
+
+
+def test_secrets_come_from_the_environment_or_a_mounted_file_and_are_never_shown(tmp_path: Path) -> None:
+    mounted = tmp_path / "key"
+    mounted.write_text("sk-canary-9\n")
+    assert deployment("{kind: openai, price: free, api_key: '${K}'}", K="sk-canary-8").api_key == Secret("sk-canary-8")
+    found = deployment(f"{{kind: openai, price: free, api_key_file: {mounted}}}")
+    assert found.api_key == Secret("sk-canary-9")
+    assert "canary" not in repr(found)
+    told = deployment_faults("{kind: openai, price: free, api_key: '${K}'}", K="sk canary")
+    assert "canary" not in "".join(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", ["line 1: the file is empty."]),
+        ("a: [1", ["line 1: this is not YAML: expected ',' or ']', but got '<stream end>'."]),
+        ("- a", ["line 1: the file must have sections: deployments and models, and if wanted server, defaults."]),
+        (
+            "deployment:\n  a: 1\n",
+            [
+                "line 1: deployment: there is no such section. Did you mean 'deployments'?",
+                "line 1: deployments: this section is missing; name at least one.",
+                "line 1: models: this section is missing; name at least one.",
+            ],
+        ),
+        (
+            MINIMAL.replace("amuse}", "amuse}\n  here: {kind: vllm}"),
+            ["line 3: deployments.here: this key was given before, in line 2."],
+        ),
+        (
+            MINIMAL + "server:\n  prot: 1\n",
+            ["line 6: server.prot: there is no such key here. Did you mean 'port'?"],
+        ),
+        (
+            MINIMAL + "server:\n  port: 70000\n",
+            ["line 6: server.port: expected int <= 65535."],
+        ),
+        (
+            MINIMAL.replace("[here]", "[hare]"),
+            [
+                "line 2: deployments.here: no model runs here; name it in a model's deployments, or remove it.",
+                "line 4: models.chat.deployments: there is no deployment 'hare'. Did you mean 'here'?",
+            ],
+        ),
+        (
+            MINIMAL.replace("[here]", "[here, here]"),
+            ["line 4: models.chat.deployments: 'here' is named 2 times; once is enough."],
+        ),
+        (
+            MINIMAL + "defaults: {timeouts: {connect: 5}}",
+            [
+                "line 5: defaults.timeouts.connect: 5 is not a time with its unit; write for instance 500ms, 2s, 10m or 1h."
+            ],
+        ),
+    ],
+)
+def test_a_fault_names_its_line_its_key_and_what_to_do(text: str, told: list[str]) -> None:
+    assert faults(text) == told
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "{kind: vlm}",
+            "line 2: deployments.one.kind: 'vlm' is no choice; choose one of embedded, openai, vllm, sglang, tgi, tensorrt-llm, ollama, llama.cpp, anthropic, bedrock. Did you mean 'vllm'?",
+        ),
+        ("{model: x}", "line 2: deployments.one: the key 'kind' is missing."),
+        (
+            "{kind: vllm, price: free}",
+            "line 2: deployments.one.url: a deployment of kind vllm needs its url, such as http://10.0.0.5:8000/v1.",
+        ),
+        (
+            "{kind: bedrock, price: free}",
+            "line 2: deployments.one.region: a deployment of kind bedrock needs its region, such as us-east-1.",
+        ),
+        (
+            "{kind: openai, price: free, region: x}",
+            "line 2: deployments.one.region: only kind bedrock has a region, and this is openai; remove it.",
+        ),
+        (
+            "{kind: openai, price: free, engine: {a: 1}}",
+            "line 2: deployments.one.engine: only kind embedded has an engine here, and this is openai; remove it.",
+        ),
+        (
+            "{kind: embedded, url: 'http://x'}",
+            "line 2: deployments.one.url: an embedded engine is reached without the network; remove it.",
+        ),
+        (
+            "{kind: ollama, price: free, url: 'ftp://x'}",
+            "line 2: deployments.one.url: 'ftp://x' is no address; write http://HOST:PORT/v1 or https://HOST/v1.",
+        ),
+        (
+            "{kind: ollama, price: free, url: 'http://u:p@x/v1'}",
+            "line 2: deployments.one.url: a url must not have a user or password in it; use api_key or headers.",
+        ),
+        (
+            "{kind: ollama, price: free, url: 'http://x/v1?a=b'}",
+            "line 2: deployments.one.url: a url must end with its path: no '?' and no '#'.",
+        ),
+        (
+            "{kind: ollama, price: free, api_key: 'a b'}",
+            "line 2: deployments.one.api_key: a key must have printable ASCII characters without spaces, and at least one.",
+        ),
+        (
+            "{kind: ollama, price: free, api_key_file: /no/such}",
+            "line 2: deployments.one.api_key_file: '/no/such' is no file.",
+        ),
+        (
+            "{kind: ollama, price: free, api_key: '${NOPE}'}",
+            "line 2: deployments.one.api_key: the environment variable NOPE is not set; set it, or write ${NOPE:-default}.",
+        ),
+        ("{kind: ollama, price: {input: x}}", "line 2: deployments.one.price.input: 'x' is not an amount of dollars; write a number such as 0.15."),
+        ("{kind: ollama, price: {inputs: 1}}", "line 2: deployments.one.price.inputs: there is no such key here. Did you mean 'input'?"),
+        ("{kind: ollama, price: {input: 0.0000001}}", "line 2: deployments.one.price.input: 1e-07 is finer than a millionth of a dollar, or more than can be counted exactly."),
+        ("{kind: ollama, price: free, weight: 0}", "line 2: deployments.one.weight: expected float > 0.0."),
+        ("{kind: ollama, price: free, apis: [chats]}", "line 2: deployments.one.apis[0]: 'chats' is no choice; choose one of chat, completions, embeddings, messages, rerank, responses. Did you mean 'chat'?"),
+        ("{kind: ollama, price: free, health: {interval: 10}}", "line 2: deployments.one.health.interval: 10 is not a time with its unit; write for instance 500ms, 2s, 10m or 1h."),
+    ],
+)  # fmt: skip
+def test_a_deployment_that_cannot_be_is_told_of(line: str, told: str) -> None:
+    assert told in deployment_faults(line)
+
+
+def test_a_missing_price_says_how_to_write_one_and_what_the_catalog_has() -> None:
+    (told,) = deployment_faults("{kind: openai, model: gpt-9}")
+    assert told.startswith("line 2: deployments.one.price: no price is known for 'gpt-9'; write price: {input: ...,")
+    assert "gpt-5.4-mini" in told
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{deployments: []}", "line 4: models.m.deployments: expected array of length >= 1."),
+        ("{deployments: [[here], []]}", "line 4: models.m.deployments[1]: this tier is empty; name a deployment."),
+        (
+            "{deployments: [here], slo: {ttft: 500, tpot: 50ms}}",
+            "line 4: models.m.slo.ttft: 500 is not a time with its unit; write for instance 500ms, 2s, 10m or 1h.",
+        ),
+        (
+            "{deployments: [here], slo: {ttft: 500ms}}",
+            "line 4: models.m.slo: the key 'tpot' is missing.",
+        ),
+        (
+            "{deployments: [here], slo: {ttft: 0ms, tpot: 1s}}",
+            "line 4: models.m.slo.ttft: '0ms' is no time at all; write more than 0, for instance 500ms.",
+        ),
+        (
+            "{deployments: [here], slo: {ttft: 1s, tpot: 1s, attainment: 99}}",
+            "line 4: models.m.slo.attainment: 99 is not a share; write 0.99 or 99%, from 0 to 1.",
+        ),
+        (
+            "{deployments: [here], place: fastest}",
+            "line 4: models.m.place: 'fastest' is no choice; choose one of first, weighted, least-load, prefix-affinity, cheapest-within-slo.",
+        ),
+        (
+            "{deployments: [here], retry: {attempts: 0}}",
+            "line 4: models.m.retry.attempts: expected int >= 1.",
+        ),
+        (
+            "{deployments: [here], fallbacks: {error: [n]}}",
+            "line 4: models.m.fallbacks.error: there is no model 'n'.",
+        ),
+        (
+            "{deployments: [here], fallbacks: {error: [m]}}",
+            "line 4: models.m.fallbacks.error: these fallbacks go in a circle: m -> m.",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_is_told_of(line: str, told: str) -> None:
+    assert told in model_faults(line)
+
+
+def test_a_circle_of_fallbacks_is_told_of_once() -> None:
+    told = faults("""\
+        deployments:
+          here: {kind: embedded}
+        models:
+          a: {deployments: [here], fallbacks: {error: [b]}}
+          b: {deployments: [here], fallbacks: {error: [c], context_window: [a]}}
+          c: {deployments: [here], fallbacks: {error: [a]}}
+        """)
+    assert told == ["line 4: models.a.fallbacks.error: these fallbacks go in a circle: a -> b -> c -> a."]
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_config(tmp_path / "none.yaml", {})
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not text in UTF-8"):
+        load_config(tmp_path / "bytes.yaml", {})
