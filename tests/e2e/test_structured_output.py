@@ -111,14 +111,14 @@ def test_strict_tools_leave_the_model_its_words(client: openai.OpenAI) -> None:
     [
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}},
-            "'response_format.json_schema.schema' cannot be enforced: it uses keywords that cannot be enforced: 'not'.",
+            "'response_format.json_schema.schema' cannot be enforced: it uses keywords that cannot be enforced: 'not' at '/'; say what is allowed",
         ),
         (
             {
                 "tools": [{"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}],
                 "tool_choice": "required",
             },
-            "'tools[0].function.parameters' cannot be enforced: it uses keywords that cannot be enforced: 'not'.",
+            "'tools[0].function.parameters' cannot be enforced: it uses keywords that cannot be enforced: 'not' at '/'; say what is allowed",
         ),
         ({"guided_regex": "(a"}, "'guided_regex' cannot be enforced: it is not a regular expression"),
         (

@@ -107,6 +107,11 @@ def test_tools_are_functions() -> None:
         ),
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tools": [{"type": "function", "name": "f"}] * 2}, "tools[1].name"),
+        (
+            {"tools": [{"type": "function", "name": "f", "parameters": {"type": "array"}}]},
+            "tools[0].parameters.type",
+        ),
         ({"background": True}, "background"),
         ({"truncation": "auto"}, "truncation"),
         ({"include": ["file_search_call.results"]}, "include[0]"),
@@ -125,7 +130,7 @@ def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: s
         asked(**fields)
 
     assert (caught.value.status, caught.value.param) == (400, param)
-    assert f"'{param}" in str(caught.value)
+    assert f"'{param.removesuffix('.type')}" in str(caught.value)
 
 
 def test_what_changes_nothing_is_accepted() -> None:

@@ -22,6 +22,10 @@ STRICT = Tool(Function("s", strict=True))
 NAMED = NamedChoice(ChosenFunction("b"))
 
 
+def function_param(at: int, field: str) -> str:
+    return f"tools[{at}].function.{field}"
+
+
 def allowed(mode: Any, *names: str) -> AllowedChoice:
     return AllowedChoice(AllowedTools(mode, [NamedChoice(ChosenFunction(name)) for name in names]))
 
@@ -39,7 +43,7 @@ def allowed(mode: Any, *names: str) -> AllowedChoice:
     ],
 )
 def test_a_choice_is_which_may_and_whether_one_must_be_called(choice: Any, parallel: bool | None, use: ToolUse) -> None:
-    check_tools([A, B], choice)
+    check_tools([A, B], choice, function_param)
     assert tool_use([A, B], choice, parallel) == use
 
 
@@ -63,15 +67,21 @@ def test_the_model_is_trusted_where_nothing_is_promised(tools: list[Tool], choic
     [
         ([A, A], None, "tools[1].function.name", "'tools[1].function.name' is 'a', as that of tools[0] is."),
         ([Tool(Function(" "))], None, "tools[0].function.name", "'tools[0].function.name' is empty; at least one"),
+        (
+            [Tool(Function("a", parameters={"type": "array"}))], None, "tools[0].function.parameters.type",
+            "'tools[0].function.parameters' has the type \"array\"; it must be \"object\": arguments have names",
+        ),
+        ([Tool(Function("a", parameters={"type": ["null"]}))], None, "tools[0].function.parameters.type", "'tools[0]"),
+        ([Tool(Function("a", parameters={"type": 5}))], None, "tools[0].function.parameters.type", "'tools[0]"),
         ([], "required", "tool_choice", "'tool_choice' is only allowed when 'tools' are given."),
         ([A], "any", "tool_choice", "Invalid value for 'tool_choice': 'any'. Use 'auto', 'none', 'required', or {"),
         ([A], NAMED, "tool_choice", "'tool_choice' names the function 'b', which is not in 'tools'."),
         ([A], allowed("auto", "a", "b"), "tool_choice", "'tool_choice' names the function 'b', which is not in"),
         ([A], allowed("required"), "tool_choice", "'tool_choice' allows no tool; use 'none' for that."),
     ],
-)
+)  # fmt: skip
 def test_what_can_never_be_followed_is_refused(tools: list[Tool], choice: Any, param: str, told: str) -> None:
     with pytest.raises(ApiError) as caught:
-        check_tools(tools, choice)
+        check_tools(tools, choice, function_param)
     assert (caught.value.status, caught.value.param) == (400, param)
     assert caught.value.message.startswith(told)

@@ -109,6 +109,6 @@ class ChatPlan:
         is_kept_to = self._use.is_forced or bool(declared.strict)
         function = Function(declared.name, declared.parameters, bool(declared.strict), is_kept_to)
         if is_kept_to:
-            with constraint_errors(self._request.schema_param(at)):
+            with constraint_errors(self._request.function_param(at, "parameters")):
                 await door.check(json_schema(function.schema))
         return function

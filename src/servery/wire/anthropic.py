@@ -160,9 +160,9 @@ class AnthropicChat(ChatRequest, frozen=True, kw_only=True):
         """Its clients must name a limit, and agents name the most that any model gives."""
         return True
 
-    def schema_param(self, at: int) -> str:
+    def function_param(self, at: int, field: str) -> str:
         """As Anthropic has it."""
-        return f"tools[{at}].input_schema"
+        return f"tools[{at}].{'input_schema' if field == 'parameters' else field}"
 
     @property
     def insists_on_reasoning(self) -> bool:

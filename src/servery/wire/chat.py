@@ -176,9 +176,9 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
         """Whether an answer whose limit goes beyond the context ends with the context; otherwise it is refused."""
         return False
 
-    def schema_param(self, at: int) -> str:
-        """The name under which the client gave the parameters of a tool."""
-        return f"tools[{at}].function.parameters"
+    def function_param(self, at: int, field: str) -> str:
+        """The name under which the client gave a field of a tool's function: `name` or `parameters`."""
+        return f"tools[{at}].function.{field}"
 
     @property
     def insists_on_reasoning(self) -> bool:
@@ -190,7 +190,7 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
         super().check()
         check_unsupported(self, _UNSUPPORTED)
         check_messages(self.messages)
-        check_tools(self.tools, self.tool_choice)
+        check_tools(self.tools, self.tool_choice, self.function_param)
         _check_reasoning(self)
         _check_answer_form(self)
         if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):

@@ -154,9 +154,9 @@ class ResponsesChat(ChatRequest, frozen=True, kw_only=True):
         """As this API has it."""
         return "reasoning.effort"
 
-    def schema_param(self, at: int) -> str:
+    def function_param(self, at: int, field: str) -> str:
         """As this API has it."""
-        return f"tools[{at}].parameters"
+        return f"tools[{at}].{field}"
 
 
 class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,6 +1,6 @@
 """The functions that a model may call, and which of them it must: `tools`, `tool_choice`, `parallel_tool_calls`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -92,18 +92,34 @@ def tool_use(tools: Sequence[Tool] | None, choice: ToolChoice | None, parallel: 
     )
 
 
-def check_tools(tools: Sequence[Tool] | None, choice: ToolChoice | None) -> None:
-    """Raise `ApiError` for names that are empty or given twice, and for a choice that can never be followed."""
+def check_tools(
+    tools: Sequence[Tool] | None, choice: ToolChoice | None, function_param: Callable[[int, str], str]
+) -> None:
+    """Raise `ApiError` for functions that cannot be called or told apart, and for a choice that can never be followed.
+
+    `function_param` says under which name the client gave a field of a tool's function.
+    """
     names: list[str] = []
     for at, tool in enumerate(tools or ()):
-        param, name = f"tools[{at}].function.name", tool.function.name
+        param, name = function_param(at, "name"), tool.function.name
         if not name.strip():
             raise invalid(f"'{param}' is empty; at least one character is needed.", param)
         if name in names:
             raise invalid(f"'{param}' is '{shown(name)}', as that of tools[{names.index(name)}] is.", param)
         names.append(name)
-    if choice is None:
-        return
+        _check_parameters(tool.function.parameters, function_param(at, "parameters"))
+    if choice is not None:
+        _check_choice(tools, choice, names)
+
+
+def _check_parameters(schema: dict[str, Any] | None, param: str) -> None:
+    kind = "object" if schema is None else schema.get("type", "object")
+    if kind != "object" and not (isinstance(kind, list) and "object" in kind):
+        message = f"'{param}' has the type {shown(msgspec.json.encode(kind).decode())}; it must be \"object\""
+        raise invalid(f"{message}: arguments have names, so put the schema under 'properties'.", f"{param}.type")
+
+
+def _check_choice(tools: Sequence[Tool] | None, choice: ToolChoice, names: Sequence[str]) -> None:
     if not tools:
         raise invalid("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
     if isinstance(choice, str) and choice not in _WORDS:

@@ -248,12 +248,17 @@ def test_arguments_of_any_schema_validate(schema: Any, seed: int, case: tuple[st
         (Function("f", {"type": "string"}), "its 'type' is \"string\"; arguments are an object"),
         (Function("get weather", {}), 'the function "get weather" cannot be called as this model writes calls'),
         (Function("f", {"properties": {"a b": {}}}), 'the argument "a b" cannot be called as this model writes calls'),
+        (Function("f", {"properties": {"a": False}}), 'no value can be given for the argument "a"; leave it out'),
         (Function("f", {"minProperties": 1}), "'minProperties' beside 'properties' cannot be enforced where calls"),
     ],
 )
 def test_what_cannot_be_written_is_refused(function: Function, told: str) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(told)):
         calls_constraint([function], TOOL_FORMATS["pythonic"], {})
+
+
+def test_an_argument_of_any_kind_can_be_written_as_in_python() -> None:
+    check_constraint(calls_constraint([Function("f", {"properties": {"a": True}})], TOOL_FORMATS["pythonic"], {}))
 
 
 @pytest.mark.parametrize(

@@ -74,13 +74,13 @@ _MANY_PATTERNS = {"allOf": [{"type": "string", "pattern": f"[a-z]{{{i}}}x"} for 
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [
-        (constraint.json_schema({"not": {}}), "it uses keywords that cannot be enforced: 'not'."),
+        (constraint.json_schema({"not": {}}), "it uses keywords that cannot be enforced: 'not' at '/'; say what is allowed"),
         (
             constraint.json_schema({"items": {"uniqueItems": True, "contains": {}}}),
-            "it uses keywords that cannot be enforced: 'contains', 'uniqueItems'.",
+            "it uses keywords that cannot be enforced: 'contains', 'uniqueItems' at '/items'; name",
         ),
-        (constraint.json_schema({"type": "strin"}), "invalid type: strin."),
-        (constraint.json_schema({"format": "iri"}), "unknown format: iri."),
+        (constraint.json_schema({"type": "strin"}), "'type' at '/' is 'strin', which is none of JSON's types."),
+        (constraint.json_schema({"format": "iri"}), "the format 'iri' at '/' is not known; use"),
         (
             constraint.json_schema({"$ref": "#/$defs/a"}),
             "pointer '/$defs/a' does not exist.",

@@ -6,7 +6,7 @@ become one.
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import llguidance
 import msgspec
@@ -14,6 +14,7 @@ from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
 from servery.engine.constraint import Constraint, ConstraintKind, invalid_constraint
 from servery.engine.errors import InvalidRequest
+from servery.engine.structure.keywords import complaint, plain
 from servery.engine.structure.schema import check_schema
 
 if TYPE_CHECKING:
@@ -76,27 +77,28 @@ def grammar_text(constraint: Constraint) -> str:
 
 def json_grammar(text: str) -> str:
     """The grammar of a JSON schema's documents; raises `InvalidRequest` naming the keyword that cannot be enforced."""
-    schema = json.loads(text)
-    check_schema(schema)
+    schema = _enforced(text)
     try:
-        return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
+        return llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON_OPTIONS)
     except ValueError as error:
         raise invalid_constraint(f"it cannot be read: {error}.") from None
 
 
 def inline_json(text: str) -> str:
     """A JSON schema as a rule's body in a Lark grammar; raises as `json_grammar` does."""
+    return "%json " + json.dumps({**_enforced(text), "x-guidance": _JSON_OPTIONS})
+
+
+def _enforced(text: str) -> dict[str, Any]:
     schema = json.loads(text)
     check_schema(schema)
-    return "%json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
+    return plain(schema)
 
 
 def refusal(constraint: Constraint, message: str) -> InvalidRequest:
     """What llguidance says about a constraint, in the words of a client."""
-    if match := re.search(r"Unimplemented keys: (\[.*\])", message):
-        keys = ", ".join(f"'{key}'" for key in json.loads(match[1]))
-        return invalid_constraint(f"it uses keywords that cannot be enforced: {keys}.")
-    reason = _shortened(_reason(constraint, message))
+    schema = json.loads(constraint.text) if constraint.kind is ConstraintKind.JSON_SCHEMA else {}
+    reason = _shortened(complaint(schema, message) or _reason(constraint, message))
     return invalid_constraint(f"{reason[:1].lower()}{reason[1:].rstrip('.')}.")
 
 

@@ -50,25 +50,27 @@ def python_arguments(rule: str, schema: Mapping[str, Any]) -> list[str]:
         or not all(isinstance(n, str) for n in required)
     ):
         raise invalid_constraint("its 'properties' must be an object and 'required' a list of names.")
-    properties: dict[str, Any] = {**listed, **{name: {} for name in required if name not in listed}}
+    properties: dict[str, Any] = {**listed, **{name: True for name in required if name not in listed}}
     rules = [f"{rule}: {rule}_first_0"]
     for at, (name, one) in enumerate(properties.items()):
         check_name(name, "argument")
+        if one is not True and not isinstance(one, Mapping):
+            raise invalid_constraint(f"no value can be given for the argument {json.dumps(name)}; leave it out.")
         given = f"{literal(f'{name}=', {})} {rule}_value_{at} {rule}_rest_{at + 1}"
         # Nothing has been written yet, or something has and a comma must come first.
         left_out = "" if name in required else f" | {rule}_{{}}_{at + 1}"
         rules += [
             f"{rule}_first_{at}: {given}{left_out.format('first')}",
             f'{rule}_rest_{at}: ", " {given}{left_out.format("rest")}',
-            f"{rule}_value_{at}: {_value(one, schema)}",
+            f"{rule}_value_{at}: {_value({} if one is True else one, schema)}",
         ]
     return [*rules, f'{rule}_first_{len(properties)}: ""', f'{rule}_rest_{len(properties)}: ""']
 
 
-def _value(schema: Any, root: Mapping[str, Any]) -> str:
-    if isinstance(schema, Mapping) and schema.get("type") == "boolean" and not {"const", "enum"} & schema.keys():
+def _value(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
+    if schema.get("type") == "boolean" and not {"const", "enum"} & schema.keys():
         return _BOOLEAN
-    if not isinstance(schema, Mapping) or '"$ref"' not in json.dumps(schema):
+    if '"$ref"' not in json.dumps(schema):
         return inline_json(json.dumps(schema))
     moved: dict[str, Any] = _moved(schema)
     return inline_json(json.dumps({**moved, "$defs": {**moved.get("$defs", {}), "parameters": _moved(root)}}))

@@ -4,7 +4,7 @@ The compiler refuses keywords that it does not know. Refused here is what it wou
 with, so that every document that it lets a model write is valid.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from servery.engine.constraint import invalid_constraint
@@ -46,7 +46,24 @@ def without_annotations(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A copy without the formats that cannot be enforced, which the standard takes as annotations."""
     if _depth(schema) > MAX_DEPTH:  # refused by name when it is checked
         return dict(schema)
-    return _map_schema(schema)
+    return map_schema(schema, _without_annotation)
+
+
+def map_schema(schema: Mapping[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """A copy of `schema`, which is not too deep, with every schema inside changed, and itself last."""
+    copy: dict[str, Any] = {}
+    for keyword, value in schema.items():
+        if keyword in _ONE and isinstance(value, Mapping):
+            copy[keyword] = map_schema(value, change)
+        elif keyword in _LISTS and isinstance(value, list):
+            copy[keyword] = [map_schema(one, change) if isinstance(one, Mapping) else one for one in value]
+        elif keyword in _MAPS and isinstance(value, Mapping):
+            copy[keyword] = {
+                n: map_schema(one, change) if isinstance(one, Mapping) else one for n, one in value.items()
+            }
+        else:
+            copy[keyword] = value
+    return change(copy)
 
 
 def subschemas(schema: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -64,18 +81,11 @@ def subschemas(schema: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, 
             yield from subschemas(one, f"{path}/{keyword}/{name}")
 
 
-def _map_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    copy: dict[str, Any] = {}
-    for keyword, value in schema.items():
-        if keyword in _ONE and isinstance(value, Mapping):
-            copy[keyword] = _map_schema(value)
-        elif keyword in _LISTS and isinstance(value, list):
-            copy[keyword] = [_map_schema(one) if isinstance(one, Mapping) else one for one in value]
-        elif keyword in _MAPS and isinstance(value, Mapping):
-            copy[keyword] = {n: _map_schema(one) if isinstance(one, Mapping) else one for n, one in value.items()}
-        elif keyword != "format" or not isinstance(value, str) or value in ENFORCED_FORMATS:
-            copy[keyword] = value
-    return copy
+def _without_annotation(node: dict[str, Any]) -> dict[str, Any]:
+    format_ = node.get("format")
+    if isinstance(format_, str) and format_ not in ENFORCED_FORMATS:
+        del node["format"]
+    return node
 
 
 def _check_min_properties(path: str, node: Mapping[str, Any]) -> None:
