@@ -1,0 +1,202 @@
+"""Bytes of one answer in, a head and pieces of a body out. No I/O; stricter than the parser underneath.
+
+httptools (llhttp) finds the parts. What it lets through and two implementations could read differently is refused here:
+several or contradicting lengths, codings other than `chunked`, versions other than 1.0 and 1.1, bodies where there can
+be none, endless interim answers, heads and trailers without measure. Source: RFC 9112 sections 6 and 11.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import httptools
+
+from servery.http.errors import HeadTooLarge, HttpError, Malformed, UnsupportedEncoding
+from servery.http.headers import Headers
+
+_FRAMING = frozenset([b"content-length", b"transfer-encoding", b"content-encoding"])
+_SHOWN_BYTES = 40  # of what the server sent, in a message
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLimits:
+    """What an answer may cost before its body."""
+
+    head_bytes: int = 64 << 10  # also of everything else that is no body: chunk extensions, trailers
+    fields: int = 256
+    interim: int = 8  # 1xx answers
+
+
+class Head(NamedTuple):
+    """A complete head."""
+
+    status: int
+    version: str
+    headers: Headers
+
+
+class AnswerReader:
+    """Reads one answer. After each `feed`: `head` once it is complete, `take` for new bytes of the body, `is_complete`.
+
+    `is_reusable` tells, after the end, whether the connection can carry another exchange. What comes after the end is
+    not part of any answer: it sets `has_surplus`, and the connection must not be used again.
+    """
+
+    def __init__(self, limits: AnswerLimits, *, is_bodyless: bool = False, is_interim_allowed: bool = True) -> None:
+        """`is_bodyless`: the answer to HEAD or CONNECT, whose head speaks of a body that does not come."""
+        self.head: Head | None = None
+        self.is_begun = False
+        self.is_complete = False
+        self.is_reusable = False
+        self.has_surplus = False
+        self._limits = limits
+        self._is_bodyless = is_bodyless
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._framing: dict[bytes, bytes] = {}
+        self._head_bytes = 0  # of complete fields
+        self._bytes_without_body = 0
+        self._interim = 0
+        self._pieces: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Read on. Raises `Malformed`, `HeadTooLarge`, `UnsupportedEncoding`; what was read before stays."""
+        if self._parser is None:
+            self.has_surplus = True
+            self.is_reusable = False
+            return
+        self.is_begun = True
+        self._bytes_without_body += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._broken(error, data)
+        if self.is_complete:
+            self._parser = None  # also breaks the circle of references
+        elif self._bytes_without_body > self._limits.head_bytes and not self._pieces:
+            raise self._too_large()
+        elif self._pieces:
+            self._bytes_without_body = 0
+
+    def feed_end(self) -> bool:
+        """The server has closed in good order. Whether that completes the answer: a body may end with the connection."""
+        if self.head is not None and not self.is_complete and self._ends_with_connection():
+            self.is_complete = True
+            self._parser = None
+        return self.is_complete
+
+    def take(self) -> bytes:
+        """The bytes of the body that the last `feed` brought; may be empty."""
+        pieces = self._pieces
+        if len(pieces) == 1:
+            piece = pieces[0]
+        else:
+            piece = b"".join(pieces)
+        self._pieces = []
+        return piece
+
+    def close(self) -> None:
+        """Let go of the parser, in whatever state."""
+        self._parser = None
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        """The first byte of an answer, or of what follows one."""
+        if self.is_complete:
+            raise Malformed("bytes after the answer")
+        self._fields, self._framing = [], {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head or of the trailers."""
+        self._head_bytes += len(name) + len(value) + 4
+        self._fields.append((name, value := value.rstrip(b" \t")))
+        if self._head_bytes > self._limits.head_bytes or len(self._fields) > self._limits.fields:
+            raise self._too_large()
+        lower = name.lower()
+        if lower in _FRAMING and self.head is None:
+            if lower in self._framing and lower != b"content-encoding":
+                raise Malformed(f"{name.decode('latin-1')} is there twice.")
+            self._framing[lower] = value
+
+    def on_headers_complete(self) -> None:
+        """The empty line after the fields."""
+        assert self._parser is not None
+        status, version = self._parser.get_status_code(), self._parser.get_http_version()
+        self._check_head(status, version)
+        if status < 200:
+            self._interim += 1
+            if self._interim > self._limits.interim:
+                raise Malformed(f"more than {self._limits.interim} interim (1xx) answers.")
+            return
+        self.head = Head(status, version, Headers(self._fields))
+        if not self._is_bodyless and status not in (204, 304):
+            self._check_encoding()
+        self._fields = []
+        self._head_bytes = 0
+        if self._is_bodyless:
+            self.is_complete = True
+            self.is_reusable = self._says_keep_alive(version)
+
+    def on_body(self, data: bytes) -> None:
+        """Bytes of the body."""
+        if self.is_complete:
+            raise Malformed("bytes after the answer")
+        self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        """The end of an answer, be it an interim one."""
+        if self.head is None or self.is_complete:
+            return
+        assert self._parser is not None
+        self.is_complete = True
+        self.is_reusable = self._parser.should_keep_alive()  # it knows only during this call
+
+    def _broken(self, error: httptools.HttpParserError, data: bytes) -> None:
+        if self.is_complete:
+            self.has_surplus = True
+            self.is_reusable = False
+            return
+        self._parser = None
+        cause = error.__context__
+        if isinstance(cause, HttpError):
+            raise type(cause)(f"the answer is not acceptable: {cause}") from None
+        shown = data[:_SHOWN_BYTES]
+        raise Malformed(f"the answer is not HTTP/1.1 ({error}); these bytes hold the fault: {shown!r}.") from None
+
+    def _too_large(self) -> HeadTooLarge:
+        return HeadTooLarge(
+            f"more than {self._limits.head_bytes} bytes or {self._limits.fields} fields without any of the body."
+        )
+
+    def _check_head(self, status: int, version: str) -> None:
+        framing = self._framing
+        coding = framing.get(b"transfer-encoding")
+        if version not in ("1.1", "1.0"):
+            raise Malformed(f"its version is HTTP/{version}.")
+        if not 100 <= status <= 599 or status == 101:
+            raise Malformed(f"its status is {status}.")
+        if coding is None:
+            if (status < 200 or status == 204) and framing.get(b"content-length", b"0") != b"0":
+                raise Malformed(f"status {status} has no body, but its Content-Length is not 0.")
+            return
+        if b"content-length" in framing:
+            raise Malformed("it has both Content-Length and Transfer-Encoding.")
+        if coding.lower() != b"chunked" or version == "1.0" or status < 200 or status == 204:
+            raise Malformed(f"Transfer-Encoding {coding[:_SHOWN_BYTES]!r} with HTTP/{version} and status {status}.")
+
+    def _check_encoding(self) -> None:
+        encoding = self._framing.get(b"content-encoding")
+        if encoding is not None and encoding.lower() not in (b"", b"identity"):
+            raise UnsupportedEncoding(
+                f"the body is encoded as {encoding[:_SHOWN_BYTES]!r} although the request accepts only identity."
+            )
+
+    def _ends_with_connection(self) -> bool:
+        return not self._framing.keys() & {b"content-length", b"transfer-encoding"}
+
+    def _says_keep_alive(self, version: str) -> bool:
+        assert self.head is not None
+        options = {
+            option.strip().lower() for value in self.head.headers.get_all(b"connection") for option in value.split(b",")
+        }
+        return b"close" not in options and (version == "1.1" or b"keep-alive" in options)

@@ -1,0 +1,120 @@
+"""The client: requests go out on kept connections, answers come back head first."""
+
+import asyncio
+from collections.abc import AsyncIterable, Sequence
+
+from servery.http.answer_reader import AnswerReader
+from servery.http.connection import Connection
+from servery.http.dialer import Dialer
+from servery.http.errors import Disconnected
+from servery.http.exchange import Exchange
+from servery.http.limits import ClientLimits, Deadlines
+from servery.http.pool import Pool, PoolStats
+from servery.http.request_body import send
+from servery.http.request_head import Header, encode_head, fixed_lines
+from servery.http.resolver import Resolver
+from servery.http.response import Response
+from servery.http.timer_wheel import LoopTimers
+from servery.http.url import Origin
+
+_IDEMPOTENT = frozenset(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"])  # RFC 9110 section 9.2.2
+_DEFAULT_LIMITS = ClientLimits()
+_DEFAULT = Deadlines()
+
+
+class HttpClient:
+    """An HTTP/1.1 client with a bounded pool per origin. Make it where the event loop runs; close it with `aclose`.
+
+    It follows no redirects, keeps no cookies, decodes nothing, and repeats nothing but what a kept connection lost.
+    """
+
+    def __init__(self, limits: ClientLimits = _DEFAULT_LIMITS, *, timers: LoopTimers | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limits = limits
+        self._timers = timers or LoopTimers(self._loop)
+        self._resolver = Resolver(self._loop, limits.address_s)
+        self._pools: dict[Origin, Pool] = {}
+        self._fixed_lines = fixed_lines()
+
+    async def request(
+        self,
+        origin: Origin,
+        method: str,
+        target: str,
+        headers: Sequence[Header] = (),
+        body: bytes | AsyncIterable[bytes] = b"",
+        *,
+        deadlines: Deadlines = _DEFAULT,
+        is_repeatable: bool | None = None,
+    ) -> Response:
+        """Send a request and wait for the head of its answer.
+
+        `target` is the path with its query. `body` is sent with its length if it is bytes, else in chunks as they are
+        made. When a kept connection turns out to be closed before any byte of the answer, the request goes out once
+        more on a new one, if the method is idempotent or `is_repeatable` says so, and the body is bytes.
+
+        Cancelling closes the connection, in every phase. Raises the kinds of `HttpError`; what the body's iterator
+        raises goes through.
+        """
+        pool = self._pools.get(origin) or self._add_pool(origin)
+        length = len(body) if isinstance(body, bytes) else None
+        head = encode_head(method, target, origin.authority, self._fixed_lines, headers, length)
+        total_at = self._loop.time() + deadlines.total_s
+        connection = pool.take() or await pool.acquire(deadlines, total_at)
+        is_head = method == "HEAD"
+        try:
+            return await self._exchange(connection, origin, is_head, head, body, deadlines, total_at)
+        except Disconnected as error:
+            may_repeat = is_repeatable if is_repeatable is not None else method in _IDEMPOTENT
+            if length is None or not error.is_stale or not (may_repeat or not error.request_written):
+                raise
+        pool.stale += 1
+        connection = await pool.acquire(deadlines, total_at, fresh=True)
+        return await self._exchange(connection, origin, is_head, head, body, deadlines, total_at)
+
+    def stats(self) -> list[PoolStats]:
+        """What each pool holds."""
+        return [pool.stats() for pool in self._pools.values()]
+
+    def drop(self, origin: Origin) -> None:
+        """Have nothing to do with an origin any more: idle connections close, busy ones after their exchange."""
+        pool = self._pools.pop(origin, None)
+        if pool is not None:
+            pool.close("its connections were given up")
+
+    async def aclose(self) -> None:
+        """Close everything, whatever is under way."""
+        for pool in self._pools.values():
+            pool.close("the client is closed")
+            pool.abort()
+        self._resolver.close()
+        self._timers.close()
+        await asyncio.sleep(0)  # the event loop closes sockets in its next turn
+
+    def _add_pool(self, origin: Origin) -> Pool:
+        dialer = Dialer(origin, self._resolver, self._timers, self._limits)
+        pool = self._pools[origin] = Pool(dialer, self._timers, self._limits)
+        return pool
+
+    async def _exchange(
+        self,
+        connection: Connection,
+        origin: Origin,
+        is_head: bool,
+        head: bytes,
+        body: bytes | AsyncIterable[bytes],
+        deadlines: Deadlines,
+        total_at: float,
+    ) -> Response:
+        reader = AnswerReader(self._limits.answer, is_bodyless=is_head)
+        exchange = Exchange(
+            *(connection, origin, reader, self._timers, self._limits, deadlines, total_at),
+            is_first_use=connection.exchanges == 0,
+        )
+        send(connection, exchange, head, body)
+        try:
+            await exchange.wait_for_head()
+        except BaseException:
+            exchange.abandon()
+            raise
+        return Response(origin, exchange)

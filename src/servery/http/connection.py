@@ -1,0 +1,135 @@
+"""One connection to a server: a stream of bytes that carries one exchange at a time and is kept in between."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from servery.http.exchange import Exchange
+
+
+class Connection(asyncio.Protocol):
+    """A connection of a pool. It calls `on_free` when it can carry the next exchange, `on_lost` once when it is gone."""
+
+    def __init__(self, on_free: "Callable[[Connection], None]", on_lost: "Callable[[Connection], None]") -> None:
+        self._on_free = on_free
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._is_write_paused = False
+        self.address = ""  # of the peer
+        self.exchanges = 0  # begun so far
+        self.idle_since = 0.0
+        self.is_draining = False  # to be closed after the exchange that is under way
+
+    @property
+    def is_open(self) -> bool:
+        """Whether bytes can be sent, as far as this side knows."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether the system takes no more bytes for now."""
+        return self._is_write_paused
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of what was written the system has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def begin(self, exchange: Exchange) -> bool:
+        """Carry this exchange from now on. Fails it, and answers False, if there is no connection any more."""
+        self.exchanges += 1
+        if not self.is_open:
+            exchange.connection_lost(None)
+            return False
+        self._exchange = exchange
+        return True
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the request. What follows the end of the exchange is dropped."""
+        if self._exchange is not None and self._transport is not None:
+            self._exchange.is_written = True
+            self._transport.write(data)
+
+    async def writable(self) -> None:
+        """Wait until the system takes more bytes."""
+        if self._is_write_paused and self._transport is not None:
+            self._writable = asyncio.get_running_loop().create_future()
+            await self._writable
+
+    def close(self) -> None:
+        """Close at once."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+            self._lost(None)
+
+    # What an exchange asks.
+
+    def pause_reading(self) -> None:
+        """Read nothing more until `resume_reading`."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def leave(self, is_reusable: bool) -> None:
+        """The exchange is over; without `is_reusable` the connection is, too."""
+        self._exchange = None
+        if is_reusable and self.is_open and not self.is_draining:
+            self._on_free(self)
+        else:
+            self.close()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there."""
+        self._transport = cast("asyncio.Transport", transport)  # what a stream connection always gives
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of an answer; when nothing was asked, they can only be a mistake or an attack."""
+        if self._exchange is not None:
+            self._exchange.data_received(data)
+        else:
+            self.close()
+
+    def eof_received(self) -> None:
+        """The server sends no more. The event loop then closes the connection."""
+        if self._exchange is not None:
+            self._exchange.end_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        if self._transport is not None:
+            self._transport = None
+            self._lost(exc)
+
+    def pause_writing(self) -> None:
+        """The system takes no more for now."""
+        self._is_write_paused = True
+
+    def resume_writing(self) -> None:
+        """The system has taken most of it."""
+        self._is_write_paused = False
+        self._wake_writer()
+        if self._exchange is not None:
+            self._exchange.write_resumed()
+
+    def _lost(self, cause: Exception | None) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._wake_writer()
+        self._on_lost(self)
+        if exchange is not None:
+            exchange.connection_lost(cause)
+
+    def _wake_writer(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None

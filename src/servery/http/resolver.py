@@ -1,0 +1,90 @@
+"""Names to addresses: looked up in a thread, believed for a while, one look-up at a time per name."""
+
+import asyncio
+import ipaddress
+import socket
+from typing import NamedTuple
+
+from servery.http.errors import UnknownHost
+
+
+class Address(NamedTuple):
+    """What `socket.connect` takes, and for which family."""
+
+    family: int
+    sockaddr: tuple[object, ...]
+
+    @property
+    def host(self) -> str:
+        """The IP address."""
+        return str(self.sockaddr[0])
+
+
+class _Known(NamedTuple):
+    addresses: tuple[Address, ...]
+    until: float
+
+
+class Resolver:
+    """A cache over the event loop's `getaddrinfo`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, believed_s: float) -> None:
+        self._loop = loop
+        self._believed_s = believed_s
+        self._known: dict[tuple[str, int], _Known] = {}
+        self._running: dict[tuple[str, int], asyncio.Task[tuple[Address, ...]]] = {}
+
+    def is_fresh(self, host: str, port: int) -> bool:
+        """Whether an answer is known that may still be believed."""
+        known = self._known.get((host, port))
+        return known is not None and self._loop.time() < known.until
+
+    async def addresses(self, host: str, port: int) -> tuple[Address, ...]:
+        """The addresses of a host, families taking turns so that a broken one costs one attempt (RFC 8305).
+
+        Raises `UnknownHost`.
+        """
+        literal = _literal(host, port)
+        if literal is not None:
+            return (literal,)
+        if self.is_fresh(host, port):
+            return self._known[host, port].addresses
+        running = self._running.get((host, port))
+        if running is None:
+            running = self._running[host, port] = self._loop.create_task(self._look_up(host, port))
+            running.add_done_callback(lambda _: self._running.pop((host, port), None))
+        return await asyncio.shield(running)  # others may wait for it as well
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        for task in self._running.values():
+            task.cancel()
+
+    async def _look_up(self, host: str, port: int) -> tuple[Address, ...]:
+        try:
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise UnknownHost(f"No address is known for {host!r} ({error.strerror or error}).") from error
+        addresses = _taking_turns([Address(family, sockaddr) for family, _, _, _, sockaddr in found])
+        self._known[host, port] = _Known(addresses, self._loop.time() + self._believed_s)
+        return addresses
+
+
+def _literal(host: str, port: int) -> Address | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if address.version == 6:
+        return Address(socket.AF_INET6, (host, port, 0, 0))
+    return Address(socket.AF_INET, (host, port))
+
+
+def _taking_turns(addresses: list[Address]) -> tuple[Address, ...]:
+    """The same addresses, families alternating, beginning with the first one's."""
+    unique = list(dict.fromkeys(addresses))
+    first = [address for address in unique if address.family == unique[0].family]
+    others = [address for address in unique if address.family != unique[0].family]
+    mixed = [address for pair in zip(first, others, strict=False) for address in pair]
+    shorter = min(len(first), len(others))
+    return (*mixed, *first[shorter:], *others[shorter:])

@@ -1,0 +1,113 @@
+"""Many deadlines, one timer of the event loop: a hashed wheel with coarse ticks.
+
+Adding and cancelling cost one dictionary operation each, whatever is in the wheel; a tick looks at one slot. A timer
+never fires early, and late by at most one tick (and by what the event loop is late). Deadlines further away than one
+turn of the wheel stay in their slot and are looked at once per turn.
+Source: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987, scheme 6.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+TICK_S = 0.02
+SLOTS = 2048  # a turn of 41 s at this tick
+
+
+class Timer:
+    """One deadline, due when the wheel has passed its tick."""
+
+    __slots__ = ("_callback", "_wheel", "at", "tick")
+
+    def __init__(self, at: float, tick: int, callback: Callable[[], None], wheel: "TimerWheel") -> None:
+        self.at = at
+        self.tick = tick
+        self._callback: Callable[[], None] | None = callback
+        self._wheel = wheel
+
+    def cancel(self) -> None:
+        """Forget it. Does nothing if it fired or was cancelled before."""
+        self._callback = None
+        self._wheel.remove(self)
+
+    def fire(self) -> None:
+        """Call back, unless it was cancelled after it had become due."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class TimerWheel:
+    """The wheel itself: no clock and no event loop, time (seconds) is passed in."""
+
+    def __init__(self, now: float, tick_s: float = TICK_S, slots: int = SLOTS) -> None:
+        self._start = now
+        self._tick_s = tick_s
+        self._slots: list[dict[Timer, None]] = [{} for _ in range(slots)]
+        self._passed = 0  # the last tick that was looked at
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, at: float, callback: Callable[[], None]) -> Timer:
+        """A timer due at `at`; what is due already fires at the next tick."""
+        # One tick later than `at` lies in: the same rounding as in `advance`, so that rounding never makes it early.
+        tick = max(self._tick_of(at), self._passed) + 1
+        timer = Timer(at, tick, callback, self)
+        self._slots[tick % len(self._slots)][timer] = None
+        self._size += 1
+        return timer
+
+    def remove(self, timer: Timer) -> None:
+        """Take a timer out, if it is in."""
+        slot = self._slots[timer.tick % len(self._slots)]
+        if timer in slot:
+            del slot[timer]
+            self._size -= 1
+
+    def advance(self, now: float) -> list[Timer]:
+        """Take out what is due at `now`, in the order of the deadlines; a clock that went back changes nothing."""
+        last = self._tick_of(now)
+        first = max(self._passed + 1, last - len(self._slots) + 1)  # a sleep of more than a turn sees each slot once
+        slots = (self._slots[tick % len(self._slots)] for tick in range(first, last + 1))
+        due = sorted((timer for slot in slots for timer in slot if timer.tick <= last), key=_deadline)
+        for timer in due:
+            self.remove(timer)
+        self._passed = max(self._passed, last)
+        return due
+
+    def _tick_of(self, at: float) -> int:
+        return int((at - self._start) / self._tick_s)
+
+
+class LoopTimers:
+    """A wheel turned by an event loop, as long as there is something in it. Times are those of `loop.time()`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, tick_s: float = TICK_S) -> None:
+        self.loop = loop
+        self._tick_s = tick_s
+        self._wheel = TimerWheel(loop.time(), tick_s)
+        self._handle: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._wheel)
+
+    def add(self, at: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` once it is `at`; an exception of it goes to the loop's exception handler."""
+        if self._handle is None:
+            self._handle = self.loop.call_later(self._tick_s, self._turn)
+        return self._wheel.add(at, callback)
+
+    def close(self) -> None:
+        """Stop turning. What is in the wheel does not fire any more."""
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _turn(self) -> None:
+        for timer in self._wheel.advance(self.loop.time()):
+            self.loop.call_soon(timer.fire)
+        self._handle = self.loop.call_later(self._tick_s, self._turn) if len(self._wheel) else None
+
+
+def _deadline(timer: Timer) -> float:
+    return timer.at
