@@ -1,0 +1,1 @@
+"""An exchange on its way through four rooms: admit, dispatch, relay, settle."""

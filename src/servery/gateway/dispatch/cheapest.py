@@ -1,0 +1,77 @@
+"""The cheapest deployment that is predicted to keep the model's SLO; capacity paid for by the hour is free until full."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from servery.config.types import Overload, Price, Slo
+from servery.gateway.dispatch.prediction import Prediction
+
+_MILLION = 10**6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A deployment that could take a request: in which tier, whether it has a place free, what it would do and cost.
+
+    `cost` is in micro-dollars, what this request adds to the bill.
+    """
+
+    name: str
+    tier: int
+    has_place: bool
+    prediction: Prediction
+    cost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Where to send a request, in this order; nowhere means that it is to wait (`wait_s`) or to be refused (`shed_s`).
+
+    `wait_s` is about when a place that keeps the SLO is expected, `shed_s` what the client is told of that.
+    """
+
+    ranked: tuple[str, ...] = ()
+    wait_s: float | None = None
+    shed_s: float | None = None
+    is_within_slo: bool = True
+
+
+def marginal_cost(price: Price, new_tokens: int, cached_tokens: int, output_tokens: int) -> int:
+    """Micro-dollars that one more request costs, rounded up: by its tokens, and nothing by the hour."""
+    total = (
+        new_tokens * price.input_per_mtok
+        + cached_tokens * price.cached_per_mtok
+        + output_tokens * price.output_per_mtok
+    )
+    return -(-total // _MILLION)
+
+
+def cheapest_within_slo(options: Sequence[Option], slo: Slo, overload: Overload) -> Decision:
+    """Rank those that keep `slo` by cost, then tier, then predicted TTFT; if none does, do as `overload` says.
+
+    Those that do not keep it come behind, fastest first: an attempt that fails has somewhere to go.
+    """
+    keeping = [option for option in options if option.has_place and keeps(option.prediction, slo)]
+    others = [option for option in options if option not in keeping]
+    keeping.sort(key=lambda option: (option.cost, option.tier, option.prediction.ttft_s))
+    others.sort(key=lambda option: (not option.has_place, option.prediction.ttft_s, option.cost))
+    ranked = tuple(option.name for option in (*keeping, *others))
+    if keeping or not options:
+        return Decision(ranked=ranked)
+    late_s = min(option.prediction.ttft_upper_s for option in options) - slo.ttft_s
+    soonest_s = max(late_s, _step_s(options))
+    if overload is Overload.SHED:
+        return Decision(shed_s=soonest_s, is_within_slo=False)
+    if overload is Overload.QUEUE:
+        return Decision(ranked=ranked, wait_s=soonest_s, is_within_slo=False)
+    return Decision(ranked=ranked, is_within_slo=False)
+
+
+def keeps(prediction: Prediction, slo: Slo) -> bool:
+    """Whether the times that cover most requests are within the SLO."""
+    return prediction.ttft_upper_s <= slo.ttft_s and prediction.tpot_upper_s <= slo.tpot_s
+
+
+def _step_s(options: Sequence[Option]) -> float:
+    """The least time in which anything can change: a token of the fastest deployment."""
+    return min(option.prediction.tpot_s for option in options)

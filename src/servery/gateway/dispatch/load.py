@@ -1,0 +1,39 @@
+"""What is under way at a deployment, as its gateway sees it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Load:
+    """Counts of exchanges and tokens: begun without a first token (`prefilling`), answering (`decoding`).
+
+    `prefill_tokens` are the prompt tokens, those expected in a cache left out, that wait for their first answer token.
+    """
+
+    prefilling: int = 0
+    decoding: int = 0
+    prefill_tokens: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        """All exchanges."""
+        return self.prefilling + self.decoding
+
+    def begin(self, tokens: int) -> None:
+        """An exchange was sent there, with so many prompt tokens to compute."""
+        self.prefilling += 1
+        self.prefill_tokens += tokens
+
+    def first_token(self, tokens: int) -> None:
+        """The first token of an exchange that began with `tokens` has come."""
+        self.prefilling -= 1
+        self.prefill_tokens -= tokens
+        self.decoding += 1
+
+    def end(self, tokens: int, *, had_first_token: bool) -> None:
+        """An exchange that began with `tokens` is over."""
+        if had_first_token:
+            self.decoding -= 1
+        else:
+            self.prefilling -= 1
+            self.prefill_tokens -= tokens

@@ -1,0 +1,109 @@
+"""How long a deployment would take for a request: an online model of TTFT and TPOT.
+
+TTFT grows with the prompt's own tokens that no cache has, with those that wait before it, and with the answers under way
+that share each step; TPOT with the number of answers. Four and two weights, learnt from each exchange's own times. A
+prediction is judged against an SLO by an upper value, not by its mean: the learnt quantile of actual over predicted.
+"""
+
+import math
+from dataclasses import dataclass
+
+from servery.gateway.dispatch.load import Load
+from servery.gateway.dispatch.regression import Regression
+
+# Before anything is known: a fast server. An optimist tries every deployment, and learns; a pessimist never does.
+_TTFT_PRIOR = (0.05, 20e-6, 20e-6, 0.2e-3)  # seconds: always, per token, per token ahead, per answer under way
+_TTFT_SCALES = (1.0, 1_000.0, 4_000.0, 16.0)
+_TPOT_PRIOR = (0.005, 0.1e-3)
+_TPOT_SCALES = (1.0, 16.0)
+# What was learnt is believed half as much after this time without a new observation, so that a deployment which was slow
+# once is tried again.
+_HALF_LIFE_S = 30.0
+_QUANTILE_STEP = 0.03
+_MOST_MARGIN = math.log(10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Seconds to the first token and per further one: expected, and with the margin that covers most requests."""
+
+    ttft_s: float
+    tpot_s: float
+    ttft_upper_s: float
+    tpot_upper_s: float
+
+
+class Margin:
+    """The `quantile` of actual over predicted, learnt one observation at a time.
+
+    Stochastic approximation of a quantile (Robbins and Monro 1951) on the logarithm of the ratio, where a step up weighs
+    `quantile` and a step down the rest.
+    """
+
+    def __init__(self, quantile: float) -> None:
+        self._quantile = quantile
+        self._log = 0.0
+
+    @property
+    def factor(self) -> float:
+        """By what a prediction is multiplied to be kept by `quantile` of the requests; from 1 to 10."""
+        return math.exp(self._log)
+
+    def observe(self, predicted: float, actual: float) -> None:
+        """Learn from one pair."""
+        is_above = actual > predicted * self.factor
+        step = _QUANTILE_STEP * (self._quantile if is_above else self._quantile - 1.0)
+        self._log = min(max(self._log + step, 0.0), _MOST_MARGIN)
+
+
+class LatencyModel:
+    """One deployment's times. `attainment` is the share of requests that the upper values are to cover."""
+
+    def __init__(self, attainment: float = 0.99) -> None:
+        self._ttft = Regression(_TTFT_PRIOR, _TTFT_SCALES)
+        self._tpot = Regression(_TPOT_PRIOR, _TPOT_SCALES)
+        self._ttft_margin = Margin(attainment)
+        self._tpot_margin = Margin(attainment)
+        self._observed_s: float | None = None
+
+    def predict(self, load: Load, new_tokens: int, now_s: float) -> Prediction:
+        """The times of a request with `new_tokens` prompt tokens to compute, if it were sent there now."""
+        waiting, answering = _features(load, new_tokens)
+        belief = self._belief(now_s)
+        ttft_s = _believed(self._ttft, waiting, belief)
+        tpot_s = _believed(self._tpot, answering, belief)
+        return Prediction(
+            ttft_s=ttft_s,
+            tpot_s=tpot_s,
+            ttft_upper_s=ttft_s * self._ttft_margin.factor**belief,
+            tpot_upper_s=tpot_s * self._tpot_margin.factor**belief,
+        )
+
+    def observe_ttft(self, at_start: Load, new_tokens: int, ttft_s: float, now_s: float) -> None:
+        """Learn when the first token came of a request that met the load `at_start`."""
+        features, _ = _features(at_start, new_tokens)
+        self._ttft_margin.observe(self._ttft.predict(features), ttft_s)
+        self._ttft.observe(features, ttft_s)
+        self._observed_s = now_s
+
+    def observe_tpot(self, at_start: Load, tpot_s: float, now_s: float) -> None:
+        """Learn how fast the further tokens of a request came."""
+        _, features = _features(at_start, 0)
+        self._tpot_margin.observe(self._tpot.predict(features), tpot_s)
+        self._tpot.observe(features, tpot_s)
+        self._observed_s = now_s
+
+    def _belief(self, now_s: float) -> float:
+        if self._observed_s is None:
+            return 1.0
+        return math.exp2(-max(now_s - self._observed_s, 0.0) / _HALF_LIFE_S)
+
+
+def _features(load: Load, new_tokens: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return (1.0, float(new_tokens), float(load.prefill_tokens), float(load.in_flight)), (1.0, float(load.in_flight + 1))
+
+
+def _believed(model: Regression, features: tuple[float, ...], belief: float) -> float:
+    """The model's prediction, drawn towards the prior's where that is lower and the last observation old."""
+    learnt, prior = model.predict(features), model.predict_prior(features)
+    return belief * learnt + (1.0 - belief) * min(learnt, prior)

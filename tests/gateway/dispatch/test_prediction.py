@@ -1,0 +1,88 @@
+"""Predictions learn from what happens, cover what they promise to cover, and fade when nothing happens."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from servery.gateway.dispatch.load import Load
+from servery.gateway.dispatch.prediction import LatencyModel, Margin
+
+
+def a_load(draw: random.Random) -> Load:
+    return Load(prefilling=draw.randrange(4), decoding=draw.randrange(20), prefill_tokens=draw.randrange(8_000))
+
+
+def served_in(load: Load, tokens: int, draw: random.Random) -> float:
+    """A server's law: 50 ms, 10,000 tokens of prefill a second, noise of a tenth."""
+    return (0.05 + (tokens + load.prefill_tokens) * 1e-4 + 2e-3 * load.in_flight) * draw.uniform(0.9, 1.1)
+
+
+def taught(model: LatencyModel, exchanges: int, draw: random.Random) -> None:
+    for at in range(exchanges):
+        load, tokens = a_load(draw), draw.randrange(1, 3_000)
+        model.observe_ttft(load, tokens, served_in(load, tokens, draw), at * 0.1)
+        model.observe_tpot(load, (0.01 + 5e-4 * (load.in_flight + 1)) * draw.uniform(0.9, 1.1), at * 0.1)
+
+
+def test_after_some_exchanges_the_median_error_is_small() -> None:
+    model, draw = LatencyModel(), random.Random(3)
+    taught(model, 200, draw)
+    errors = []
+    for _ in range(200):
+        load, tokens = a_load(draw), draw.randrange(1, 3_000)
+        predicted, actual = model.predict(load, tokens, 20.0), served_in(load, tokens, draw)
+        errors.append(abs(predicted.ttft_s - actual) / actual)
+    assert sorted(errors)[100] < 0.08
+
+
+@pytest.mark.parametrize("attainment", [0.8, 0.9, 0.99])
+def test_the_upper_value_covers_the_share_that_it_is_for(attainment: float) -> None:
+    model, draw = LatencyModel(attainment), random.Random(4)
+    taught(model, 200, draw)
+    covered = 0
+    for at in range(200, 1_200):
+        load, tokens = a_load(draw), draw.randrange(1, 3_000)
+        actual = served_in(load, tokens, draw)
+        covered += actual <= model.predict(load, tokens, at * 0.1).ttft_upper_s
+        model.observe_ttft(load, tokens, actual, at * 0.1)
+    assert covered / 1_000 == pytest.approx(attainment, abs=0.04)
+
+
+def test_a_new_deployment_is_predicted_to_be_fast_and_more_load_to_be_slower() -> None:
+    model = LatencyModel()
+    idle = model.predict(Load(), 1_000, 0.0)
+    assert idle.ttft_s < 0.1
+    assert idle.ttft_upper_s == idle.ttft_s
+    busy = model.predict(Load(prefilling=5, decoding=50, prefill_tokens=50_000), 1_000, 0.0)
+    assert busy.ttft_s > 10 * idle.ttft_s
+    assert busy.tpot_s > idle.tpot_s
+
+
+def test_what_was_slow_once_is_believed_less_with_time_so_that_it_is_tried_again() -> None:
+    model = LatencyModel()
+    for at in range(30):
+        model.observe_ttft(Load(), 100, 20.0, float(at))
+    predicted = [model.predict(Load(), 100, 29.0 + after).ttft_upper_s for after in (0, 30, 60, 600)]
+    assert predicted == sorted(predicted, reverse=True)
+    assert predicted[0] > 15.0
+    assert predicted[-1] < 0.1
+
+
+def test_a_prediction_changes_nothing() -> None:
+    model, draw = LatencyModel(), random.Random(5)
+    taught(model, 20, draw)
+    load = a_load(draw)
+    before = replace(load)
+    assert model.predict(load, 100, 3.0) == model.predict(load, 100, 3.0)
+    assert load == before
+
+
+def test_a_margin_stays_between_one_and_ten() -> None:
+    margin = Margin(0.99)
+    for _ in range(100):
+        margin.observe(1.0, 1e-6)
+    assert margin.factor == 1.0
+    for _ in range(1_000):
+        margin.observe(1.0, 1e6)
+    assert margin.factor == pytest.approx(10.0)
