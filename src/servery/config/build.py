@@ -46,6 +46,7 @@ class Builder:
         self._tree = tree
         self._folder = folder
         self._catalog = catalog
+        self._files: list[Path] = []
 
     def config(self, source: Path | None) -> Config | None:
         """The configuration, None when something is wrong with it."""
@@ -117,6 +118,7 @@ class Builder:
             models=MappingProxyType(dict(models)),
             deployments=MappingProxyType({name: each for name, each in deployments.items() if each is not None}),
             source=source,
+            files=tuple(self._files),
             api_keys=tuple(keys),
             admin_keys=tuple(self._key(key, (*at, "admin_keys", i)) for i, key in enumerate(section.admin_keys)),
             host=section.host,
@@ -288,6 +290,7 @@ class Builder:
         path = self._folder / Path(text).expanduser()
         if not path.is_file():
             self._fault(at, f"'{path}' is no file.")
+        self._files.append(path)
         return path
 
     def _file(self, text: str, at: errors.Path) -> str:

@@ -178,12 +178,16 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All of it. `generation` counts the configurations that this process has taken up, from 1; `source` is the file."""
+    """All of it. `generation` counts the configurations that this process has taken up, from 1; `source` is the file.
+
+    `files` are others that were read for it: mounted secrets, certificates.
+    """
 
     models: Mapping[str, ModelConfig]
     deployments: Mapping[str, DeploymentConfig]
     source: Path | None = None
     generation: int = 1
+    files: tuple[Path, ...] = ()
     api_keys: tuple[Secret, ...] = ()
     admin_keys: tuple[Secret, ...] = ()
     host: str = "127.0.0.1"

@@ -1,0 +1,124 @@
+"""The configuration that is in force, and its exchange for the next one while the server runs.
+
+A new one is validated whole before it takes the old one's place in one step, so that nobody ever sees half of it; whoever
+holds the old one keeps it. A bad file changes nothing.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from servery.config.errors import ConfigError, Fault
+from servery.config.load import load_config
+from servery.config.types import Config
+
+# What a running server has taken up for good: sockets that are bound, files that are open.
+_FIXED = ("host", "port", "ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Names of what differs between two configurations."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    @classmethod
+    def between(cls, old: Mapping[str, object], new: Mapping[str, object]) -> "Changes":
+        """What to do to `old` to get `new`."""
+        return cls(
+            added=tuple(name for name in new if name not in old),
+            removed=tuple(name for name in old if name not in new),
+            changed=tuple(name for name in new if name in old and new[name] != old[name]),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+    def __str__(self) -> str:
+        parts = [(word, getattr(self, word)) for word in ("added", "changed", "removed")]
+        return ", ".join(f"{word} {' '.join(names)}" for word, names in parts if names) or "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a reload did: the configuration in force, and what of it is new."""
+
+    config: Config
+    models: Changes
+    deployments: Changes
+
+
+class LiveConfig:
+    """Holds the configuration in force. `on_change` is told of each new one before `current` is that one; it may raise."""
+
+    def __init__(self, config: Config, environment: Mapping[str, str] = os.environ) -> None:
+        self._current = config
+        self._environment = environment
+        self._seen = _stamp(config)
+        self._listeners: list[Callable[[Reload], None]] = []
+
+    @property
+    def current(self) -> Config:
+        """The configuration in force; an exchange takes it once and keeps it to its end."""
+        return self._current
+
+    def on_change(self, listener: Callable[[Reload], None]) -> None:
+        """Have `listener` take part in every later change."""
+        self._listeners.append(listener)
+
+    def reload(self) -> Reload:
+        """Read the file again and put it in force, even if it says the same.
+
+        Raises `ConfigError`, with every fault, when it cannot be used; then everything stays as it was.
+        """
+        old = self._current
+        if old.source is None:
+            raise ConfigError(
+                "the configuration", [Fault(1, (), "it did not come from a file, so none can be read again.")]
+            )
+        self._seen = _stamp(old)
+        new = load_config(old.source, self._environment)
+        _check_fixed(old, new)
+        new = dataclasses.replace(new, generation=old.generation + 1)
+        done = Reload(new, Changes.between(old.models, new.models), Changes.between(old.deployments, new.deployments))
+        for listener in self._listeners:
+            listener(done)
+        self._current = new
+        self._seen = _stamp(new)
+        return done
+
+    def is_stale(self) -> bool:
+        """Whether a file was changed since it was last read; one that was bad is not tried again until it changes."""
+        return self._seen != _stamp(self._current)
+
+
+def _check_fixed(old: Config, new: Config) -> None:
+    faults = [
+        Fault(
+            1,
+            ("server", name),
+            f"it is {getattr(old, name)} until the server is started again, not {getattr(new, name)}.",
+        )
+        for name in _FIXED
+        if getattr(old, name) != getattr(new, name)
+    ]
+    if faults:
+        raise ConfigError(str(new.source), faults)
+
+
+def _stamp(config: Config) -> tuple[tuple[int, int, int] | None, ...]:
+    """What tells whether any of a configuration's files was written or replaced, a mounted one's link included."""
+    files = () if config.source is None else (config.source, *config.files)
+    return tuple(_file_stamp(path) for path in files)
+
+
+def _file_stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
