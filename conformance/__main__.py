@@ -17,7 +17,7 @@ DONE, FAILED, CANNOT_RUN = 0, 1, 2
 # Little of everything, so that queues, blocks and files run out.
 FUZZED = (
     "--log-level warning --kv-memory 17MiB --max-running 8 --max-waiting-requests 32 --max-file 64KiB --speculate ngram "
-    "--alias *=amuse"
+    "--alias *=amuse --admin-key of-nobody"
 ).split()
 
 

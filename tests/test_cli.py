@@ -19,6 +19,7 @@ from servery.engine.adapter_source import AdapterSource
 from servery.engine.config import EngineConfig
 from servery.engine.errors import LoadError
 from servery.engine.supported import ARCHITECTURES
+from servery.server.key_options import ADMIN_KEY_VARIABLE, KEY_VARIABLE
 from servery.server.options import ServedModel, ServeOptions
 
 HEAVY = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "jinja2")
@@ -28,7 +29,8 @@ HEAVY = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "jinja2"
 def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test runs in a directory of its own, without keys in its environment."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(cli.KEY_VARIABLE, raising=False)
+    for variable in (KEY_VARIABLE, ADMIN_KEY_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
     (tmp_path / "model").mkdir()
     return tmp_path
 
@@ -132,13 +134,14 @@ def test_serve_without_options_uses_the_defaults_of_engine_and_server(asked: Cal
 
 def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch) -> None:
     calls = asked("servery.server.serve")
-    monkeypatch.setenv(cli.KEY_VARIABLE, "from-environment, another")
+    monkeypatch.setenv(KEY_VARIABLE, "from-environment, another")
+    monkeypatch.setenv(ADMIN_KEY_VARIABLE, "admin-from-environment")
     Path("keys").write_text("# team\nfrom-file\n  # gone: old-key\n\n")
     flags = """serve a=model b=model --host 0.0.0.0 --port 0 --api-key one --api-key two --api-key-file keys
         --drain-timeout 1.5 --request-timeout 9 --max-body 1MiB --log-level debug --dtype bfloat16 --max-model-len 512
         --kv-memory 4GiB --block-size 32 --max-running 8 --max-step-tokens 128 --max-waiting-requests 3
         --max-waiting-tokens 4 --no-prefix-cache --threads 2 --lora b:x=model --lora-dir . --max-loras 3
-        --max-lora-rank 16"""
+        --max-lora-rank 16 --admin-key root"""
     assert cli.main(flags.split()) == cli.DONE
     engine = EngineConfig(
         model=Path("model"),
@@ -162,6 +165,7 @@ def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeyp
             host="0.0.0.0",
             port=0,
             api_keys=("one", "two", "from-file", "from-environment", "another"),
+            admin_keys=("root", "admin-from-environment"),
             drain_timeout_s=1.5,
             request_timeout_s=9.0,
             max_body_bytes=1 << 20,
@@ -175,9 +179,10 @@ def test_the_keys_in_the_environment_are_not_handed_on(
     asked: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked("servery.server.serve")
-    monkeypatch.setenv(cli.KEY_VARIABLE, "secret")
+    for variable in (KEY_VARIABLE, ADMIN_KEY_VARIABLE):
+        monkeypatch.setenv(variable, "secret")
     assert cli.main(["serve", "model"]) == cli.DONE
-    assert cli.KEY_VARIABLE not in os.environ
+    assert {KEY_VARIABLE, ADMIN_KEY_VARIABLE} & {*os.environ} == set()
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from servery.byte_size import format_byte_size
 from servery.engine.parsing.format import REASONING_FORMATS, TOOL_FORMATS
 from servery.engine_options import add_engine_options, add_quantize_options, engine_settings
 from servery.option_value import at_least, byte_size, seconds
+from servery.server.key_options import KEY_VARIABLE, add_key_options, admin_keys, api_keys, keys_in_environment
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEFAULT_URL = "http://127.0.0.1:8000"
-KEY_VARIABLE = "SERVERY_API_KEY"
 # What the extra `engine` installs and the gateway does without.
 ENGINE_MODULES = frozenset({"gguf", "jinja2", "llguidance", "numpy", "safetensors", "tokenizers", "torch"})
 
@@ -60,7 +60,8 @@ def serve(options: argparse.Namespace) -> int:
         models=models,
         host=options.host,
         port=options.port,
-        api_keys=_server_keys(options.api_key, options.api_key_file),
+        api_keys=api_keys(options),
+        admin_keys=admin_keys(options),
         drain_timeout_s=options.drain_timeout,
         request_timeout_s=options.request_timeout,
         max_body_bytes=options.max_body,
@@ -313,20 +314,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     )
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
     add("--port", type=at_least(0), default=8000, help="port to listen on; 0: the system chooses")
-    add(
-        "--api-key",
-        action="append",
-        default=[],
-        metavar="KEY",
-        help=f"accept this key; repeatable. Other users of this machine can see it here, unlike in ${KEY_VARIABLE} "
-        "(several: separated by commas) or a file",
-    )
-    add(
-        "--api-key-file",
-        type=Path,
-        metavar="FILE",
-        help="accept the keys in this file, one per line; # begins a comment line",
-    )
+    add_key_options(add)
     add("--drain-timeout", type=seconds, default=30.0, metavar="SECONDS", help="time to finish answers after SIGTERM")
     add("--request-timeout", type=seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
     add("--max-body", type=byte_size, default="4MiB", metavar="SIZE", help="largest request body")
@@ -412,29 +400,5 @@ def _given(options: argparse.Namespace, *names: str) -> dict[str, float | int]:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
-def _server_keys(given: Sequence[str], path: Path | None) -> tuple[str, ...]:
-    listed = _keys_in(path) if path else []
-    from_environment = _environment_keys()
-    os.environ.pop(KEY_VARIABLE, None)  # the engines inherit the environment, and need no key
-    return (*given, *listed, *from_environment)
-
-
-def _keys_in(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise UsageError(f"the keys in {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the keys in {path} cannot be read: it is not UTF-8.") from error
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys:
-        raise UsageError(f"{path} has no key; write one per line, or leave --api-key-file out to serve anybody.")
-    return keys
-
-
 def _client_key(given: str | None) -> str | None:
-    return given or next(iter(_environment_keys()), None)
-
-
-def _environment_keys() -> list[str]:
-    return [key.strip() for key in os.environ.get(KEY_VARIABLE, "").split(",") if key.strip()]
+    return given or next(iter(keys_in_environment(KEY_VARIABLE)), None)

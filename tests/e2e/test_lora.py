@@ -35,7 +35,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(root: Path) -> Iterator[ServerProcess]:
     with serving(
         f"tiny={root / 'base'}", "--lora", f"one={root / 'adapters' / 'one'}", "--lora-dir", str(root / "adapters"),
-        "--max-loras", "3", "--max-lora-rank", "8", "--api-key", "key",
+        "--max-loras", "3", "--max-lora-rank", "8", "--api-key", "other", "--admin-key", "key",
     ) as started:  # fmt: skip
         yield started
 

@@ -14,6 +14,7 @@ from servery import amuse, cli
 from servery.evals import results
 from servery.evals.errors import EvalError
 from servery.evals.run import RunOptions
+from servery.server.key_options import KEY_VARIABLE
 from tests.evals.runs import paired, save
 from tests.scripted_server import ScriptedServer, json_answer, scripted
 
@@ -26,7 +27,7 @@ GOOD = (560, 20, 20, 100)
 def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test runs in a directory of its own, without keys in its environment."""
     monkeypatch.chdir(tmp_path)
-    for name in (cli.KEY_VARIABLE, "SERVERY_JUDGE_API_KEY"):
+    for name in (KEY_VARIABLE, "SERVERY_JUDGE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path

@@ -68,7 +68,14 @@ class Call:
 
 
 def start(
-    app: App, method: str, path: str, body: bytes | None = b"", *, send: Send | None = None, **headers: str
+    app: App,
+    method: str,
+    path: str,
+    body: bytes | None = b"",
+    *,
+    send: Send | None = None,
+    peer: str = "127.0.0.1",
+    **headers: str,
 ) -> Call:
     """Send a request; with `body` None only its head. Names of headers are written with underscores."""
     to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -76,7 +83,9 @@ def start(
     scope = {
         "type": "http",
         "method": method,
-        "path": path,
+        "path": path.partition("?")[0],
+        "query_string": path.partition("?")[2].encode(),
+        "client": (peer, 50000),
         "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
     }
     started = asyncio.Event()

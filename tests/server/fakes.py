@@ -1,18 +1,19 @@
 """An upstream that answers by a script: pieces, waits and failures, as faults at the server's edge need them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from servery.engine.config import EngineConfig
 from servery.engine.stats import EngineStats
+from servery.server.admin import AdminDoor
 from servery.server.app import App
-from servery.server.auth import Keys
 from servery.server.options import ServedModel, ServeOptions
 from servery.server.service import Service
 from servery.upstream.ask import Ask, ModelRequest
-from servery.upstream.upstream import Call, Chunk, Health
+from servery.upstream.residence import Residence
+from servery.upstream.upstream import Call, Chunk, Health, Upstream
 from servery.wire.chat import ChatRequest
 from servery.wire.errors import invalid, model_not_found
 from servery.wire.models import Model
@@ -90,14 +91,16 @@ class FakeUpstream:
         return encode_text("text")
 
 
-def make_service(*upstreams: FakeUpstream, **options: Any) -> Service:
+def make_service(*upstreams: Upstream, residences: Mapping[str, Residence] | None = None, **options: Any) -> Service:
     """A service with these upstreams; its clock is the event loop's."""
     models = tuple(ServedModel(name=each.name, engine=EngineConfig(model=Path("/nowhere"))) for each in upstreams)
     served = ServeOptions(models=models, **options)
     return Service(
         upstreams={each.name: each for each in upstreams},
         options=served,
-        keys=Keys(served.api_keys),
+        residences=residences or {},
+        keys=served.user_keys,
+        admin=AdminDoor(served.admin_keys, served.api_keys, served.host),
         clock=lambda: asyncio.get_running_loop().time(),
     )
 

@@ -62,18 +62,22 @@ def test_a_name_that_cannot_be_asked_for_is_refused() -> None:
         AdapterOptions(named=("-x=.",)).settings(["a"])
 
 
-def test_loading_at_run_time_needs_a_folder_and_keys(tmp_path: Path) -> None:
+def test_loading_at_run_time_needs_a_folder_and_somebody_who_may(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     models = served_models([str(tmp_path / "m")], {})
     with pytest.raises(OptionError, match=r"--lora-dir is '.*nowhere', which is not a directory"):
-        ServeOptions(models=models, lora_dir=tmp_path / "nowhere", api_keys=("k",))
-    with pytest.raises(OptionError, match="nobody is asked for a key; add --api-key-file"):
-        ServeOptions(models=models, lora_dir=tmp_path)
-    assert ServeOptions(models=models, lora_dir=tmp_path, api_keys=("k",)).lora_dir == tmp_path
+        ServeOptions(models=models, lora_dir=tmp_path / "nowhere")
+    for options in ({"api_keys": ("k",)}, {"host": "0.0.0.0"}):
+        with pytest.raises(
+            OptionError, match="lets who has an admin key load adapters, and there is none; add --admin-key"
+        ):
+            ServeOptions(models=models, lora_dir=tmp_path, **options)  # type: ignore[arg-type]
+        assert ServeOptions(models=models, lora_dir=tmp_path, admin_keys=("k",), **options).lora_dir == tmp_path  # type: ignore[arg-type]
+    assert ServeOptions(models=models, lora_dir=tmp_path).lora_dir == tmp_path
 
 
 def test_the_command_line_says_what_is_wrong_with_an_adapter(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["serve", "amuse", "--lora", "sql"]) == cli.USAGE
     assert "servery serve: --lora is 'sql'; it must be NAME=DIRECTORY" in capsys.readouterr().err
-    assert cli.main(["serve", "amuse", "--lora-dir", "."]) == cli.USAGE
-    assert "nobody is asked for a key" in capsys.readouterr().err
+    assert cli.main(["serve", "amuse", "--lora-dir", ".", "--api-key", "k"]) == cli.USAGE
+    assert "add --admin-key, or leave it out" in capsys.readouterr().err

@@ -34,7 +34,7 @@ async def post(app: App, path: str, **body: Any) -> Call:
 
 
 def loading_app(root: Path, *upstreams: FakeUpstream) -> App:
-    return make_app(*(upstreams or (FakeUpstream(),)), lora_dir=root, api_keys=("k",))
+    return make_app(*(upstreams or (FakeUpstream(),)), lora_dir=root, admin_keys=("k",))
 
 
 def test_an_adapter_is_loaded_listed_and_unloaded(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_model_whose_name_looks_like_an_adapter_is_itself(tmp_path: Path) -> N
     async def story() -> None:
         base, tagged = FakeUpstream(name="qwen"), FakeUpstream(Chunk(data=b"{}"), name="qwen:7b")
         tagged.loaded = {"sql": tmp_path}
-        app = make_app(base, tagged, lora_dir=tmp_path, api_keys=("k",))
+        app = make_app(base, tagged, lora_dir=tmp_path, admin_keys=("k",))
         for model in ("qwen:7b", "qwen:7b:sql"):
             assert (await post(app, "/v1/chat/completions", model=model, **CHAT)).status == 200
         assert len(tagged.requests) == 2
@@ -106,14 +106,16 @@ def test_a_model_whose_name_looks_like_an_adapter_is_itself(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/v1/unload_lora_adapter"])
-def test_loading_is_off_unless_a_folder_is_named_and_never_without_a_key(tmp_path: Path, path: str) -> None:
+def test_loading_is_off_unless_a_folder_is_named_and_asks_for_the_key_that_there_is(tmp_path: Path, path: str) -> None:
     async def story() -> None:
         body = {"lora_name": "sql", "lora_path": "sql"} if "unload" not in path else {"lora_name": "sql"}
-        off = await post(make_app(FakeUpstream(), api_keys=("k",)), path, **body)
+        off = await post(make_app(FakeUpstream(), admin_keys=("k",)), path, **body)
         assert (off.status, off.error["code"]) == (403, "lora_loading_disabled")
         assert "--lora-dir" in off.error["message"]
         assert (await ask(loading_app(tmp_path), "POST", path, body)).status == 401
         assert (await ask(loading_app(tmp_path), "GET", path, **KEY)).status == 405
+        local = await ask(make_app(FakeUpstream(), lora_dir=tmp_path), "POST", path, body)
+        assert (local.status, local.error["param"]) in {(400, "lora_path"), (404, "model")}
 
     run(story)
 

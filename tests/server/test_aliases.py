@@ -162,7 +162,13 @@ def test_whole_aliases_are_listed_and_every_name_that_can_be_asked_for_is_found(
     async def story() -> None:
         upstream = FakeUpstream()
         upstream.loaded["a"] = Path("/nowhere")
-        app = make_app(upstream, lora_dir=Path(), api_keys=("k",), aliases={"x": "m", "y": "m:a", "z": "m:b", "*": "m"})
+        app = make_app(
+            upstream,
+            lora_dir=Path(),
+            api_keys=("k",),
+            admin_keys=("a",),
+            aliases={"x": "m", "y": "m:a", "z": "m:b", "*": "m"},
+        )
         key = {"authorization": "Bearer k"}
 
         listed = (await ask(app, "GET", "/v1/models", **key)).json["data"]

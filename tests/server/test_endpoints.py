@@ -80,7 +80,7 @@ def test_models_are_listed_and_found_by_ids_with_slashes() -> None:
         assert [model["id"] for model in listed.json["data"]] == ["m", "org/model"]
         assert one.json == {
             "id": "org/model", "object": "model", "created": 1, "owned_by": "servery", "max_model_len": 2048,
-            "root": "org/model", "parent": None, "state": "loaded", "error": None,
+            "root": "org/model", "parent": None, "state": "loaded", "load_error": None,
         }  # fmt: skip
         assert (none.status, none.error["code"]) == (404, "model_not_found")
 

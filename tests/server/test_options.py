@@ -79,7 +79,8 @@ def test_settings_outside_their_range_are_the_engines_error(tmp_path: Path) -> N
         ({"keep_alive_s": 0.0}, "keep_alive_s is 0"),
         ({"drain_timeout_s": -1.0}, "--drain-timeout is -1.0"),
         ({"api_keys": ("",)}, "API key"),
-        ({"api_keys": ("secret\n",)}, "API key"),
+        ({"api_keys": ("secret\n",)}, "an API key is empty"),
+        ({"admin_keys": ("secret\n",)}, "an admin key is empty or has characters that a header cannot carry"),
         ({"log_level": "loud"}, "--log-level is 'loud'"),
     ],
 )
@@ -90,4 +91,4 @@ def test_options_outside_their_range_are_refused(changed: dict[str, object], mes
 
 
 def test_keys_are_not_in_the_repr() -> None:
-    assert "secret" not in repr(ServeOptions(models=(served(),), api_keys=("secret",)))
+    assert "secret" not in repr(ServeOptions(models=(served(),), api_keys=("secret",), admin_keys=("secret",)))

@@ -26,9 +26,9 @@ INFO: Any = object()
 class FakeModel(FakeUpstream):
     """A scripted upstream whose model comes and goes as a `FakeSleeper` does."""
 
-    def __init__(self) -> None:
-        super().__init__(Chunk(data=b"one"), Chunk(data=b"two"))
-        self.sleeper = FakeSleeper("m")
+    def __init__(self, name: str = "m") -> None:
+        super().__init__(Chunk(data=b"one"), Chunk(data=b"two"), name=name)
+        self.sleeper = FakeSleeper(name)
         self.has_loaded = False
 
     def __getattr__(self, name: str) -> Any:
@@ -117,7 +117,7 @@ def test_a_failure_is_told_until_the_model_is_there_without_where_it_lies(on_dem
         with pytest.raises(LoadError, match="/models/m"):
             await upstream.start()
         model = upstream.model()
-        assert (model.state, model.error) == ("failed", "m/config.json is damaged.")
+        assert (model.state, model.load_error) == ("failed", "m/config.json is damaged.")
         reason = "it could not be loaded: m/config.json is damaged."
         assert upstream.health() == Health(False, reason, 0.0, is_wanted=not on_demand)
         assert upstream.residence.figures() == Residency(
@@ -125,7 +125,7 @@ def test_a_failure_is_told_until_the_model_is_there_without_where_it_lies(on_dem
             releases=dict.fromkeys(ReleasedBy, 0),
         )  # fmt: skip
         await upstream.start()
-        assert (upstream.model().state, upstream.model().error) == ("loaded", None)
+        assert (upstream.model().state, upstream.model().load_error) == ("loaded", None)
 
     run(story)
 
@@ -137,7 +137,7 @@ def test_who_unloads_one_that_failed_has_seen_why() -> None:
         with pytest.raises(LoadError):
             await upstream.start()
         await upstream.residence.unload(0.0)
-        assert (upstream.model().state, upstream.model().error) == ("unloaded", None)
+        assert (upstream.model().state, upstream.model().load_error) == ("unloaded", None)
 
     run(story)
 

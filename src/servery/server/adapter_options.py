@@ -29,7 +29,7 @@ def add_adapter_options(verb: argparse.ArgumentParser) -> None:
         "--lora-dir",
         type=Path,
         metavar="DIRECTORY",
-        help="let clients load and unload adapters that lie below DIRECTORY; needs API keys",
+        help="let who has an admin key load and unload adapters that lie below DIRECTORY",
     )
     add(
         "--max-loras",

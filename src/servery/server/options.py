@@ -10,7 +10,9 @@ from servery.engine.config import EngineConfig
 from servery.engine.gguf.files import SUFFIX, model_name
 from servery.engine.parsing.format import AUTO, find_formats
 from servery.server.adapter_options import AdapterOptions
+from servery.server.admin import is_loopback
 from servery.server.aliases import check_aliases
+from servery.server.auth import Keys
 from servery.server.option_error import OptionError
 from servery.server.residence_options import ResidenceOptions
 
@@ -48,7 +50,8 @@ class ServeOptions:
     `port` 0 lets the system choose. Without `api_keys` anybody who reaches the address is served.
     `drain_timeout_s` is how long running answers may go on after SIGTERM; `request_timeout_s` how long one answer
     may take in all; `keep_alive_s` how long a stream may be silent before a comment is sent.
-    Who has a key may load LoRA adapters that lie below `lora_dir`. `aliases` are further names, by the name, for a model
+    Who has one of the `admin_keys` may load and unload models, and LoRA adapters that lie below `lora_dir`; see `admin`
+    for when none is needed. `aliases` are further names, by the name, for a model
     or `model:adapter`; `*` stands for all others. Raises `OptionError` for a value outside its range.
     """
 
@@ -56,6 +59,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    admin_keys: tuple[str, ...] = field(default=(), repr=False)
     drain_timeout_s: float = 30.0
     request_timeout_s: float = 600.0
     body_timeout_s: float = 30.0
@@ -87,25 +91,32 @@ class ServeOptions:
                 raise OptionError(f"{_FLAGS.get(name, name)} is {getattr(self, name)}; it must be greater than 0.")
         if not self.drain_timeout_s >= 0:
             raise OptionError(f"--drain-timeout is {self.drain_timeout_s}; it must be 0 or more.")
-        if any(not key.strip() or not key.isascii() or not key.isprintable() for key in self.api_keys):
-            raise OptionError("an API key is empty or has characters that a header cannot carry; use printable ASCII.")
+        for kind, keys in (("API", self.api_keys), ("admin", self.admin_keys)):
+            if any(not key.strip() or not key.isascii() or not key.isprintable() for key in keys):
+                raise OptionError(
+                    f"an {kind} key is empty or has characters that a header cannot carry; use printable ASCII."
+                )
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise OptionError(f"--log-level is {self.log_level!r}; choose debug, info, warning or error.")
         if self.lora_dir is not None:
-            _check_lora_dir(self.lora_dir, self.api_keys)
+            self._check_lora_dir(self.lora_dir)
         adapters = [f"{model.name}:{each.name}" for model in self.models for each in model.engine.adapters]
         names = [model.name for model in self.models]
         self.residence.check(names)
         check_aliases(self.aliases, names, adapters, may_load=self.lora_dir is not None)
 
+    @property
+    def user_keys(self) -> Keys:
+        """Who may ask for answers: whoever has a key, if keys are asked for."""
+        return Keys((*self.api_keys, *self.admin_keys) if self.api_keys else ())
 
-def _check_lora_dir(path: Path, api_keys: tuple[str, ...]) -> None:
-    if not path.is_dir():
-        raise OptionError(f"--lora-dir is '{path}', which is not a directory.")
-    if not api_keys:
-        raise OptionError(
-            "--lora-dir lets clients load adapters, and nobody is asked for a key; add --api-key-file, or leave it out."
-        )
+    def _check_lora_dir(self, path: Path) -> None:
+        if not path.is_dir():
+            raise OptionError(f"--lora-dir is '{path}', which is not a directory.")
+        if not self.admin_keys and (self.api_keys or not is_loopback(self.host)):
+            raise OptionError(
+                "--lora-dir lets who has an admin key load adapters, and there is none; add --admin-key, or leave it out."
+            )
 
 
 def _check_names(names: Iterable[str]) -> None:

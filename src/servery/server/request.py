@@ -14,13 +14,18 @@ _DISCARD_FACTOR = 16
 
 
 class Request:
-    """One HTTP request. Header names are in lower case; of headers that occur twice the last counts."""
+    """One HTTP request. Header names are in lower case; of headers that occur twice the last counts.
+
+    `peer` is the address that the connection came from, if that is known.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, arrived_s: float) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        client = scope.get("client")
+        self.peer: str | None = client[0] if client else None
         self.receive = receive
         self.arrived_s = arrived_s
         self.id = _request_id(self.headers.get(b"x-request-id", b""))

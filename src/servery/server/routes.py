@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from servery.server import adapters, answers, batches, files, health, models, responses, tokens
+from servery.server import adapters, answers, batches, files, health, models, residence, responses, tokens
 from servery.server.router import Matched, Router
 from servery.server.service import Exchange, Service
 from servery.wire.anthropic_answer import ANTHROPIC
@@ -18,7 +18,9 @@ Handler: TypeAlias = Callable[[Service, Exchange], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """`is_open` ones are answered without a key; `is_work` ones are refused, and waited for, when the server stops.
+    """`is_open` ones are answered without a key, `is_admin` ones only to those who may change what is served.
+
+    `is_work` ones are refused, and waited for, when the server stops.
 
     `dialect` is the API that the path belongs to: its clients read errors its way. None: several APIs have it.
     """
@@ -27,12 +29,17 @@ class Route:
     method: str
     handler: Handler
     is_open: bool = False
+    is_admin: bool = False
     is_work: bool = False
     dialect: Dialect | None = OPENAI
 
 
 def _work(path: str, handler: Handler, dialect: Dialect = OPENAI) -> Route:
     return Route(path=path, method="POST", handler=handler, is_work=True, dialect=dialect)
+
+
+def _admin(path: str, handler: Handler) -> Route:
+    return Route(path=path, method="POST", handler=handler, is_work=True, is_admin=True)
 
 
 ROUTES: Sequence[Route] = (
@@ -59,8 +66,13 @@ ROUTES: Sequence[Route] = (
     Route(path="/v1/batches/{id}/cancel", method="POST", handler=batches.cancel),
     _work("/tokenize", tokens.tokenize),
     _work("/detokenize", tokens.detokenize),
-    _work("/v1/load_lora_adapter", adapters.load),
-    _work("/v1/unload_lora_adapter", adapters.unload),
+    _admin("/v1/load_lora_adapter", adapters.load),
+    _admin("/v1/unload_lora_adapter", adapters.unload),
+    _admin("/v1/models/load", residence.load),
+    _admin("/v1/models/unload", residence.unload),
+    _admin("/sleep", residence.sleep),
+    _admin("/wake_up", residence.wake_up),
+    Route(path="/is_sleeping", method="GET", handler=residence.is_sleeping),
     Route(path="/v1/models", method="GET", handler=models.models, dialect=None),
     Route(path="/v1/models/{id...}", method="GET", handler=models.model, dialect=None),
     Route(path="/metrics", method="GET", handler=health.metrics),

@@ -18,8 +18,8 @@ import uvloop
 from servery.byte_size import format_byte_size
 from servery.engine.engine import AsyncEngine
 from servery.engine.stats import EngineInfo
+from servery.server.admin import AdminDoor
 from servery.server.app import App
-from servery.server.auth import Keys
 from servery.server.option_error import OptionError
 from servery.server.options import ServedModel, ServeOptions
 from servery.server.protocol import BoundedProtocol
@@ -88,7 +88,9 @@ class _Serving:
         self._service = Service(
             upstreams={upstream.name: upstream for upstream in self._upstreams},
             options=options,
-            keys=Keys(options.api_keys),
+            residences={upstream.name: upstream.residence for upstream in self._upstreams},
+            keys=options.user_keys,
+            admin=AdminDoor(options.admin_keys, options.api_keys, options.host),
             clock=time.monotonic,
             storage=None if options.files is None else self._open_storage(options.files),
         )

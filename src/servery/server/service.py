@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from servery.server.admin import AdminDoor
 from servery.server.aliases import alias_target, whole_names
 from servery.server.answer_record import AnswerRecord
 from servery.server.auth import Keys
@@ -17,6 +18,7 @@ from servery.server.request import Request
 from servery.server.response_store import ResponseStore
 from servery.server.storage import Storage, no_storage
 from servery.telemetry.metrics import Metrics
+from servery.upstream.residence import Residence
 from servery.upstream.upstream import Upstream
 from servery.wire.anthropic import AnthropicRequest, CountRequest
 from servery.wire.chat import ChatRequest
@@ -45,11 +47,16 @@ R = TypeVar(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A server's parts: one upstream per model by the name that clients ask for, and the clock of all timings."""
+    """A server's parts: one upstream per model by the name that clients ask for, and the clock of all timings.
+
+    `residences` say which models are in memory, by the same names.
+    """
 
     upstreams: Mapping[str, Upstream]
+    residences: Mapping[str, Residence] = field(default_factory=dict)
     options: ServeOptions
     keys: Keys
+    admin: AdminDoor
     clock: Callable[[], float]
     metrics: Metrics = field(default_factory=Metrics)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)

@@ -76,7 +76,7 @@ class OnDemandUpstream:
 
     def _with_state(self, model: Model) -> Model:
         figures = self.residence.figures()
-        return msgspec.structs.replace(model, state=figures.state.value, error=figures.error)
+        return msgspec.structs.replace(model, state=figures.state.value, load_error=figures.error)
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """Let requests ask for the adapter in a folder; raises `ApiError`."""
@@ -108,6 +108,7 @@ class OnDemandUpstream:
 
     async def answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
         """The answer, once the model is there; raises `ApiError`."""
+        ask.typed()  # what is wrong with the request costs no load
         chunks = self._inner.answer(ask, call)
         async with self.residence.use(call.deadline), contextlib.aclosing(chunks):
             async for chunk in chunks:

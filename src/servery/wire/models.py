@@ -7,7 +7,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A served model; `created` in Unix seconds, `max_model_len` in tokens (prompt and completion together).
 
     `state` says whether it is in memory: loaded, loading, releasing, sleeping (a request wakes it), unloaded, or failed:
-    out of memory because of `error`.
+    out of memory because of `load_error`.
     `root` is the model whose weights are used, `parent` the one that an adapter changes; None for a model of its own.
     """
 
@@ -19,7 +19,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     parent: str | None = None
     state: str = "loaded"
-    error: str | None = None
+    load_error: str | None = None
 
 
 class ModelList(msgspec.Struct, frozen=True):

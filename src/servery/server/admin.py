@@ -1,0 +1,60 @@
+"""Who may change what is served: load, unload and put models to sleep, load and unload adapters. One door for all.
+
+The default is no. With admin keys it takes one of them. Where there are no keys at all and the server listens on this
+machine only, programs of this machine may; a page in a browser of this machine may not, nor may anybody behind a proxy,
+who would look as if he were of this machine.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+
+from servery.server.auth import Keys
+from servery.server.request import Request
+from servery.wire.errors import ApiError
+
+_HOW = "start the server with --admin-key, or with the key in $SERVERY_ADMIN_KEY"
+# Sent by browsers, and by proxies, and by nobody else.
+_BROWSERS = (b"origin", b"referer", b"sec-fetch-site")
+_PROXIES = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
+
+
+class AdminDoor:
+    """Lets in who may change what is served; `admin_keys` are asked for, `api_keys` do not do, `host` is listened on."""
+
+    def __init__(self, admin_keys: Iterable[str], api_keys: Iterable[str], host: str) -> None:
+        self._admins = Keys(admin_keys)
+        self._users = Keys(api_keys)
+        self._is_local = is_loopback(host)
+
+    def check(self, request: Request) -> bytes:
+        """The digest of the admin key, empty where none is needed; raises `ApiError`: 401 without a key, else 403."""
+        if not self._admins.is_empty:
+            if self._users.are_in(request.headers) and not self._admins.are_in(request.headers):
+                raise _forbidden("This takes an admin key (--admin-key); the API key that was given is none.")
+            return self._admins.check(request.headers)
+        self._users.check(request.headers)
+        if not self._users.is_empty:
+            raise _forbidden(f"An API key does not allow this, and there is no admin key; {_HOW}.")
+        if not self._is_local or request.peer is None or not is_loopback(request.peer):
+            raise _forbidden(f"Without keys only programs of this machine may do this, over 127.0.0.1; {_HOW}.")
+        for header in (*_BROWSERS, *_PROXIES):
+            if header in request.headers:
+                who = "a browser" if header in _BROWSERS else "a proxy"
+                raise _forbidden(f"The header '{header.decode()}' says that {who} sent this; without keys: no. {_HOW}.")
+        return b""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _forbidden(message: str) -> ApiError:
+    return ApiError(403, message, kind="permission_error", code="admin_only")
