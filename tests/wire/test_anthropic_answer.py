@@ -44,7 +44,12 @@ def test_an_answer_is_made_of_blocks() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "stop", "expected"),
-    [("stop", None, "end_turn"), ("stop", "END", "stop_sequence"), ("length", None, "max_tokens")],
+    [
+        ("stop", None, "end_turn"),
+        ("stop", "END", "stop_sequence"),
+        ("length", None, "max_tokens"),
+        ("content_filter", None, "refusal"),
+    ],
 )
 def test_the_reason_is_told_in_the_api_s_words(reason: str, stop: str | None, expected: str) -> None:
     assert reasons(reason, stop, max_tokens=3) == [(expected, stop)] * 2

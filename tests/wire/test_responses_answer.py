@@ -100,10 +100,11 @@ def test_every_item_is_added_grows_and_is_done() -> None:
     ]  # fmt: skip
 
 
-def test_a_response_that_was_cut_is_incomplete() -> None:
-    answer = json.loads(form().body([Message(index=0, content="I", finish_reason="length")], USAGE))
+@pytest.mark.parametrize(("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
+def test_a_response_that_was_cut_is_incomplete(finish: str, reason: str) -> None:
+    answer = json.loads(form().body([Message(index=0, content="I", finish_reason=finish)], USAGE))
 
-    assert (answer["status"], answer["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert (answer["status"], answer["incomplete_details"]) == ("incomplete", {"reason": reason})
 
 
 def test_the_request_is_repeated_in_the_response() -> None:

@@ -22,6 +22,10 @@ class ImagePart(msgspec.Struct, frozen=True, tag_field="type", tag="image_url"):
 
     image_url: ImageUrl
 
+    def shown_path(self, path: str) -> str:
+        """By what path its client knows it; `path` is where it stands in the chat."""
+        return path
+
     def refusal(self, path: str) -> ApiError:
         """What tells a client that the model sees no images; `path` is where the image stands in the chat."""
         return unsupported(path, "'image_url' parts cannot be read; this model takes text only.")
@@ -32,6 +36,10 @@ class PlacedImage(ImagePart, frozen=True, kw_only=True):
 
     path: str
     noun: str
+
+    def shown_path(self, path: str) -> str:
+        """As its client has it."""
+        return self.path
 
     def refusal(self, path: str) -> ApiError:
         """The same, in the client's words."""

@@ -41,7 +41,8 @@ class MessageDelta(msgspec.Struct, frozen=True, kw_only=True):
     """What is new of completion `index`, in the order reasoning, content, calls.
 
     `logprobs` are of the tokens that `content` was made of, None unless they were asked for. `finish_reason` comes with
-    the last delta: "stop", "length", "tool_calls"; `stop` is then the stop string that was found, if one was.
+    the last delta: "stop", "length", "tool_calls", "content_filter"; `stop` is then the stop string that was found, if
+    one was.
     """
 
     index: int = 0

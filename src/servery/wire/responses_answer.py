@@ -26,6 +26,7 @@ from servery.wire.responses import (
 from servery.wire.usage import Usage
 
 _Fields = dict[str, Any]
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 # What the chat that a request becomes calls otherwise.
 _RENAMED = {
     "max_tokens": "max_output_tokens",
@@ -82,6 +83,8 @@ class ResponsesForm:
     def _finished(self, message: Message, output: list[_Fields], usage: Usage) -> _Fields:
         status = _status(message.finish_reason)
         response = self._response(status, usage, output)
+        if status == "incomplete":
+            response["incomplete_details"] = {"reason": _INCOMPLETE[message.finish_reason]}
         if self._keep is not None:
             self._keep(response, _said(output))
         return response
@@ -96,7 +99,7 @@ class ResponsesForm:
             "status": status,
             "background": False,
             "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "incomplete_details": None,
             "instructions": request.instructions,
             "max_output_tokens": request.max_output_tokens,
             "model": request.model,
@@ -229,7 +232,7 @@ def _items(message: Message) -> list[_Fields]:
 
 
 def _status(finish_reason: str | None) -> str:
-    return "incomplete" if finish_reason == "length" else "completed"
+    return "incomplete" if finish_reason in _INCOMPLETE else "completed"
 
 
 def _new_id(kind: str) -> str:

@@ -1,0 +1,95 @@
+"""What an upstream's refusal comes to: the client's own fault, or a failure after which others are asked."""
+
+import email.utils
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+
+from servery.upstream.failure import Kind, UpstreamFailure
+from servery.wire.errors import ApiError, unsupported
+
+# Of the 4xx those that are no fault of the client: a key, a model's name or an address in the configuration is wrong, the
+# account has no money, or the request came at a bad time.
+_NOT_THE_CLIENTS = frozenset((401, 402, 403, 404, 405, 406, 407, 408, 409, 421, 424, 425))
+_OVERLOADED = 529
+_SHOWN_CHARS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An error as an upstream told it; `code` and `kind` are its own words, kept."""
+
+    status: int
+    message: str
+    code: str | None = None
+    kind: str | None = None
+    param: str | None = None
+    retry_after_s: float | None = None
+    is_quota: bool = False
+
+    def raised(self, deployment: str) -> ApiError | UpstreamFailure:
+        """The exception for it."""
+        if 400 <= self.status < 500 and self.status not in (*_NOT_THE_CLIENTS, 429):
+            return self._told(self.status)
+        if self.status == 429 and not self.is_quota:
+            kind = Kind.THROTTLED
+        else:
+            kind = Kind.OVERLOADED if self.status == _OVERLOADED else Kind.STATUS
+        message = f"the deployment '{deployment}' answered {self.status}: {self.message}"
+        return UpstreamFailure(
+            kind, message, status=self.status, error=self._passed_on(), retry_after_s=self.retry_after_s
+        )
+
+    def _passed_on(self) -> ApiError:
+        """What the client is told if nobody else can answer: never with a status that speaks of the client's own key."""
+        if self.status in (401, 403):
+            message = "The model's deployment refused this server's credentials."
+            return ApiError(502, message, kind="server_error", code="upstream_authentication")
+        if self.status == _OVERLOADED:
+            return self._told(503)
+        return self._told(502 if 400 <= self.status < 500 and self.status != 429 else self.status)
+
+    def _told(self, status: int) -> ApiError:
+        kind = self.kind or ("invalid_request_error" if status < 500 else "server_error")
+        return ApiError(
+            status, self.message, kind=kind, code=self.code, param=self.param, retry_after_s=self.retry_after_s
+        )
+
+
+def cannot(param: str, why: str) -> UpstreamFailure:
+    """What a deployment's API has no word for: another deployment may, else the client is told 400."""
+    error = unsupported(param, why)
+    return UpstreamFailure(Kind.STATUS, error.message, status=error.status, error=error)
+
+
+def malformed(deployment: str, what: str) -> UpstreamFailure:
+    """An answer that is none."""
+    return UpstreamFailure(Kind.MALFORMED, f"the deployment '{deployment}' gave {what}")
+
+
+def cut(deployment: str) -> UpstreamFailure:
+    """An answer that ended before its end."""
+    return UpstreamFailure(Kind.CUT, f"the answer of the deployment '{deployment}' ended before it was complete")
+
+
+def retry_after_s(headers: Mapping[str, str], now_s: float | None = None) -> float | None:
+    """When to ask again, from `retry-after-ms` or `retry-after` (seconds, or a date; `now_s` is Unix time)."""
+    try:
+        if (given := headers.get("retry-after-ms")) is not None:
+            return max(0.0, float(given) / 1000)
+        if (given := headers.get("retry-after")) is None:
+            return None
+        if given.strip().replace(".", "", 1).isdigit():
+            return float(given)
+        date = email.utils.parsedate_to_datetime(given)
+    except ValueError:
+        return None
+    at = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, at.timestamp() - (time.time() if now_s is None else now_s))
+
+
+def excerpt(body: bytes) -> str:
+    """The beginning of a body that is not understood, as text on one line."""
+    text = " ".join(body[: 4 * _SHOWN_CHARS].decode("utf-8", "replace").split())
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."

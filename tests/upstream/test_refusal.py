@@ -1,0 +1,23 @@
+import pytest
+
+from servery.upstream.refusal import retry_after_s
+
+DATE = "Sat, 21 Nov 2026 12:00:30 GMT"
+NOW_S = 1795262400.0  # half a minute before
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({}, None),
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "3", "retry-after-ms": "250"}, 0.25),
+        ({"retry-after": DATE}, 30.0),
+        ({"retry-after": "Sat, 21 Nov 2020 12:00:30 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after-ms": "soon"}, None),
+    ],
+)
+def test_when_to_ask_again_is_read_in_all_its_forms(headers: dict[str, str], wait_s: float | None) -> None:
+    assert retry_after_s(headers, NOW_S) == wait_s
