@@ -138,15 +138,17 @@ def test_what_only_counts_takes_aliases_too(path: str, body: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "body"),
+    ("endpoint", "body", "prefix"),
     [
-        ("/v1/chat/completions", {"messages": MESSAGES}),
-        ("/v1/completions", {"prompt": "once"}),
-        ("/v1/embeddings", {"input": "once"}),
-        ("/v1/responses", {"input": "hi"}),
+        ("/v1/chat/completions", {"messages": MESSAGES}, "chatcmpl-"),
+        ("/v1/completions", {"prompt": "once"}, "cmpl-"),
+        ("/v1/embeddings", {"input": "once"}, "embd-"),
+        ("/v1/responses", {"input": "hi"}, "resp_"),
     ],
 )
-def test_requests_of_a_batch_may_use_aliases(endpoint: str, body: dict[str, Any]) -> None:
+def test_requests_of_a_batch_may_use_aliases_and_their_answers_have_the_endpoints_ids(
+    endpoint: str, body: dict[str, Any], prefix: str
+) -> None:
     async def story() -> None:
         upstream = FakeUpstream(Chunk(data=b"{}"))
         service = make_service(upstream, aliases={"gpt-4o": "m"})
@@ -154,6 +156,8 @@ def test_requests_of_a_batch_may_use_aliases(endpoint: str, body: dict[str, Any]
 
         assert await answering.answer(endpoint, json.dumps({"model": "gpt-4o", **body}).encode()) == b"{}"
         assert [request.model for request, _ in upstream.requests] == ["m"]
+        [(_, call)] = upstream.requests
+        assert call.id.startswith(prefix)
 
     asyncio.run(story())
 

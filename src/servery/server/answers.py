@@ -1,24 +1,14 @@
 """`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/rerank`, `/v1/messages`: what a model answers."""
 
-import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from servery.server.answer_record import AnswerRecord
 from servery.server.relay import relay_stream, relay_whole, watched
 from servery.server.request import Request
 from servery.server.service import Exchange, Service
-from servery.upstream.ask import PASSED_HEADERS, Api, Ask, Conversation, Head, read_head
+from servery.upstream.ask import PASSED_HEADERS, Api, Ask, Conversation, Head, new_answer_id, read_head
 from servery.upstream.upstream import Call
-
-_ID_PREFIXES: Mapping[Api, str] = {
-    Api.CHAT: "chatcmpl-",
-    Api.COMPLETIONS: "cmpl-",
-    Api.EMBEDDINGS: "embd-",
-    Api.RERANK: "rerank-",
-    Api.MESSAGES: "msg_",
-    Api.RESPONSES: "resp_",
-}
 
 
 async def chat(service: Service, exchange: Exchange) -> None:
@@ -60,7 +50,7 @@ async def answer(
         head=head,
         model=model,
         base=upstream.name,
-        answer_id=_ID_PREFIXES[api] + secrets.token_hex(16),
+        answer_id=new_answer_id(api),
         created=int(time.time()),
         pass_headers=_passed(exchange.request),
         owner=exchange.owner,

@@ -1,7 +1,6 @@
 """What a server keeps on disk: files, batches, and who works on them."""
 
 import fcntl
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from servery.batch.batch_store import BatchStore
 from servery.batch.file_store import FileStore
 from servery.batch.runner import BatchRunner
 from servery.engine.request import BACKGROUND
-from servery.upstream.ask import Api, Ask, read_head
+from servery.upstream.ask import Api, Ask, new_answer_id, read_head
 from servery.upstream.upstream import Call, Upstream
 from servery.wire.errors import ApiError, invalid, shown, unsupported
 
@@ -89,7 +88,7 @@ class Answering:
             head=head,
             model=model,
             base=upstream.name,
-            answer_id=f"batch-{secrets.token_hex(16)}",
+            answer_id=new_answer_id(_APIS[endpoint]),
             created=int(time.time()),
             priority=BACKGROUND,
         )

@@ -5,6 +5,7 @@ the client's form. So every API reaches every kind of upstream, and nobody decod
 """
 
 import enum
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -50,6 +51,21 @@ class Api(enum.Enum):
     def is_chat(self) -> bool:
         """Whether the answer is a message, which any upstream that can chat is able to write."""
         return self in (Api.CHAT, Api.MESSAGES, Api.RESPONSES)
+
+
+_ID_PREFIXES: Mapping[Api, str] = {
+    Api.CHAT: "chatcmpl-",
+    Api.COMPLETIONS: "cmpl-",
+    Api.EMBEDDINGS: "embd-",
+    Api.RERANK: "rerank-",
+    Api.MESSAGES: "msg_",
+    Api.RESPONSES: "resp_",
+}
+
+
+def new_answer_id(api: Api) -> str:
+    """An id that no other answer has, of the form that the API's own have."""
+    return _ID_PREFIXES[api] + secrets.token_hex(16)
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
