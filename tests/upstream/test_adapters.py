@@ -90,18 +90,17 @@ def test_a_client_that_leaves_lets_go_of_its_adapter(tmp_path: Path) -> None:
 def test_an_adapter_that_cannot_be_loaded_is_the_client_s_error(tmp_path: Path) -> None:
     async def story() -> None:
         upstream = await started(FakeEngine(save_checkpoint(tmp_path)))
-        for name, path, message in (
-            ("sql", tmp_path / "no", "^The adapter 'sql' cannot be loaded: no is not a folder"),
-            ("a:b", tmp_path, "the adapter's name 'a:b' cannot be used"),
+        await upstream.load_adapter("taken", tmp_path)
+        for name, path, param, message in (
+            ("sql", tmp_path / "no", "lora_path", "^The adapter 'sql' cannot be loaded: no is not a folder"),
+            ("a:b", tmp_path, "lora_name", "the adapter's name 'a:b' cannot be used"),
+            ("taken", tmp_path, "lora_name", "an adapter named 'taken' is loaded already, or"),
         ):
             with pytest.raises(ApiError, match=message) as refused:
                 await upstream.load_adapter(name, path)
-            assert refused.value.status == 400
-        await upstream.load_adapter("sql", tmp_path)
-        with pytest.raises(ApiError, match="an adapter named 'sql' is loaded already, or"):
-            await upstream.load_adapter("sql", tmp_path)
-        with pytest.raises(ApiError, match="No adapter named 'no' is loaded; loaded are: 'sql'") as unknown:
+            assert (refused.value.status, refused.value.param) == (400, param)
+        with pytest.raises(ApiError, match="No adapter named 'no' is loaded; loaded are: 'taken'") as unknown:
             upstream.unload_adapter("no")
-        assert unknown.value.status == 404
+        assert (unknown.value.status, unknown.value.param) == (404, "lora_name")
 
     run(story)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from servery.engine.errors import LoadError
+from servery.engine.errors import BadAdapterName
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -16,14 +16,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 
 
 class AdapterSource(msgspec.Struct, frozen=True):
-    """A folder in PEFT's layout under the name that clients ask for. Raises `LoadError` for a name that cannot be one."""
+    """A folder in PEFT's layout under the name that clients ask for. Raises `BadAdapterName` for a name that cannot be one."""
 
     name: str
     path: Path
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise LoadError(
+            raise BadAdapterName(
                 f"the adapter's name {self.name[:110]!r} cannot be used; take up to 100 letters, digits, '.', '_', '-' "
                 "and '/', beginning with a letter or digit."
             )

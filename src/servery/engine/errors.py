@@ -10,6 +10,7 @@ EngineError
 ├── CannotSleep            the model cannot leave memory now
 ├── IntegrityError         the engine's own books do not add up: a bug, found by a check
 └── LoadError              a model or an adapter cannot be loaded: a file, its content, its kind
+    ├── BadAdapterName     an adapter cannot be called so
     └── NotEnoughMemory    there is not the memory for it
 """
 
@@ -63,6 +64,10 @@ class IntegrityError(EngineError):
 
 class LoadError(EngineError):
     """The model, or an adapter for it, cannot be loaded; the message names the file and what to do."""
+
+
+class BadAdapterName(LoadError):
+    """The adapter's name cannot be one, or is taken; its files have not been looked at."""
 
 
 class NotEnoughMemory(LoadError):

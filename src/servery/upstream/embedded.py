@@ -15,7 +15,7 @@ from servery.engine.completion import TextDelta, complete
 from servery.engine.constraint import Constraint
 from servery.engine.engine import AsyncEngine
 from servery.engine.engine_state import EngineState
-from servery.engine.errors import LoadError
+from servery.engine.errors import BadAdapterName, LoadError
 from servery.engine.parsing.format import AUTO, MessageFormats, find_formats
 from servery.engine.request import NewRequest, SamplingParams
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
@@ -165,11 +165,12 @@ class EmbeddedUpstream:
                 await self.engine.load_adapter(AdapterSource(name, path))
             except LoadError as error:
                 fault = _without_folder(str(error), path)
-                raise invalid(f"The adapter '{shown(name)}' cannot be loaded: {fault}", "lora_path") from error
+                param = "lora_name" if isinstance(error, BadAdapterName) else "lora_path"
+                raise invalid(f"The adapter '{shown(name)}' cannot be loaded: {fault}", param) from error
 
     def unload_adapter(self, name: str) -> int:
         """Let no further request ask for an adapter; returns how many are answered with it now. Raises `ApiError`."""
-        with engine_errors(None, self.engine):
+        with engine_errors("lora_name", self.engine):
             return self.engine.unload_adapter(name)
 
     def adapter_uses(self) -> Mapping[str, int]:

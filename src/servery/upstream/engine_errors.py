@@ -18,7 +18,7 @@ def api_error(error: EngineError, param: str | None = None, restart_in_s: float 
     """
     message = _sentence(str(error))
     if isinstance(error, UnknownAdapter):
-        return ApiError(404, message, param="model", code="model_not_found")
+        return ApiError(404, message, param=param or error.param, code="model_not_found")
     if isinstance(error, PromptTooLong):
         return invalid(message, param or error.param, "context_length_exceeded")
     if isinstance(error, InvalidRequest):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -135,6 +136,24 @@ def test_a_truncated_file_is_called_damaged(folder: Path, base: ModelConfig) -> 
 def test_a_file_in_another_format_is_named(folder: Path, base: ModelConfig) -> None:
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(LoadError, match=r"has no adapter_model\.safetensors\. It has adapter_model\.bin: convert it"):
+        read(folder, base)
+
+
+@pytest.mark.parametrize(
+    ("fields", "tensor", "field"),
+    [
+        ({"target_modules": ["up_proj"]}, Q0, "target_modules"),
+        ({"target_modules": "all-linear", "exclude_modules": ["mlp.up_proj"]}, UP0, "exclude_modules"),
+        ({"layers_to_transform": [1, 2]}, UP0, "layers_to_transform"),
+    ],
+)
+def test_matrices_that_the_config_leaves_out_are_not_applied(
+    fields: dict[str, Any], tensor: str, field: str, tmp_path: Path, base: ModelConfig
+) -> None:
+    """PEFT does not apply them; taking them for meant gave another model than the one that was trained."""
+    folder = adapters.save(tmp_path / "a", checkpoints.qwen3(), targets=("q_proj", "up_proj"), **fields)
+    message = rf"lora_A\.weight adapts {tensor}, which adapter_config\.json leaves out \({field}\): remove the tensor"
+    with pytest.raises(LoadError, match=message.replace("layers.0", r"layers\.\d").replace(".self", r"\.self")):
         read(folder, base)
 
 

@@ -84,14 +84,20 @@ class AdapterConfig:
         return alpha / math.sqrt(rank) if self.is_rank_stabilized else alpha / rank
 
     def is_target(self, module: str) -> bool:
-        """Whether the adapter must have matrices for a linear layer of the model."""
+        """Whether the adapter has matrices for a linear layer of the model."""
+        return self.why_not(module) is None
+
+    def why_not(self, module: str) -> str | None:
+        """The field by which a linear layer of the model has no matrices; None if it has."""
         if self.excluded and _is_among(self.excluded, module, self.path):
-            return False
+            return "exclude_modules"
         if isinstance(self.targets, str) and self.targets.lower() == "all-linear":
-            return True
+            return None
         if not _is_among(self.targets, module, self.path):
-            return False
-        return isinstance(self.targets, str) or self.layers is None or self._layer_of(module) in self.layers
+            return "target_modules"
+        if isinstance(self.targets, str) or self.layers is None or self._layer_of(module) in self.layers:
+            return None
+        return "layers_to_transform"
 
     def _layer_of(self, module: str) -> int | None:
         for pattern in self.layers_patterns or (r"[^.]*",):

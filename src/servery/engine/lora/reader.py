@@ -91,6 +91,11 @@ def _places(
                 f"{stored.path}: tensor {stored.name} is stored as {stored.dtype}; adapters are {', '.join(_DTYPES)}."
             )
         module, matrix = place
+        if not config.is_target(module):
+            raise LoadError(
+                f"{stored.path}: tensor {stored.name} adapts {module}, which {config.path.name} leaves out "
+                f"({config.why_not(module)}): remove the tensor, or add the module."
+            )
         _check_shape(stored, matrix, sites[module], config.rank_of(module), max_rank, config)
         places[place] = stored
     return places

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
-from servery.engine.errors import EngineError, LoadError, UnknownAdapter
+from servery.engine.errors import BadAdapterName, EngineError, UnknownAdapter
 
 
 @dataclass(slots=True, eq=False)
@@ -50,9 +50,9 @@ class AdapterRegistry:
         return [(entry.adapter_id, entry.source) for entry in self._by_name.values() if entry.info is not None]
 
     def begin(self, source: AdapterSource) -> "tuple[int, asyncio.Future[AdapterInfo]]":
-        """Take the name; returns its id and what will tell how loading ended. Raises `LoadError` if it is taken."""
+        """Take the name; returns its id and what will tell how loading ended. Raises `BadAdapterName` if it is taken."""
         if source.name in self._by_name:
-            raise LoadError(
+            raise BadAdapterName(
                 f"an adapter named {source.name!r} is loaded already, or being loaded; unload it first, or take another name."
             )
         self._last_id += 1
