@@ -223,7 +223,11 @@ def test_a_bad_word_is_refused_with_the_rule(words: str, complaint: str, capsys:
             "'nowhere' is neither a directory with a checkpoint, nor a .gguf file, nor an embedded model",
         ),
         ("serve model --port 70000", cli.USAGE, "--port is 70000"),
-        ("serve model --max-running 9 --max-step-tokens 8", cli.FAILED, "raise max_step_tokens"),
+        (
+            "serve model --max-running 9 --max-step-tokens 8",
+            cli.FAILED,
+            "--max-running is 9 and --max-step-tokens is 8; a step must have room",
+        ),
         ("serve model --api-key-file none", cli.USAGE, "the keys in none cannot be read: No such file or directory"),
         ("serve model --api-key-file model", cli.USAGE, "the keys in model cannot be read: Is a directory"),
         ("serve model --api-key-file binary", cli.USAGE, "the keys in binary cannot be read: it is not UTF-8"),
@@ -291,16 +295,19 @@ def test_quantize_writes_a_folder_and_says_what_it_saves(capsys: pytest.CaptureF
     [
         (
             ["amuse", "out", "--scheme", "int8", "--group-size", "32"],
-            "group_size is 32, but int8 has a scale per output",
+            "--group-size is 32, but int8 has a scale per output",
         ),
         (
             ["amuse", "out", "--group-size", "128"],
-            "group_size 128 does not divide the 160 input features of model.layers",
+            "--group-size 128 does not divide the 160 input features of model.layers",
         ),
-        (["amuse", "out", "--quantize-method", "round", "--calibration", "t.md"], "calibration is for the method awq"),
+        (
+            ["amuse", "out", "--quantize-method", "round", "--calibration", "t.md"],
+            "--calibration is for the method awq; set --quantize-method to awq",
+        ),
         (["amuse", "out", "--calibration", "t.md"], "the calibration text t.md cannot be read: No such file"),
         (["nowhere", "out"], "'nowhere' is neither a directory with a checkpoint"),
-        (["model", "out"], "model/config.json does not exist"),
+        (["model", "out"], "there is no model in model: it has notes.txt; expected are config.json, tokenizer.json"),
         (["amuse", "model/notes.txt"], "notes.txt exists and is not this model quantized this way"),
     ],
 )

@@ -18,7 +18,7 @@ from servery import __version__
 from servery.bench import command as bench_command
 from servery.byte_size import format_byte_size
 from servery.engine.parsing.format import REASONING_FORMATS, TOOL_FORMATS
-from servery.engine_options import add_engine_options, add_quantize_options, engine_settings
+from servery.engine_options import add_engine_options, add_quantize_options, as_typed, engine_settings
 from servery.option_value import at_least, byte_size, seconds
 from servery.server.key_options import KEY_VARIABLE, add_key_options, admin_keys, api_keys, keys_in_environment
 
@@ -247,7 +247,7 @@ def _our_errors() -> tuple[type[Exception], ...]:
 
 
 def _complain(options: argparse.Namespace, error: Exception, code: int) -> int:
-    print(f"servery {options.verb}: {error}", file=sys.stderr)
+    print(f"servery {options.verb}: {as_typed(error, options)}", file=sys.stderr)
     if code == USAGE:
         print(f"Try `servery {options.verb} --help`.", file=sys.stderr)
     elif _is_nobody_there(error) and getattr(options, "url", None) == DEFAULT_URL:

@@ -2,11 +2,13 @@
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from servery.engine.config import DTYPES, KERNELS, KV_DTYPES, MAX_DRAFTS, SPECULATION, EngineConfig
+from servery.engine.errors import EngineError
 from servery.engine.quantization.scheme import GROUP_SIZES, INT4, METHODS, SCHEMES
 from servery.option_value import at_least, byte_size
 
@@ -14,6 +16,11 @@ from servery.option_value import at_least, byte_size
 _ELSEWHERE = frozenset({"model", "memory_bytes", "sleep_dir", "adapters", "max_loras", "max_lora_rank"})
 # Options that are not called as the setting is.
 _RENAMED = {"kv_memory_bytes": "kv_memory"}
+# Verbs that run two models have each of the options twice.
+_SIDES = ("candidate_", "baseline_")
+# A setting in a message of the engine's. Where its name is an everyday word it is meant if something is said of it; what
+# stands in a file is called otherwise.
+_MENTIONED = re.compile(r"(?<![\w.-])(?<!json: )(?:[a-z]+_[a-z_]+|[a-z]+(?= (?:is|says|to|out)\b))")
 
 
 def add_engine_options(verb: argparse.ArgumentParser) -> None:
@@ -145,3 +152,28 @@ def engine_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings of an `EngineConfig` that the options give, all but the model and its adapters."""
     names = [field.name for field in dataclasses.fields(EngineConfig) if field.name not in _ELSEWHERE]
     return {name: getattr(options, _RENAMED.get(name, name)) for name in names}
+
+
+def as_typed(error: Exception, options: argparse.Namespace) -> str:
+    """What `error` says; the engine's with the options of the verb in place of the settings that they stand for."""
+    message = str(error)
+    if not isinstance(error, EngineError):
+        return message
+    names = {field.name for field in dataclasses.fields(EngineConfig)}
+    mentioned = [match[0] for match in _MENTIONED.finditer(message) if match[0] in names]
+    side = next((each for each in _SIDES for name in mentioned if getattr(options, each + name, None) is not None), "")
+
+    def typed(match: "re.Match[str]") -> str:
+        flag = _flag(match[0], side, options) if match[0] in names else None
+        return match[0] if flag is None else flag
+
+    return _MENTIONED.sub(typed, message)
+
+
+def _flag(setting: str, side: str, options: argparse.Namespace) -> str | None:
+    """What a setting is called on the command line of the verb; None if it cannot be typed there."""
+    name = _RENAMED.get(setting, setting)
+    known = [each for each in (side + name, name, *(each + name for each in _SIDES)) if hasattr(options, each)]
+    if setting == "quantize" and hasattr(options, "scheme"):
+        known = ["scheme"]
+    return f"--{known[0].replace('_', '-')}" if known and setting != "model" else None
