@@ -442,6 +442,7 @@ def test_a_config_that_is_a_pipe_is_refused_at_once(tmp_path):
 
 
 def test_a_directory_without_config_is_refused(tmp_path):
+    (tmp_path / "tokenizer.json").touch()
     with pytest.raises(
         LoadError, match=r"config\.json does not exist; a model directory in Hugging Face layout has it"
     ):

@@ -75,6 +75,7 @@ def test_files_of_two_models_are_refused(tmp_path):
 
 
 def test_a_missing_tokenizer_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "config.json").touch()
     with pytest.raises(LoadError, match=r"tokenizer\.json does not exist.*save_pretrained"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"")

@@ -46,6 +46,12 @@ def test_a_gguf_file_is_named_without_its_ending_and_the_number_of_a_part(tmp_pa
     ]
 
 
+def test_the_ending_of_a_gguf_file_may_be_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "Small.GGUF").touch()
+    (model,) = served_models([str(tmp_path / "Small.GGUF")], {})
+    assert (model.name, model.engine.model) == ("Small", tmp_path / "Small.GGUF")
+
+
 def test_what_is_no_model_is_refused_by_name() -> None:
     with pytest.raises(OptionError, match="'/no/such/model' is neither a directory"):
         served_models(["/no/such/model"], {})

@@ -15,6 +15,7 @@ from servery.engine.gguf.files import find_gguf, open_gguf
 from servery.engine.json_fields import JsonFields
 from servery.engine.latent_config import LatentConfig, read_latent
 from servery.engine.mixture_config import ExpertConfig, read_experts
+from servery.engine.model_folder import check_is_model_folder
 from servery.engine.rope_config import RopeConfig, read_ropes
 from servery.engine.supported import ARCHITECTURES, nearest
 from servery.engine.traits import MAX_LAYERS, MAX_POSITIONS, SILU, Architecture, Clamp, Switch
@@ -89,6 +90,7 @@ class ModelConfig:
             raise LoadError(
                 f"{directory} is not a directory; give one with config.json and *.safetensors in it, or a .gguf file."
             )
+        check_is_model_folder(directory)
         fields = JsonFields.read(directory / "config.json")
         name, architecture = _architecture(fields)
         _refuse_unsupported(fields, architecture)

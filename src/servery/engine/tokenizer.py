@@ -22,6 +22,7 @@ from servery.engine.errors import InvalidRequest, LoadError
 from servery.engine.gguf.files import find_gguf
 from servery.engine.gguf.text import gguf_tokenizer
 from servery.engine.json_fields import read_optional_json
+from servery.engine.model_folder import check_is_model_folder
 
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
@@ -65,6 +66,7 @@ class Tokenizer:
         file = find_gguf(folder)
         if file is not None:
             return cls(*gguf_tokenizer(file))
+        check_is_model_folder(folder)
         backend = _load_backend(folder)
         config = read_optional_json(folder / "tokenizer_config.json")
         _add_missing(backend, config.get("added_tokens_decoder") or {}, folder)

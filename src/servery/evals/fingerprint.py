@@ -7,7 +7,15 @@ from pathlib import Path
 from servery.engine.gguf.files import find_gguf, model_files
 from servery.evals.errors import OptionError
 
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.gguf", "*.bin", "config.json", "generation_config.json")
+_WEIGHTS = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.gguf",
+    "*.GGUF",
+    "*.bin",
+    "config.json",
+    "generation_config.json",
+)
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
@@ -35,7 +43,7 @@ class Fingerprint:
         if folder.is_file():
             return cls._of_gguf(folder)
         weights = _files(folder, _WEIGHTS)
-        if not any(path.suffix in _NEEDED for path in weights):
+        if not any(path.suffix.lower() in _NEEDED for path in weights):
             raise OptionError(f"{folder} has no weights (*.safetensors, *.gguf, *.bin); name a checkpoint's folder.")
         return cls(str(folder.resolve()), digest(folder, weights), digest(folder, _files(folder, _TOKENIZER)))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from servery.engine.config import EngineConfig
-from servery.engine.gguf.files import SUFFIX, model_name
+from servery.engine.gguf.files import SUFFIX, is_gguf, model_name
 from servery.engine.parsing.format import AUTO, find_formats
 from servery.server.adapter_options import AdapterOptions
 from servery.server.admin import is_loopback
@@ -158,7 +158,7 @@ def _named(argument: str) -> tuple[str, Path]:
     if place in AMUSE_MODELS and not Path(place).is_dir():
         return name or place, _amuse_path(place)
     path = Path(place).expanduser()
-    if path.is_file() and path.suffix == SUFFIX:
+    if path.is_file() and is_gguf(path):
         return name or model_name(path), path
     if not path.is_dir():
         known = ", ".join(_present_models()) or "none has weights here"

@@ -39,6 +39,11 @@ def test_a_file_is_a_model_of_its_own(tmp_path):
     assert [info.name for _, info in open_gguf(file).tensors()] == [f"tensor.{number}" for number in range(5)]
 
 
+def test_a_name_in_capitals_is_one_as_well(tmp_path):
+    file = write(tmp_path / "small.gguf").rename(tmp_path / "SMALL-00001-of-00001.GGUF")
+    assert (find_gguf(file), find_gguf(tmp_path), model_files(file), model_name(file)) == (file, file, [file], "SMALL")
+
+
 def test_any_part_names_the_whole_model(split):
     assert [path.name for path in split] == [f"big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
     assert {find_gguf(path) for path in split} == {split[0]}

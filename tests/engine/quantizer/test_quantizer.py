@@ -131,5 +131,7 @@ def test_weights_that_are_quantized_already_are_refused_by_name(tmp_path):
 
     _edit(path, store_as_codes)
     assert _load(path).weight_bytes > 0
-    with pytest.raises(LoadError, match=r"^model.layers.2.mlp.up_proj is stored quantized already; leave quantize out"):
+    with pytest.raises(
+        LoadError, match=r"^model.layers.2.mlp.up_proj is stored quantized already; the model can be served"
+    ):
         _load(path, "int8")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationScheme
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.utils.quantization_config import CompressedTensorsConfig
@@ -173,7 +174,7 @@ write_quantized(model, pathlib.Path({str(tmp_path / "out")!r}), plan, None, prog
     killed = subprocess.run([sys.executable, "-c", program], check=False)
     assert killed.returncode == -signal.SIGKILL
     partial = tmp_path / "out.partial"
-    assert len(list(partial.glob("model-*"))) == 3
+    assert len(list(partial.glob("model-*"))) == 2
     before = {path.name: path.stat().st_mtime_ns for path in partial.glob("model-*")}
     told = []
     write(tiny, tmp_path / "out", progress=lambda *done: told.append(done))
@@ -277,4 +278,39 @@ def test_what_is_no_checkpoint_or_quantized_already_is_refused(tiny, tmp_path):
     written = write(tiny, tmp_path / "int8", "int8")
     with pytest.raises(LoadError, match=r"model.layers.0.self_attn.q_proj is stored quantized already"):
         write(written.path, tmp_path / "again", "int8")
-    assert not (tmp_path / "again").exists()
+    assert not list(tmp_path.glob("again*"))
+
+
+def test_where_nothing_can_be_written_is_said_at_once(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LoadError, match=r"out\.partial cannot be written: Not a directory; name another folder\.$"):
+        write(tiny, tmp_path / "file" / "out", "int8")
+
+
+def test_a_full_disk_is_said_and_what_is_there_is_gone_on_with(tiny, tmp_path, monkeypatch):
+    """safetensors has an error of its own for it, which was a traceback."""
+
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    def when_a_layer_is_there(*_):
+        monkeypatch.setattr(unfinished, "save_file", full)
+
+    with pytest.raises(
+        LoadError, match=r"00002-of-00005\.safetensors\.new cannot be written: .*No space left.*goes on"
+    ):
+        write(tiny, tmp_path / "out", "int8", progress=when_a_layer_is_there)
+    assert not list(tmp_path.glob("out.partial/*.new"))
+    monkeypatch.undo()
+    assert contents(write(tiny, tmp_path / "out", "int8").path) == contents(
+        write(tiny, tmp_path / "other", "int8").path
+    )
+
+
+def test_a_sample_that_cannot_be_read_leaves_nothing_behind(tiny, tmp_path):
+    with pytest.raises(LoadError, match="cannot be read"):
+        write(tiny, tmp_path / "out", calibration=tmp_path / "none.txt")
+    (tmp_path / "short.txt").write_text("a")
+    with pytest.raises(LoadError, match="the calibration text has"):
+        write(tiny, tmp_path / "out", calibration=tmp_path / "short.txt")
+    assert not list(tmp_path.glob("out*"))

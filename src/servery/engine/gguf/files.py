@@ -12,7 +12,7 @@ from servery.engine.json_fields import JsonFields
 SUFFIX = ".gguf"
 MAX_FILES = 10_000
 
-_SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z")
+_SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>(?i:\.gguf))\Z")
 
 
 def find_gguf(path: Path) -> Path | None:
@@ -21,21 +21,26 @@ def find_gguf(path: Path) -> Path | None:
     `path` is a file that ends in .gguf (of a split model any one), or a directory without config.json in which one
     model lies. Raises `LoadError` when there are several.
     """
-    if path.suffix == SUFFIX and not path.is_dir():
+    if is_gguf(path):
         return _first_of(path)
     if not path.is_dir() or (path / "config.json").exists():
         return None
-    models = sorted({_first_of(file) for file in path.glob(f"*{SUFFIX}")})
+    models = sorted({_first_of(file) for file in path.iterdir() if is_gguf(file)})
     if len(models) > 1:
         names = ", ".join(model.name for model in models[:3])
         raise LoadError(f"{path} has {len(models)} GGUF models ({names} ...); name the file that you want.")
     return models[0] if models else None
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether `path` is a GGUF file by its name, in capitals or not; it may not exist."""
+    return path.suffix.lower() == SUFFIX and not path.is_dir()
+
+
 def model_name(path: Path) -> str:
     """What to call the model in the GGUF file `path`: its name without .gguf and without the number of a part."""
     split = _SPLIT_NAME.match(path.name)
-    return split["stem"] if split else path.name.removesuffix(SUFFIX)
+    return split["stem"] if split else path.name[: -len(SUFFIX)]
 
 
 def model_files(path: Path) -> list[Path]:
@@ -48,7 +53,7 @@ def model_files(path: Path) -> list[Path]:
         raise LoadError(
             f"{path} is by its name file {number} of {count}; files are counted from 1, and {MAX_FILES} are the most."
         )
-    return [path.with_name(f"{stem}-{number:05}-of-{count:05}{SUFFIX}") for number in range(1, count + 1)]
+    return [path.with_name(f"{stem}-{number:05}-of-{count:05}{split['end']}") for number in range(1, count + 1)]
 
 
 @dataclass(frozen=True, slots=True)

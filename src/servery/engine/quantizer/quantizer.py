@@ -75,7 +75,7 @@ class Quantizer:
 def _refuse_unfit(target: Target, parts: Sequence[Matrix]) -> None:
     for source, part in zip(target.sources, parts, strict=True):
         if not isinstance(part, DenseMatrix):
-            raise LoadError(f"{source.module} is stored quantized already; leave quantize out.")
+            raise LoadError(f"{source.module} is stored quantized already; the model can be served as it is.")
         if not bool(part.weight.isfinite().all()):
             raise LoadError(f"{source.module} holds values that are not finite, which cannot be rounded to codes.")
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -40,15 +41,34 @@ class Unfinished:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """While the folder is ours. Raises `LoadError` if another process has it, or if it is for something else."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _LOCK_FILE).open("w") as lock:
+        """While the folder is ours; if it ends with an error and nothing was made, the folder is gone again.
+
+        Raises `LoadError` if it cannot be written, if another process has it, or if it is for something else.
+        """
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LoadError(f"another process writes {self.folder} right now; wait for it, or stop it.") from None
             self._begin()
-            yield
+            try:
+                yield
+            except BaseException:
+                self._remove_if_empty()
+                raise
+
+    def _lock_file(self) -> TextIO:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return (self.folder / _LOCK_FILE).open("w")
+        except OSError as error:
+            raise LoadError(f"{self.folder} cannot be written: {error.strerror}; name another folder.") from error
+
+    def _remove_if_empty(self) -> None:
+        if {path.name for path in self.folder.iterdir()} <= {_LOCK_FILE, SETTINGS_FILE}:
+            self.remove(SETTINGS_FILE)
+            self.remove(_LOCK_FILE)
+            self.folder.rmdir()
 
     def _begin(self) -> None:
         if (self.folder / SETTINGS_FILE).exists():
@@ -94,13 +114,23 @@ class Unfinished:
     @contextmanager
     def _whole(self, name: str) -> Iterator[Path]:
         path = self.folder / f"{name}.new"
-        path.touch()
-        mode = path.stat().st_mode
-        yield path
-        path.chmod(mode)  # safetensors makes files that only their owner may read
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        path.replace(self.folder / name)
+        try:
+            path.touch()
+            mode = path.stat().st_mode
+            yield path
+            path.chmod(mode)  # safetensors makes files that only their owner may read
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.replace(self.folder / name)
+        except (OSError, SafetensorError) as error:
+            path.unlink(missing_ok=True)
+            raise LoadError(
+                f"{path} cannot be written: {_reason(error)}. The same command goes on from here."
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _differences(folder: Path, settings: Mapping[str, Any]) -> list[str]:

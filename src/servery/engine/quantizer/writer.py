@@ -87,15 +87,15 @@ class _Writer:
         ]
 
     def write(self) -> None:
-        """All that is missing."""
-        if not self._out.has(self._names[-1]):
-            tensors = {source.name: self._reader.stored[source.name].load() for source in self._sources[None]}
-            self._out.write_tensors(self._names[-1], tensors)
+        """All that is missing. The layers come first: what cannot be quantized is found out before anything is there."""
         first = next((n for n in range(self._config.num_layers) if not self._out.has(self._names[n])), None)
         if first is not None:
             self._go_on_from(first)
             for index in range(first, self._config.num_layers):
                 self._write_layer(index)
+        if not self._out.has(self._names[-1]):
+            tensors = {source.name: self._reader.stored[source.name].load() for source in self._sources[None]}
+            self._out.write_tensors(self._names[-1], tensors)
         self._out.remove(_state_file(self._config.num_layers))
         self._write_rest()
 
