@@ -48,14 +48,17 @@ def serve(options: argparse.Namespace) -> int:
     """
     from servery.server.adapter_options import AdapterOptions
     from servery.server.aliases import read_aliases
-    from servery.server.options import ServeOptions, served_models
+    from servery.server.options import DEFAULT_MODEL, ServeOptions, model_folder, served_models
     from servery.server.residence_options import ResidenceOptions
 
     formats = {"tool_format": options.tool_format, "reasoning_format": options.reasoning_format}
     adapters = AdapterOptions.of(options)
     residence = ResidenceOptions.of(options)
     settings_of_all = {**engine_settings(options), "sleep_dir": residence.sleep_dir}
-    models = served_models(options.models, settings_of_all, formats, adapters)
+    place = options.models_dir
+    folder = model_folder(place, settings_of_all, formats, adapters) if place else None
+    default = None if folder else DEFAULT_MODEL
+    models = served_models(options.models, settings_of_all, formats, adapters, default=default)
     settings = ServeOptions(
         models=models,
         host=options.host,
@@ -72,6 +75,7 @@ def serve(options: argparse.Namespace) -> int:
         lora_dir=adapters.folder,
         aliases=read_aliases(options.alias),
         residence=residence,
+        models_dir=folder,
     )
     from servery.server.serve import run
 

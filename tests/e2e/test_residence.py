@@ -1,6 +1,7 @@
 """Models of a real server come and go: on demand, by admin calls, when idle; answers stay the same to the byte."""
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,19 @@ USER, ADMIN = {"authorization": "Bearer user"}, {"authorization": "Bearer root"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model that can be loaded and one that cannot."""
     root = tmp_path_factory.mktemp("models")
     tiny_model.save(root / "idle")
     (root / "broken").mkdir()
+    (root / "broken" / "config.json").write_text("{}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[ServerProcess]:
     with serving(
-        "amuse", f"idle={root / 'idle'}", str(root / "broken"), "--load-on-demand", "--keep-alive", "idle=0.2",
+        "amuse", "--models-dir", str(root), "--load-on-demand", "--keep-alive", "idle=0.2",
         "--sleep-level", "1", "--memory", "1100MiB", "--api-key", "user", "--admin-key", "root",
     ) as started:  # fmt: skip
         yield started
@@ -88,7 +96,7 @@ def test_an_idle_model_sleeps_when_its_time_is_over_and_the_next_request_wakes_i
     assert text(server, "idle") == before
 
 
-def test_a_model_is_unloaded_and_loaded_while_the_other_answers(server: ServerProcess) -> None:
+def test_models_are_unloaded_and_loaded_while_another_answers(server: ServerProcess, root: Path) -> None:
     expected, answers, stop = text(server, "amuse"), [], threading.Event()
 
     def go_on() -> None:
@@ -100,8 +108,9 @@ def test_a_model_is_unloaded_and_loaded_while_the_other_answers(server: ServerPr
     try:
         assert tell(server, "/v1/models/unload", {"model": "idle"})["state"] == "unloaded"
         assert state(server, "idle") == "unloaded"
-        assert tell(server, "/v1/models/load", {"model": "idle"})["state"] in ("loaded", "releasing", "sleeping")
-        assert text(server, "idle")
+        shutil.copytree(root / "idle", root / "late")
+        assert tell(server, "/v1/models/load", {"model": "late"})["state"] == "loaded"
+        assert text(server, "late")
         answered = len(answers)
         eventually(lambda: len(answers) > answered, "the other model goes on answering")
     finally:
@@ -114,6 +123,7 @@ def test_a_model_is_unloaded_and_loaded_while_the_other_answers(server: ServerPr
 def test_a_model_that_cannot_be_loaded_says_why_and_harms_nobody(server: ServerProcess) -> None:
     asked = complete(server, "broken")
     assert (asked.status, asked.json["error"]["code"]) == (503, "service_unavailable")
+    assert server.ask("POST", "/v1/models/load", {"model": "nowhere"}, **ADMIN).status == 404
     refused = server.ask("POST", "/v1/models/load", {"model": "broken"}, **ADMIN)
     assert (refused.status, refused.json["error"]["code"]) == (503, "model_load_failed")
     listed = server.ask("GET", "/v1/models/broken", **USER).json

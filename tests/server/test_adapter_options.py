@@ -43,6 +43,7 @@ def test_the_only_model_needs_no_name(tmp_path: Path) -> None:
     ("argument", "models", "message"),
     [
         ("x", ["a"], "--lora is 'x'; it must be NAME=DIRECTORY, or MODEL:NAME=DIRECTORY"),
+        ("x=here", [], "--lora x=here: no model is named that it could belong to; write servery serve MODEL"),
         ("=here", ["a"], "it must be NAME=DIRECTORY"),
         ("x=", ["a"], "it must be NAME=DIRECTORY"),
         ("x=here", ["a", "b"], "names no model and 2 are served; write a:x=here"),

@@ -1,13 +1,19 @@
 """Models told to come and go over HTTP: states, refusals, and what is done to whom."""
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from servery.engine.config import EngineConfig
 from servery.engine.errors import CannotSleep, EngineDead, LoadError
 from servery.server.app import App
+from servery.server.house import House
+from servery.server.options import ModelFolder, ServedModel, ServeOptions
+from servery.telemetry.metrics import Metrics
 from servery.telemetry.residency import ModelState
 from servery.upstream.on_demand import OnDemandUpstream
 from servery.upstream.residence import Residence, Stay
@@ -20,7 +26,7 @@ from tests.upstream.test_on_demand import FakeModel
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
-class House:
+class FakeHouse:
     """A server of the models `m` and `n`."""
 
     def __init__(self, **options: Any) -> None:
@@ -62,7 +68,7 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
 
 def test_a_model_is_loaded_and_unloaded() -> None:
     async def story() -> None:
-        house = House()
+        house = FakeHouse()
         assert await house.post("/v1/models/load", {"model": "m"}) == (
             200,
             {
@@ -83,7 +89,7 @@ def test_a_model_is_loaded_and_unloaded() -> None:
 
 def test_a_failed_load_says_why_and_can_be_tried_again() -> None:
     async def story() -> None:
-        house = House()
+        house = FakeHouse()
         house.models["m"].sleeper.fails = [LoadError("/models/m/config.json is damaged.")]
         status, refused = await house.post("/v1/models/load", {"model": "m"})
         assert (status, refused["error"]["code"]) == (503, "model_load_failed")
@@ -119,7 +125,7 @@ def test_a_failed_load_says_why_and_can_be_tried_again() -> None:
 )
 def test_what_cannot_be_done_is_told(path: str, body: Any, status: int, code: str) -> None:
     async def story() -> None:
-        house = House()
+        house = FakeHouse()
         got, answer = await house.post(path, body)
         assert (got, answer["error"]["code"]) == (status, code)
         assert house.states == {"m": "unloaded", "n": "unloaded"}
@@ -129,7 +135,7 @@ def test_what_cannot_be_done_is_told(path: str, body: Any, status: int, code: st
 
 def test_all_models_sleep_and_wake_and_those_that_are_unloaded_are_left_alone() -> None:
     async def story() -> None:
-        house = House()
+        house = FakeHouse()
         await house.residences["m"].load()
         assert not await house.is_sleeping()
         status, slept = await house.post("/sleep")
@@ -147,7 +153,7 @@ def test_all_models_sleep_and_wake_and_those_that_are_unloaded_are_left_alone() 
 
 def test_one_model_sleeps_as_deep_as_it_is_told_while_the_other_answers() -> None:
     async def story() -> None:
-        house = House()
+        house = FakeHouse()
         await house.load_all()
         assert (await house.post("/sleep?level=2&model=n"))[0] == 200
         assert house.states == {"m": "loaded", "n": "sleeping"}
@@ -162,7 +168,7 @@ def test_one_model_sleeps_as_deep_as_it_is_told_while_the_other_answers() -> Non
 
 def test_what_is_under_way_ends_before_a_model_sleeps_and_what_does_not_keeps_it_awake() -> None:
     async def story() -> None:
-        house = House(drain_timeout_s=0.0)
+        house = FakeHouse(drain_timeout_s=0.0)
         await house.load_all()
         go_on = asyncio.Event()
         house.models["m"].script = (go_on, Chunk(data=b"{}"))
@@ -187,7 +193,7 @@ def test_what_is_under_way_ends_before_a_model_sleeps_and_what_does_not_keeps_it
 )
 def test_a_reason_not_to_sleep_is_told(reason: Exception, status: int, code: str) -> None:
     async def story() -> None:
-        house = House()
+        house = FakeHouse()
         await house.load_all()
         house.models["m"].sleeper.fails = [reason]
         got, refused = await house.post("/sleep?model=m")
@@ -200,7 +206,7 @@ def test_a_reason_not_to_sleep_is_told(reason: Exception, status: int, code: str
 
 def test_loads_and_unloads_at_once_are_done_one_after_the_other() -> None:
     async def story() -> None:
-        house = House()
+        house = FakeHouse()
         paths = ("/v1/models/load", "/v1/models/unload") * 4
         calls = await asyncio.gather(*(house.post(path, {"model": "m"}) for path in paths))
         assert {status for status, _ in calls} == {200}
@@ -212,10 +218,27 @@ def test_loads_and_unloads_at_once_are_done_one_after_the_other() -> None:
 
 def test_a_request_that_cannot_be_answered_wakes_nobody() -> None:
     async def story() -> None:
-        house = House()
+        house = FakeHouse()
         await house.load_all()
         await house.post("/sleep")
         assert (await house.post("/v1/chat/completions", {**CHAT, "temprature": 1}))[0] == 400
         assert house.states == {"m": "sleeping", "n": "sleeping"}
+
+    run(story)
+
+
+def test_a_model_that_came_into_the_folder_since_the_start_is_found_when_it_is_to_be_loaded(tmp_path: Path) -> None:
+    async def story() -> None:
+        folder = ModelFolder(path=tmp_path, template=ServedModel(name="x", engine=EngineConfig(model=tmp_path)))
+        metrics = Metrics()
+        house = House(ServeOptions(models=(), models_dir=folder), metrics, lambda name, info: None)
+        assert (house.upstreams, house.at_start) == ({}, [])
+        (tmp_path / "late.gguf").touch()
+        for name in ("late", "late", "other"):
+            await house.look_for(name)
+        assert ([*house.upstreams], [*house.residences]) == (["late"], ["late"])
+        assert 'servery_model_state{model_name="late",state="unloaded"} 1.0' in metrics.render().decode()
+        shutil.rmtree(tmp_path)
+        await house.look_for("gone")
 
     run(story)

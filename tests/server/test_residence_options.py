@@ -78,6 +78,7 @@ def test_a_time_is_written_in_seconds_minutes_or_hours(
         ("--sleep-level 3 --keep-alive 5m", "argument --sleep-level: invalid choice: 3 (choose from 1, 2)"),
         ("--sleep-dir nowhere", "--sleep-dir is 'nowhere', which is not a directory"),
         ("--sleep-dir /dev/shm", "--sleep-dir is '/dev/shm', which is in memory itself; name a folder on a disk"),
+        ("--models-dir nowhere", "--models-dir is 'nowhere', which cannot be read: No such file or directory"),
         ("--memory 512MiB", "--memory is 536870912 bytes (512 MiB); the process of a model alone takes 512 MiB"),
         ("--memory much", "argument --memory: 'much' is not a size"),
     ],
@@ -90,6 +91,35 @@ def test_what_cannot_be_is_told_with_the_rule(
     except SystemExit as left:
         code = left.code
     assert (code, message in capsys.readouterr().err) == (cli.USAGE, True)
+
+
+def test_models_of_a_folder_are_served_with_the_same_settings_but_not_loaded(
+    asked: Callable[[str], ServeOptions], tmp_path: Path
+) -> None:
+    for name in ("b", "c"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        (tmp_path / "all" / name / "config.json").touch()
+    (tmp_path / "all" / "no-model").mkdir()
+    for name in ("d.gguf", "e-00001-of-00002.gguf", "e-00002-of-00002.gguf", "c.gguf", "notes.txt"):
+        (tmp_path / "all" / name).touch()
+    options = asked("--models-dir all --threads 3 --max-loras 2 --keep-alive d=5m --alias x=e")
+    assert [model.name for model in options.models] == ["a", "b"]
+    found = options.found()
+    assert {name: model.engine.model.name for name, model in found.items()} == {
+        "c": "c", "d": "d.gguf", "e": "e-00001-of-00002.gguf"
+    }  # fmt: skip
+    assert {(model.engine.threads, model.engine.max_loras) for model in found.values()} == {(3, 2)}
+    (tmp_path / "all" / "late.gguf").touch()
+    assert "late" in options.found()
+
+
+def test_a_folder_of_models_will_do_without_any_other(asked: Callable[[str], ServeOptions], tmp_path: Path) -> None:
+    calls: list[ServeOptions] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("servery.server.serve.run", lambda options: calls.append(options) or cli.DONE)
+        assert cli.main(["serve", "--models-dir", str(tmp_path)]) == cli.DONE
+        assert cli.main(["serve", "--models-dir", str(tmp_path), "--lora", "x=model"]) == cli.USAGE
+    assert (calls[0].models, [*calls[0].found()]) == ((), [])
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

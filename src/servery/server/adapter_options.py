@@ -83,6 +83,8 @@ def _adapter(argument: str, models: Sequence[str]) -> tuple[str, AdapterSource]:
     left, separator, place = argument.partition("=")
     if not separator or not left or not place:
         raise OptionError(f"--lora is {argument!r}; it must be NAME=DIRECTORY, or MODEL:NAME=DIRECTORY.")
+    if not models:
+        raise OptionError(f"--lora {argument}: no model is named that it could belong to; write servery serve MODEL.")
     model, _, name = left.rpartition(":")
     if not model and len(models) > 1:
         raise OptionError(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from servery.server.adapter_options import AdapterOptions
 from servery.server.admin import is_loopback
 from servery.server.aliases import check_aliases
 from servery.server.auth import Keys
+from servery.server.model_folder import models_in
 from servery.server.option_error import OptionError
 from servery.server.residence_options import ResidenceOptions
 
@@ -44,6 +45,21 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFolder:
+    """The folder whose models may come while the server runs, each served as `template` is but for name and path."""
+
+    path: Path
+    template: ServedModel
+
+    def models(self) -> Mapping[str, ServedModel]:
+        """Those that lie there now; raises `OptionError`."""
+        return {
+            name: replace(self.template, name=name, engine=replace(self.template.engine, model=path))
+            for name, path in models_in(self.path).items()
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
     """Everything `servery.server.serve.run` needs.
 
@@ -52,7 +68,7 @@ class ServeOptions:
     may take in all; `keep_alive_s` how long a stream may be silent before a comment is sent.
     Who has one of the `admin_keys` may load and unload models, and LoRA adapters that lie below `lora_dir`; see `admin`
     for when none is needed. `aliases` are further names, by the name, for a model
-    or `model:adapter`; `*` stands for all others. Raises `OptionError` for a value outside its range.
+    or `model:adapter`; `*` stands for all others. Models in `models_dir` are not loaded at the start. Raises `OptionError` for a value outside its range.
     """
 
     models: tuple[ServedModel, ...]
@@ -72,9 +88,10 @@ class ServeOptions:
     lora_dir: Path | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     residence: ResidenceOptions = field(default_factory=ResidenceOptions)
+    models_dir: ModelFolder | None = None
 
     def __post_init__(self) -> None:
-        if not self.models:
+        if not self.models and self.models_dir is None:
             raise OptionError("no model to serve; name one, or none at all for the embedded model 'amuse'.")
         _check_names(model.name for model in self.models)
         if not 0 <= self.port <= 65535:
@@ -101,9 +118,16 @@ class ServeOptions:
         if self.lora_dir is not None:
             self._check_lora_dir(self.lora_dir)
         adapters = [f"{model.name}:{each.name}" for model in self.models for each in model.engine.adapters]
-        names = [model.name for model in self.models]
+        names = [*(model.name for model in self.models), *self.found()]
         self.residence.check(names)
         check_aliases(self.aliases, names, adapters, may_load=self.lora_dir is not None)
+
+    def found(self) -> Mapping[str, ServedModel]:
+        """The models that lie in the folder of models now, but for those of names that are taken."""
+        if self.models_dir is None:
+            return {}
+        taken = {model.name for model in self.models}
+        return {name: model for name, model in self.models_dir.models().items() if name not in taken}
 
     @property
     def user_keys(self) -> Keys:
@@ -134,21 +158,32 @@ def served_models(
     settings: Mapping[str, Any],
     formats: Mapping[str, str] | None = None,
     adapters: AdapterOptions | None = None,
+    *,
+    default: str | None = DEFAULT_MODEL,
 ) -> tuple[ServedModel, ...]:
     """The models that `arguments` name, each with an engine of these `settings` (the fields of `EngineConfig`).
 
     `formats` may name the models' `tool_format` and `reasoning_format`, `adapters` their LoRA adapters.
 
     An argument is an embedded model (`amuse`), the path of a checkpoint or GGUF file, or `NAME=PATH`.
-    No argument means `amuse`.
+    No argument means the `default`.
     Raises `OptionError` for what is no model, `LoadError` for settings outside their range.
     """
-    named = [_named(argument) for argument in arguments] or [_named(DEFAULT_MODEL)]
+    named = [_named(argument) for argument in arguments] or [_named(name) for name in filter(None, [default])]
     of_model = (adapters or AdapterOptions()).settings([name for name, _ in named])
     return tuple(
         ServedModel(name=name, engine=EngineConfig(model=path, **settings, **of_model[name]), **(formats or {}))
         for name, path in named
     )
+
+
+def model_folder(
+    path: Path, settings: Mapping[str, Any], formats: Mapping[str, str], adapters: AdapterOptions
+) -> ModelFolder:
+    """The folder at `path`, for whose models these settings and formats count, and room for adapters."""
+    of_model = replace(adapters, named=()).settings([path.name])[path.name]
+    engine = EngineConfig(model=path, **settings, **of_model)
+    return ModelFolder(path=path, template=ServedModel(name=path.name, engine=engine, **formats))
 
 
 def _named(argument: str) -> tuple[str, Path]:

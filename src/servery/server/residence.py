@@ -18,15 +18,19 @@ from servery.wire.residence import SleepQuery, decode_named_model, encode_is_sle
 
 
 async def load(service: Service, exchange: Exchange) -> None:
-    """Bring a model into memory; the answer comes when it is there."""
-    residence = await _named(service, exchange)
+    """Bring a model into memory, also one that came into the folder of models since the start."""
+    request = decode_named_model(await exchange.body(service.options))
+    name = only_model(service, request.model)
+    await service.look_for(name)
+    residence = _chosen(service, name)[0]
     await _come(residence)
     await exchange.reply.whole(encode_model(service.upstreams[residence.name].model()))
 
 
 async def unload(service: Service, exchange: Exchange) -> None:
     """Take a model out of memory until somebody loads it; answers under way have the time of a shutdown to end."""
-    residence = await _named(service, exchange)
+    request = decode_named_model(await exchange.body(service.options))
+    residence = _chosen(service, only_model(service, request.model))[0]
     await residence.unload(service.options.drain_timeout_s)
     await exchange.reply.whole(encode_model(service.upstreams[residence.name].model()))
 
@@ -65,11 +69,6 @@ async def is_sleeping(service: Service, exchange: Exchange) -> None:
 def _asked(service: Service, exchange: Exchange, *known: str) -> SleepQuery:
     exchange.interrupt.fire_after(service.options.request_timeout_s, Reason.TIMEOUT)
     return read_sleep_query(exchange.request.query, *known)
-
-
-async def _named(service: Service, exchange: Exchange) -> Residence:
-    request = decode_named_model(await exchange.body(service.options))
-    return _chosen(service, only_model(service, request.model))[0]
 
 
 def _chosen(service: Service, model: str | None) -> list[Residence]:

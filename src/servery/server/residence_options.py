@@ -27,6 +27,13 @@ def add_residence_options(verb: argparse.ArgumentParser) -> None:
     add = verb.add_argument_group("models in memory").add_argument
     add("--load-on-demand", action="store_true", help="load no model at the start; the first request for one loads it")
     add(
+        "--models-dir",
+        type=Path,
+        metavar="DIRECTORY",
+        help="serve the checkpoints and .gguf files in DIRECTORY too, loaded by /v1/models/load, which also finds those "
+        "that came later, or on demand",
+    )
+    add(
         "--keep-alive",
         action="append",
         default=[],

@@ -16,19 +16,16 @@ import uvicorn
 import uvloop
 
 from servery.byte_size import format_byte_size
-from servery.engine.engine import AsyncEngine
 from servery.engine.stats import EngineInfo
 from servery.server.admin import AdminDoor
 from servery.server.app import App
+from servery.server.house import House
 from servery.server.option_error import OptionError
-from servery.server.options import ServedModel, ServeOptions
+from servery.server.options import ServeOptions
 from servery.server.protocol import BoundedProtocol
 from servery.server.service import Service
 from servery.server.storage import Storage, open_storage
-from servery.upstream.embedded import EmbeddedUpstream
-from servery.upstream.on_demand import OnDemandUpstream
-from servery.upstream.residence import Residence
-from servery.upstream.roster import Roster
+from servery.telemetry.metrics import Metrics
 from servery.upstream.upstream import Upstream
 
 log = logging.getLogger("servery.serve")
@@ -68,14 +65,6 @@ class _Listener(uvicorn.Server):
         yield
 
 
-class _Announced(EmbeddedUpstream):
-    """Says what was decided about its engine whenever the model has been loaded."""
-
-    async def start(self, memory_bytes: int | None = None) -> None:
-        await super().start(memory_bytes)
-        _say(_resolved(self.name, self.engine.info))
-
-
 class _Serving:
     """One run of the server."""
 
@@ -83,34 +72,21 @@ class _Serving:
         self._options = options
         self._sock = sock
         self._started_s = started_s
-        roster = Roster(options.residence.memory_bytes, makes_room=options.residence.makes_room)
-        self._upstreams = [self._upstream(model, roster) for model in options.models]
+        metrics = Metrics()
+        self._house = House(options, metrics, lambda name, info: _say(_resolved(name, info)))
         self._service = Service(
-            upstreams={upstream.name: upstream for upstream in self._upstreams},
+            upstreams=self._house.upstreams,
+            residences=self._house.residences,
+            look_for=self._house.look_for,
+            metrics=metrics,
             options=options,
-            residences={upstream.name: upstream.residence for upstream in self._upstreams},
             keys=options.user_keys,
             admin=AdminDoor(options.admin_keys, options.api_keys, options.host),
             clock=time.monotonic,
             storage=None if options.files is None else self._open_storage(options.files),
         )
-        for upstream in self._upstreams:
-            self._service.metrics.watch_engine(upstream.name, upstream.stats, upstream.info)
-            self._service.metrics.watch_life(upstream.name, upstream.life)
-            self._service.metrics.watch_adapters(upstream.name, upstream.adapter_uses)
-            self._service.metrics.watch_residence(upstream.name, upstream.residence.figures)
         self._listener = _Listener(_uvicorn_config(App(self._service)))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-
-    def _upstream(self, model: ServedModel, roster: Roster) -> OnDemandUpstream:
-        embedded = _Announced(
-            model.name,
-            AsyncEngine(model.engine, name=model.name),
-            tool_format=model.tool_format,
-            reasoning_format=model.reasoning_format,
-        )
-        stay = self._options.residence.stay(model.name, model.engine.max_waiting_requests)
-        return OnDemandUpstream(embedded, Residence(embedded, stay, roster))
 
     def _open_storage(self, folder: Path) -> Storage:
         options = self._options
@@ -151,12 +127,15 @@ class _Serving:
             await self._end(listening, loading, told, *batches)
 
     async def _load(self) -> None:
-        on_demand = self._options.residence.on_demand
-        await _all_started([] if on_demand else self._upstreams)
-        names = ", ".join(upstream.name for upstream in self._upstreams)
-        loaded = f"{names}, loaded when asked for" if on_demand else names
+        await _all_started(self._house.at_start)
         took_s = time.monotonic() - self._started_s
-        _say(f"Servery is ready at {_url(self._sock)} with {loaded}, {took_s:.1f} s after its start.")
+        loaded = [upstream.name for upstream in self._house.at_start]
+        others = [name for name in self._house.upstreams if name not in loaded]
+        names = f" with {', '.join(loaded)}," if loaded else ""
+        _say(f"Servery is ready at {_url(self._sock)}{names} {took_s:.1f} s after its start.")
+        if others:
+            when = "when a request asks for it" if self._options.residence.on_demand else "by /v1/models/load"
+            _say(f"Not loaded yet, each {when}: {', '.join(others)}.")
 
     async def _drain(self) -> int:
         """Finish what is under way; a second signal cuts that short."""
@@ -179,7 +158,7 @@ class _Serving:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self._listener.should_exit = True
-        stopping = (upstream.stop() for upstream in self._upstreams)
+        stopping = (upstream.stop() for upstream in self._house.upstreams.values())
         results = await asyncio.gather(
             listening, *stopping, return_exceptions=True
         )  # each is ended, whatever another did

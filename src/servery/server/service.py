@@ -1,6 +1,6 @@
 """What the handlers of all requests share, and one request on its way through them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -45,15 +45,20 @@ R = TypeVar(
 )
 
 
+async def _nothing_new(name: str) -> None:
+    """What is served stays the same."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """A server's parts: one upstream per model by the name that clients ask for, and the clock of all timings.
 
-    `residences` say which models are in memory, by the same names.
+    `residences` say which models are in memory, by the same names; `look_for` finds one that came since the start.
     """
 
     upstreams: Mapping[str, Upstream]
     residences: Mapping[str, Residence] = field(default_factory=dict)
+    look_for: Callable[[str], Awaitable[None]] = _nothing_new
     options: ServeOptions
     keys: Keys
     admin: AdminDoor

@@ -1,0 +1,75 @@
+"""The models of one server: each with a place in the memory that they share, all watched, and more to come."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from servery.engine.engine import AsyncEngine
+from servery.engine.stats import EngineInfo
+from servery.server.option_error import OptionError
+from servery.server.options import ServedModel, ServeOptions
+from servery.telemetry.metrics import Metrics
+from servery.upstream.embedded import EmbeddedUpstream
+from servery.upstream.on_demand import OnDemandUpstream
+from servery.upstream.residence import Residence
+from servery.upstream.roster import Roster
+
+log = logging.getLogger(__name__)
+
+
+class House:
+    """`upstreams` and `residences` are by the name that clients ask for; `announce` is told of each model that was loaded."""
+
+    def __init__(self, options: ServeOptions, metrics: Metrics, announce: Callable[[str, EngineInfo], None]) -> None:
+        self._options = options
+        self._metrics = metrics
+        self._announce = announce
+        self._roster = Roster(options.residence.memory_bytes, makes_room=options.residence.makes_room)
+        self.upstreams: dict[str, OnDemandUpstream] = {}
+        self.residences: dict[str, Residence] = {}
+        for model in (*options.models, *options.found().values()):
+            self._take_in(model)
+
+    @property
+    def at_start(self) -> Sequence[OnDemandUpstream]:
+        """Those to be loaded before anything is asked for."""
+        if self._options.residence.on_demand:
+            return ()
+        return [self.upstreams[model.name] for model in self._options.models]
+
+    async def look_for(self, name: str) -> None:
+        """Take in a model that has come into the folder of models since the start, if there is one of that name."""
+        if name in self.upstreams:
+            return
+        try:
+            found = await asyncio.to_thread(self._options.found)
+        except OptionError as error:
+            log.warning("no model was found: %s", error)
+            return
+        if name in found and name not in self.upstreams:
+            self._take_in(found[name])
+
+    def _take_in(self, model: ServedModel) -> None:
+        embedded = _Announced(model, self._announce)
+        stay = self._options.residence.stay(model.name, model.engine.max_waiting_requests)
+        residence = self.residences[model.name] = Residence(embedded, stay, self._roster)
+        upstream = self.upstreams[model.name] = OnDemandUpstream(embedded, residence)
+        self._metrics.watch_engine(model.name, upstream.stats, upstream.info)
+        self._metrics.watch_life(model.name, upstream.life)
+        self._metrics.watch_adapters(model.name, upstream.adapter_uses)
+        self._metrics.watch_residence(model.name, residence.figures)
+
+
+class _Announced(EmbeddedUpstream):
+    """Tells what was decided about its engine whenever the model has been loaded."""
+
+    def __init__(self, model: ServedModel, announce: Callable[[str, EngineInfo], None]) -> None:
+        engine = AsyncEngine(model.engine, name=model.name)
+        formats = {"tool_format": model.tool_format, "reasoning_format": model.reasoning_format}
+        super().__init__(model.name, engine, **formats)
+        self._announce = announce
+
+    async def start(self, memory_bytes: int | None = None) -> None:
+        """As any; then tell."""
+        await super().start(memory_bytes)
+        self._announce(self.name, self.engine.info)
