@@ -9,6 +9,7 @@ from servery.engine.decoder import Decoder
 from servery.engine.kv import KVCache
 from servery.engine.loader import load_model
 from tests.engine import checkpoints
+from tests.engine.native.kernels import best_context
 
 BLOCK_SIZE = 8
 
@@ -33,13 +34,23 @@ class Paged:
         return list(logits.split([len(tokens) for _, _, tokens in rows]))
 
 
-@pytest.fixture(scope="module", params=checkpoints.MODELS)
+# In one call, where the other cases are computed operation by operation; all of them in a run of slow tests.
+QUICK_LOOPS = {"qwen3_tied", "gemma3", "olmo3"}
+CASES = [pytest.param((name, "torch"), id=name) for name in checkpoints.MODELS] + [
+    pytest.param((name, "native"), id=f"{name}-native", marks=() if name in QUICK_LOOPS else pytest.mark.slow)
+    for name in checkpoints.MODELS
+]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def pair(request, tmp_path_factory):
-    """The same weights in transformers and in our decoder."""
+    """The same weights in transformers and in our decoder, by torch or by the native kernels."""
     torch.set_num_threads(1)
-    theirs = checkpoints.MODELS[request.param]()
-    path = checkpoints.save(theirs, tmp_path_factory.mktemp(request.param))
-    return theirs, load_model(path, ModelConfig.load(path), torch.float32)
+    name, kernels = request.param
+    native = best_context() if kernels == "native" else None
+    theirs = checkpoints.MODELS[name]()
+    path = checkpoints.save(theirs, tmp_path_factory.mktemp(name))
+    return theirs, load_model(path, ModelConfig.load(path), torch.float32, native=native)
 
 
 def prompt(length: int, seed: int = 1) -> list[int]:

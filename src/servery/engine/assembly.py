@@ -1,7 +1,6 @@
 """A layer of the decoder, put together from its weights."""
 
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from servery.engine.latent_config import LatentConfig
 from servery.engine.linear import Linear
 from servery.engine.mixture_config import ExpertConfig
 from servery.engine.mlp import GatedMLP, MixtureOfExperts, SharedExpert
-from servery.engine.norm import CenteredNorm, RMSNorm, WideNorm
+from servery.engine.norm import CenteredNorm, RMSNorm, Scaling, WideNorm
 from servery.engine.projection import HeadProjection, Projection
 from servery.engine.rope import head_order
 from servery.engine.router import Router
@@ -26,7 +25,7 @@ def assemble_layer(config: ModelConfig, index: int, weights: Weights) -> Layer:
     def norm(key: str) -> Norm | None:
         return norm_of(config, weights.tensors[key]) if key in weights.tensors else None
 
-    scale = None if config.residual_scale == 1.0 else partial(torch.mul, other=config.residual_scale)
+    scale = None if config.residual_scale == 1.0 else Scaling(config.residual_scale)
     experts = config.experts_of(index)
     project, output = _attention(config, index, weights)
     return Layer(

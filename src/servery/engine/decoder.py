@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,12 +19,29 @@ from servery.engine.latent import LatentOutput
 from servery.engine.linear import Linear
 from servery.engine.mlp import GatedMLP, MixtureOfExperts
 from servery.engine.native.embedding import PanelEmbedding
-from servery.engine.norm import CenteredNorm, RMSNorm
+from servery.engine.norm import CenteredNorm, RMSNorm, Scaling
 from servery.engine.projection import HeadProjection, Projection
 from servery.engine.rope import RopeTable
 
-Transform = Callable[[Tensor], Tensor]
 Norm = RMSNorm | CenteredNorm
+Post = Norm | Scaling
+
+
+class StepLoop(Protocol):
+    """All of `Decoder.forward` in one call, for the caches that it takes."""
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it looks up embeddings too; else it has to be given them."""
+        ...
+
+    def takes(self, cache: KVCache) -> bool:
+        """Whether it can write and read the cache."""
+        ...
+
+    def run(self, batch: Batch, cache: KVCache, angles: Sequence[Tensor], given: Tensor | None) -> Tensor:
+        """As `Decoder.forward`; `angles` are the tables of all ropes, `given` what `Decoder.embed` gives."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +54,10 @@ class Layer:
     attention_norm: Norm | None
     project: Projection
     output: Linear | LatentOutput
-    attention_post: Transform | None
+    attention_post: Post | None
     mlp_norm: Norm | None
     mlp: GatedMLP | MixtureOfExperts
-    mlp_post: Transform | None
+    mlp_post: Post | None
     sinks: Tensor | None = None
 
     @property
@@ -87,6 +105,7 @@ class Decoder:
         self._embedding_scale = None if config.embedding_scale == 1.0 else scale
         self._head = head
         self._attention = attention or ReferenceAttention(config, [layer.sinks for layer in self._layers])
+        self._loop: StepLoop | None = None
         ropes = tuple(dict.fromkeys(config.ropes))
         self._ropes = [RopeTable(rope, config.rope_dim, config.max_position, dtype) for rope in ropes]
         self._rope_of_layer = [ropes.index(rope) for rope in config.ropes]
@@ -100,6 +119,11 @@ class Decoder:
     def attention(self) -> AttentionBackend:
         """What computes attention."""
         return self._attention
+
+    @property
+    def loop(self) -> StepLoop | None:
+        """What computes whole steps; None where that is done operation by operation."""
+        return self._loop
 
     @property
     def head_bytes(self) -> int:
@@ -121,19 +145,31 @@ class Decoder:
     def adapted(self, wrap: Callable[[str, Linear], Linear]) -> "Decoder":
         """A decoder over the same weights whose layers' linears are what `wrap` makes of them, given keys such as 3.qkv."""
         other = copy.copy(self)
+        other._loop = None  # noqa: SLF001
         other._layers = tuple(layer.adapted(partial(_keyed, wrap, at)) for at, layer in enumerate(self._layers))  # noqa: SLF001
         return other
 
     def with_attention(self, attention: AttentionBackend) -> "Decoder":
         """A decoder over the same weights with another way to compute attention."""
         other = copy.copy(self)
+        other._loop = None  # noqa: SLF001
         other._attention = attention  # noqa: SLF001
+        return other
+
+    def with_loop(self, loop: StepLoop | None) -> "Decoder":
+        """A decoder over the same weights whose steps are computed in one call, or again operation by operation."""
+        other = copy.copy(self)
+        other._loop = loop  # noqa: SLF001
         return other
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Run one step: write the tokens' keys and values into `cache`, return final hidden states [T, hidden_size]."""
-        return self._norm(self.through_layers(self.embed(batch.input_ids), batch, cache))
+        if self._loop is None or not self._loop.takes(cache):
+            return self._norm(self.through_layers(self.embed(batch.input_ids), batch, cache))
+        longest = batch.longest_context
+        given = None if self._loop.embeds else self.embed(batch.input_ids)
+        return self._loop.run(batch, cache, [rope.table(longest) for rope in self._ropes], given)
 
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:
@@ -176,6 +212,6 @@ def _keyed(wrap: Callable[[str, Linear], Linear], layer: int, name: str, linear:
 
 
 def _added(
-    residual: Tensor, part: Linear | LatentOutput | GatedMLP | MixtureOfExperts, x: Tensor, post: Transform | None
+    residual: Tensor, part: Linear | LatentOutput | GatedMLP | MixtureOfExperts, x: Tensor, post: Post | None
 ) -> Tensor:
     return part.add_to(residual, x) if post is None else residual + post(part(x))

@@ -1,5 +1,6 @@
 """From a checkpoint to a `Decoder`, streamed layer by layer."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,20 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.assembly import assemble_layer, norm_of
 from servery.engine.attention.backend import AttentionBackend
 from servery.engine.attention.reference import ReferenceAttention
-from servery.engine.decoder import Decoder
+from servery.engine.decoder import Decoder, Layer, Norm
 from servery.engine.embedding import Embedding
 from servery.engine.linear import Linear, linear_of
 from servery.engine.native.attention import NativeAttention
 from servery.engine.native.embedding import PanelEmbedding
 from servery.engine.native.library import NativeContext
 from servery.engine.native.linear import NativeLinear
+from servery.engine.native_loop import NativeLoop
+from servery.engine.native_plan import Unplanned, plan_layers
 from servery.engine.quantization.matrix import Matrix
 from servery.engine.quantizer.quantizer import Quantizer
 from servery.engine.weights import Progress, WeightReader, Weights, open_weights
+
+log = logging.getLogger(__name__)
 
 
 def load_model(
@@ -54,20 +59,35 @@ def build_decoder(
     embedding = ends.matrices["embedding"]
     head = linear_of(embedding if config.tie_embeddings else ends.matrices["head"], dtype=reader.dtype, native=native)
     assembled = [assemble_layer(config, index, replace(each, native=native)) for index, each in enumerate(layers)]
-    return Decoder(
-        config,
-        reader.dtype,
-        embedding=_embedding(config, embedding[0], head, reader.dtype),
-        layers=assembled,
-        norm=norm_of(config, ends.tensors["norm"]),
-        head=head,
-        attention=_attention(config, [layer.sinks for layer in assembled], native),
-    )
+    embed = _embedding(config, embedding[0], head, reader.dtype)
+    norm = norm_of(config, ends.tensors["norm"])
+    attention = _attention(config, [layer.sinks for layer in assembled], native)
+    model = Decoder(config, reader.dtype, embedding=embed, layers=assembled, norm=norm, head=head, attention=attention)
+    return model if native is None else model.with_loop(_loop(native, config, model, embed, assembled, norm))
 
 
 def _attention(config: ModelConfig, sinks: Sequence[Tensor | None], native: NativeContext | None) -> AttentionBackend:
     plain = ReferenceAttention(config, sinks)
     return NativeAttention(native, config, sinks, plain) if native and NativeAttention.takes(config) else plain
+
+
+def _loop(
+    native: NativeContext,
+    config: ModelConfig,
+    model: Decoder,
+    embedding: Embedding | PanelEmbedding,
+    layers: Sequence[Layer],
+    norm: Norm,
+) -> NativeLoop | None:
+    """What runs whole steps, or None, and a line that says why."""
+    try:
+        if not isinstance(model.attention, NativeAttention):
+            raise Unplanned("there is no kernel for its attention")
+        plan = plan_layers(config, layers, norm)
+    except Unplanned as reason:
+        log.info("computing operation by operation, not step by step, which is slower for small models: %s", reason)
+        return None
+    return NativeLoop(native, plan, model.attention, embedding, config, model.dtype)
 
 
 def _embedding(config: ModelConfig, matrix: Matrix, head: Linear, dtype: torch.dtype) -> Embedding | PanelEmbedding:

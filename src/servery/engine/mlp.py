@@ -21,11 +21,12 @@ class GatedMLP:
     With a `Clamp` it is what that says in place of the product.
     """
 
-    __slots__ = ("_combine", "down", "gate_up")
+    __slots__ = ("_combine", "activation", "down", "gate_up")
 
     def __init__(self, gate_up: Linear, down: Linear, activation: str | Clamp) -> None:
         self.gate_up = gate_up
         self.down = down
+        self.activation = activation
         self._combine = _combination(activation)
 
     @property

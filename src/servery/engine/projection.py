@@ -33,7 +33,7 @@ class HeadProjection:
     [tokens, heads + kv_heads, head_dim] alike, before they rotate, or after that if `norms_rotated`.
     """
 
-    __slots__ = ("_head_dim", "_norms_rotated", "_num_heads", "_num_kv_heads", "_qk_norm", "qkv")
+    __slots__ = ("_head_dim", "_num_heads", "_num_kv_heads", "norms_rotated", "qk_norm", "qkv")
 
     def __init__(
         self,
@@ -46,16 +46,16 @@ class HeadProjection:
         norms_rotated: bool = False,
     ) -> None:
         self.qkv = qkv
-        self._qk_norm = qk_norm
+        self.qk_norm = qk_norm
         self._num_heads = num_heads
         self._num_kv_heads = num_kv_heads
         self._head_dim = head_dim
-        self._norms_rotated = norms_rotated
+        self.norms_rotated = norms_rotated
 
     @property
     def nbytes(self) -> int:
         """What the weights hold in memory."""
-        return self.qkv.nbytes + (self._qk_norm.nbytes if self._qk_norm else 0)
+        return self.qkv.nbytes + (self.qk_norm.nbytes if self.qk_norm else 0)
 
     def adapted(self, wrap: Callable[[str, Linear], Linear]) -> "HeadProjection":
         """The same over what `wrap` makes of the linear, given its name."""
@@ -67,7 +67,7 @@ class HeadProjection:
         """Queries [tokens, heads * head_dim] and keys, then values [tokens, 2 * kv_heads * head_dim]."""
         qkv = self.qkv(x)
         rotated = qkv.view(len(qkv), -1, self._head_dim)[:, : self._num_heads + self._num_kv_heads]
-        norm, is_late = self._qk_norm, self._norms_rotated
+        norm, is_late = self.qk_norm, self.norms_rotated
         rotate(rotated if norm is None or is_late else norm(rotated), cos, sin, out=rotated)
         if norm is not None and is_late:
             rotated.copy_(norm(rotated))

@@ -28,10 +28,14 @@ class RopeTable:
 
         The sines of the first half are negated, so that rotating is `x * cos + roll(x, head_dim / 2) * sin`.
         """
+        cos, sin = self.table(longest).index_select(0, positions).unbind(1)
+        return cos, sin
+
+    def table(self, longest: int) -> Tensor:
+        """Those of all positions below `longest`, and perhaps more: [positions, 2, 1, head_dim]."""
         if longest > len(self._table):
             self._table = self._compute(max(longest, min(2 * len(self._table), self._max_position)))
-        cos, sin = self._table.index_select(0, positions).unbind(1)
-        return cos, sin
+        return self._table
 
     def _compute(self, num_positions: int) -> Tensor:
         angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), self._frequencies)

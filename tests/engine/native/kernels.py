@@ -28,6 +28,12 @@ def require(variant: str | None) -> str:
     return variant
 
 
+def best_context(threads: int = 1) -> NativeContext:
+    """That of the variant that an engine would choose."""
+    first = VARIANTS[0]
+    return context(require(first if isinstance(first, str) else None), threads)
+
+
 def _library() -> Any:
     return open_library(Path(LIBRARY) if LIBRARY else None)
 

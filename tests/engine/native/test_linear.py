@@ -189,6 +189,16 @@ def test_zeros_give_zeros(variant):
         assert torch.equal(layer(torch.zeros(2, 48)), torch.zeros(2, 20))
 
 
+def test_float32_weights_that_bfloat16_holds_take_half_the_memory_and_give_the_same(variant):
+    weight = torch.randn(70, 33).bfloat16()
+    native = context(require(variant))
+    long, short = (native_linear(native, DenseMatrix(w), None) for w in (weight.float(), weight))
+    x = torch.randn(9, 33)
+    assert long.nbytes == short.nbytes
+    assert torch.equal(long(x), short(x))
+    _check(long(x), *_products(x, DenseMatrix(weight)), 33)
+
+
 def test_no_rows_give_no_rows(variant):
     layer = native_linear(context(require(variant)), _dense(5, 8), None)
     assert layer(torch.empty(0, 8)).shape == (0, 5)

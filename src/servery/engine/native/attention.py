@@ -55,11 +55,20 @@ class NativeAttention:
 
     def plan(self, batch: Batch, cache: KVCache) -> AttentionPlan:
         """Say where the rows lie; the rest is the kernel's."""
-        if cache.layers[0].dtype not in _TYPES:
+        if not self.reads(cache):
             return self._fallback.plan(batch, cache)
+        return NativePlan(self._context, self.layers(cache), batch)
+
+    @staticmethod
+    def reads(cache: KVCache) -> bool:
+        """Whether there is a kernel for the cache's format."""
+        return cache.layers[0].dtype in _TYPES
+
+    def layers(self, cache: KVCache) -> Sequence[AttentionStruct]:
+        """What the kernel is told of each layer of a cache that it reads."""
         if self._structs is None or self._structs[0] is not cache:
             self._structs = (cache, [self._struct(cache, layer) for layer in range(len(cache.layers))])
-        return NativePlan(self._context, self._structs[1], batch)
+        return self._structs[1]
 
     def _struct(self, cache: KVCache, layer: int) -> AttentionStruct:
         stored, sinks = cache.layers[layer], self._sinks[layer]
@@ -84,7 +93,7 @@ class NativePlan:
         self._context = context
         self._layers = layers
         self._batch = batch  # holds the tables that extents point into
-        self._first = _extents(batch)
+        self._first = first_extent(batch)
         self._extents = byref(self._first)
         self._count = len(batch.starts)
         self._function = context.library.servery_attention
@@ -102,8 +111,8 @@ class NativePlan:
         return out
 
 
-def _extents(batch: Batch) -> ExtentStruct:
-    """The first of as many structs as there are rows, one after the other."""
+def first_extent(batch: Batch) -> ExtentStruct:
+    """The first of as many structs as there are rows, one after the other; good as long as the batch."""
     width = batch.block_tables.stride(0) * batch.block_tables.itemsize
     columns = np.empty((len(batch.starts), 4), np.int64)
     columns[:, 0] = batch.block_tables.data_ptr() + width * np.arange(len(columns))

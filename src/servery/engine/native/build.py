@@ -22,6 +22,8 @@ LIBRARY = "_native.so"
 FLAGS = "-std=c++17 -O3 -g1 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math -pthread"
 _AVX2 = "-mavx2 -mfma -mf16c"
 _AVX512 = f"{_AVX2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512"
+# What all variants share.
+_COMMON = ("attention", "interface", "loop", "pool")
 # Each compiles `variant.cpp` with its own flags; which of them runs is decided when the library is opened.
 X86_VARIANTS = {"avx2": _AVX2, "avx512": _AVX512, "avx512bf16": f"{_AVX512} -mavx512bf16"}
 
@@ -57,7 +59,7 @@ def build(target: Path, flags: Sequence[str] = ()) -> None:
     """Compile the kernels with additional `flags` into the library `target`. Raises `BuildError`."""
     compiler = [*find_compiler(), *shlex.split(FLAGS), *flags]
     with tempfile.TemporaryDirectory() as folder:
-        units = [("pool.cpp", [], "pool.o"), ("interface.cpp", [f'-DSERVERY_DIGEST="{digest()}"'], "interface.o")]
+        units = [(f"{name}.cpp", [f'-DSERVERY_DIGEST="{digest()}"'], f"{name}.o") for name in _COMMON]
         for name, special in _variants().items():
             units.append(("variant.cpp", [f"-DVARIANT={name}", *shlex.split(special)], f"{name}.o"))
         commands = [

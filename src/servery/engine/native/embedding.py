@@ -9,17 +9,17 @@ from servery.engine.native.linear import NativeLinear
 class PanelEmbedding:
     """Rows [hidden_size] of a packed matrix [vocab_size, hidden_size], as `dtype`."""
 
-    __slots__ = ("_dtype", "_head")
+    __slots__ = ("_dtype", "head")
 
     def __init__(self, head: NativeLinear, dtype: torch.dtype) -> None:
-        self._head = head
+        self.head = head
         self._dtype = dtype
 
     @property
     def nbytes(self) -> int:
         """What the panels hold in memory."""
-        return self._head.nbytes
+        return self.head.nbytes
 
     def __call__(self, ids: Tensor) -> Tensor:
         """[tokens] -> [tokens, hidden_size]."""
-        return self._head.weight_rows(ids, self._dtype)
+        return self.head.weight_rows(ids, self._dtype)

@@ -1,14 +1,12 @@
 // Choosing a variant, and each call of the interface as jobs of the pool.
 #include "interface.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include <new>
 #include <string>
 
-#include "kernels.h"
-#include "pool.h"
+#include "context.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -46,38 +44,6 @@ std::vector<const Kernels *> variants() {
   return found;
 }
 
-// Memory that grows and is used again.
-struct Scratch {
-  char *data = nullptr;
-  int64_t size = 0;
-
-  bool reserve(int64_t wanted) {
-    if (wanted <= size) return true;
-    free(data);
-    size = 0;
-    data = (char *)aligned_alloc(64, (size_t)((wanted + 63) / 64 * 64));
-    if (data) size = wanted;
-    return data != nullptr;
-  }
-  ~Scratch() { free(data); }
-};
-
-}  // namespace
-
-struct NativeContext {
-  NativeContext(const Kernels *k, int threads, const int *cpus) : kernels(k), pool(threads, cpus) {}
-  const Kernels *kernels;
-  Pool pool;
-  Scratch x, states;
-  std::vector<AttentionItem> items;
-  std::vector<AttentionJoin> joins;
-};
-
-namespace {
-
-// Work below which a second thread costs more than it computes, in multiplications.
-constexpr int64_t SHARED_WORK = 1 << 15;
-
 int64_t panels(const NativeContext *context, int64_t n) {
   return (n + context->kernels->panel_width - 1) / context->kernels->panel_width;
 }
@@ -101,7 +67,7 @@ int32_t pack(NativeContext *context, const PackCall &call) {
 bool reserve_rows(NativeContext *context, LinearCall *call) {
   const NativeLinear &linear = *call->linear;
   StagedRows &x = call->x;
-  x.type = context->kernels->staged_type(linear, call->from.type);
+  x.type = context->kernels->staged_type(linear, call->input_type);
   x.stride = context->kernels->staged_stride(linear, x.type);
   int64_t groups = linear.kind == KIND_I4 ? linear.k / linear.group : 1;
   int64_t data = call->rows * x.stride, of_groups = call->rows * groups * 4;
@@ -112,47 +78,18 @@ bool reserve_rows(NativeContext *context, LinearCall *call) {
   return true;
 }
 
-constexpr int64_t ITEM_ROWS = 256;   // query rows of an attention item: their states stay in the cache
-constexpr int64_t ITEM_TOKENS = 16;
-constexpr int64_t ITEMS_PER_THREAD = 4;
-
-bool is_sound(const NativeContext *context, const NativeAttention *attention) {
-  const NativeCache &cache = attention->cache;
-  return cache.head_dim > 0 && cache.head_dim % context->kernels->vector_width == 0 && cache.kv_heads > 0 &&
-         attention->heads % cache.kv_heads == 0 && cache.block_size > 0;
-}
-
-int64_t chunks_end(const NativeExtent &extent, int64_t token, int64_t tokens) {
-  return (extent.start + token + tokens + CHUNK - 1) / CHUNK;
-}
-
-int64_t chunks_begin(const NativeAttention &attention, const NativeExtent &extent, int64_t token) {
-  int64_t first = attention.window > 0 ? extent.start + token - attention.window + 1 : 0;
-  return first > 0 ? first / CHUNK : 0;
-}
-
-// A step's work as items, whole ones if there are enough of them for all threads; returns the room that they need.
-int64_t plan_items(NativeContext *context, const NativeAttention &attention, int64_t count,
-                   const NativeExtent *extents) {
-  int64_t most = ITEM_ROWS / attention.heads, step = most < 1 ? 1 : most > ITEM_TOKENS ? ITEM_TOKENS : most, blocks = 0;
-  for (int64_t e = 0; e < count; e++) blocks += (extents[e].tokens + step - 1) / step;
-  bool is_whole = context->pool.threads() == 1 || blocks >= context->pool.threads() * ITEMS_PER_THREAD;
-  int64_t row_room = attention.cache.head_dim * 3 + 2 * STATE_HEADER, room = 0;
-  context->items.clear(), context->joins.clear();
-  for (int64_t e = 0; e < count; e++)
-    for (int64_t token = 0; token < extents[e].tokens; token += step) {
-      int64_t left = extents[e].tokens - token, tokens = left < step ? left : step;
-      int64_t begin = chunks_begin(attention, extents[e], token), end = chunks_end(extents[e], token, tokens);
-      if (!is_whole) context->joins.push_back({(int64_t)context->items.size(), end - begin});
-      for (int64_t chunk = begin; chunk < end; chunk += is_whole ? end - begin : 1) {
-        context->items.push_back({e, token, tokens, chunk, is_whole ? end : chunk + 1, room, is_whole});
-        room += tokens * attention.heads * row_room;
-      }
-    }
-  return room;
-}
-
 }  // namespace
+
+int32_t run_linear(NativeContext *context, LinearCall call) {
+  if (!reserve_rows(context, &call)) return NATIVE_NO_MEMORY;
+  int64_t row_grain = SHARED_WORK / call.linear->k + 1;
+  context->pool.run(call.rows, row_grain,
+                    [&](int64_t begin, int64_t end) { context->kernels->stage_rows(call, begin, end); });
+  int64_t panel_grain = SHARED_WORK / (call.rows * call.linear->k * context->kernels->panel_width) + 1;
+  context->pool.run(panels(context, call.linear->n), panel_grain,
+                    [&](int64_t begin, int64_t end) { context->kernels->linear_panels(call, begin, end); });
+  return NATIVE_OK;
+}
 
 extern "C" {
 
@@ -204,15 +141,7 @@ int32_t servery_pack_i4(NativeContext *context, const NativeLinear *linear, Nati
 int32_t servery_linear(NativeContext *context, const NativeLinear *linear, int64_t rows, const NativeRows *x,
                        const NativeRows *y, const NativeRows *residual) {
   if (rows < 1) return NATIVE_OK;
-  LinearCall call = {linear, rows, *x, *y, *residual, {}};
-  if (!reserve_rows(context, &call)) return NATIVE_NO_MEMORY;
-  int64_t row_grain = SHARED_WORK / linear->k + 1;
-  context->pool.run(rows, row_grain,
-                    [&](int64_t begin, int64_t end) { context->kernels->stage_rows(call, begin, end); });
-  int64_t panel_grain = SHARED_WORK / (rows * linear->k * context->kernels->panel_width) + 1;
-  context->pool.run(panels(context, linear->n), panel_grain,
-                    [&](int64_t begin, int64_t end) { context->kernels->linear_panels(call, begin, end); });
-  return NATIVE_OK;
+  return run_linear(context, {linear, rows, x->type, *x, *y, *residual, {}, {}});
 }
 
 int32_t servery_unpack_rows(NativeContext *context, const NativeLinear *linear, int64_t count, const int64_t *ids,
@@ -228,14 +157,6 @@ int32_t servery_unpack_rows(NativeContext *context, const NativeLinear *linear, 
 
 int32_t servery_attention(NativeContext *context, const NativeAttention *attention, int64_t count,
                           const NativeExtent *extents, const NativeRows *query, const NativeRows *out) {
-  if (!is_sound(context, attention)) return NATIVE_BAD_SHAPE;
-  if (!context->states.reserve(plan_items(context, *attention, count, extents) * 4)) return NATIVE_NO_MEMORY;
-  AttentionCall call = {attention, extents, *query, *out, context->items.data(), context->joins.data(),
-                        (float *)context->states.data};
-  context->pool.run((int64_t)context->items.size(), 1,
-                    [&](int64_t begin, int64_t end) { context->kernels->attend_items(call, begin, end); });
-  context->pool.run((int64_t)context->joins.size(), 1,
-                    [&](int64_t begin, int64_t end) { context->kernels->join_states(call, begin, end); });
-  return NATIVE_OK;
+  return run_attention(context, *attention, count, extents, *query, *out, false);
 }
 }

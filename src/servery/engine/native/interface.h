@@ -42,8 +42,8 @@ struct NativeRows {
 
 // A layer of the KV cache: [slots][2][kv_heads][head_dim], keys at 0; of int8 codes the scales [slots][2][kv_heads] too.
 struct NativeCache {
-  const void *data;
-  const uint16_t *scales;  // bfloat16
+  void *data;
+  uint16_t *scales;  // bfloat16
   int32_t type;
   int32_t reserved;
   int64_t kv_heads, head_dim, block_size;
@@ -62,6 +62,67 @@ struct NativeAttention {
   float scale;
   float soft_cap;      // 0: none
   const float *sinks;  // [heads] or null
+};
+
+enum NativeNormKind {
+  NORM_NONE = 0,
+  NORM_RMS = 1,       // x / sqrt(sum of x^2 + constant) weight
+  NORM_CENTERED = 2,  // with d = x - mean: d / sqrt(mean of d^2 + constant) weight
+  NORM_SCALE = 3,     // x constant
+};
+
+struct NativeNorm {
+  const float *weight;
+  float constant;
+  int32_t kind;
+};
+
+// NORM_RMS of each query and key head or, if it is wide, of all query heads together and of all key heads together;
+// before they rotate or, if it is late, after that.
+struct NativeHeadNorm {
+  const float *weight;  // [heads + kv_heads, head_dim], null: none
+  float query_constant, key_constant;
+  int32_t is_wide, is_late;
+};
+
+enum NativeActivation { ACTIVATION_SILU = 0, ACTIVATION_GELU_TANH = 1 };
+
+// A layer: attention, then an MLP of down(activation(gate) up), each of which is added to the residual stream.
+// What `..._post` says happens to either before that.
+struct NativeLayer {
+  NativeNorm attention_norm, attention_post, mlp_norm, mlp_post;
+  const NativeLinear *qkv, *output, *gate_up, *down;
+  NativeHeadNorm head_norm;
+  NativeAttention attention;
+  int64_t angles;  // which table of `NativeStep::angles`
+};
+
+struct NativeModel {
+  int64_t layers;
+  const NativeLayer *layer;
+  int64_t hidden_size;
+  int32_t is_parallel;  // the MLP is given what attention is given
+  int32_t activation;
+  const NativeLinear *embedding;  // dense panels, null: `embedding_rows`
+  NativeRows embedding_rows;      // data null: `NativeStep::given`
+  int64_t vocab_size;             // rows of the embedding
+  float embedding_scale;
+  int32_t type;  // of the inputs of linears: float32 is rounded to it
+  NativeNorm norm;  // of what the last layer gives
+};
+
+enum NativePart { PART_LINEARS = 0, PART_ATTENTION = 1, PART_REST = 2, PARTS = 3 };
+
+// One step: `tokens` rows, whose keys and values go to `slots`.
+struct NativeStep {
+  int64_t tokens;
+  const int64_t *ids, *positions, *slots;  // [tokens]
+  int64_t extents;
+  const NativeExtent *extent;
+  const NativeRows *angles;  // tables with a row of cosines [head_dim], then sines, for each position
+  NativeRows given;          // what the first layer is given [tokens, hidden_size], where `ids` do not say it
+  NativeRows out;            // [tokens, hidden_size]
+  double *seconds;           // [PARTS], where the time went is added; null: nobody asks
 };
 
 struct NativeContext;
@@ -95,5 +156,7 @@ int32_t servery_unpack_rows(NativeContext *context, const NativeLinear *linear, 
 // Causal attention of `query` [tokens, heads * head_dim] over a cache that holds the step's own keys and values.
 int32_t servery_attention(NativeContext *context, const NativeAttention *attention, int64_t count,
                           const NativeExtent *extents, const NativeRows *query, const NativeRows *out);
+// All layers of a step, from ids to normed hidden states.
+int32_t servery_step(NativeContext *context, const NativeModel *model, const NativeStep *step);
 }
 #pragma GCC visibility pop

@@ -11,10 +11,23 @@ struct StagedRows {
   float *scales;
 };
 
+enum RowMaking { MADE_ALREADY = 0, MADE_BY_NORM = 1, MADE_BY_GATE = 2 };
+
+// How the float32 rows that a linear is given are made, each just before it is staged: as a norm of the rows `of`, or
+// from rows of gates and then as many factors, in the place of the gates.
+struct RowMaker {
+  int32_t making;
+  int32_t activation;
+  const NativeNorm *norm;
+  NativeRows of;
+};
+
 struct LinearCall {
   const NativeLinear *linear;
   int64_t rows;
+  int32_t input_type;  // what inputs are rounded to before they are multiplied, float32 or bfloat16
   NativeRows from, y, residual;
+  RowMaker maker;
   StagedRows x;
 };
 
@@ -56,6 +69,27 @@ struct AttentionCall {
   float *states;
 };
 
+struct EmbedCall {
+  const NativeModel *model;
+  const NativeStep *step;
+  NativeRows y;
+};
+
+// y = norm(x), or y + norm(x); x float32 is spoilt.
+struct NormCall {
+  const NativeNorm *norm;
+  int64_t size;
+  NativeRows x, y;
+  bool adds;
+};
+
+// Queries, keys and values of a step's tokens, side by side in float32 rows: norms, rotation, and into the cache.
+struct HeadsCall {
+  const NativeLayer *layer;
+  const NativeStep *step;
+  NativeRows qkv;
+};
+
 constexpr int64_t CHUNK = 64;         // positions whose states are joined with those of others
 constexpr int64_t STATE_HEADER = 16;  // floats before the values of a row's state: largest score, sum of weights
 
@@ -69,6 +103,9 @@ struct Kernels {
   void (*linear_panels)(const LinearCall &, int64_t begin, int64_t end);   // panels
   void (*pack_panels)(const PackCall &, int64_t begin, int64_t end);       // panels
   void (*unpack_rows)(const UnpackCall &, int64_t begin, int64_t end);     // rows
+  void (*embed_rows)(const EmbedCall &, int64_t begin, int64_t end);       // rows
+  void (*norm_rows)(const NormCall &, int64_t begin, int64_t end);         // rows
+  void (*place_heads)(const HeadsCall &, int64_t begin, int64_t end);      // rows
   int64_t vector_width;
   void (*attend_items)(const AttentionCall &, int64_t begin, int64_t end);  // items
   void (*join_states)(const AttentionCall &, int64_t begin, int64_t end);   // joins

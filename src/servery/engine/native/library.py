@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +12,11 @@ HOW_TO_BUILD = "python -m servery.engine.native.build"
 # Variants that are faster than torch, so that `auto` chooses them.
 FAST_VARIANTS = frozenset({"avx2", "avx512", "avx512bf16"})
 
+BAD_SHAPE = 2
 F32, BF16, I8 = 0, 1, 2
 KIND_F32, KIND_BF16, KIND_I8, KIND_I4 = 0, 1, 2, 3
+NORM_NONE, NORM_RMS, NORM_CENTERED, NORM_SCALE = 0, 1, 2, 3
+ACTIVATION_SILU, ACTIVATION_GELU_TANH = 0, 1
 
 
 class Unavailable(Exception):
@@ -75,7 +78,80 @@ class AttentionStruct(Structure):
     )
 
 
+class NormStruct(Structure):
+    """`NativeNorm` of interface.h."""
+
+    _fields_ = (("weight", c_void_p), ("constant", c_float), ("kind", c_int32))
+
+
+class HeadNormStruct(Structure):
+    """`NativeHeadNorm` of interface.h."""
+
+    _fields_ = (
+        ("weight", c_void_p),
+        ("query_constant", c_float),
+        ("key_constant", c_float),
+        ("is_wide", c_int32),
+        ("is_late", c_int32),
+    )
+
+
 _LINEAR, _ROWS = POINTER(LinearStruct), POINTER(RowsStruct)
+
+
+class LayerStruct(Structure):
+    """`NativeLayer` of interface.h."""
+
+    _fields_ = (
+        ("attention_norm", NormStruct),
+        ("attention_post", NormStruct),
+        ("mlp_norm", NormStruct),
+        ("mlp_post", NormStruct),
+        ("qkv", _LINEAR),
+        ("output", _LINEAR),
+        ("gate_up", _LINEAR),
+        ("down", _LINEAR),
+        ("head_norm", HeadNormStruct),
+        ("attention", AttentionStruct),
+        ("angles", c_int64),
+    )
+
+
+class ModelStruct(Structure):
+    """`NativeModel` of interface.h."""
+
+    _fields_ = (
+        ("layers", c_int64),
+        ("layer", POINTER(LayerStruct)),
+        ("hidden_size", c_int64),
+        ("is_parallel", c_int32),
+        ("activation", c_int32),
+        ("embedding", _LINEAR),
+        ("embedding_rows", RowsStruct),
+        ("vocab_size", c_int64),
+        ("embedding_scale", c_float),
+        ("type", c_int32),
+        ("norm", NormStruct),
+    )
+
+
+class StepStruct(Structure):
+    """`NativeStep` of interface.h."""
+
+    _fields_ = (
+        ("tokens", c_int64),
+        ("ids", c_void_p),
+        ("positions", c_void_p),
+        ("slots", c_void_p),
+        ("extents", c_int64),
+        ("extent", POINTER(ExtentStruct)),
+        ("angles", POINTER(RowsStruct)),
+        ("given", RowsStruct),
+        ("out", RowsStruct),
+        ("seconds", POINTER(c_double)),
+    )
+
+
 # Result and arguments of each function of interface.h.
 _FUNCTIONS = {
     "servery_digest": (c_char_p, ()),
@@ -89,6 +165,7 @@ _FUNCTIONS = {
     "servery_pack_i4": (c_int32, (c_void_p, _LINEAR, RowsStruct, c_void_p, c_void_p, c_void_p)),
     "servery_linear": (c_int32, (c_void_p, _LINEAR, c_int64, _ROWS, _ROWS, _ROWS)),
     "servery_attention": (c_int32, (c_void_p, POINTER(AttentionStruct), c_int64, POINTER(ExtentStruct), _ROWS, _ROWS)),
+    "servery_step": (c_int32, (c_void_p, POINTER(ModelStruct), POINTER(StepStruct))),
     "servery_unpack_rows": (c_int32, (c_void_p, _LINEAR, c_int64, c_void_p, _ROWS)),
 }
 

@@ -12,6 +12,7 @@ namespace {
 // About as long as a step of a model has no work for the pool; a sleeping thread takes as long to wake.
 constexpr auto SPIN = std::chrono::microseconds(60);
 constexpr int SPINS_PER_LOOK = 64;
+constexpr int SPINS_FOR_OTHERS = 4096;
 // Pieces per thread: enough that a thread that is held up leaves its share to the others.
 constexpr long PIECES = 4;
 
@@ -45,8 +46,7 @@ Pool::Pool(int threads, const int *cpus) {
 Pool::~Pool() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    is_closing_ = true;
-    job_.fetch_add(1);
+    is_closing_.store(true);
   }
   wake_.notify_all();
   for (auto &worker : workers_) worker.join();
@@ -54,52 +54,51 @@ Pool::~Pool() {
 
 void Pool::share(long count, long grain, Call call, const void *data) {
   long piece = count / (threads() * PIECES);
-  call_ = call, data_ = data, count_ = count, piece_ = piece > grain ? piece : grain;
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store((int)workers_.size(), std::memory_order_relaxed);
-  // Ordered with asleep_, see wait_for_job: either this sees the sleeper or the sleeper sees the job.
-  job_.fetch_add(1, std::memory_order_seq_cst);
+  piece = piece > grain ? piece : grain;
+  call_ = call, data_ = data, count_ = count, piece_ = piece, pieces_ = (count + piece - 1) / piece;
+  done_.store(0, std::memory_order_relaxed);
+  // Ordered with asleep_, see wait_for_work: either this sees the sleeper or the sleeper sees the work.
+  left_.store(pieces_, std::memory_order_seq_cst);
   if (asleep_.load(std::memory_order_seq_cst)) {
     std::lock_guard<std::mutex> lock(mutex_);
     wake_.notify_all();
   }
-  work_on_job();
-  for (int spins = 0; busy_.load(std::memory_order_acquire); spins++) {
-    if (spins < 4096) relax();
+  take_pieces();
+  for (int spins = 0; done_.load(std::memory_order_acquire) != pieces_; spins++) {
+    if (spins < SPINS_FOR_OTHERS) relax();
     else std::this_thread::yield();  // a worker's core is somebody else's for the moment
   }
 }
 
-void Pool::work_on_job() {
+// Whoever gets a piece of a job keeps the job from ending, so that what describes it is still there; one who comes late
+// gets a piece of the next job, or none.
+void Pool::take_pieces() {
   for (;;) {
-    long begin = next_.fetch_add(piece_, std::memory_order_relaxed);
-    if (begin >= count_) return;
+    long left = left_.fetch_sub(1, std::memory_order_acq_rel);
+    if (left <= 0) return;
+    long begin = (pieces_ - left) * piece_;
     call_(data_, begin, begin + piece_ < count_ ? begin + piece_ : count_);
+    done_.fetch_add(1, std::memory_order_release);
   }
 }
 
 void Pool::serve(int cpu) {
   stay_on(cpu);
-  unsigned seen = 0;
-  while (wait_for_job(&seen)) {
-    work_on_job();
-    busy_.fetch_sub(1, std::memory_order_release);
-  }
+  while (wait_for_work()) take_pieces();
 }
 
-// Wait for a job after `seen`; false when the pool closes.
-bool Pool::wait_for_job(unsigned *seen) {
+// False when the pool closes.
+bool Pool::wait_for_work() {
   auto until = std::chrono::steady_clock::now() + SPIN;
-  while (job_.load(std::memory_order_acquire) == *seen) {
-    for (int i = 0; i < SPINS_PER_LOOK && job_.load(std::memory_order_relaxed) == *seen; i++) relax();
+  while (left_.load(std::memory_order_acquire) <= 0) {
+    for (int i = 0; i < SPINS_PER_LOOK && left_.load(std::memory_order_relaxed) <= 0; i++) relax();
+    if (is_closing_.load(std::memory_order_relaxed)) return false;
     if (std::chrono::steady_clock::now() < until) continue;
     std::unique_lock<std::mutex> lock(mutex_);
     asleep_.fetch_add(1, std::memory_order_seq_cst);
-    wake_.wait(lock, [&] { return job_.load(std::memory_order_seq_cst) != *seen; });
+    wake_.wait(lock, [&] { return left_.load(std::memory_order_seq_cst) > 0 || is_closing_.load(); });
     asleep_.fetch_sub(1);
+    until = std::chrono::steady_clock::now() + SPIN;
   }
-  *seen = job_.load(std::memory_order_acquire);
-  std::atomic_thread_fence(std::memory_order_acquire);
-  if (!is_closing_) return true;
-  return false;
+  return !is_closing_.load(std::memory_order_relaxed);
 }

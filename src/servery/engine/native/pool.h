@@ -1,8 +1,8 @@
 // A few threads that compute one job together: the caller takes part, and returns when all is done.
 //
 // Workers wait for the next job spinning for a while, since within a step of a model it comes in microseconds, and then
-// asleep. Work is dealt out in pieces as threads ask for them, so that one that is held up by others on its core does
-// not hold up the job.
+// asleep. Work is dealt out in pieces as threads ask for them, so that one that is held up by others on its core, or is
+// still asleep, does not hold up the job.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -34,18 +34,17 @@ class Pool {
  private:
   typedef void (*Call)(const void *, long, long);
   void share(long count, long grain, Call call, const void *data);
-  void work_on_job();
+  void take_pieces();
   void serve(int cpu);
-  bool wait_for_job(unsigned *seen);
+  bool wait_for_work();
 
   std::vector<std::thread> workers_;
   Call call_ = nullptr;
   const void *data_ = nullptr;
-  long count_ = 0, piece_ = 1;
-  bool is_closing_ = false;
-  alignas(64) std::atomic<long> next_{0};
-  alignas(64) std::atomic<unsigned> job_{0};
-  alignas(64) std::atomic<int> busy_{0};
+  long count_ = 0, piece_ = 1, pieces_ = 0;
+  alignas(64) std::atomic<long> left_{0};  // pieces that nobody has taken; below 0 after all were
+  alignas(64) std::atomic<long> done_{0};
+  std::atomic<bool> is_closing_{false};
   std::atomic<int> asleep_{0};
   std::mutex mutex_;
   std::condition_variable wake_;

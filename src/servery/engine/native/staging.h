@@ -4,6 +4,7 @@
 
 #include "dot.h"
 #include "kernels.h"
+#include "rows.h"
 
 namespace {
 
@@ -99,6 +100,7 @@ inline void stage_values(const LinearCall &call, int64_t row, char *to) {
 void stage_rows(const LinearCall &call, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; row++) {
     char *to = (char *)call.x.data + row * call.x.stride;
+    if (call.maker.making != MADE_ALREADY) make_row(call, row);
     if (call.x.type == TYPE_I8) stage_codes(call, row, to);
     else stage_values(call, row, to);
     int64_t size = call.linear->k * (call.x.type == TYPE_F32 ? 4 : call.x.type == TYPE_BF16 ? 2 : 1);

@@ -1,8 +1,10 @@
 // One variant of all kernels. Compiled once for each, with its own instructions and VARIANT, its name.
 #include "attention.h"
+#include "heads.h"
 #include "kernels.h"
 #include "linear.h"
 #include "pack.h"
+#include "rows.h"
 #include "staging.h"
 
 #define JOIN_(a, b) a##b
@@ -13,6 +15,6 @@
 const Kernels *JOIN(VARIANT, _kernels)() {
   static const Kernels kernels = {TEXT(VARIANT), PW, panels_bytes, staged_type, staged_stride,
                                   stage_rows, linear_panels, pack_panels, unpack_rows,
-                                  W, attend_items, join_states};
+                                  embed_rows, norm_rows, place_heads, W, attend_items, join_states};
   return &kernels;
 }

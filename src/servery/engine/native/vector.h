@@ -156,6 +156,34 @@ inline void store_as(void *row, int32_t type, int64_t at, vf value) {
   else store((float *)row + at, value);
 }
 
+// Up to W numbers: what is beyond `count` is 0, and is not written.
+inline vf load_some(const float *from, int64_t count) {
+  if (count >= W) return load<vf>(from);
+  vf value = {};
+  memcpy(&value, from, (size_t)count * 4);
+  return value;
+}
+
+inline void store_some(float *to, int64_t count, vf value) {
+  if (count >= W) store(to, value);
+  else memcpy(to, &value, (size_t)count * 4);
+}
+
+inline vf load_some_as_float(const void *row, int32_t type, int64_t at, int64_t count) {
+  if (count >= W) return load_as_float(row, type, at);
+  if (type != 1) return load_some((const float *)row + at, count);
+  vh bits = {};
+  memcpy(&bits, (const uint16_t *)row + at, (size_t)count * 2);
+  return from_bf16(bits);
+}
+
+inline void store_some_as(void *row, int32_t type, int64_t at, int64_t count, vf value) {
+  if (count >= W) return store_as(row, type, at, value);
+  if (type != 1) return store_some((float *)row + at, count, value);
+  vh bits = to_bf16(value);
+  memcpy((uint16_t *)row + at, &bits, (size_t)count * 2);
+}
+
 inline void store_one_as(void *row, int32_t type, int64_t at, float value) {
   if (type == 1) store((uint16_t *)row + at, float_to_bf16(value));
   else store((float *)row + at, value);
