@@ -1,3 +1,6 @@
+import mmap
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -73,3 +76,15 @@ def test_what_is_stored_of_a_token_does_not_depend_on_its_company(config, kv_for
         alone.write(0, torch.tensor([slot]), rows[slot : slot + 1])
     assert torch.equal(together.layers[0].view(torch.uint8), alone.layers[0].view(torch.uint8))
     assert torch.equal(together.scales[0], alone.scales[0])
+
+
+def test_a_cache_takes_memory_only_where_it_is_written(config):
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("this system does not tell what a process takes")
+    before = int(statm.read_text().split()[1])
+    cache = KVCache(config, 1 << 16, 16, torch.float32)
+    grown = (int(statm.read_text().split()[1]) - before) * mmap.PAGESIZE
+    total = sum(layer.nbytes for layer in cache.layers)
+    assert total > 256 << 20
+    assert grown < total / 16

@@ -1,5 +1,8 @@
 """The KV cache: keys and values of every layer, in blocks that belong to sequences."""
 
+import math
+import mmap
+
 import torch
 from torch import Tensor
 
@@ -38,12 +41,12 @@ class KVCache:
         self.dtype = dtype
         self.format = plain_format(dtype) if kv_format is None else kv_format
         shape = (config.num_layers, num_blocks * block_size, config.kv_planes, config.num_kv_heads, config.head_dim)
-        self.layers: tuple[Tensor, ...] = torch.zeros(shape, dtype=self.format.dtype, device=device).unbind(0)
+        self.layers: tuple[Tensor, ...] = _zeros(shape, self.format.dtype, device).unbind(0)
         self.scales: tuple[Tensor, ...] = ()
         width = scale_width(config)
         self._heads = (config.kv_planes, config.num_kv_heads * config.head_dim // width, width)
         if self.format.largest is not None:
-            self.scales = torch.zeros((*shape[:2], *self._heads[:2]), dtype=SCALE_DTYPE, device=device).unbind(0)
+            self.scales = _zeros((*shape[:2], *self._heads[:2]), SCALE_DTYPE, device).unbind(0)
         self._rows = tuple(_movable(layer).flatten(1) for layer in self.layers)
         # Memory of one slot of one layer.
         self.row_bytes: int = self.layers[0][0].nbytes + (self.scales[0][0].nbytes if self.scales else 0)
@@ -64,6 +67,23 @@ class KVCache:
             heads = codes.view(-1, *self._heads)
             return dequantize(heads, _select(self.scales[layer], slots), self.dtype).view(codes.shape)
         return codes.to(self.dtype)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
+    """Zeros that take memory only where they are written, on huge pages if the system has some.
+
+    torch would write every page at once. Raises `MemoryError` where the system gives none.
+    """
+    if device != "cpu" or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return torch.zeros(shape, dtype=dtype, device=device)
+    nbytes = math.prod(shape) * dtype.itemsize
+    try:
+        memory = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"tried to allocate {nbytes} bytes for keys and values: {error}") from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8, count=nbytes).view(dtype).view(shape)
 
 
 def _movable(values: Tensor) -> Tensor:

@@ -10,10 +10,28 @@ inline const char *row_at(const NativeRows &rows, int64_t row, int64_t item_byte
   return (const char *)rows.data + row * rows.stride * item_bytes;
 }
 
+// Four bytes of a row, which stand together in a panel, after the other; those of the next row lie beside them.
+inline void scatter_words(const char *row, int64_t words, char *to) {
+  for (int64_t i = 0; i < words; i++) memcpy(to + i * PW * 4, row + i * 4, 4);
+}
+
+// A weight that is stored as it is packed: its words change their places.
+inline void move_dense_panel(const PackCall &call, int64_t index, char *panel, int64_t item) {
+  const NativeLinear &linear = *call.linear;
+  int64_t columns = least(PW, linear.n - index * PW), words = linear.k * item / 4;
+  for (int64_t w0 = 0; w0 < words; w0 += PACK_K / 4)
+    for (int64_t c = 0; c < columns; c++) {
+      const char *row = row_at(call.weight, index * PW + c, item);
+      scatter_words(row + w0 * 4, least(PACK_K / 4, words - w0), panel + (w0 * PW + c) * 4);
+    }
+}
+
 inline void pack_dense_panel(const PackCall &call, int64_t index, char *panel) {
   const NativeLinear &linear = *call.linear;
   int64_t columns = least(PW, linear.n - index * PW), step = k_step(linear.kind);
   int64_t item = linear.kind == KIND_F32 ? 4 : 2;
+  if (call.weight.type == (linear.kind == KIND_F32 ? TYPE_F32 : TYPE_BF16) && linear.k * item % 4 == 0)
+    return move_dense_panel(call, index, panel, item);
   for (int64_t k0 = 0; k0 < linear.k; k0 += PACK_K)
     for (int64_t c = 0; c < columns; c++)
       for (int64_t k = k0; k < least(k0 + PACK_K, linear.k); k++) {
@@ -30,10 +48,9 @@ inline void pack_i8_panel(const PackCall &call, int64_t index, char *panel) {
   for (int64_t c = 0; c < columns; c++) {
     const int8_t *row = (const int8_t *)row_at(call.weight, index * PW + c, 1);
     int32_t sum = 0;
-    for (int64_t k = 0; k < linear.k; k++) {
-      panel[(k / 4 * PW + c) * 4 + k % 4] = (char)row[k];
-      sum += row[k];
-    }
+    for (int64_t k = 0; k < linear.k; k++) sum += row[k];
+    scatter_words((const char *)row, linear.k / 4, panel + c * 4);
+    for (int64_t k = linear.k / 4 * 4; k < linear.k; k++) panel[(k / 4 * PW + c) * 4 + k % 4] = (char)row[k];
     int64_t n = index * PW + c;
     store(tail + c * 4, call.scales[n]);
     store(tail + PW * 4 + c * 4, sum);
