@@ -132,10 +132,10 @@ class RawServer:
 
 
 @asynccontextmanager
-async def serving(script: Script, tls: ssl.SSLContext | None = None, **more: object) -> AsyncIterator[RawServer]:
+async def serving(script: Script, context: ssl.SSLContext | None = None, **more: object) -> AsyncIterator[RawServer]:
     """A server that runs `script` for each connection."""
-    server = RawServer(script, scheme="https" if tls else "http", **more)  # type: ignore[arg-type]
-    listener = await asyncio.start_server(server.accept, "127.0.0.1", 0, ssl=tls)
+    server = RawServer(script, **{"scheme": "https" if context else "http", **more})  # type: ignore[arg-type]
+    listener = await asyncio.start_server(server.accept, "127.0.0.1", 0, ssl=context)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server
@@ -168,3 +168,9 @@ def once(*answer: bytes) -> Script:
 def chunk(data: bytes) -> bytes:
     """One chunk of a chunked body; of nothing: the end."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that has no event of its own."""
+    while not condition():  # noqa: ASYNC110 - the condition has no event to set
+        await asyncio.sleep(0.001)

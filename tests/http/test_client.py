@@ -1,6 +1,6 @@
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,7 +10,7 @@ from servery.http.errors import BadRequest, BodyTooLarge, ClientClosed, Disconne
 from servery.http.limits import ClientLimits, Deadlines
 from servery.http.pool import PoolStats
 from tests.http.conftest import Run
-from tests.http.raw_server import OK, Peer, RawServer, always, chunk, once, serving
+from tests.http.raw_server import OK, Peer, RawServer, always, chunk, once, serving, until
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -22,11 +22,6 @@ async def client(limits: ClientLimits | None = None) -> AsyncIterator[HttpClient
         yield client
     finally:
         await client.aclose()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the condition has no event to set
-        await asyncio.sleep(0.001)
 
 
 async def get(http: HttpClient, server: RawServer, **more: object) -> bytes:

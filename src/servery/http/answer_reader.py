@@ -51,6 +51,7 @@ class AnswerReader:
         self._limits = limits
         self._is_bodyless = is_bodyless
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._start: bytes | None = b""  # the first bytes, until they are known to be right
         self._fields: list[tuple[bytes, bytes]] = []
         self._framing: dict[bytes, bytes] = {}
         self._head_bytes = 0  # of complete fields
@@ -66,8 +67,13 @@ class AnswerReader:
             return
         self.is_begun = True
         self._bytes_without_body += len(data)
+        if self._start is not None:
+            self._check_start(data)
         try:
-            self._parser.feed_data(data)
+            if self._is_bodyless:
+                self._feed_lines(data)
+            else:
+                self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._broken(error, data)
         if self.is_complete:
@@ -151,6 +157,24 @@ class AnswerReader:
         self.is_complete = True
         self.is_reusable = self._parser.should_keep_alive()  # it knows only during this call
 
+    def _feed_lines(self, data: bytes) -> None:
+        """The parser takes what follows the head for a body, and says nothing of an empty one: stop it at the head."""
+        for line in data.splitlines(keepends=True):
+            if self.is_complete:
+                self.has_surplus = True
+                self.is_reusable = False
+                return
+            assert self._parser is not None
+            self._parser.feed_data(line)
+
+    def _check_start(self, data: bytes) -> None:
+        """The parser also reads RTSP and ICE."""
+        start = ((self._start or b"") + data[: 1 << 10]).lstrip(b"\r\n")[:5]
+        if not b"HTTP/".startswith(start):
+            self._parser = None
+            raise Malformed(f"it does not begin like one of HTTP/1.1 but with {data[:_SHOWN_BYTES]!r}.")
+        self._start = None if len(start) == 5 else start
+
     def _broken(self, error: httptools.HttpParserError, data: bytes) -> None:
         if self.is_complete:
             self.has_surplus = True
@@ -159,9 +183,8 @@ class AnswerReader:
         self._parser = None
         cause = error.__context__
         if isinstance(cause, HttpError):
-            raise type(cause)(f"the answer is not acceptable: {cause}") from None
-        shown = data[:_SHOWN_BYTES]
-        raise Malformed(f"the answer is not HTTP/1.1 ({error}); these bytes hold the fault: {shown!r}.") from None
+            raise type(cause)(str(cause)) from None
+        raise Malformed(f"it is not HTTP/1.1 ({error}); the fault is in {data[:_SHOWN_BYTES]!r}.") from None
 
     def _too_large(self) -> HeadTooLarge:
         return HeadTooLarge(

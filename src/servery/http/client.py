@@ -1,6 +1,7 @@
 """The client: requests go out on kept connections, answers come back head first."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterable, Sequence
 
 from servery.http.answer_reader import AnswerReader
@@ -10,8 +11,9 @@ from servery.http.errors import Disconnected
 from servery.http.exchange import Exchange
 from servery.http.limits import ClientLimits, Deadlines
 from servery.http.pool import Pool, PoolStats
+from servery.http.proxy import Proxies
 from servery.http.request_body import send
-from servery.http.request_head import Header, encode_head, fixed_lines
+from servery.http.request_head import Header, encode_head
 from servery.http.resolver import Resolver
 from servery.http.response import Response
 from servery.http.timer_wheel import LoopTimers
@@ -28,13 +30,20 @@ class HttpClient:
     It follows no redirects, keeps no cookies, decodes nothing, and repeats nothing but what a kept connection lost.
     """
 
-    def __init__(self, limits: ClientLimits = _DEFAULT_LIMITS, *, timers: LoopTimers | None = None) -> None:
+    def __init__(
+        self,
+        limits: ClientLimits = _DEFAULT_LIMITS,
+        *,
+        proxies: Proxies | None = None,
+        timers: LoopTimers | None = None,
+    ) -> None:
+        """`proxies` are the environment's if not given; `timers` may be shared with others on the same loop."""
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._timers = timers or LoopTimers(self._loop)
         self._resolver = Resolver(self._loop, limits.address_s)
         self._pools: dict[Origin, Pool] = {}
-        self._fixed_lines = fixed_lines()
+        self._proxies = Proxies.from_environment(os.environ) if proxies is None else proxies
 
     async def request(
         self,
@@ -58,7 +67,7 @@ class HttpClient:
         """
         pool = self._pools.get(origin) or self._add_pool(origin)
         length = len(body) if isinstance(body, bytes) else None
-        head = encode_head(method, target, origin.authority, self._fixed_lines, headers, length)
+        head = encode_head(method, pool.target_prefix, target, origin.authority, pool.fixed_lines, headers, length)
         total_at = self._loop.time() + deadlines.total_s
         connection = pool.take() or await pool.acquire(deadlines, total_at)
         is_head = method == "HEAD"
@@ -92,7 +101,8 @@ class HttpClient:
         await asyncio.sleep(0)  # the event loop closes sockets in its next turn
 
     def _add_pool(self, origin: Origin) -> Pool:
-        dialer = Dialer(origin, self._resolver, self._timers, self._limits)
+        proxy = self._proxies.for_origin(origin)
+        dialer = Dialer(origin, proxy, self._resolver, self._timers, self._limits)
         pool = self._pools[origin] = Pool(dialer, self._timers, self._limits)
         return pool
 

@@ -1,6 +1,7 @@
 """One connection to a server: a stream of bytes that carries one exchange at a time and is kept in between."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -102,7 +103,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The server sends no more. The event loop then closes the connection."""
-        if self._exchange is not None:
+        if self._exchange is not None and self._transport is not None and _is_in_good_order(self._transport):
             self._exchange.end_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,3 +134,19 @@ class Connection(asyncio.Protocol):
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None
+
+
+def _is_in_good_order(transport: asyncio.Transport) -> bool:
+    """Whether the end is the server's own: with TLS anybody on the way can end the connection, but not sign that.
+
+    The event loop reports both alike. Reading once more tells them apart: the end of TLS stays readable as such.
+    """
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return True
+    try:
+        return not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:  # it waits for more
+        return False

@@ -1,6 +1,7 @@
 """From addresses to a connected socket: one after the other, the next one early when one is silent (RFC 8305)."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Sequence
 
@@ -66,7 +67,7 @@ async def _attempt(address: Address) -> socket.socket:
 
 
 def _reason(address: Address, error: OSError) -> str:
-    return f"{address.host}: {error.strerror or error}"
+    return f"{address.host}: {os.strerror(error.errno) if error.errno else error}"
 
 
 def _unreachable(name: str, reasons: Sequence[str]) -> Unreachable:

@@ -1,5 +1,6 @@
-"""Opens connections to one origin: address, socket, TLS, with one deadline over all of it."""
+"""Opens connections to one origin: proxy, address, socket, TLS, with one deadline over all of it."""
 
+import asyncio
 import ssl
 from collections.abc import Callable
 
@@ -8,24 +9,33 @@ from servery.http.connection import Connection
 from servery.http.deadline import Deadline
 from servery.http.errors import HttpError, TimedOut, Unreachable, Untrusted
 from servery.http.limits import ClientLimits
+from servery.http.proxy import Proxy
 from servery.http.resolver import Resolver
 from servery.http.timer_wheel import LoopTimers
 from servery.http.tls import client_context
+from servery.http.tunnel import open_tunnel
 from servery.http.url import Origin
 
 
 class Dialer:
-    """Opens connections to `origin`."""
+    """Opens connections to `origin`, through `proxy` where there is one."""
 
-    def __init__(self, origin: Origin, resolver: Resolver, timers: LoopTimers, limits: ClientLimits) -> None:
+    def __init__(
+        self, origin: Origin, proxy: Proxy | None, resolver: Resolver, timers: LoopTimers, limits: ClientLimits
+    ) -> None:
         self.origin = origin
+        self.proxy = proxy
+        self._host, self._port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
         self._resolver = resolver
         self._timers = timers
         self._limits = limits
         self._tls: ssl.SSLContext | None = None
 
     async def open(self, make: Callable[[], Connection], at: float, late: TimedOut) -> Connection:
-        """A connection, made by `make`, before `at`. Raises `Unreachable` and its kinds, or `late`."""
+        """A connection, made by `make`, before `at`.
+
+        Raises `Unreachable` and its kinds, `BadUrl` for TLS files that cannot be used, or `late`.
+        """
         try:
             with Deadline(self._timers, at, late):
                 return await self._open(make)
@@ -34,28 +44,47 @@ class Dialer:
             raise
 
     def needs_look_up(self) -> bool:
-        """Whether what is known of the origin's addresses is too old."""
-        return not self._resolver.is_fresh(self.origin.host, self.origin.port)
+        """Whether what is known of the addresses is too old."""
+        return not self._resolver.is_fresh(self._host, self._port)
 
     async def addresses(self) -> frozenset[str]:
         """The IP addresses that connections may lead to now. Raises `UnknownHost`."""
-        found = await self._resolver.addresses(self.origin.host, self.origin.port)
-        return frozenset(address.host for address in found)
+        return frozenset(address.host for address in await self._resolver.addresses(self._host, self._port))
 
     async def _open(self, make: Callable[[], Connection]) -> Connection:
-        origin, loop = self.origin, self._timers.loop
-        addresses = await self._resolver.addresses(origin.host, origin.port)
-        sock = await dial.connect(addresses, self._limits.next_address_s, str(origin))
+        origin, proxy, loop = self.origin, self.proxy, self._timers.loop
         if origin.is_tls and self._tls is None:
-            self._tls = client_context(origin.tls)
+            self._tls = await asyncio.to_thread(client_context, origin.tls)  # it reads some hundred certificates
+        addresses = await self._resolver.addresses(self._host, self._port)
+        name = str(origin) if proxy is None else f"the proxy {proxy} on the way to {origin}"
+        sock = await dial.connect(addresses, self._limits.next_address_s, name)
+        server_hostname = origin.host if origin.is_tls else None
         try:
+            if proxy is not None and self._tls is not None:
+                through = await open_tunnel(sock, proxy, origin, self._limits.answer)
+                return await _start_tls(through, make(), self._tls, origin.host)
             _, connection = await loop.create_connection(
-                make, sock=sock, ssl=self._tls, server_hostname=origin.host if origin.is_tls else None
+                make, sock=sock, ssl=self._tls, server_hostname=server_hostname
             )
         except ssl.SSLCertVerificationError as error:
-            raise Untrusted(f"The certificate of {origin} is not trusted ({error.verify_message}).") from error
+            why = error.verify_message.rstrip(".")
+            raise Untrusted(f"The certificate of {origin} is not trusted ({why}).") from error
         except ssl.SSLError as error:
             raise Untrusted(f"{origin} refused TLS ({error.reason or error}); check scheme and port.") from error
         except OSError as error:
             raise Unreachable(f"{origin} broke off while connecting ({error.strerror or error}).") from error
         return connection
+
+
+async def _start_tls(
+    through: asyncio.Transport, connection: Connection, context: ssl.SSLContext, host: str
+) -> Connection:
+    try:
+        transport = await asyncio.get_running_loop().start_tls(through, connection, context, server_hostname=host)
+    except BaseException:
+        through.abort()
+        raise
+    if transport is None:
+        raise ConnectionResetError("the connection was closed")
+    connection.connection_made(transport)
+    return connection

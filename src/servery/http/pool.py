@@ -9,6 +9,8 @@ from servery.http.deadline import Deadline
 from servery.http.dialer import Dialer
 from servery.http.errors import ClientClosed, HttpError, Limit, QueueFull, TimedOut, UnknownHost
 from servery.http.limits import ClientLimits, Deadlines
+from servery.http.proxy import Proxy
+from servery.http.request_head import fixed_lines
 from servery.http.timer_wheel import LoopTimers, Timer
 from servery.http.url import Origin
 
@@ -35,6 +37,7 @@ class Pool:
 
     def __init__(self, dialer: Dialer, timers: LoopTimers, limits: ClientLimits) -> None:
         self.origin = dialer.origin
+        self.target_prefix, self.fixed_lines = _way(dialer.origin, dialer.proxy)
         self._dialer = dialer
         self._timers = timers
         self._limits = limits
@@ -225,3 +228,14 @@ class Pool:
 
     def _closed(self) -> HttpError:
         return ClientClosed(f"No request goes to {self.origin} any more: {self._closed_why}.", origin=str(self.origin))
+
+
+def _way(origin: Origin, proxy: Proxy | None) -> tuple[str, bytes]:
+    """What goes before each target, and the lines that all heads share. A proxy wants whole addresses (RFC 9112 3.2.2).
+
+    Through a tunnel the proxy sees nothing of the requests, so nothing in them is for it.
+    """
+    if proxy is None or origin.is_tls:
+        return "", fixed_lines()
+    more = [(b"proxy-authorization", proxy.authorization)] if proxy.authorization is not None else []
+    return str(origin), fixed_lines(more)

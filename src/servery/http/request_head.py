@@ -9,7 +9,7 @@ from servery.http.errors import BadRequest
 Header = tuple[bytes, bytes]
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_TARGET = re.compile(r"(?:/[!-~]*|\*|https?://[!-~]+)")
+_TARGET = re.compile(r"/[!-~]*|\*")
 _BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # Everything a head may consist of. Line breaks are in it and are counted.
 _HEAD_BYTES = bytes([9, 10, 13, *range(32, 127), *range(128, 256)])
@@ -29,14 +29,16 @@ def fixed_lines(more: Iterable[Header] = ()) -> bytes:
 
 
 def encode_head(
-    method: str, target: str, host: str, fixed: bytes, headers: Sequence[Header], body_bytes: int | None
+    method: str, prefix: str, target: str, host: str, fixed: bytes, headers: Sequence[Header], body_bytes: int | None
 ) -> bytes:
     """A request's head. `body_bytes` is the length of the body, None for one that is sent in chunks.
 
-    A `host` among `headers` replaces the origin's. Raises `BadRequest` for anything that is not one clean line per
+    `prefix` goes before the target, for a proxy. A `host` among `headers` replaces the origin's. Raises `BadRequest` for anything that is not one clean line per
     header, for a target that is no path, and for headers that are the client's own (`OWN_HEADERS`).
     """
     names = [_checked_name(name) for name, _ in headers]
+    if names.count(b"host") > 1:
+        raise BadRequest("The header 'host' is given twice; two servers could read the request differently.")
     own = b"" if b"host" in names else b"\r\nhost: " + host.encode()
     if body_bytes is None:
         own += b"\r\ntransfer-encoding: chunked"
@@ -45,7 +47,8 @@ def encode_head(
     lines = b"".join([b"\r\n%s: %s" % header for header in headers])
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or lines.translate(None, _HEAD_BYTES):
         raise _unclean(headers)
-    return b"%b %b HTTP/1.1%b%b%b\r\n\r\n" % (_checked_method(method), _checked_target(target), own, fixed, lines)
+    start = b"%b %b%b HTTP/1.1" % (_checked_method(method), prefix.encode(), _checked_target(target))
+    return b"%b%b%b%b\r\n\r\n" % (start, own, fixed, lines)
 
 
 @lru_cache(512)

@@ -77,6 +77,8 @@ def parse_url(text: str, tls: TlsFiles = TlsFiles()) -> Url:
     Raises `BadUrl` for what is no address, for another scheme, and for an address with credentials, a query or a
     fragment. A password in it is not repeated.
     """
+    if any(character <= " " or character == "\x7f" for character in text):  # urlsplit drops some of them
+        raise BadUrl(f"{_without_credentials(text)!r} has spaces or control characters in it; write them as %XX.")
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -88,14 +90,14 @@ def parse_url(text: str, tls: TlsFiles = TlsFiles()) -> Url:
         raise BadUrl(f"{text!r} is not an http:// or https:// address; {_EXAMPLE}.")
     if "?" in text or "#" in text:
         raise BadUrl(f"{text!r} has a query or a fragment; {_EXAMPLE}.")
-    if not _is_printable(parts.path):
-        raise BadUrl(f"{text!r} has spaces or characters outside ASCII in its path; write them as %XX.")
+    if not parts.path.isascii():
+        raise BadUrl(f"{text!r} has characters outside ASCII in its path; write them as %XX.")
     port = _DEFAULT_PORTS[parts.scheme] if port is None else port
     return Url(Origin(parts.scheme, _checked_host(parts.hostname, text), port, tls), parts.path.rstrip("/"))
 
 
 def _checked_host(host: str, text: str) -> str:
-    if ":" in host or host.replace(".", "").isdigit():
+    if ":" in host or "[" in text or host.replace(".", "").isdigit():
         try:
             return ipaddress.ip_address(host).compressed
         except ValueError:
@@ -107,10 +109,6 @@ def _checked_host(host: str, text: str) -> str:
     if not ascii_host or len(ascii_host) > 253 or not all(c.isalnum() or c in "-._" for c in ascii_host):
         raise BadUrl(f"{text!r} has {host!r} for a host, which is no host name; {_EXAMPLE}.")
     return ascii_host
-
-
-def _is_printable(path: str) -> bool:
-    return all("!" <= character <= "~" for character in path)
 
 
 def _without_credentials(text: str) -> str:
