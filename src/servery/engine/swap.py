@@ -104,7 +104,7 @@ def _write(regions: Sequence[Region], folder: Path) -> int:
     size = sum(region.nbytes for region in regions)
     if is_in_memory(folder):
         raise CannotSleep(
-            f"the weights would go to {folder}, which is in memory itself; name a folder on a disk, or "
+            f"the weights would go to {folder}, which is in memory itself; name a folder on a disk (--sleep-dir), or "
             "let the model sleep at level 2, which needs no disk."
         )
     try:
@@ -119,7 +119,7 @@ def _write(regions: Sequence[Region], folder: Path) -> int:
     except OSError as error:
         raise CannotSleep(
             f"the weights ({size} bytes, {format_byte_size(size)}) cannot be written to {folder}: {error.strerror}. Make "
-            "room, name another folder, or let the model sleep at level 2, which needs no disk."
+            "room, name another folder (--sleep-dir), or let the model sleep at level 2, which needs no disk."
         ) from error
 
 
