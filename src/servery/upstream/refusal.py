@@ -48,7 +48,7 @@ class Refusal:
             return ApiError(502, message, kind="server_error", code="upstream_authentication")
         if self.status == _OVERLOADED:
             return self._told(503)
-        return self._told(502 if 400 <= self.status < 500 and self.status != 429 else self.status)
+        return self._told(502 if self.status < 500 and self.status != 429 else self.status)
 
     def _told(self, status: int) -> ApiError:
         kind = self.kind or ("invalid_request_error" if status < 500 else "server_error")
@@ -61,6 +61,13 @@ def cannot(param: str, why: str) -> UpstreamFailure:
     """What a deployment's API has no word for: another deployment may, else the client is told 400."""
     error = unsupported(param, why)
     return UpstreamFailure(Kind.STATUS, error.message, status=error.status, error=error)
+
+
+def unspoken(api: str) -> UpstreamFailure:
+    """What a deployment says to an API that it has nothing for: another deployment may, else the client is told 400."""
+    message = f"The model is not served for {api}; its deployments' 'apis' do not have it."
+    error = ApiError(400, message, param="model", code="unsupported_api")
+    return UpstreamFailure(Kind.STATUS, message, status=error.status, error=error)
 
 
 def malformed(deployment: str, what: str) -> UpstreamFailure:

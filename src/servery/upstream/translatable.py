@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from servery.upstream.refusal import cannot
-from servery.wire.chat import EFFORT_LEVEL, EFFORT_SWITCHES, AssistantMessage, ChatRequest
+import msgspec
+
+from servery.upstream.ask import Ask
+from servery.upstream.refusal import cannot, unspoken
+from servery.wire.chat import EFFORT_LEVEL, EFFORT_SWITCHES, AssistantMessage, ChatRequest, Part, TextPart
 from servery.wire.structure import JsonSchemaFormat
 
 FORCED_TOOL = "give_answer"
@@ -39,6 +42,31 @@ def check_translatable(request: ChatRequest, who: str) -> None:
         raise cannot("temperature", f"it is {request.temperature:g}, and {who} takes at most 1.")
     if isinstance(request.messages[-1], AssistantMessage) and not request.continue_final_message:
         raise cannot("messages", f"{who} goes on with a last message of the assistant's ('continue_final_message').")
+
+
+def chat_of(ask: Ask, continued: str | None = None) -> ChatRequest:
+    """The chat that is asked for; behind what the client has of its answer already, if it has some.
+
+    Raises `ApiError` for a request that is wrong, `UpstreamFailure` for one that is no chat.
+    """
+    if not ask.api.is_chat:
+        raise unspoken(ask.api.value)
+    request = ask.typed()
+    assert isinstance(request, ChatRequest)
+    if continued is None:
+        return request
+    messages, begun = list(request.messages), continued
+    if request.continue_final_message and isinstance(last := messages[-1], AssistantMessage):
+        begun = _text(last.content) + continued
+        messages.pop()
+    messages.append(AssistantMessage(content=begun))
+    return msgspec.structs.replace(request, messages=messages, continue_final_message=True)
+
+
+def _text(content: str | list[Part] | None) -> str:
+    if isinstance(content, list):
+        return "".join(part.text for part in content if isinstance(part, TextPart))
+    return content or ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class Event(msgspec.Struct, frozen=True):
     error: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-_EVENT = msgspec.json.Decoder(Event)
+EVENT = msgspec.json.Decoder(Event)
 
 
 class _Whole(msgspec.Struct, frozen=True):
@@ -119,7 +119,7 @@ class AnthropicStream:
     def feed(self, data: bytes) -> list[MessageDelta]:
         """What `data` adds; raises `ApiError` and `UpstreamFailure` for an error event and for what is no event."""
         try:
-            events = [_EVENT.decode(found) for lines in self._cutter.feed(data) if (found := data_of(lines))]
+            events = [EVENT.decode(found) for lines in self._cutter.feed(data) if (found := data_of(lines))]
         except (msgspec.DecodeError, EventTooLong) as error:
             raise malformed(self._deployment, f"an event that cannot be read: {error}") from error
         return [delta for event in events for delta in self._read(event) if not delta.is_empty]
@@ -178,7 +178,7 @@ class AnthropicStream:
         return [self._call(CallDelta(position=self._calls, arguments="{}"))] if is_bare else []
 
     def _finished(self, reason: str, stop: str | None) -> MessageDelta:
-        return MessageDelta(finish_reason=_finish_reason(reason, is_call_hidden=self._is_held_by_call), stop=stop)
+        return MessageDelta(finish_reason=finish_reason(reason, is_call_hidden=self._is_held_by_call), stop=stop)
 
     @staticmethod
     def _call(call: CallDelta) -> MessageDelta:
@@ -199,11 +199,12 @@ def read_answer(body: bytes, deployment: str, *, is_held_by_call: bool = False) 
             message.content += _json(block.input)
         elif block.type == "tool_use":
             message.calls.append(Call(id=block.id, name=block.name, arguments=_json(block.input)))
-    message.finish_reason = _finish_reason(whole.stop_reason or "", is_call_hidden=is_held_by_call)
+    message.finish_reason = finish_reason(whole.stop_reason or "", is_call_hidden=is_held_by_call)
     return [message], whole.usage.usage()
 
 
-def _finish_reason(reason: str, *, is_call_hidden: bool) -> str:
+def finish_reason(reason: str, *, is_call_hidden: bool = False) -> str:
+    """Why an answer ended, in the words of chat completions; `is_call_hidden`: it ended with a call that is its text."""
     found = _FINISH_REASONS.get(reason, "stop")
     return "stop" if is_call_hidden and found == "tool_calls" else found
 

@@ -1,0 +1,1 @@
+"""OpenAI's APIs, spoken to, as OpenAI and as others serve them."""

@@ -1,0 +1,1 @@
+"""Speaking to each kind of deployment."""

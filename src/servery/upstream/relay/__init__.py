@@ -1,0 +1,1 @@
+"""Answers whose API the client speaks itself, passed on as they come."""

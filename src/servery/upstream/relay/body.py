@@ -1,0 +1,105 @@
+"""An answer that is not streamed and whose API the client speaks itself: only the model's name is changed."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from servery.upstream.anthropic.answer import AnthropicUsage
+from servery.upstream.anthropic.answer import finish_reason as anthropic_finish_reason
+from servery.upstream.anthropic.errors import event_error as anthropic_error
+from servery.upstream.ask import Api
+from servery.upstream.openai.answer import OpenAIUsage
+from servery.upstream.openai.errors import event_error as openai_error
+from servery.upstream.refusal import malformed
+from servery.upstream.relay.watches import Response, ResponsesUsage
+from servery.upstream.upstream import Chunk
+from servery.wire.usage import Usage
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NULL = msgspec.Raw(b"null")
+_NEEDED: Mapping[Api, str] = {
+    Api.CHAT: "choices",
+    Api.COMPLETIONS: "choices",
+    Api.EMBEDDINGS: "data",
+    Api.RERANK: "results",
+    Api.MESSAGES: "content",
+    Api.RESPONSES: "output",
+}
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Choices(msgspec.Struct, frozen=True):
+    choices: list[_Choice]
+
+
+class _Ended(msgspec.Struct, frozen=True):
+    stop_reason: str | None = None
+
+
+class RelayedBody:
+    """Passes on one answer to a client who calls the model `model`."""
+
+    def __init__(self, deployment: str, api: Api, model: str) -> None:
+        self._deployment = deployment
+        self._api = api
+        self._model = model
+        self._pieces: list[bytes] = []
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Nothing yet: an answer may be an error until its end."""
+        self._pieces.append(data)
+        return []
+
+    def end(self) -> list[Chunk]:
+        """The answer. Raises `ApiError` and `UpstreamFailure` for an error, and for what is no answer."""
+        body = b"".join(self._pieces)
+        try:
+            fields = _FIELDS.decode(body)
+            self._check(fields)
+            usage, reasons = _usage(self._api, fields), _reasons(self._api, body)
+        except msgspec.DecodeError as error:
+            raise malformed(self._deployment, f"an answer that cannot be read: {error}") from error
+        ends = [Chunk(index=index, finish_reason=reason) for index, reason in reasons]
+        return [*ends, Chunk(data=self._named(body, fields), usage=usage)]
+
+    def _check(self, fields: Mapping[str, msgspec.Raw]) -> None:
+        error, needed = fields.get("error", _NULL), _NEEDED[self._api]
+        if bytes(error) != b"null" and (needed not in fields or self._api is Api.RESPONSES):
+            if self._api is Api.MESSAGES:
+                raise anthropic_error(error, self._deployment)
+            raise openai_error(msgspec.json.decode(error), self._deployment)
+        if needed not in fields:
+            raise malformed(self._deployment, f"an answer without '{needed}'")
+
+    def _named(self, body: bytes, fields: Mapping[str, msgspec.Raw]) -> bytes:
+        shown = msgspec.json.encode(self._model)
+        if "model" not in fields or bytes(fields["model"]) == shown:
+            return body
+        return msgspec.json.encode({**fields, "model": self._model})
+
+
+def _usage(api: Api, fields: Mapping[str, msgspec.Raw]) -> Usage | None:
+    given = fields.get("usage", _NULL)
+    if bytes(given) == b"null":
+        return None
+    if api is Api.MESSAGES:
+        return msgspec.json.decode(given, type=AnthropicUsage).usage()
+    if api is Api.RESPONSES:
+        return msgspec.json.decode(given, type=ResponsesUsage).usage()
+    return msgspec.json.decode(given, type=OpenAIUsage).usage()
+
+
+def _reasons(api: Api, body: bytes) -> list[tuple[int, str]]:
+    """Why each completion ended, by its index."""
+    if api in (Api.CHAT, Api.COMPLETIONS):
+        choices = msgspec.json.decode(body, type=_Choices).choices
+        return [(choice.index, choice.finish_reason or "stop") for choice in choices]
+    if api is Api.MESSAGES:
+        return [(0, anthropic_finish_reason(msgspec.json.decode(body, type=_Ended).stop_reason or ""))]
+    if api is Api.RESPONSES:
+        return [(0, msgspec.json.decode(body, type=Response).finish_reason)]
+    return []

@@ -1,0 +1,87 @@
+"""A streamed answer whose API the client speaks itself: its bytes go on as they came.
+
+Three things are changed: the model is called as the client calls it, comments and [DONE] are dropped, and what only this
+server asked for, the usage, is left out.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import msgspec
+
+from servery.upstream.refusal import cut, malformed
+from servery.upstream.upstream import Chunk
+from servery.wire.sse import EventCutter, EventTooLong
+
+_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+class Watch(Protocol):
+    """Knows the events of one API."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer has come to its end."""
+        ...
+
+    def see(self, lines: bytes) -> Chunk:
+        """An event, and what it tells; without data if the client is not to have it.
+
+        Raises `msgspec.DecodeError` for what is no event of this API, `ApiError` and `UpstreamFailure` for errors.
+        """
+
+
+class RelayedStream:
+    """Passes on one answer to a client who calls the model `model`."""
+
+    def __init__(self, deployment: str, watch: Watch, model: str) -> None:
+        self._deployment = deployment
+        self._watch = watch
+        self._shown = msgspec.json.encode(model)
+        self._cutter = EventCutter()
+        self._name: tuple[bytes, bytes] | None = None  # as the server's events have it, and as the client's are to
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """What `data` completes, neighbours of one completion together.
+
+        Raises `ApiError` and `UpstreamFailure` for an error event and for what is no event.
+        """
+        try:
+            seen = [self._watch.see(lines) for lines in self._cutter.feed(data)]
+        except (msgspec.DecodeError, EventTooLong) as error:
+            raise malformed(self._deployment, f"an event that cannot be read: {error}") from error
+        return [self._named(chunk) for chunk in _joined(seen)]
+
+    def end(self) -> list[Chunk]:
+        """What comes when there are no more bytes; raises `UpstreamFailure` if there should be."""
+        if not self._watch.is_complete:
+            raise cut(self._deployment)
+        return []
+
+    def _named(self, chunk: Chunk) -> Chunk:
+        if self._name is None:
+            found = _MODEL.search(chunk.data)
+            if found is None:
+                return chunk
+            self._name = (found[0], found[0].replace(found[1], self._shown))
+        if self._name[0] == self._name[1]:
+            return chunk
+        return replace(chunk, data=chunk.data.replace(*self._name))
+
+
+def _joined(chunks: Sequence[Chunk]) -> list[Chunk]:
+    joined: list[Chunk] = []
+    for chunk in chunks:
+        last = joined[-1] if joined else None
+        if last is not None and last.index == chunk.index and last.finish_reason is None:
+            joined[-1] = replace(
+                chunk,
+                data=last.data + chunk.data,
+                tokens=last.tokens + chunk.tokens,
+                usage=chunk.usage or last.usage,
+            )
+        else:
+            joined.append(chunk)
+    return joined

@@ -1,0 +1,147 @@
+"""The upstream that asks a model elsewhere, over HTTP."""
+
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from servery.config.types import DeploymentConfig
+from servery.engine.stats import EngineStats
+from servery.http.client import HttpClient
+from servery.http.limits import Deadlines
+from servery.http.request_head import Header
+from servery.http.response import Response
+from servery.http.url import TlsFiles, parse_url
+from servery.upstream.ask import Ask
+from servery.upstream.health_probe import HealthProbe
+from servery.upstream.http_failures import http_failures
+from servery.upstream.provider import Outgoing, Provider
+from servery.upstream.refusal import excerpt, malformed
+from servery.upstream.upstream import Call, Chunk, Health
+from servery.wire.chat import ChatRequest
+from servery.wire.errors import ApiError, shown
+from servery.wire.models import Model
+from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
+
+_CONNECT_S = 5.0
+_MAX_ERROR_BYTES = 64 << 10
+_OK = 200
+
+
+class RemoteUpstream:
+    """A deployment somewhere else, spoken to as `provider` does; `client` is shared with others and closed by whoever made it."""
+
+    def __init__(
+        self, config: DeploymentConfig, url: str, provider: Provider, client: Callable[[], HttpClient]
+    ) -> None:
+        """`url` is where its API lies; raises `BadUrl`. `client` is called where the event loop runs."""
+        self.name = config.name
+        self._config = config
+        self._url = parse_url(url, TlsFiles(ca=None if config.ca_file is None else str(config.ca_file)))
+        self._provider = provider
+        self._client = client
+        self._created = int(time.time())
+        self._probe = HealthProbe(config, self._url, provider, client)
+
+    async def start(self) -> None:
+        """Begin to ask after its health; a deployment that is not there yet is no reason not to start."""
+        self._probe.start()
+
+    async def stop(self) -> None:
+        """Ask no more."""
+        await self._probe.stop()
+
+    def health(self) -> Health:
+        """What the last probe said; ready where there is none, because answers tell as well."""
+        return self._probe.health()
+
+    def model(self) -> Model:
+        """The description; its context where the deployment tells it."""
+        return Model(id=self.name, created=self._created, max_model_len=self._probe.max_model_len, root=self.name)
+
+    def adapters(self) -> Mapping[str, Model]:
+        """None: a deployment elsewhere has its own way to load them, and each is a model of its own."""
+        return {}
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Raise `ApiError`."""
+        self._refuse("adapters are loaded by whoever runs it")
+
+    def unload_adapter(self, name: str) -> int:
+        """Raise `ApiError`."""
+        self._refuse("adapters are unloaded by whoever runs it")
+
+    def stats(self) -> EngineStats | None:
+        """None: what the engine elsewhere does is not told."""
+        return None
+
+    async def answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
+        """The answer; closing it closes the connection, which ends the work there."""
+        if ask.adapter is not None:
+            raise ApiError(404, f"'{self.name}' has no adapter '{shown(ask.adapter)}'.", param="model")
+        outgoing = self._provider.outgoing(ask, call)
+        with http_failures(self.name):
+            async with await self._send(outgoing, call) as response:
+                await self._check(response, outgoing)
+                async for piece in response:
+                    for chunk in outgoing.reader.feed(piece):
+                        yield chunk
+        for chunk in outgoing.reader.end():
+            yield chunk
+
+    async def tokenize(self, request: TokenizeRequest) -> bytes:
+        """Raise `ApiError`."""
+        self._refuse("it runs elsewhere, and so does its tokenizer")
+
+    async def count(self, request: ChatRequest) -> int:
+        """Raise `ApiError`."""
+        self._refuse("it runs elsewhere, and so does its tokenizer")
+
+    async def detokenize(self, request: DetokenizeRequest) -> bytes:
+        """Raise `ApiError`."""
+        self._refuse("it runs elsewhere, and so does its tokenizer")
+
+    async def _send(self, outgoing: Outgoing, call: Call) -> Response:
+        target = self._url.path + outgoing.path
+        headers = await self._headers(outgoing, target)
+        left_s = math.inf if call.deadline is None else max(0.001, call.deadline - time.monotonic())
+        # How long a first token and each further one may take is judged by whoever waits for them.
+        deadlines = Deadlines(connect_s=call.connect_s or _CONNECT_S, head_s=math.inf, stall_s=math.inf, total_s=left_s)
+        client, origin = self._client(), self._url.origin
+        # A kept connection that turns out to be closed cost the deployment nothing: nothing was computed.
+        return await client.request(
+            origin, "POST", target, headers, outgoing.body, deadlines=deadlines, is_repeatable=True
+        )
+
+    async def _headers(self, outgoing: Outgoing, target: str) -> list[Header]:
+        address = f"{self._url.origin}{target}"
+        credentials = await self._provider.credentials("POST", address, outgoing.body)
+        own = {"content-type": "application/json", "accept": outgoing.content_type}
+        own |= {name: value.reveal() for name, value in self._config.headers.items()}
+        headers = {**dict(credentials), **dict(outgoing.headers), **{name.lower(): own[name] for name in own}}
+        return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def _check(self, response: Response, outgoing: Outgoing) -> None:
+        """Raise what an answer says that is not the one that was asked for."""
+        if response.status != _OK:
+            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            raise self._provider.refused(response.status, headers, await _beginning(response))
+        content_type = (response.headers.get(b"content-type") or b"").decode("latin-1")
+        if not content_type.lower().startswith(outgoing.content_type):
+            begin = excerpt(await response.piece())
+            raise malformed(self.name, f"'{shown(content_type)}' instead of '{outgoing.content_type}': {begin}")
+
+    def _refuse(self, why: str) -> NoReturn:
+        message = f"'{self.name}' cannot do that: {why}."
+        raise ApiError(501, message, kind="server_error", code="not_implemented", param="model")
+
+
+async def _beginning(response: Response) -> bytes:
+    """As much of an error as is wanted of it."""
+    body = b""
+    async for piece in response:
+        body += piece
+        if len(body) >= _MAX_ERROR_BYTES:
+            break
+    return body

@@ -1,0 +1,81 @@
+import json
+from typing import Any
+
+import pytest
+
+from servery.upstream.ask import Api
+from servery.upstream.failure import Kind, UpstreamFailure
+from servery.upstream.relay.body import RelayedBody
+from servery.upstream.upstream import Chunk
+from servery.wire.errors import ApiError
+from servery.wire.usage import Usage
+
+ANSWERS: dict[Api, dict[str, Any]] = {
+    Api.CHAT: {
+        "choices": [{"index": 0, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 2},
+        "model": "theirs",
+        "odd": None,
+    },
+    Api.COMPLETIONS: {"choices": [{"index": 1, "text": "a", "finish_reason": "stop"}], "model": "theirs"},
+    Api.EMBEDDINGS: {
+        "data": [{"embedding": "AAAA"}],
+        "model": "theirs",
+        "usage": {"prompt_tokens": 9, "total_tokens": 9},
+    },
+    Api.RERANK: {"results": [], "model": "theirs"},
+    Api.MESSAGES: {
+        "content": [],
+        "stop_reason": "max_tokens",
+        "model": "theirs",
+        "usage": {"input_tokens": 5, "cache_read_input_tokens": 4, "output_tokens": 2},
+    },
+    Api.RESPONSES: {
+        "output": [],
+        "status": "completed",
+        "error": None,
+        "model": "theirs",
+        "usage": {"input_tokens": 9, "output_tokens": 2},
+    },
+}
+COUNTED = {
+    Api.CHAT: Usage.of(9, 2, 0), Api.EMBEDDINGS: Usage.of(9, 0, 0), Api.MESSAGES: Usage.of(9, 2, 4),
+    Api.RESPONSES: Usage.of(9, 2, 0),
+}  # fmt: skip
+REASONS = {Api.CHAT: [(0, "stop")], Api.COMPLETIONS: [(1, "stop")], Api.MESSAGES: [(0, "length")], Api.RESPONSES: [(0, "stop")]}  # fmt: skip
+
+
+def relayed(api: Api, body: bytes) -> list[Chunk]:
+    reader = RelayedBody("gpt", api, "mine")
+    middle = len(body) // 2
+    return [*reader.feed(body[:middle]), *reader.feed(body[middle:]), *reader.end()]
+
+
+@pytest.mark.parametrize("api", list(Api))
+def test_an_answer_is_passed_on_with_the_clients_name_for_the_model(api: Api) -> None:
+    *ends, last = relayed(api, json.dumps(ANSWERS[api]).encode())
+
+    assert json.loads(last.data) == {**ANSWERS[api], "model": "mine"}
+    assert (last.usage, [(end.index, end.finish_reason) for end in ends]) == (COUNTED.get(api), REASONS.get(api, []))
+
+
+def test_a_name_that_is_right_already_leaves_every_byte_as_it_is() -> None:
+    body = b'{ "choices":[] ,"model":"mine"  }'
+
+    assert relayed(Api.CHAT, body) == [Chunk(data=body)]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"choices": [{"index": "x"}]}', b'{"choices": 1'])
+def test_what_is_no_answer_is_malformed(body: bytes) -> None:
+    with pytest.raises(UpstreamFailure) as caught:
+        relayed(Api.CHAT, body)
+
+    assert caught.value.kind is Kind.MALFORMED
+
+
+@pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES, Api.RESPONSES])
+def test_an_error_with_a_good_status_is_an_error(api: Api) -> None:
+    body = {"error": {"message": "boom", "type": "api_error"}, **({"output": []} if api is Api.RESPONSES else {})}
+
+    with pytest.raises((UpstreamFailure, ApiError), match="boom"):
+        relayed(api, json.dumps(body).encode())
