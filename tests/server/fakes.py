@@ -7,10 +7,13 @@ from typing import Any, TypeAlias
 
 from servery.engine.config import EngineConfig
 from servery.engine.stats import EngineStats
+from servery.gateway.gateway import Gateway
 from servery.server.admin import AdminDoor
 from servery.server.app import App
+from servery.server.implied import implied_fleet
 from servery.server.options import ServedModel, ServeOptions
 from servery.server.service import Service
+from servery.telemetry.metrics import Metrics
 from servery.upstream.ask import Ask, ModelRequest
 from servery.upstream.residence import Residence
 from servery.upstream.upstream import Call, Chunk, Health, Upstream
@@ -91,17 +94,25 @@ class FakeUpstream:
         return encode_text("text")
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 def make_service(*upstreams: Upstream, residences: Mapping[str, Residence] | None = None, **options: Any) -> Service:
     """A service with these upstreams; its clock is the event loop's."""
     models = tuple(ServedModel(name=each.name, engine=EngineConfig(model=Path("/nowhere"))) for each in upstreams)
     served = ServeOptions(models=models, **options)
+    by_name: dict[str, Upstream] = {each.name: each for each in upstreams}
+    metrics = Metrics()
     return Service(
-        upstreams={each.name: each for each in upstreams},
+        upstreams=by_name,
+        gateway=Gateway(implied_fleet(by_name, served.request_timeout_s, _now), metrics, clock=_now),
+        metrics=metrics,
         options=served,
         residences=residences or {},
         keys=served.user_keys,
         admin=AdminDoor(served.admin_keys, served.api_keys, served.host),
-        clock=lambda: asyncio.get_running_loop().time(),
+        clock=_now,
     )
 
 

@@ -152,7 +152,7 @@ def test_requests_of_a_batch_may_use_aliases_and_their_answers_have_the_endpoint
     async def story() -> None:
         upstream = FakeUpstream(Chunk(data=b"{}"))
         service = make_service(upstream, aliases={"gpt-4o": "m"})
-        answering = Answering(service.upstream, service.unaliased)
+        answering = Answering(service.located, service.gateway.collect)
 
         assert await answering.answer(endpoint, json.dumps({"model": "gpt-4o", **body}).encode()) == b"{}"
         assert [request.model for request, _ in upstream.requests] == ["m"]

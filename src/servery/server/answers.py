@@ -1,14 +1,14 @@
 """`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/rerank`, `/v1/messages`: what a model answers."""
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
-from servery.server.answer_record import AnswerRecord
-from servery.server.relay import relay_stream, relay_whole, watched
+from servery.server.interrupt import Reason
 from servery.server.request import Request
 from servery.server.service import Exchange, Service
 from servery.upstream.ask import PASSED_HEADERS, Api, Ask, Conversation, Head, new_answer_id, read_head
-from servery.upstream.upstream import Call
 
 
 async def chat(service: Service, exchange: Exchange) -> None:
@@ -42,14 +42,13 @@ async def answer(
     """Have a request answered by its model, in the form of `api`, and sent as it comes or whole."""
     body = await exchange.body(service.options)
     head = read_head(body)
-    model = service.unaliased(head.model)
-    upstream = service.upstream(model)
+    model, base = service.located(head.model)
     ask = Ask(
         api=api,
         body=body,
         head=head,
         model=model,
-        base=upstream.name,
+        base=base,
         answer_id=new_answer_id(api),
         created=int(time.time()),
         pass_headers=_passed(exchange.request),
@@ -57,14 +56,35 @@ async def answer(
         conversation=None if conversation is None else conversation(head),
     )
     arrived_s = exchange.request.arrived_s
-    call = Call(id=ask.answer_id, deadline=arrived_s + service.options.request_timeout_s)
-    exchange.record = record = AnswerRecord(service.metrics, upstream.name, arrived_s, service.clock, shown=model)
+    under_way = service.gateway.exchange(
+        ask,
+        exchange.reply,
+        request_id=exchange.request.id,
+        arrived_s=arrived_s,
+        deadline_s=arrived_s + service.options.request_timeout_s,
+        keep_alive_s=service.options.keep_alive_s,
+        cut_by=exchange.interrupt.by,
+    )
+    exchange.record = under_way.record
     async with watched(exchange):
-        chunks = upstream.answer(ask, call)
-        if ask.is_stream:
-            await relay_stream(chunks, exchange.reply, record, service.options.keep_alive_s)
-        else:
-            await relay_whole(chunks, exchange.reply, record)
+        await service.gateway.handle(under_way)
+
+
+@contextlib.asynccontextmanager
+async def watched(exchange: Exchange) -> AsyncGenerator[None, None]:
+    """Inside, a client that closes its connection interrupts the exchange; the body must have been read."""
+    watch = asyncio.create_task(_watch(exchange))
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+async def _watch(exchange: Exchange) -> None:
+    while (await exchange.request.receive())["type"] != "http.disconnect":
+        pass
+    if not exchange.reply.is_complete:  # after a complete answer, "disconnect" only means that it is over
+        exchange.interrupt.fire(Reason.CLIENT)
 
 
 def _passed(request: Request) -> list[tuple[str, str]]:

@@ -95,8 +95,6 @@ class App:
         status = CLIENT_GONE if cut_by == Reason.CLIENT.value else exchange.reply.status or 500
         label, shown = ("other", repr(request.path[:60])) if route is None else (route.path, route.path)
         self._service.metrics.count_request(_known(request.method), label, status)
-        if record is not None and not (cut_by == "error" and 400 <= status < 500):
-            record.settle(cut_by)
         is_routine = route is not None and not route.is_work and (status < 400 or route.is_open)
         level = logging.DEBUG if is_routine else logging.INFO
         if log.isEnabledFor(level):

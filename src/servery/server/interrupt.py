@@ -44,6 +44,10 @@ class Interrupt:
             self._timer.cancel()
         self._timer = self._task.get_loop().call_later(delay_s, self.fire, reason)
 
+    def by(self) -> str | None:
+        """Who ended the request, in the word of the metrics; None if nobody did."""
+        return None if self.reason is None else self.reason.value
+
     def close(self) -> None:
         """From here on the task is not to be disturbed."""
         self._is_open = False

@@ -26,6 +26,7 @@ class Reply:
         self._request_id = request_id
         self._dialect = dialect
         self._comment: asyncio.Task[None] | None = None
+        self.headers: list[tuple[str, str]] = []  # of the response, besides those that belong to its kind
         self.status: int | None = None
         self.error: ApiError | None = None
         self.is_complete = False
@@ -114,7 +115,7 @@ class Reply:
 
     async def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self.status = status
-        named = (*headers, (self._dialect.request_id_header, self._request_id))
+        named = (*headers, *self.headers, (self._dialect.request_id_header, self._request_id))
         encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in named]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 

@@ -17,14 +17,16 @@ import uvloop
 
 from servery.byte_size import format_byte_size
 from servery.engine.stats import EngineInfo
+from servery.gateway.gateway import Gateway
 from servery.server.admin import AdminDoor
 from servery.server.app import App
 from servery.server.house import House
+from servery.server.implied import implied_fleet
 from servery.server.option_error import OptionError
 from servery.server.options import ServeOptions
 from servery.server.protocol import BoundedProtocol
 from servery.server.service import Service
-from servery.server.storage import Storage, open_storage
+from servery.server.storage import Answering, Storage, open_storage
 from servery.telemetry.metrics import Metrics
 from servery.upstream.upstream import Upstream
 
@@ -74,10 +76,12 @@ class _Serving:
         self._started_s = started_s
         metrics = Metrics()
         self._house = House(options, metrics, lambda name, info: _say(_resolved(name, info)))
+        fleet = implied_fleet(self._house.upstreams, options.request_timeout_s, time.monotonic)
         self._service = Service(
             upstreams=self._house.upstreams,
+            gateway=Gateway(fleet, metrics),
             residences=self._house.residences,
-            look_for=self._house.look_for,
+            look_for=self._look_for,
             metrics=metrics,
             options=options,
             keys=options.user_keys,
@@ -88,6 +92,14 @@ class _Serving:
         self._listener = _Listener(_uvicorn_config(App(self._service)))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
+    async def _look_for(self, name: str) -> None:
+        """Take in a model that came since the start, if there is one of that name."""
+        await self._house.look_for(name)
+        gateway, upstreams = self._service.gateway, self._house.upstreams
+        if len(upstreams) > len(gateway.fleet.models):
+            total_s = self._options.request_timeout_s
+            gateway.swap(implied_fleet(upstreams, total_s, time.monotonic, gateway.fleet))
+
     def _open_storage(self, folder: Path) -> Storage:
         options = self._options
         try:
@@ -95,17 +107,14 @@ class _Serving:
                 folder,
                 max_bytes=options.max_files_bytes,
                 max_file_bytes=options.max_file_bytes,
-                upstream=self._find_upstream,
-                unaliased=self._unaliased,
+                answer=self._answer_batched,
             )
         except (OSError, msgspec.DecodeError) as error:
             raise OptionError(f"--files {folder} cannot be used: {error}.") from error
 
-    def _find_upstream(self, model: str) -> Upstream:
-        return self._service.upstream(model)
-
-    def _unaliased(self, model: str) -> str:
-        return self._service.unaliased(model)
+    async def _answer_batched(self, endpoint: str, body: bytes) -> bytes:
+        service = self._service
+        return await Answering(service.located, service.gateway.collect).answer(endpoint, body)
 
     async def run(self) -> int:
         """Listen, load, serve, drain; returns the exit code."""

@@ -6,9 +6,10 @@ from typing import TypeVar
 
 import msgspec
 
+from servery.gateway.gateway import Gateway
+from servery.gateway.settle.record import Record
 from servery.server.admin import AdminDoor
 from servery.server.aliases import alias_target, whole_names
-from servery.server.answer_record import AnswerRecord
 from servery.server.auth import Keys
 from servery.server.interrupt import Interrupt, Reason
 from servery.server.lifecycle import Lifecycle
@@ -53,10 +54,12 @@ async def _nothing_new(name: str) -> None:
 class Service:
     """A server's parts: one upstream per model by the name that clients ask for, and the clock of all timings.
 
-    `residences` say which models are in memory, by the same names; `look_for` finds one that came since the start.
+    `gateway` has them answer. `residences` say which models are in memory, by the same names; `look_for` finds one that
+    came since the start.
     """
 
     upstreams: Mapping[str, Upstream]
+    gateway: Gateway
     residences: Mapping[str, Residence] = field(default_factory=dict)
     look_for: Callable[[str], Awaitable[None]] = _nothing_new
     options: ServeOptions
@@ -80,15 +83,23 @@ class Service:
 
         An adapter is `base:adapter`; clients of vLLM know the adapter's name alone, which will do where one base has it.
         """
-        found = self._served(model)
-        if found is None:
+        name = self._base_name(model)
+        if name is None:
             adapters = [each.id for upstream in self.upstreams.values() for each in upstream.adapters().values()]
             raise model_not_found(model, [*self.upstreams, *adapters, *whole_names(self.options.aliases)])
-        return found
+        return self.upstreams[name]
+
+    def located(self, model: str) -> tuple[str, str]:
+        """The name by which `model` is served, and that of the model itself if it is an adapter's.
+
+        Raises `ApiError` (404) naming what is served.
+        """
+        name = self.unaliased(model)
+        return name, self._base_name(name) or self.upstream(name).name
 
     def unaliased(self, model: str) -> str:
         """The name by which `model` is served: itself unless it is an alias. What nobody knows stays as it is."""
-        if self._served(model):
+        if self._base_name(model):
             return model
         return alias_target(self.options.aliases, self.upstreams, model) or model
 
@@ -103,13 +114,13 @@ class Service:
             raise model_not_found(model, self.upstreams)
         return self.upstreams[model]
 
-    def _served(self, model: str) -> Upstream | None:
-        return self.upstreams.get(model) or self._of_adapter(model)
-
-    def _of_adapter(self, model: str) -> Upstream | None:
+    def _base_name(self, model: str) -> str | None:
+        """The model itself of a served name, which may be an adapter's; None if nothing is served by it."""
+        if model in self.upstreams:
+            return model
         base, colon, adapter = model.rpartition(":")
-        bases = [self.upstreams[base]] if base in self.upstreams else [] if colon else self.upstreams.values()
-        holders = [upstream for upstream in bases if adapter in upstream.adapters()]
+        bases = [base] if base in self.upstreams else [] if colon else list(self.upstreams)
+        holders = [name for name in bases if adapter in self.upstreams[name].adapters()]
         return holders[0] if len(holders) == 1 else None
 
 
@@ -125,7 +136,7 @@ class Exchange:
     reply: Reply
     interrupt: Interrupt
     arguments: Mapping[str, str] = field(default_factory=dict)
-    record: AnswerRecord | None = None
+    record: Record | None = None
     owner: bytes = b""
 
     async def body(self, options: ServeOptions) -> bytes:

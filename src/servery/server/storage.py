@@ -2,7 +2,7 @@
 
 import fcntl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
@@ -10,10 +10,9 @@ from urllib.parse import parse_qs
 
 from servery.batch.batch_store import BatchStore
 from servery.batch.file_store import FileStore
-from servery.batch.runner import BatchRunner
+from servery.batch.runner import Answer, BatchRunner
 from servery.engine.request import BACKGROUND
 from servery.upstream.ask import Api, Ask, new_answer_id, read_head
-from servery.upstream.upstream import Call, Upstream
 from servery.wire.errors import ApiError, invalid, shown, unsupported
 
 _MOST_PER_PAGE = 100
@@ -40,17 +39,16 @@ def open_storage(
     *,
     max_bytes: int,
     max_file_bytes: int,
-    upstream: Callable[[str], Upstream],
-    unaliased: Callable[[str], str],
+    answer: Answer,
 ) -> Storage:
     """The storage in `folder`, as it was left. Raises `OSError`.
 
-    `upstream` finds where a model runs, `unaliased` the name that it is served by.
+    `answer` answers the requests of batches.
     """
     lock = _locked(folder)
     files = FileStore(folder / "files", max_bytes, max_file_bytes)
     batches = BatchStore(folder / "batches")
-    runner = BatchRunner(batches, files, Answering(upstream, unaliased).answer)
+    runner = BatchRunner(batches, files, answer)
     return Storage(files=files, batches=batches, runner=runner, lock=lock)
 
 
@@ -67,11 +65,14 @@ def _locked(folder: Path) -> BinaryIO:
 
 
 class Answering:
-    """Answers the requests of batches in the background."""
+    """Answers the requests of batches in the background.
 
-    def __init__(self, upstream: Callable[[str], Upstream], unaliased: Callable[[str], str]) -> None:
-        self._upstream = upstream
-        self._unaliased = unaliased
+    `located` tells by which name a model is served, and the base's; `collect` gives the body of an answer.
+    """
+
+    def __init__(self, located: Callable[[str], tuple[str, str]], collect: Callable[[Ask], Awaitable[bytes]]) -> None:
+        self._located = located
+        self._collect = collect
 
     async def answer(self, endpoint: str, body: bytes) -> bytes:
         """The body of the answer; raises `ApiError`."""
@@ -80,22 +81,18 @@ class Answering:
             raise unsupported("stream", "nobody reads along in a batch.")
         if head.previous_response_id is not None:
             raise unsupported("previous_response_id", "requests of a batch stand alone.")
-        model = self._unaliased(head.model)
-        upstream = self._upstream(model)
+        model, base = self._located(head.model)
         ask = Ask(
             api=_APIS[endpoint],
             body=body,
             head=head,
             model=model,
-            base=upstream.name,
+            base=base,
             answer_id=new_answer_id(_APIS[endpoint]),
             created=int(time.time()),
             priority=BACKGROUND,
         )
-        data = bytearray()
-        async for chunk in upstream.answer(ask, Call(id=ask.answer_id, priority=BACKGROUND)):
-            data += chunk.data
-        return bytes(data)
+        return await self._collect(ask)
 
 
 def no_storage() -> ApiError:

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.telemetry.answer_timing import AnswerTiming
+from servery.telemetry.gateway_metrics import GatewayMetrics
 from servery.telemetry.residency import ModelState, Residency
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -20,7 +21,7 @@ _TPOT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 
 _E2E_S = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 
-FINISHED_BY = ("stop", "length", "tool_calls", "abort", "error")
+FINISHED_BY = ("stop", "length", "tool_calls", "abort", "error", "other")
 ABORTED_BY = ("client", "timeout", "shutdown", "error")
 
 StatsReader = Callable[[], EngineStats | None]
@@ -38,6 +39,7 @@ class Metrics:
         self._engines = _EngineCollector()
         self._registry.register(self._engines)
         self._models: dict[str, ModelMetrics] = {}
+        self.gateway = GatewayMetrics(self._registry)
         counter, histogram = self._counter, self._histogram
         self._http = counter("http_requests", "Requests answered, by route and status.", "method", "route", "status")
         self.prompt = counter("prompt_tokens", "Prompt tokens of requests that were taken.", "model_name")

@@ -1,0 +1,1 @@
+"""Whether an exchange is taken, and which models may answer it."""

@@ -1,0 +1,31 @@
+"""Requests that would wait longer than anybody wants them are refused at once, with the time after which to ask again."""
+
+import math
+
+from servery.gateway.dispatch.deployment import Deployment, Standing
+from servery.gateway.exchange import Exchange
+from servery.wire.errors import rate_limited
+
+
+def shed(exchange: Exchange) -> None:
+    """Raise `ApiError` (429) if every deployment of the model is full and the wait for each is longer than allowed.
+
+    Interactive requests (priority 0 or less) wait up to the limit for the first token, those in the background not at all:
+    who sends them asks again when there is room.
+    """
+    served = exchange.model
+    waits_s = [_wait_s(each) for each in served.deployments]
+    least_s = min(waits_s, default=0.0)
+    patience_s = served.config.timeouts.first_token_s if exchange.ask.priority <= 0 else 0.0
+    if least_s <= patience_s:
+        return
+    message = (
+        f"The model '{served.name}' is busy: a new request would wait about {least_s:.1f} s for its turn, and at most "
+        f"{patience_s:g} s are allowed."
+    )
+    raise rate_limited(message, math.ceil(least_s))
+
+
+def _wait_s(deployment: Deployment) -> float:
+    """The predicted wait for a place; 0 where the request would not wait for one."""
+    return deployment.slots.predicted_wait_s if deployment.standing() is Standing.BUSY else 0.0

@@ -1,0 +1,120 @@
+"""One sending of a request to one deployment, from its first byte to its last, and what it came to."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterator
+
+from servery.gateway.dispatch.deployment import Lease
+from servery.gateway.dispatch.outcome import AttemptOutcome
+from servery.gateway.dispatch.place import Watch
+from servery.upstream.ask import Ask
+from servery.upstream.failure import UpstreamFailure, failure_of
+from servery.upstream.upstream import Chunk
+from servery.wire.errors import ApiError
+from servery.wire.usage import Usage
+
+
+class Attempt:
+    """An answer under way. It is over once, by its end or by what is raised inside `judged`; then its watch is told."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        lease: Lease,
+        chunks: AsyncGenerator[Chunk, None],
+        clock: Callable[[], float],
+        watch: Watch,
+    ) -> None:
+        self.ask = ask
+        self.chunks = chunks
+        self.deployment = lease.deployment
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.tokens = 0
+        self.is_estimated = False
+        self.is_abandoned = False
+        self.failure: UpstreamFailure | None = None
+        self.usage: Usage | None = None
+        self._lease = lease
+        self._clock = clock
+        self._watch = watch
+        self._sent_s = clock()
+        self._first_s: float | None = None
+        self._last_s = self._sent_s
+        self._is_over = False
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in the next piece of the answer."""
+        self.prompt_tokens += chunk.prompt_tokens
+        self.cached_tokens += chunk.cached_tokens
+        self.is_estimated = self.is_estimated or chunk.is_estimated
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        if chunk.tokens:
+            self.tokens += chunk.tokens
+            self._last_s = self._clock()
+            if self._first_s is None:
+                self._first_s = self._last_s
+                self._watch.first_token()
+
+    @contextlib.contextmanager
+    def judged(self) -> Iterator[None]:
+        """Inside, what is raised ends the attempt as what it is; an error that is nobody's fault here is a failure."""
+        try:
+            yield
+        except UpstreamFailure as failure:
+            self._end(failure)
+            raise
+        except ApiError as error:
+            found = failure_of(error)
+            self._end(found)
+            if found is None:
+                raise
+            raise found from error
+        except BaseException:
+            self.abandon()
+            raise
+
+    async def close(self) -> None:
+        """Let go of the answer, whole or not; without a word from `judged` or `succeed` it is abandoned."""
+        try:
+            await self.chunks.aclose()
+        finally:
+            self.abandon()
+
+    def succeed(self) -> None:
+        """The answer is whole."""
+        self._end(None)
+
+    def abandon(self) -> None:
+        """Nobody wants it any more."""
+        if not self._is_over:
+            self._is_over = self.is_abandoned = True
+            self._lease.leave()
+            self._watch.over(self._outcome())
+
+    def _end(self, failure: UpstreamFailure | None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self.failure = failure
+        if failure is None:
+            self._lease.succeed()
+        else:
+            self._lease.fail(failure)
+        self._watch.over(self._outcome())
+
+    def _outcome(self) -> AttemptOutcome:
+        first_s = self._first_s
+        usage = self.usage
+        return AttemptOutcome(
+            deployment=self.deployment,
+            ask=self.ask,
+            failure=self.failure,
+            is_abandoned=self.is_abandoned,
+            took_s=self._clock() - self._sent_s,
+            ttft_s=None if first_s is None else first_s - self._sent_s,
+            tpot_s=None if first_s is None or self.tokens < 2 else (self._last_s - first_s) / (self.tokens - 1),
+            prompt_tokens=self.prompt_tokens if usage is None else usage.prompt_tokens,
+            cached_tokens=self.cached_tokens if usage is None else usage.prompt_tokens_details.cached_tokens,
+            tokens=self.tokens if usage is None else usage.completion_tokens,
+        )

@@ -1,0 +1,147 @@
+"""A deployment as it is now: what it has to do, whether it is well, and whether anything is to be sent there."""
+
+import copy
+import enum
+from collections.abc import Callable
+
+from servery.config.types import DeploymentConfig
+from servery.config.types import Kind as DeploymentKind
+from servery.gateway.dispatch.breaker import Breaker, BreakerPolicy
+from servery.gateway.dispatch.slots import QueueFull, Slots
+from servery.gateway.dispatch.throttle import Throttle
+from servery.upstream.failure import Kind, UpstreamFailure
+from servery.upstream.upstream import Upstream
+
+
+class Standing(enum.Enum):
+    """What is to be sent to a deployment, the best first."""
+
+    FREE = 0  # it has a place
+    BUSY = 1  # requests would wait for a place
+    UNREADY = 2  # it says that it takes none, or its probe does; only if there is nothing better
+    AWAY = 3  # its breaker is open, it was throttled, or too many wait: nothing now
+
+
+class Deployment:
+    """What is known of one deployment; it outlives configurations that leave its place as it is."""
+
+    def __init__(
+        self,
+        config: DeploymentConfig,
+        upstream: Upstream,
+        clock: Callable[[], float],
+        policy: BreakerPolicy | None = None,
+    ) -> None:
+        self.config = config
+        self.upstream = upstream
+        self.breaker = Breaker(policy)
+        self.throttle = Throttle()
+        self.slots = Slots(config.max_concurrency, config.max_queue)
+        self._clock = clock
+
+    def configured(self, config: DeploymentConfig) -> "Deployment":
+        """The same place by another configuration: what is known of it is one, what each says of it its own."""
+        other = copy.copy(self)
+        other.config = config
+        self.slots.resize(config.max_concurrency, config.max_queue)
+        return other
+
+    @property
+    def name(self) -> str:
+        """What the configuration calls it."""
+        return self.config.name
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is an engine of this process: that tells by itself whether it is well and what it takes."""
+        return self.config.kind is DeploymentKind.EMBEDDED
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests it has, and how many wait to be sent there."""
+        return self.slots.in_flight + self.slots.waiting
+
+    def standing(self) -> Standing:
+        """Whether anything is to be sent there now; asks only."""
+        now = self._clock()
+        if not self.breaker.admits(now) or self.throttle.is_on(now) or not self.slots.has_room:
+            return Standing.AWAY
+        if not self.upstream.health().is_ready:
+            return Standing.UNREADY
+        return Standing.FREE if self.slots.is_free else Standing.BUSY
+
+    def absence(self) -> UpstreamFailure:
+        """Why nothing is to be sent there now, and for how long."""
+        now = self._clock()
+        if self.throttle.is_on(now):
+            wait_s = self.throttle.retry_after_s(now)
+            return UpstreamFailure(
+                Kind.THROTTLED, f"'{self.name}' asked to be left alone for {wait_s:.1f} s.", retry_after_s=wait_s
+            )
+        if not self.breaker.admits(now):
+            wait_s = self.breaker.retry_after_s(now)
+            message = f"'{self.name}' has been failing; it is tried again in {wait_s:.1f} s."
+            return UpstreamFailure(Kind.REFUSED, message, retry_after_s=wait_s)
+        return self.full()
+
+    def full(self) -> UpstreamFailure:
+        """That too many wait already."""
+        slots = self.slots
+        message = f"'{self.name}' has {slots.in_flight} requests, as many as it may, and {slots.waiting} wait."
+        return UpstreamFailure(Kind.OVERLOADED, message)
+
+    async def enter(self, priority: int) -> "Lease":
+        """Be counted as sent there, once there is a place; raises `UpstreamFailure` if too many wait, or if it went away."""
+        try:
+            await self.slots.take(priority)
+        except QueueFull:
+            raise self.full() from None
+        now = self._clock()
+        if not self.breaker.admits(now):  # it went away while this one waited, or a probe is under way
+            failure = self.absence()
+            self.slots.give()
+            raise failure
+        return Lease(self, self._clock, is_probe=self.breaker.enter(now))
+
+
+class Lease:
+    """One request at a deployment. Exactly one of the three is to be called when it is over; a second has no effect."""
+
+    def __init__(self, deployment: Deployment, clock: Callable[[], float], *, is_probe: bool) -> None:
+        self.deployment = deployment
+        self._clock = clock
+        self._is_probe = is_probe
+        self._since_s = clock()
+        self._is_over = False
+
+    def succeed(self) -> None:
+        """The answer was whole, or its error the client's own fault."""
+        if self._end():
+            self.deployment.throttle.succeed()
+            self.deployment.breaker.succeed(self._clock(), is_probe=self._is_probe)
+
+    def fail(self, failure: UpstreamFailure) -> None:
+        """The answer did not come, or not whole."""
+        if not self._end():
+            return
+        now, deployment = self._clock(), self.deployment
+        if deployment.is_own:
+            return
+        if failure.kind in (Kind.THROTTLED, Kind.OVERLOADED) or failure.retry_after_s is not None:
+            deployment.throttle.hold(now, failure.retry_after_s)
+        if failure.counts_against_health:
+            deployment.breaker.fail(now, is_probe=self._is_probe)
+        else:
+            deployment.breaker.leave(is_probe=self._is_probe)
+
+    def leave(self) -> None:
+        """It was cut short from this side: that tells nothing of the deployment."""
+        if self._end():
+            self.deployment.breaker.leave(is_probe=self._is_probe)
+
+    def _end(self) -> bool:
+        was_over, self._is_over = self._is_over, True
+        if not was_over:
+            self.deployment.slots.held(self._clock() - self._since_s)
+            self.deployment.slots.give()
+        return not was_over

@@ -1,0 +1,242 @@
+"""From a request to an answer that has begun: until its first chunk reaches nobody, everything may be tried again.
+
+Places are tried in the order of the model's placement. A retry is taken from the model's retry budget; it waits by chance
+(full jitter) when it goes where it failed before, and as long as it was told to when that is short. Then come the models
+that may answer instead.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from servery.gateway.dispatch.attempt import Attempt
+from servery.gateway.dispatch.backoff import full_jitter_s
+from servery.gateway.dispatch.deployment import Deployment, Lease, Standing
+from servery.gateway.dispatch.fallback import stand_ins
+from servery.gateway.dispatch.late_form import LateForm
+from servery.gateway.dispatch.outlier import outliers
+from servery.gateway.dispatch.patience import Patience
+from servery.gateway.dispatch.place import Ranked
+from servery.gateway.dispatch.served import Served
+from servery.gateway.exchange import Exchange
+from servery.upstream.failure import Deadline, Kind, UpstreamFailure
+from servery.upstream.upstream import Call, Chunk
+from servery.wire.errors import ApiError
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An answer that has begun: the first piece with data of a stream, or all of one that is not streamed.
+
+    `form` is what wrote it, if anybody did.
+    """
+
+    attempt: Attempt
+    first: Chunk
+    form: LateForm
+
+
+class Dispatcher:
+    """Sends requests where they are answered. `random` gives numbers in [0, 1)."""
+
+    def __init__(self, clock: Callable[[], float], random: Callable[[], float]) -> None:
+        self._clock = clock
+        self._random = random
+
+    async def open(self, exchange: Exchange) -> Opened:
+        """An answer that has begun, of the exchange's model or of one that stands in for it.
+
+        Raises `UpstreamFailure` when all has been tried that may be, `ApiError` for what is the client's own fault.
+        """
+        errors: list[ApiError | UpstreamFailure] = []
+        waiting = [exchange.model.name]
+        known = set(waiting)
+        while waiting:
+            if errors:
+                exchange.turn_to(exchange.fleet.served(waiting[0]))
+            del waiting[0]
+            served = exchange.model
+            try:
+                return await _Search(exchange, served, self._clock, self._random).open()
+            except (ApiError, UpstreamFailure) as error:
+                errors.append(error)
+                found = [name for name in stand_ins(served.config.fallbacks, error) if name not in known]
+                waiting[:0] = found
+                known.update(found)
+        raise errors[0]
+
+    async def open_at(self, exchange: Exchange, deployment: Deployment, call: Call) -> Attempt:
+        """An attempt at one deployment, nothing of it read; raises `UpstreamFailure` when it cannot take it."""
+        return await _Search(exchange, exchange.model, self._clock, self._random).enter(deployment, call)
+
+
+class _Search:
+    """The deployments of one model, tried one after the other for one exchange."""
+
+    def __init__(
+        self, exchange: Exchange, served: Served, clock: Callable[[], float], random: Callable[[], float]
+    ) -> None:
+        self._exchange = exchange
+        self._served = served
+        self._retry = served.config.retry
+        self._clock = clock
+        self._random = random
+        self._failed: dict[str, UpstreamFailure] = {}
+        self._full: set[str] = set()
+        self._is_over_budget = False
+        self._attempts = 0
+
+    async def open(self) -> Opened:
+        self._served.budget.count(self._clock())
+        while True:
+            deployment, attempts = await self._next(), self._attempts
+            try:
+                return await self._attempt(deployment)
+            except UpstreamFailure as failure:
+                if attempts == self._attempts:  # it had no place: that is no attempt
+                    self._full.add(deployment.name)
+                    self._failed.setdefault(deployment.name, failure)
+                    continue
+                self._failed[deployment.name] = failure
+                self._eject_outliers(failure)
+                if not failure.may_go_elsewhere:
+                    raise
+                if not self._may_retry():
+                    raise self._spent(failure) from failure
+
+    async def enter(self, deployment: Deployment, call: Call) -> Attempt:
+        exchange = self._exchange
+        lease = await self._lease(deployment)
+        watch = self._served.placement.sent(deployment, exchange.ask)
+        chunks = deployment.upstream.answer(exchange.ask, call)
+        attempt = Attempt(exchange.ask, lease, chunks, self._clock, watch)
+        exchange.attempts.append(attempt)
+        return attempt
+
+    async def _lease(self, deployment: Deployment) -> Lease:
+        """A place there, waited for as long as for a first token; raises `UpstreamFailure`."""
+        if deployment.slots.is_free:
+            return await deployment.enter(self._exchange.ask.priority)
+        try:
+            async with asyncio.timeout(self._served.config.timeouts.first_token_s):
+                return await deployment.enter(self._exchange.ask.priority)
+        except TimeoutError:
+            raise deployment.full() from None
+
+    async def _attempt(self, deployment: Deployment) -> Opened:
+        exchange, form = self._exchange, LateForm(self._exchange.ask.form)
+        attempt = await self.enter(deployment, exchange.call(form))
+        self._attempts += 1
+        exchange.record.restart(self._served.name)
+        try:
+            with attempt.judged():
+                first = await (self._first(attempt) if exchange.ask.is_stream else self._whole(attempt))
+        except BaseException:
+            await attempt.close()
+            raise
+        return Opened(attempt, first, form)
+
+    async def _first(self, attempt: Attempt) -> Chunk:
+        """The first piece with data of a stream; progress without data shows that the model is at work."""
+        timeouts = self._served.config.timeouts
+        async with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, timeouts.first_token_s) as patience:
+            async for chunk in attempt.chunks:
+                self._take(attempt, chunk)
+                if chunk.data:
+                    return chunk
+                if chunk.tokens:
+                    patience.expect(Deadline.STALL, timeouts.stall_s)
+        raise _nothing(attempt)
+
+    async def _whole(self, attempt: Attempt) -> Chunk:
+        """All of an answer that is not streamed; an upstream need not tell of its progress, so only the whole is bounded."""
+        body = bytearray()
+        async for chunk in attempt.chunks:
+            self._take(attempt, chunk)
+            body += chunk.data
+        if not body:
+            raise _nothing(attempt)
+        return Chunk(data=bytes(body))
+
+    def _take(self, attempt: Attempt, chunk: Chunk) -> None:
+        attempt.add(chunk)
+        self._exchange.record.add(chunk)
+
+    async def _next(self) -> Deployment:
+        """Where to send it now; waits where it was told to, if that is short. Raises `UpstreamFailure` if nowhere."""
+        while True:
+            ranked = self._ranked()
+            if ranked.wait_s is not None:
+                await self._wait(ranked.wait_s)
+                continue
+            order = sorted(ranked.order, key=self._is_second_choice)
+            if order:
+                if order[0].name in self._failed:
+                    await self._wait(full_jitter_s(self._retry, self._attempts - 1, self._random()))
+                return order[0]
+            absent = self._absence()
+            wait_s = absent.retry_after_s
+            if absent.kind is not Kind.THROTTLED or wait_s is None or wait_s > self._retry.max_s or self._attempts == 0:
+                raise self._failure(absent)
+            await self._wait(wait_s)
+
+    def _ranked(self) -> Ranked:
+        tiers = [[each for each in tier if self._may_ask(each)] for tier in self._served.tiers]
+        return self._served.placement.rank([tier for tier in tiers if tier], self._exchange.ask)
+
+    def _may_ask(self, deployment: Deployment) -> bool:
+        return self._may_come_back(deployment) and deployment.standing() is not Standing.AWAY
+
+    def _may_come_back(self, deployment: Deployment) -> bool:
+        failed = self._failed.get(deployment.name)
+        return deployment.name not in self._full and (failed is None or failed.may_repeat)
+
+    def _is_second_choice(self, deployment: Deployment) -> tuple[bool, bool]:
+        return deployment.name in self._failed, deployment.standing() is Standing.UNREADY
+
+    def _absence(self) -> UpstreamFailure:
+        """Of the deployments to which nothing can be sent now, what the one says that is back first."""
+        away = [
+            each.absence()
+            for each in self._served.deployments
+            if each.standing() is Standing.AWAY and self._may_come_back(each)
+        ]
+        nowhere = UpstreamFailure(Kind.REFUSED, f"No deployment of '{self._served.name}' takes the request.")
+        return min(away, key=lambda each: each.retry_after_s or 0.0, default=self._last_failure or nowhere)
+
+    @property
+    def _last_failure(self) -> UpstreamFailure | None:
+        return next(reversed(self._failed.values()), None)
+
+    def _failure(self, absent: UpstreamFailure) -> UpstreamFailure:
+        """What the client is told: what went wrong, rather than that nobody is there to be asked again."""
+        return self._spent(self._last_failure or absent)
+
+    def _may_retry(self) -> bool:
+        is_left = self._attempts < self._retry.attempts and self._clock() < self._exchange.deadline_s
+        if not is_left:
+            return False
+        self._is_over_budget = not self._served.budget.take(self._clock())
+        return not self._is_over_budget
+
+    def _spent(self, failure: UpstreamFailure) -> UpstreamFailure:
+        """The failure after which nothing is tried again here; the client's retries on top would multiply ours."""
+        if self._attempts > 1 or self._is_over_budget:
+            failure.error.is_final = True
+        return failure
+
+    def _eject_outliers(self, failure: UpstreamFailure) -> None:
+        if failure.counts_against_health:
+            now = self._clock()
+            for deployment in outliers(self._served.deployments, now):
+                deployment.breaker.eject(now)
+
+    async def _wait(self, delay_s: float) -> None:
+        """Raises `UpstreamFailure` if the time for the whole answer does not last so long."""
+        if self._clock() + delay_s >= self._exchange.deadline_s:
+            raise self._spent(self._absence())
+        await asyncio.sleep(delay_s)
+
+
+def _nothing(attempt: Attempt) -> UpstreamFailure:
+    return UpstreamFailure(Kind.CUT, f"'{attempt.deployment.name}' ended its answer before it began.")

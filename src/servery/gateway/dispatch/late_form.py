@@ -1,0 +1,40 @@
+"""The form of an answer, made when somebody writes in it: most answers come in the client's form from elsewhere."""
+
+from collections.abc import Callable, Sequence
+
+from servery.wire.message import AnswerForm, Message, MessageDelta
+from servery.wire.usage import Usage
+
+
+class LateForm:
+    """An `AnswerForm` that `make` gives on its first use; it may raise `ApiError` then."""
+
+    def __init__(self, make: Callable[[], AnswerForm]) -> None:
+        self._make = make
+        self._made: AnswerForm | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything was written in it."""
+        return self._made is not None
+
+    def start(self, usage: Usage) -> bytes:
+        """As the form's own."""
+        return self._form().start(usage)
+
+    def delta(self, delta: MessageDelta) -> bytes:
+        """As the form's own."""
+        return self._form().delta(delta)
+
+    def end(self, usage: Usage) -> bytes:
+        """As the form's own."""
+        return self._form().end(usage)
+
+    def body(self, messages: Sequence[Message], usage: Usage) -> bytes:
+        """As the form's own."""
+        return self._form().body(messages, usage)
+
+    def _form(self) -> AnswerForm:
+        if self._made is None:
+            self._made = self._make()
+        return self._made

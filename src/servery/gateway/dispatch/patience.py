@@ -1,0 +1,87 @@
+"""How long an upstream may be silent, and a client not read: inside, an answer that does not go on in time is cut.
+
+One timer for each phase of an answer, looked at when it rings and not with every chunk.
+"""
+
+import asyncio
+from types import TracebackType
+
+from servery.upstream.failure import Deadline, Kind, UpstreamFailure
+from servery.wire.errors import ApiError
+
+# A client that takes nothing for so long holds a place that others wait for.
+SLOW_READER_S = 120.0
+_SAID = {
+    Deadline.FIRST_TOKEN: "'{name}' gave no first token within {limit_s:g} s.",
+    Deadline.STALL: "'{name}' gave nothing more for {limit_s:g} s.",
+}
+
+
+class Patience:
+    """Raises `UpstreamFailure` at the end of the block that was cut short because `limit_s` passed without progress.
+
+    `ApiError` (408) if it was cut short because the client read nothing for `SLOW_READER_S`.
+    """
+
+    def __init__(self, name: str, deadline: Deadline, limit_s: float) -> None:
+        """`name` is the deployment's."""
+        self._name = name
+        self._deadline = deadline
+        self._limit_s = limit_s
+        self._loop = asyncio.get_running_loop()
+        self._since_s = self._loop.time()
+        self._is_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._cut = asyncio.timeout(None)
+
+    async def __aenter__(self) -> "Patience":
+        await self._cut.__aenter__()
+        self._ring_in(self._limit_s)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self._cut.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            if self._is_paused:
+                message = f"The client read nothing of its answer for {SLOW_READER_S:g} s."
+                raise ApiError(408, message, code="slow_reader", headers=[("connection", "close")]) from late
+            said = _SAID[self._deadline].format(name=self._name, limit_s=self._limit_s)
+            raise UpstreamFailure(Kind.TIMEOUT, said, deadline=self._deadline) from late
+
+    def progress(self) -> None:
+        """Something came."""
+        self._since_s = self._loop.time()
+
+    def expect(self, deadline: Deadline, limit_s: float) -> None:
+        """From here on another silence is meant."""
+        self._deadline, self._limit_s = deadline, limit_s
+        self.progress()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ring_in(limit_s)
+
+    def pause(self) -> None:
+        """It is the client's turn: the upstream's time does not count until `resume`."""
+        self._is_paused = True
+        self._since_s = self._loop.time()
+
+    def resume(self) -> None:
+        """The upstream's turn again."""
+        self._is_paused = False
+        self.progress()
+
+    def _ring_in(self, delay_s: float) -> None:
+        self._timer = self._loop.call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        left_s = self._since_s + (SLOW_READER_S if self._is_paused else self._limit_s) - now
+        if left_s > 0:
+            self._ring_in(left_s)
+        else:
+            self._cut.reschedule(now)

@@ -1,0 +1,107 @@
+"""One request and its answer on their way through the gateway."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from servery.upstream.upstream import Call
+
+if TYPE_CHECKING:
+    from servery.gateway.dispatch.attempt import Attempt
+    from servery.gateway.dispatch.served import Served
+    from servery.gateway.fleet import Fleet
+    from servery.gateway.settle.record import Record
+    from servery.upstream.ask import Ask
+    from servery.wire.message import AnswerForm
+
+
+class Outcome(enum.Enum):
+    """What became of an exchange; exactly one of these. The values are in the ledger and the metrics."""
+
+    COMPLETED = "completed"
+    CLIENT_GONE = "client_gone"
+    TIMEOUT = "timeout"
+    SHUTDOWN = "shutdown"
+    REFUSED = "refused"  # the client's own fault, or more than may be taken
+    FAILED = "failed"
+
+
+class Client(Protocol):
+    """Where the answer goes. What it has been sent cannot be taken back."""
+
+    headers: list[tuple[str, str]]  # of the answer, besides those that belong to every one
+
+    async def stream(self, events: bytes) -> None:
+        """Send whole events; waits as long as the client reads slower than they come."""
+
+    async def end_stream(self) -> None:
+        """Say that the stream is complete."""
+
+    async def whole(self, body: bytes) -> None:
+        """Send an answer that is not streamed."""
+
+    def keep_alive(self) -> None:
+        """Break the silence of a stream; waits for nothing."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One on its way. Times are seconds of one monotonic clock; `fleet` is the snapshot that it keeps to its end.
+
+    `cut_by` tells whether it was ended from outside, and by whom: "client", "timeout", "shutdown". `served` is the model
+    that answers, `attempts` the deployments that were asked, in their order. `is_begun` is set when the first of a stream is
+    sent, `outcome` once, at the end.
+    """
+
+    ask: Ask
+    client: Client
+    fleet: Fleet
+    record: Record
+    request_id: str
+    arrived_s: float
+    deadline_s: float
+    keep_alive_s: float
+    cut_by: Callable[[], str | None]
+    served: Served | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    is_begun: bool = False
+    outcome: Outcome | None = None
+
+    @property
+    def model(self) -> Served:
+        """The model that answers; raises `ValueError` before one was chosen."""
+        if self.served is None:
+            raise ValueError("nobody chose a model for the exchange")
+        return self.served
+
+    def turn_to(self, served: Served) -> None:
+        """Ask another model, which the answer names."""
+        self.served = served
+        self.ask = replace(self.ask, model=served.name, base=served.name)
+
+    @property
+    def asked_model(self) -> str:
+        """What the client asked for, also when another model answers."""
+        return self.ask.head.model
+
+    def name_server(self) -> None:
+        """Let the answer's head say who gave it, or was the last to be asked."""
+        headers = [("x-servery-model", self.ask.model)]
+        if self.attempts:
+            headers.append(("x-servery-deployment", self.attempts[-1].deployment.name))
+            headers.append(("x-servery-attempts", str(len(self.attempts))))
+        self.client.headers += headers
+
+    def call(self, form: AnswerForm | None = None, continued: str | None = None) -> Call:
+        """The next attempt's."""
+        return Call(
+            id=f"{self.ask.answer_id}-{len(self.attempts)}",
+            deadline=self.deadline_s,
+            priority=self.ask.priority,
+            connect_s=self.model.config.timeouts.connect_s,
+            form=form,
+            continued=continued,
+        )

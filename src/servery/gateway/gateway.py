@@ -1,0 +1,118 @@
+"""The gateway as a server holds it: the fleet of now, and the way of every exchange through it."""
+
+import random
+import time
+from collections.abc import Callable
+
+from servery.gateway.exchange import Client, Exchange
+from servery.gateway.fleet import Fleet
+from servery.gateway.pipeline import Pipeline
+from servery.gateway.settle.record import Record
+from servery.gateway.settle.settle import Book
+from servery.telemetry.gateway_metrics import DeploymentFigures
+from servery.telemetry.metrics import Metrics
+from servery.upstream.ask import Ask
+
+
+class Gateway:
+    """Answers requests with what `fleet` has. To `swap` it is one step: exchanges under way keep the fleet they have."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        metrics: Metrics,
+        book: Book | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`clock` is monotonic, `chance` gives numbers in [0, 1)."""
+        self._fleet = fleet
+        self._metrics = metrics
+        self._clock = clock
+        self._pipeline = Pipeline(metrics, book, clock=clock, chance=chance)
+        metrics.gateway.watch(self.figures)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The models and deployments of now."""
+        return self._fleet
+
+    def swap(self, fleet: Fleet) -> None:
+        """Let further exchanges have another fleet."""
+        self._fleet = fleet
+
+    def exchange(
+        self,
+        ask: Ask,
+        client: Client,
+        *,
+        request_id: str,
+        arrived_s: float,
+        deadline_s: float,
+        keep_alive_s: float,
+        cut_by: Callable[[], str | None] = lambda: None,
+    ) -> Exchange:
+        """A new one, with the fleet of now."""
+        return Exchange(
+            ask=ask,
+            client=client,
+            fleet=self._fleet,
+            record=Record(self._metrics, ask.base, arrived_s, self._clock, shown=ask.model),
+            request_id=request_id,
+            arrived_s=arrived_s,
+            deadline_s=deadline_s,
+            keep_alive_s=keep_alive_s,
+            cut_by=cut_by,
+        )
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Have it answered; raises `ApiError` with what the client is to be told."""
+        await self._pipeline.handle(exchange)
+
+    async def collect(self, ask: Ask) -> bytes:
+        """The body of an answer that is not streamed; raises `ApiError`."""
+        now, client = self._clock(), _Collected()
+        total_s = self._fleet.served(ask.base).config.timeouts.total_s
+        exchange = self.exchange(
+            ask, client, request_id=ask.answer_id, arrived_s=now, deadline_s=now + total_s, keep_alive_s=total_s
+        )
+        await self.handle(exchange)
+        return client.body
+
+    def figures(self) -> list[DeploymentFigures]:
+        """How every deployment is now."""
+        now = self._clock()
+        return [
+            DeploymentFigures(
+                name=each.name,
+                tier=each.config.tier.value,
+                in_flight=each.slots.in_flight,
+                waiting=each.slots.waiting,
+                breaker=each.breaker.state.value,
+                throttled_s=each.throttle.retry_after_s(now),
+            )
+            for each in self._fleet.deployments.values()
+        ]
+
+
+class _Collected:
+    """A client in the same process: the answer's body."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[str, str]] = []
+        self.body = b""
+
+    async def stream(self, events: bytes) -> None:
+        """Take events of a stream."""
+        self.body += events
+
+    async def end_stream(self) -> None:
+        """Nothing more comes."""
+
+    async def whole(self, body: bytes) -> None:
+        """Take the body."""
+        self.body = body
+
+    def keep_alive(self) -> None:
+        """Nobody minds the silence."""

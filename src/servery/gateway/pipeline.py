@@ -1,0 +1,60 @@
+"""The way of every exchange, in its order: admit, dispatch, relay, settle. The only file that knows it."""
+
+import random
+import time
+from collections.abc import Callable
+
+from servery.gateway.admit.choice import choose
+from servery.gateway.admit.shed import shed
+from servery.gateway.dispatch.dispatch import Dispatcher, Opened
+from servery.gateway.exchange import Exchange
+from servery.gateway.relay.relay import Relay
+from servery.gateway.relay.silence import Silence
+from servery.gateway.settle.settle import Book, Settlement
+from servery.gateway.settle.told import told
+from servery.telemetry.metrics import Metrics
+from servery.upstream.failure import UpstreamFailure
+
+
+class Pipeline:
+    """Brings exchanges to their end. `clock` is monotonic, `wall` Unix time, `chance` gives numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        book: Book | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._clock = clock
+        self._dispatcher = Dispatcher(clock, chance)
+        self._settlement = Settlement(metrics, book, clock, wall)
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Have the exchange answered. Raises `ApiError` with what its client is to be told, as a status or in-band."""
+        error: BaseException | None = None
+        try:
+            self._admit(exchange)
+            with Silence(exchange.client, exchange.keep_alive_s, is_broken=exchange.ask.is_stream) as silence:
+                opened = await self._dispatch(exchange)
+                await Relay(exchange, silence, self._dispatcher, self._clock).run(opened)
+        except UpstreamFailure as failure:
+            error = failure
+            raise told(failure) from failure
+        except BaseException as other:
+            error = other
+            raise
+        finally:
+            self._settlement.settle(exchange, error)
+
+    def _admit(self, exchange: Exchange) -> None:
+        choose(exchange)
+        shed(exchange)
+
+    async def _dispatch(self, exchange: Exchange) -> Opened:
+        try:
+            return await self._dispatcher.open(exchange)
+        finally:
+            exchange.name_server()

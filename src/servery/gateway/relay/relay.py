@@ -1,0 +1,78 @@
+"""From an answer that has begun to the client: as it comes, with silence broken, stalls noticed and cuts mended."""
+
+import contextlib
+from collections.abc import Callable
+
+from servery.gateway.dispatch.attempt import Attempt
+from servery.gateway.dispatch.dispatch import Dispatcher, Opened
+from servery.gateway.dispatch.patience import Patience
+from servery.gateway.exchange import Exchange
+from servery.gateway.relay.continuation import Diverged
+from servery.gateway.relay.resume import Resumption
+from servery.gateway.relay.silence import Silence
+from servery.gateway.relay.transcript import Transcript
+from servery.upstream.failure import Deadline, UpstreamFailure
+from servery.upstream.upstream import Chunk
+
+
+class Relay:
+    """Brings one exchange's answer to its client."""
+
+    def __init__(
+        self, exchange: Exchange, silence: Silence, dispatcher: Dispatcher, clock: Callable[[], float]
+    ) -> None:
+        self._exchange = exchange
+        self._silence = silence
+        self._resumption = Resumption(exchange, dispatcher, clock)
+
+    async def run(self, opened: Opened) -> None:
+        """Send all of it; raises `UpstreamFailure` when it is cut short and nobody can go on with it."""
+        if self._exchange.ask.is_stream:
+            await self._stream(opened)
+        else:
+            opened.attempt.succeed()
+            await self._exchange.client.whole(opened.first.data)
+
+    async def _stream(self, opened: Opened) -> None:
+        attempt, transcript = opened.attempt, Transcript(opened.form)
+        first: Chunk | None = opened.first
+        cut: UpstreamFailure | None = None
+        while True:
+            try:
+                async with contextlib.aclosing(attempt.chunks):
+                    await self._pass_on(attempt, transcript, first)
+                break
+            except UpstreamFailure as failure:
+                attempt, first, cut = await self._resumption.go_on(attempt, transcript, failure), None, failure
+            except Diverged:
+                raise cut or ValueError("the first answer has nothing to diverge from") from None
+        await self._exchange.client.end_stream()
+
+    async def _pass_on(self, attempt: Attempt, transcript: Transcript, first: Chunk | None) -> None:
+        """Send what comes, behind `first` which was read before; an attempt without goes on with another's answer."""
+        timeouts, is_awaited = self._exchange.model.config.timeouts, first is None
+        limits = (Deadline.STALL, timeouts.stall_s)
+        begin = (Deadline.FIRST_TOKEN, timeouts.first_token_s) if is_awaited else limits
+        with attempt.judged():
+            async with Patience(attempt.deployment.name, *begin) as patience:
+                if first is not None:
+                    await self._send(transcript.tell(first), patience)
+                async for chunk in attempt.chunks:
+                    if is_awaited and (chunk.data or chunk.tokens):
+                        is_awaited = False
+                        patience.expect(*limits)
+                    elif chunk.data or chunk.tokens:
+                        patience.progress()
+                    attempt.add(chunk)
+                    data = transcript.tell(chunk)
+                    self._exchange.record.add(transcript.counted(chunk, data))
+                    if data:
+                        await self._send(data, patience)
+        attempt.succeed()
+
+    async def _send(self, data: bytes, patience: Patience) -> None:
+        self._silence.broken()
+        self._exchange.is_begun = True
+        patience.pause()
+        await self._exchange.client.stream(data)
+        patience.resume()

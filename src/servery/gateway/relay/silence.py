@@ -1,0 +1,44 @@
+"""The silence of a stream, broken before somebody on the way takes it for the end."""
+
+import asyncio
+
+from servery.gateway.exchange import Client
+
+
+class Silence:
+    """Has a comment sent whenever a stream was silent for `limit_s`; one timer, and no task unless it is silent.
+
+    An answer that is not streamed stays silent: `is_broken` is False for it.
+    """
+
+    def __init__(self, client: Client, limit_s: float, *, is_broken: bool = True) -> None:
+        self._client = client
+        self._limit_s = limit_s
+        self._is_broken = is_broken
+        self._loop = asyncio.get_running_loop()
+        self._last_s = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> "Silence":
+        if self._is_broken:
+            self._wait(self._limit_s)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def broken(self) -> None:
+        """Something is being sent now."""
+        self._last_s = self._loop.time()
+
+    def _wait(self, delay_s: float) -> None:
+        self._timer = self._loop.call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        left_s = self._last_s + self._limit_s - self._loop.time()
+        if left_s <= 0:
+            self._client.keep_alive()
+            self.broken()
+            left_s = self._limit_s
+        self._wait(left_s)

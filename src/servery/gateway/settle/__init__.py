@@ -1,0 +1,1 @@
+"""What becomes of an exchange, once it is over, however it ended."""

@@ -1,0 +1,103 @@
+"""What one exchange came to: counted as it goes, observed once when it is over."""
+
+from collections.abc import Callable
+
+from servery.telemetry.answer_timing import AnswerTiming
+from servery.telemetry.metrics import FINISHED_BY, Metrics, ModelMetrics
+from servery.upstream.upstream import Chunk
+from servery.wire.usage import Usage
+
+
+class Record:
+    """The counts and times of one answer; `settle` is to be called once, however it ended.
+
+    Metrics count all work, that of attempts which came to nothing too; the record is of the answer that the client has.
+    """
+
+    def __init__(
+        self, metrics: Metrics, model: str, arrived_s: float, clock: Callable[[], float], *, shown: str | None = None
+    ) -> None:
+        """`model` is the name of a served one, of which there are few; `shown` what the client called it, for the log."""
+        self.model = shown or model
+        self.timing = AnswerTiming(arrived_s)
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.usage: Usage | None = None
+        self.is_estimated = False
+        self.finish_reasons: list[str] = []
+        self._arrived_s = arrived_s
+        self._all = metrics
+        self._metrics: ModelMetrics = metrics.of_model(model)
+        self._clock = clock
+
+    def restart(self, model: str) -> None:
+        """Another attempt begins, perhaps at another model: what came so far reached nobody."""
+        self.model = self.model if model in self.model else model
+        self._metrics = self._all.of_model(model)
+        self.timing = AnswerTiming(self._arrived_s)
+        self.prompt_tokens = self.cached_tokens = 0
+        self.usage = None
+        self.is_estimated = False
+        self.finish_reasons = []
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in the next piece of the answer."""
+        if chunk.prompt_tokens:
+            self.prompt_tokens += chunk.prompt_tokens
+            self.cached_tokens += chunk.cached_tokens
+            self._metrics.count_prompt(chunk.prompt_tokens, chunk.cached_tokens)
+        if chunk.queued_s is not None:
+            self._metrics.observe_queue(chunk.queued_s)
+        if chunk.tokens:
+            gap_s = self.timing.add(chunk.index, chunk.tokens, self._clock())
+            self._metrics.count_tokens(chunk.tokens, gap_s)
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        self.is_estimated = self.is_estimated or chunk.is_estimated
+        if chunk.finish_reason is not None:
+            self.finish_reasons.append(chunk.finish_reason)
+            known = chunk.finish_reason if chunk.finish_reason in FINISHED_BY else "other"
+            self._metrics.count_finish(known)
+
+    def settle(self, cut_by: str | None) -> None:
+        """The answer is over; `cut_by` says who cut it short, None when it is complete.
+
+        Not to be called for a refusal, which is counted by its status.
+        """
+        self._count_the_rest()
+        if cut_by is None or self.timing.ttft_s is not None:  # how fast nothing came is nobody's latency
+            self._metrics.observe_answer(self.timing, self._clock())
+        if cut_by is not None:
+            self._metrics.count_abort(cut_by)
+
+    @property
+    def tpot_s(self) -> float | None:
+        """The mean of the completions'; None where none has two tokens whose times are known."""
+        tpots_s = self.timing.tpots_s
+        return sum(tpots_s) / len(tpots_s) if tpots_s else None
+
+    @property
+    def generated_tokens(self) -> int:
+        """Of all completions: the upstream's count if it gave one."""
+        return self.timing.tokens if self.usage is None else self.usage.completion_tokens
+
+    def _count_the_rest(self) -> None:
+        """What only the upstream's own count at the end has told."""
+        if self.usage is None:
+            return
+        if not self.prompt_tokens:
+            self.prompt_tokens = self.usage.prompt_tokens
+            self.cached_tokens = self.usage.prompt_tokens_details.cached_tokens
+            self._metrics.count_prompt(self.prompt_tokens, self.cached_tokens)
+        untold = self.usage.completion_tokens - self.timing.tokens
+        if untold > 0:
+            self._metrics.count_tokens(untold, None)
+
+    def __str__(self) -> str:
+        """For the log: sizes and times, never content."""
+        text = f"{self.model}: {self.prompt_tokens} prompt tokens ({self.cached_tokens} cached)"
+        if self.timing.ttft_s is not None:
+            text += f", {self.timing.tokens} generated, first after {1000 * self.timing.ttft_s:.0f} ms"
+        if self.finish_reasons:
+            text += f", {'+'.join(sorted(set(self.finish_reasons)))}"
+        return text

@@ -1,0 +1,95 @@
+"""What is left to do when an exchange is over: count it, and write its row. Always, once, and without waiting for anything."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from servery.gateway.dispatch.attempt import Attempt
+from servery.gateway.exchange import Exchange, Outcome
+from servery.gateway.settle.row import row_of
+from servery.telemetry.ledger import LedgerRow
+from servery.telemetry.metrics import Metrics
+from servery.upstream.failure import UpstreamFailure
+from servery.wire.errors import ApiError
+
+_CUT = {"client": Outcome.CLIENT_GONE, "timeout": Outcome.TIMEOUT, "shutdown": Outcome.SHUTDOWN}
+_CLIENT_GONE_STATUS = 499
+
+
+class Book(Protocol):
+    """Where rows go."""
+
+    def add(self, row: LedgerRow) -> None:
+        """Take a row over; waits for nothing."""
+
+
+class Settlement:
+    """Settles exchanges. `clock` is the monotonic one of their timings, `wall` gives Unix time."""
+
+    def __init__(
+        self, metrics: Metrics, book: Book | None, clock: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
+        self._metrics = metrics
+        self._book = book
+        self._clock = clock
+        self._wall = wall
+
+    def settle(self, exchange: Exchange, error: BaseException | None) -> None:
+        """Record what became of an exchange that ended with `error`, or well. A second time has no effect."""
+        if exchange.outcome is not None:
+            return
+        outcome = exchange.outcome = outcome_of(error, exchange.cut_by(), is_begun=exchange.is_begun)
+        if outcome is not Outcome.REFUSED:
+            exchange.record.settle(_aborted_by(outcome))
+        e2e_s = self._clock() - exchange.arrived_s
+        name = None if outcome is Outcome.COMPLETED else error_name(error, outcome)
+        row = row_of(exchange, outcome, name, _status(error, outcome), at_s=self._wall() - e2e_s, e2e_s=e2e_s)
+        model = exchange.ask.base if exchange.served is None else exchange.served.name
+        self._metrics.gateway.count(model, row, [_ended(attempt) for attempt in exchange.attempts])
+        if self._book is not None:
+            self._book.add(row)
+
+
+def outcome_of(error: BaseException | None, cut_by: str | None, *, is_begun: bool) -> Outcome:
+    """The one outcome that an exchange has; what its client had begun to read is no refusal any more."""
+    if error is None:
+        return Outcome.COMPLETED
+    if cut_by is not None and isinstance(error, asyncio.CancelledError):
+        return _CUT[cut_by]
+    if isinstance(error, asyncio.CancelledError):
+        return Outcome.SHUTDOWN  # whoever runs the server wants it to end
+    is_fault = isinstance(error, ApiError) and error.status < 500
+    is_overload = isinstance(error, UpstreamFailure) and error.error.status == 429
+    return Outcome.REFUSED if (is_fault or is_overload) and not is_begun else Outcome.FAILED
+
+
+def error_name(error: BaseException | None, outcome: Outcome) -> str:
+    """What went wrong, in a word."""
+    if isinstance(error, UpstreamFailure):
+        return error.name
+    if isinstance(error, ApiError):
+        return error.code or error.kind
+    return type(error).__name__ if outcome is Outcome.FAILED else outcome.value
+
+
+def _status(error: BaseException | None, outcome: Outcome) -> int | None:
+    if outcome is Outcome.COMPLETED:
+        return 200
+    if isinstance(error, ApiError):
+        return error.status
+    if isinstance(error, UpstreamFailure):
+        return error.error.status
+    return {Outcome.CLIENT_GONE: _CLIENT_GONE_STATUS, Outcome.TIMEOUT: 504, Outcome.SHUTDOWN: 503}.get(outcome, 500)
+
+
+def _aborted_by(outcome: Outcome) -> str | None:
+    """As the metrics call it."""
+    by = {
+        Outcome.CLIENT_GONE: "client", Outcome.TIMEOUT: "timeout", Outcome.SHUTDOWN: "shutdown", Outcome.FAILED: "error",
+    }  # fmt: skip
+    return by.get(outcome)
+
+
+def _ended(attempt: Attempt) -> tuple[str, str]:
+    result = attempt.failure.name if attempt.failure is not None else "abandoned" if attempt.is_abandoned else "ok"
+    return attempt.deployment.name, result

@@ -1,0 +1,79 @@
+"""What the gateway counts: exchanges by outcome, attempts by deployment, money, and how deployments are now."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from servery.telemetry.ledger import LedgerRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentFigures:
+    """One deployment now. `breaker` is "closed", "open" or "half_open"; `throttled_s` how long it is to be left alone."""
+
+    name: str
+    tier: str
+    in_flight: int
+    waiting: int
+    breaker: str
+    throttled_s: float
+
+
+class GatewayMetrics:
+    """Labels are bounded: models and deployments are the configured ones, results those of `UpstreamFailure.name`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"servery_{name}", text, labels, registry=registry)
+
+        self._exchanges = counter("exchanges", "Exchanges that are over.", "model_name", "outcome")
+        self._attempts = counter("attempts", "Requests sent to deployments.", "deployment", "result")
+        self._retries = counter("retries", "Attempts beyond the first.", "model_name")
+        self._misses = counter("slo_misses", "Exchanges that missed their model's SLO.", "model_name")
+        self._met = counter("slo_met", "Exchanges that met it.", "model_name")
+        self._cost = counter("cost_microusd", "Micro-dollars by the price per token.", "model_name", "deployment")
+        self._deployments = _Deployments()
+        registry.register(self._deployments)
+
+    def watch(self, read: Callable[[], Sequence[DeploymentFigures]]) -> None:
+        """Report the deployments as they are whenever the metrics are read."""
+        self._deployments.read = read
+
+    def count(self, model: str, row: LedgerRow, attempts: Sequence[tuple[str, str]]) -> None:
+        """Count an exchange of a served model that is over, and its attempts: at which deployment, with what result."""
+        self._exchanges.labels(model, row.outcome).inc()
+        for deployment, result in attempts:
+            self._attempts.labels(deployment, result).inc()
+        if len(attempts) > 1:
+            self._retries.labels(model).inc(len(attempts) - 1)
+        if row.is_slo_met is not None:
+            (self._met if row.is_slo_met else self._misses).labels(model).inc()
+        if row.cost_microusd and row.deployment is not None:
+            self._cost.labels(model, row.deployment).inc(row.cost_microusd)
+
+
+class _Deployments:
+    """Gauges of all deployments."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], Sequence[DeploymentFigures]] = lambda: ()
+
+    def collect(self) -> Iterable[Metric]:
+        """As they are."""
+        figures = self.read()
+        in_flight = GaugeMetricFamily("servery_deployment_requests", "Requests there.", labels=["deployment", "state"])
+        broken = GaugeMetricFamily(
+            "servery_deployment_breaker_open", "1: nothing is sent there.", labels=["deployment"]
+        )
+        throttled = GaugeMetricFamily(
+            "servery_deployment_throttled_seconds", "How long it is to be left alone.", labels=["deployment"]
+        )
+        for each in figures:
+            in_flight.add_metric([each.name, "running"], each.in_flight)
+            in_flight.add_metric([each.name, "waiting"], each.waiting)
+            broken.add_metric([each.name], float(each.breaker != "closed"))
+            throttled.add_metric([each.name], each.throttled_s)
+        yield from (in_flight, broken, throttled)
