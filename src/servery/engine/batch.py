@@ -74,7 +74,8 @@ class Batch:
         else:
             row_of_token = np.repeat(np.arange(len(rows)), self.counts)
             positions = np.arange(num_tokens) + (self.starts - self.query_starts)[row_of_token]
-        slots = table[row_of_token, positions // block_size] * block_size + positions % block_size
+        block, offset = np.divmod(positions, block_size)
+        slots = table[row_of_token, block] * block_size + offset
         self.positions, self.slots = torch.from_numpy(positions), torch.from_numpy(slots)
         self.block_tables: Tensor = torch.from_numpy(table)
 

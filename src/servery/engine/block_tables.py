@@ -1,6 +1,7 @@
 """The block tables of the rows of a step as one array that is kept from step to step."""
 
 from collections.abc import Sequence
+from operator import is_
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ class BlockTables:
 
     def __init__(self) -> None:
         self._array: NDArray[np.int64] = np.zeros((1, 8), np.int64)
-        self._rows: list[Sequence[int]] = []
+        self._rows: Sequence[Sequence[int]] = ()
         self._widths: list[int] = []
 
     def arranged(self, tables: Sequence[Sequence[int]]) -> NDArray[np.int64]:
@@ -26,17 +27,28 @@ class BlockTables:
         widest = max(widths)
         if len(tables) > self._array.shape[0] or widest > self._array.shape[1]:
             self._grow(len(tables), widest)
-        known, known_widths = self._rows, self._widths
-        for row, table in enumerate(tables):
-            if row >= len(known) or known[row] is not table or known_widths[row] > widths[row]:
-                self._array[row, : widths[row]] = table
-            elif (width := known_widths[row]) < widths[row]:
-                self._array[row, width : widths[row]] = table[width:]
-        self._rows, self._widths = list(tables), widths
+        for row in self._changed(tables, widths):
+            table, width = tables[row], self._width_of(row, tables[row])
+            self._array[row, width : widths[row]] = table[width:]
+        self._rows, self._widths = tuple(tables), widths
         return self._array[: len(tables), :widest]
+
+    def _changed(self, tables: Sequence[Sequence[int]], widths: list[int]) -> list[int]:
+        """The rows that the array does not have as they are."""
+        known = self._rows
+        if len(known) == len(tables) and all(map(is_, known, tables)):
+            return [
+                row for row, (width, before) in enumerate(zip(widths, self._widths, strict=True)) if width != before
+            ]
+        return list(range(len(tables)))
+
+    def _width_of(self, row: int, table: Sequence[int]) -> int:
+        """How much of a table stands in a row of the array already."""
+        is_known = row < len(self._rows) and self._rows[row] is table
+        return self._widths[row] if is_known and self._widths[row] <= len(table) else 0
 
     def _grow(self, rows: int, width: int) -> None:
         """Room for twice as much, so that growing stays rare; what was written is written again."""
         height, before = self._array.shape
         self._array = np.zeros((max(2 * rows, height), max(2 * width, before)), np.int64)
-        self._rows, self._widths = [], []
+        self._rows, self._widths = (), []

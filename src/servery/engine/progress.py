@@ -28,7 +28,8 @@ def advance(item: Scheduled, result: StepResult) -> Output | None:
     the newest token is never counted as computed. Tokens after the one that stops the sequence are dropped.
     """
     sequence = item.sequence
-    sequence.drafts.clear()
+    if sequence.drafts:
+        sequence.drafts.clear()
     if result.error is not None:
         return failed(sequence, result.error, result.invalid_param)
     if not sequence.is_prompt_reported:
@@ -53,38 +54,37 @@ def failed(sequence: Sequence, message: str, invalid_param: str | None = None) -
 
 def _append(sequence: Sequence, result: StepResult) -> Output:
     tokens, stop_ids, max_len = sequence.tokens, sequence.stop_ids, sequence.max_len
-    before = len(tokens)
-    reason: FinishReason | None = None
-    for token in result.token_ids:
+    new, reason = result.token_ids, None
+    for at, token in enumerate(new):
         tokens.append(token)
         if token in stop_ids:
             reason = FinishReason.STOP
         elif len(tokens) >= max_len:
             reason = FinishReason.LENGTH
         if reason is not None:
+            new = new[: at + 1]
             break
     sequence.computed = len(tokens) - 1
-    output = _output(sequence)
-    output.token_ids = new = tokens[before:]
-    is_stopped_by_token = reason is FinishReason.STOP
+    output = _output(sequence, new)
+    if reason is FinishReason.STOP:
+        output.stop_token_id = new[-1]
     if result.is_complete and len(new) == len(result.token_ids):
         reason = FinishReason.STOP  # also if it is the last token that max_tokens allows: nothing was cut
     output.finish_reason = reason
     if result.logprobs:
         output.logprobs = result.logprobs[: len(new)]
-    if is_stopped_by_token:
-        output.stop_token_id = new[-1]
     if sequence.prompt_logprobs:
         output.prompt_logprobs, sequence.prompt_logprobs = sequence.prompt_logprobs, []
     sequence.is_prompt_reported = True
     return output
 
 
-def _output(sequence: Sequence) -> Output:
-    started = sequence.arrival if sequence.first_scheduled is None else sequence.first_scheduled
+def _output(sequence: Sequence, token_ids: list[int] | None = None) -> Output:
+    started = sequence.first_scheduled
     return Output(
         request_id=sequence.parent.request_id,
         index=sequence.index,
+        token_ids=token_ids or [],
         cached_tokens=sequence.cached_tokens,
-        queued_s=started - sequence.arrival,
+        queued_s=0.0 if started is None else started - sequence.arrival,
     )

@@ -211,6 +211,7 @@ class Sequence:
     __slots__ = (
         "__weakref__",
         "arrival",
+        "asks_states",
         "block_ids",
         "cached_tokens",
         "computed",
@@ -252,7 +253,9 @@ class Sequence:
         self.first_scheduled: float | None = None
         self.is_prompt_reported = False  # prompt logprobs already sent, or not this sequence's to send
         self.prompt_logprobs: list[TokenLogprobs | None] = []  # of the chunks so far, until reported
-        self.takes_largest = parent.params.takes_largest  # here too, because it is asked at every step
+        # Here too, because they are asked at every step.
+        self.takes_largest = parent.params.takes_largest
+        self.asks_states = parent.pooling or parent.params.prompt_logprobs is not None
 
     @property
     def request_id(self) -> str:
@@ -272,9 +275,7 @@ class Sequence:
     @property
     def needs_every_position(self) -> bool:
         """Whether the prompt's hidden states are wanted, which cached keys and values cannot give."""
-        if self.parent.pooling:
-            return True
-        return self.parent.params.prompt_logprobs is not None and not self.is_prompt_reported
+        return self.asks_states and (self.parent.pooling or not self.is_prompt_reported)
 
     @property
     def is_prefilling(self) -> bool:

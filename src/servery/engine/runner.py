@@ -92,7 +92,9 @@ class Runner:
 
     def _report_states(self, step: Step, batch: Batch, hidden: Tensor, results: dict[Sequence, StepResult]) -> None:
         """Embeddings and the log probabilities of prompts, for those who ask for them."""
-        for at, item in enumerate(step.scheduled):
+        asking = [at for at, item in enumerate(step.scheduled) if item.sequence.asks_states]
+        for at in asking:
+            item = step.scheduled[at]
             if not item.sequence.needs_every_position:
                 continue
             start = int(batch.query_starts[at])
@@ -111,10 +113,10 @@ class Runner:
         proposals: Mapping[Sequence, Tensor],
         pending: PendingMasks,
     ) -> None:
-        sampling = [item for item in step.scheduled if _predicts(item)]
+        sampling = [item for item in step.scheduled if item.samples and not item.sequence.parent.pooling]
         if not sampling:
             return
-        logits = self._model.logits(_rows_to_sample(step, batch, hidden))
+        logits = self._model.logits(_rows_to_sample(step, batch, hidden, len(sampling)))
         masks = pending.wait()
         if masks or any(item.num_drafts for item in sampling):
             self._verify(logits, sampling, results, proposals, masks)
@@ -154,9 +156,9 @@ class Runner:
             result.token_ids, result.logprobs, result.error = verified
 
 
-def _rows_to_sample(step: Step, batch: Batch, hidden: Tensor) -> Tensor:
+def _rows_to_sample(step: Step, batch: Batch, hidden: Tensor, num_sampling: int) -> Tensor:
     """The rows that predict: of each row of the batch the last, and those before it that predict what drafts say."""
-    if len(hidden) == len(step.scheduled) and all(map(_predicts, step.scheduled)):
+    if len(hidden) == num_sampling:  # everybody has one token, and wants the next
         return hidden
     ends = (batch.query_starts + batch.counts).tolist()
     wanted = [

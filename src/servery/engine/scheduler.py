@@ -119,20 +119,26 @@ class Scheduler:
         Sequences that were aborted meanwhile are passed over. Raises `IntegrityError`, having changed nothing, if a
         result is missing or does not fit its step.
         """
-        under_way = [item for item in step.scheduled if item.sequence in self._running]
+        running, size = self._running, self.config.block_size
+        under_way = [item for item in step.scheduled if item.sequence in running]
         for item in under_way:
             if item.sequence not in results:
                 raise IntegrityError(f"the step has no result for {item.sequence!r}.")
             check_result(item, results[item.sequence])
-        outputs = []
+        outputs: list[Output] = []
         for item in under_way:
-            output = advance(item, results[item.sequence])
-            self._publish(item.sequence)
+            sequence = item.sequence
+            output = advance(item, results[sequence])
+            if sequence.computed // size != sequence.published:
+                self._publish(sequence)
             if output is not None:
                 outputs.append(output)
-                self._count(item, output)
+                if item.num_drafts:
+                    self._count_drafts(item, output)
                 if output.finish_reason is not None:
-                    self._end(item.sequence)
+                    self._count_end(output.finish_reason)
+                    self._end(sequence)
+        self._counters.generated_tokens += sum([len(output.token_ids) for output in outputs])
         self._waiting.rate.observe(step.num_tokens, now - step.now)
         return outputs
 
@@ -233,8 +239,12 @@ class Scheduler:
 
     def _serve_decodes(self, plan: StepPlan, decoding: list[Sequence]) -> None:
         """A token for everyone."""
+        counts, size = plan.counts, self.config.block_size
         for sequence in decoding:
-            if sequence in self._running:  # not preempted for one before it
+            if sequence.computed < len(sequence.block_ids) * size:  # its last block has room: nearly always
+                counts[sequence] = 1
+                plan.left -= 1
+            elif sequence in self._running:  # not preempted for one before it
                 self._grant(plan, sequence, 1)
 
     def _serve_drafts(self, plan: StepPlan, decoding: list[Sequence]) -> None:
@@ -257,10 +267,11 @@ class Scheduler:
 
     def _spend_rest(self, plan: StepPlan) -> None:
         """Give what nobody else wanted of the budget to the prefills that the cap held back."""
-        for sequence, count in list(plan.counts.items()):
+        held_back = [each for each, count in plan.counts.items() if len(each.tokens) - each.computed > count]
+        for sequence in held_back:
             if not plan.left:
                 return
-            self._extend(plan, sequence, len(sequence.tokens) - sequence.computed - count)
+            self._extend(plan, sequence, len(sequence.tokens) - sequence.computed - plan.counts[sequence])
 
     def _extend(self, plan: StepPlan, sequence: Sequence, more: int) -> None:
         """Grant up to `more` tokens besides those granted, as far as budget and available blocks go."""
@@ -403,20 +414,19 @@ class Scheduler:
             self.pool.index.publish(sequence.block_ids[number], digests[number])
         sequence.published = full
 
-    def _count(self, item: Scheduled, output: Output) -> None:
-        counters = self._counters
-        counters.generated_tokens += len(output.token_ids)
-        if item.num_drafts:
-            output.num_drafts = item.num_drafts
-            counters.draft_rounds += 1
-            counters.drafted_tokens += item.num_drafts
-            counters.accepted_draft_tokens += max(len(output.token_ids) - 1, 0)
-        if output.finish_reason is FinishReason.STOP:
-            counters.finished_stop += 1
-        elif output.finish_reason is FinishReason.LENGTH:
-            counters.finished_length += 1
-        elif output.finish_reason is FinishReason.ERROR:
-            counters.finished_error += 1
+    def _count_drafts(self, item: Scheduled, output: Output) -> None:
+        output.num_drafts = item.num_drafts
+        self._counters.draft_rounds += 1
+        self._counters.drafted_tokens += item.num_drafts
+        self._counters.accepted_draft_tokens += max(len(output.token_ids) - 1, 0)
+
+    def _count_end(self, reason: FinishReason) -> None:
+        if reason is FinishReason.STOP:
+            self._counters.finished_stop += 1
+        elif reason is FinishReason.LENGTH:
+            self._counters.finished_length += 1
+        elif reason is FinishReason.ERROR:
+            self._counters.finished_error += 1
 
     def _end(self, sequence: Sequence) -> None:
         """Forget a sequence wherever it is, and free its blocks."""
