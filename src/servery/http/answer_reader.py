@@ -93,12 +93,10 @@ class AnswerReader:
     def take(self) -> bytes:
         """The bytes of the body that the last `feed` brought; may be empty."""
         pieces = self._pieces
-        if len(pieces) == 1:
-            piece = pieces[0]
-        else:
-            piece = b"".join(pieces)
+        if not pieces:
+            return b""
         self._pieces = []
-        return piece
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         """Let go of the parser, in whatever state."""
@@ -169,6 +167,9 @@ class AnswerReader:
 
     def _check_start(self, data: bytes) -> None:
         """The parser also reads RTSP and ICE."""
+        if data.startswith(b"HTTP/"):
+            self._start = None
+            return
         start = ((self._start or b"") + data[: 1 << 10]).lstrip(b"\r\n")[:5]
         if not b"HTTP/".startswith(start):
             self._parser = None

@@ -163,23 +163,12 @@ class Exchange:
     async def wait_for_head(self) -> None:
         """Wait for a complete head. Raises what broke the exchange."""
         while self.reader.head is None:
-            await self._changed()
+            await self.changed()
 
-    async def piece(self) -> bytes:
-        """The next bytes of the body as one read brought them; empty at the end. Raises what broke the exchange."""
-        while not self._pieces:
-            if self.reader.is_complete:
-                return b""
-            await self._changed()
-        return self._take()
-
-    def abandon(self) -> None:
-        """Nobody wants the rest: close the connection, unless the answer is complete."""
-        self._pieces.clear()
-        if self._phase is not Phase.OVER:
-            self.fail(Disconnected(f"The answer of {self._origin} was given up.", **self._progress()))
-
-    def _take(self) -> bytes:
+    def take(self) -> bytes | None:
+        """The next bytes of the body as one read brought them, empty at the end, None if there are none yet."""
+        if not self._pieces:
+            return b"" if self.reader.is_complete else None
         piece = self._pieces.popleft()
         self._pending_bytes -= len(piece)
         if self._is_paused and self._pending_bytes <= self._limits.buffer_bytes // 2:
@@ -188,15 +177,8 @@ class Exchange:
                 self._carrier.resume_reading()
         return piece
 
-    def _keep(self, piece: bytes) -> None:
-        if piece:
-            self._pieces.append(piece)
-            self._pending_bytes += len(piece)
-            if self._pending_bytes > self._limits.buffer_bytes and not self._is_paused:
-                self._is_paused = True
-                self._carrier.pause_reading()
-
-    async def _changed(self) -> None:
+    async def changed(self) -> None:
+        """Wait for bytes of the answer, or for its end. Raises what broke the exchange."""
         if self.error is not None:
             raise self.error
         loop = self._timers.loop
@@ -206,6 +188,20 @@ class Exchange:
             await self._waiter
         finally:
             self._waiter = None
+
+    def abandon(self) -> None:
+        """Nobody wants the rest: close the connection, unless the answer is complete."""
+        self._pieces.clear()
+        if self._phase is not Phase.OVER:
+            self.fail(Disconnected(f"The answer of {self._origin} was given up.", **self._progress()))
+
+    def _keep(self, piece: bytes) -> None:
+        if piece:
+            self._pieces.append(piece)
+            self._pending_bytes += len(piece)
+            if self._pending_bytes > self._limits.buffer_bytes and not self._is_paused:
+                self._is_paused = True
+                self._carrier.pause_reading()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import math
 import socket
 from typing import NamedTuple
 
@@ -44,11 +45,12 @@ class Resolver:
 
         Raises `UnknownHost`.
         """
-        literal = _literal(host, port)
-        if literal is not None:
-            return (literal,)
         if self.is_fresh(host, port):
             return self._known[host, port].addresses
+        literal = _literal(host, port)
+        if literal is not None:
+            self._known[host, port] = _Known((literal,), math.inf)
+            return (literal,)
         running = self._running.get((host, port))
         if running is None:
             running = self._running[host, port] = self._loop.create_task(self._look_up(host, port))

@@ -36,11 +36,14 @@ class Response:
 
         Raises `Disconnected`, `TimedOut`, `Malformed`. Cancelling closes the connection.
         """
-        try:
-            return await self._exchange.piece()
-        except BaseException:
-            self._exchange.abandon()
-            raise
+        exchange = self._exchange
+        while (piece := exchange.take()) is None:
+            try:
+                await exchange.changed()
+            except BaseException:
+                exchange.abandon()
+                raise
+        return piece
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while piece := await self.piece():

@@ -42,6 +42,7 @@ class TimerWheel:
     def __init__(self, now: float, tick_s: float = TICK_S, slots: int = SLOTS) -> None:
         self._start = now
         self._tick_s = tick_s
+        self._turn = slots  # ticks
         self._slots: list[dict[Timer, None]] = [{} for _ in range(slots)]
         self._passed = 0  # the last tick that was looked at
         self._size = 0
@@ -52,32 +53,28 @@ class TimerWheel:
     def add(self, at: float, callback: Callable[[], None]) -> Timer:
         """A timer due at `at`; what is due already fires at the next tick."""
         # One tick later than `at` lies in: the same rounding as in `advance`, so that rounding never makes it early.
-        tick = max(self._tick_of(at), self._passed) + 1
+        tick = int((at - self._start) / self._tick_s)
+        tick = (max(self._passed, tick)) + 1
         timer = Timer(at, tick, callback, self)
-        self._slots[tick % len(self._slots)][timer] = None
+        self._slots[tick % self._turn][timer] = None
         self._size += 1
         return timer
 
     def remove(self, timer: Timer) -> None:
         """Take a timer out, if it is in."""
-        slot = self._slots[timer.tick % len(self._slots)]
-        if timer in slot:
-            del slot[timer]
+        if self._slots[timer.tick % self._turn].pop(timer, timer) is None:
             self._size -= 1
 
     def advance(self, now: float) -> list[Timer]:
         """Take out what is due at `now`, in the order of the deadlines; a clock that went back changes nothing."""
-        last = self._tick_of(now)
-        first = max(self._passed + 1, last - len(self._slots) + 1)  # a sleep of more than a turn sees each slot once
-        slots = (self._slots[tick % len(self._slots)] for tick in range(first, last + 1))
+        last = int((now - self._start) / self._tick_s)
+        first = max(self._passed + 1, last - self._turn + 1)  # a sleep of more than a turn sees each slot once
+        slots = (self._slots[tick % self._turn] for tick in range(first, last + 1))
         due = sorted((timer for slot in slots for timer in slot if timer.tick <= last), key=_deadline)
         for timer in due:
             self.remove(timer)
         self._passed = max(self._passed, last)
         return due
-
-    def _tick_of(self, at: float) -> int:
-        return int((at - self._start) / self._tick_s)
 
 
 class LoopTimers:
