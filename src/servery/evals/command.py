@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rich.console import Console
 
-from servery.engine.config import DTYPES, KV_DTYPES
+from servery.engine.config import DTYPES, KERNELS, KV_DTYPES
 from servery.engine.quantization.scheme import SCHEMES
 from servery.engine_options import add_rounding_options
 from servery.evals.errors import OptionError
@@ -31,6 +31,7 @@ PRECISION = {
     "dtype": (DTYPES, "type of weights and computation"),
     "quantize": (SCHEMES, "what the weights are rounded to while they are loaded"),
     "kv_dtype": (KV_DTYPES, "type of the KV cache"),
+    "kernels": (KERNELS, "what computes; compiled kernels round the inputs of quantized layers to 8 bits"),
 }
 # How they are rounded; called as in `EngineConfig`.
 ROUNDING = ("group_size", "quantize_method", "calibration")

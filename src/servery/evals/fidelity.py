@@ -79,12 +79,13 @@ class StratumFidelity:
 class SideReport:
     """One of the two: what it is, how it was run, and the memory of weights and of a token's keys and values.
 
-    `dtype` is what it computes in; `weight_dtype` and `kv_dtype` are what both are held in.
+    `dtype` is what it computes in, `kernels` by what; `weight_dtype` and `kv_dtype` are what both are held in.
     """
 
     checkpoint: Fingerprint
     settings: dict[str, Any]
     dtype: str
+    kernels: str
     weight_dtype: str
     kv_dtype: str
     weight_bytes: int
@@ -176,6 +177,7 @@ def _side(checkpoint: Path, settings: dict[str, Any], core: "EngineCore") -> Sid
         checkpoint=Fingerprint.of(checkpoint),
         settings=settings,
         dtype=info.dtype,
+        kernels=info.kernels,
         weight_dtype=info.weight_dtype,
         kv_dtype=info.kv_dtype,
         weight_bytes=info.weight_bytes,

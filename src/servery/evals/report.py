@@ -64,7 +64,7 @@ def show_fidelity(found: FidelityReport, console: Console) -> None:
     for name, side in (("baseline", found.baseline), ("candidate", found.candidate)):
         console.print(
             f"{name:9}  weights {side.weight_bytes} bytes ({side.weight_dtype}), keys and values {side.kv_bytes_per_token} "
-            f"bytes per token ({side.kv_dtype})",
+            f"bytes per token ({side.kv_dtype}), computed by {side.kernels}",
             soft_wrap=True,
             highlight=False,
         )

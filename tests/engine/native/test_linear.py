@@ -121,6 +121,20 @@ def _without_minima(matrix):
     return GroupMatrix(matrix.codes, matrix.scales, zeros=-16, bits=4)
 
 
+@pytest.mark.parametrize("zeros", [0, 128, torch.arange(88, 128).to(torch.uint8)[:, None]], ids=["0", "128", "many"])
+def test_unsigned_codes_are_signed_ones_with_another_zero_point(variant, zeros):
+    """So checkpoints hold them; they were left to torch, which is slower."""
+    unsigned = torch.randint(0, 256, (40, 64)).to(torch.uint8)
+    signed = (unsigned.int() - 128).to(torch.int8)
+    of_signed = zeros.int() - 128 if isinstance(zeros, torch.Tensor) else zeros - 128
+    scales, x = torch.rand(40, 1), torch.randn(5, 64)
+    layers = [
+        native_linear(context(require(variant)), GroupMatrix(codes, scales, zeros=zero), None)
+        for codes, zero in ((unsigned, zeros), (signed, of_signed))
+    ]
+    assert torch.equal(*(layer(x) for layer in layers))
+
+
 def test_8_bit_layers_equal_torchs_own_bit_for_bit(variant):
     matrix = _int8(40, 128, rounds_input=True)
     native, own = native_linear(context(require(variant)), matrix, None), RoundedLinear(matrix)

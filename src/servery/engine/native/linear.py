@@ -114,7 +114,7 @@ def native_linear(context: NativeContext, matrix: Matrix, bias: Tensor | None) -
 
 def _is_int8(matrix: GroupMatrix) -> bool:
     is_by_channel = matrix.num_groups == 1 and matrix.minima is None
-    return matrix.codes.dtype == torch.int8 and is_by_channel and matrix.shape[1] <= _MOST_COLUMNS
+    return matrix.bits == 8 and is_by_channel and matrix.shape[1] <= _MOST_COLUMNS
 
 
 def _is_int4(matrix: GroupMatrix) -> bool:
@@ -136,11 +136,13 @@ def _shortest(weight: Tensor) -> Tensor:
 
 
 def _int8(context: NativeContext, matrix: GroupMatrix, bias: Tensor | None) -> NativeLinear:
-    codes = matrix.codes.contiguous()
+    # Unsigned codes are signed ones with another zero point.
+    shift = 0 if matrix.codes.dtype == torch.int8 else 128
+    codes = (matrix.codes if shift == 0 else (matrix.codes ^ 128).view(torch.int8)).contiguous()
     scales = (matrix.scales.float() * matrix.unit).flatten()
-    zeros = matrix.zeros.flatten().int() if isinstance(matrix.zeros, Tensor) else None
-    if isinstance(matrix.zeros, int) and matrix.zeros:
-        zeros = torch.full((len(codes),), matrix.zeros, dtype=torch.int32)
+    zeros = matrix.zeros.flatten().int() - shift if isinstance(matrix.zeros, Tensor) else None
+    if isinstance(matrix.zeros, int) and matrix.zeros != shift:
+        zeros = torch.full((len(codes),), matrix.zeros - shift, dtype=torch.int32)
     struct = _struct(KIND_I8, *matrix.shape)
     panels = _room(context, struct)
     context.library.servery_pack_i8(
