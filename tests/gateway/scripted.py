@@ -161,8 +161,8 @@ class Stage:
 
     def exchange(self, client: Reader, *, api: Api = Api.CHAT, priority: int = 0, **fields: Any) -> Exchange:
         """A request of a client for model `m`, streamed unless it says otherwise."""
-        messages = [{"role": "user", "content": "hi"}]
-        body = msgspec.json.encode({"model": "m", "messages": messages, "stream": True, **fields})
+        asked = {"input": "hi"} if api is Api.RESPONSES else {"messages": [{"role": "user", "content": "hi"}]}
+        body = msgspec.json.encode({"model": "m", "stream": True, **asked, **fields})
         head = read_head(body)
         at = len(self.rows.rows)
         ask = Ask(

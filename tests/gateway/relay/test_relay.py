@@ -1,0 +1,219 @@
+import asyncio
+import re
+from typing import Any
+
+import pytest
+
+from servery.config.types import Continues, Retry, Timeouts
+from servery.gateway.dispatch.patience import SLOW_READER_S
+from servery.upstream.ask import Api
+from servery.upstream.failure import Kind, UpstreamFailure
+from servery.upstream.upstream import Chunk
+from servery.wire.errors import unavailable
+from tests.gateway.scripted import Reader, Scripted, Stage, Writer, piece
+from tests.gateway.virtual_time import run
+
+CUT = UpstreamFailure(Kind.CUT, "cut")
+TEXT = "It was a dark and stormy night; the rain fell in torrents."
+REPLAYS = {"continues": Continues.REPLAY}
+PREFILLS = {"continues": Continues.PREFILL}
+GREEDY = {"temperature": 0}
+
+
+def test_chunks_reach_the_client_as_they_come_and_the_end_is_told() -> None:
+    async def story() -> None:
+        told = await Stage({"a": Scripted((piece("a"), Chunk(tokens=1), piece("b")))}).ask()
+        assert (told.client.writes, told.client.is_ended) == ([b"data: a\n\n", b"data: b\n\n"], True)
+
+    run(story)
+
+
+def test_silence_is_broken_before_and_within_an_answer_and_not_in_one_that_is_not_streamed() -> None:
+    async def story() -> None:
+        script = (40.0, piece("a"), 20.0, piece("b"))
+        model = {"timeouts": Timeouts(first_token_s=100.0, stall_s=100.0)}
+        told = await Stage({"a": Scripted(script)}, model=model).ask()
+        assert (told.status, told.client.comments) == (200, 3)
+        assert (await Stage({"a": Scripted(script)}, model=model).ask(stream=False)).client.comments == 0
+
+    run(story)
+
+
+def test_an_answer_that_stalls_is_cut_and_chunks_that_say_nothing_are_no_progress() -> None:
+    async def story() -> None:
+        upstream = Scripted((piece("a"), 6.0, Chunk(), 6.0, piece("b")))
+        told = await Stage({"a": upstream}, model={"timeouts": Timeouts(stall_s=10.0)}).ask()
+        assert (told.status, told.row.outcome, told.row.error) == (504, "failed", "stall_timeout")
+        assert (told.client.data, told.client.is_ended, upstream.closed) == (b"data: a\n\n", False, 1)
+        assert told.took_s == 10.0
+
+    run(story)
+
+
+def test_a_client_that_reads_slowly_holds_the_upstream_back_and_is_not_its_stall() -> None:
+    async def story() -> None:
+        upstream = Scripted((piece("a"), piece("b"), piece("c")))
+        told = await Stage({"a": upstream}, model={"timeouts": Timeouts(stall_s=10.0)}).ask(pace_s=50.0)
+        assert (told.status, told.took_s, len(told.client.writes)) == (200, 150.0, 3)
+
+    run(story)
+
+
+def test_a_client_that_reads_nothing_is_given_up() -> None:
+    async def story() -> None:
+        upstream = Scripted((piece("a"), piece("b")))
+        stage = Stage({"a": upstream})
+        told = await stage.ask(pace_s=10 * SLOW_READER_S)
+        assert (told.status, told.row.error, told.took_s) == (408, "slow_reader", SLOW_READER_S)
+        assert upstream.closed == 1
+        assert stage.gateway.fleet.deployments["a"].breaker.failure_rate(1e6) == (0.0, 0)
+
+    run(story)
+
+
+@pytest.mark.parametrize("phase", ["queue", "first", "stream", "whole"])
+def test_a_client_that_goes_away_stops_its_upstream_in_every_phase(phase: str) -> None:
+    async def story() -> None:
+        gate = asyncio.Event()
+        script = (piece("a"), gate) if phase == "stream" else (gate, piece("a"))
+        upstream = Scripted(script)
+        stage = Stage({"a": upstream}, deployments={"a": {"max_concurrency": 1}})
+        under_way = [] if phase != "queue" else [asyncio.create_task(stage.ask())]
+        await asyncio.sleep(0.1)
+        exchange = stage.exchange(Reader(), stream=phase != "whole")
+        task = asyncio.create_task(stage.gateway.handle(exchange))
+        await asyncio.sleep(0.1)
+        stage.cut_by = "client"
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        row = stage.rows.rows[-1]
+        assert (row.outcome, row.status, row.error) == ("client_gone", 499, "client_gone")
+        deployment = stage.gateway.fleet.deployments["a"]
+        assert (upstream.closed, deployment.in_flight) == ((1, 0) if phase != "queue" else (0, 1))
+        assert deployment.breaker.failure_rate(1e6) == (0.0, 0)
+        stage.cut_by = None
+        gate.set()
+        for each in under_way:
+            assert (await each).status == 200
+
+    run(story)
+
+
+@pytest.mark.parametrize("letters", [1, 20, len(TEXT) - 1])
+@pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES, Api.RESPONSES])
+@pytest.mark.parametrize("failure", [CUT, unavailable("the engine died", 1.0)])
+def test_an_answer_that_is_cut_goes_on_elsewhere_and_the_client_reads_the_same_bytes(
+    letters: int, api: Api, failure: Exception
+) -> None:
+    async def story() -> None:
+        limit = "max_output_tokens" if api is Api.RESPONSES else "max_tokens"
+        fields: dict[str, Any] = {"api": api, "temperature": 0, limit: 100}
+        replays = {"a": REPLAYS, "b": REPLAYS}
+        dying = Writer(TEXT, dies_after=letters, failure=failure)
+        cut = await Stage({"a": dying, "b": Writer(TEXT)}, deployments=replays).ask(**fields)
+        whole = await Stage({"a": Writer(TEXT)}, deployments=replays).ask(**fields)
+
+        assert (cut.status, cut.row.attempts, cut.row.deployment, cut.row.outcome) == (200, 2, "b", "completed")
+        assert _named_alike(cut.client.data, api) == _named_alike(whole.client.data, api)
+        assert cut.row.generated_tokens == whole.row.generated_tokens
+
+    run(story)
+
+
+def _named_alike(data: bytes, api: Api) -> bytes:
+    """Without what is drawn anew for each answer: the ids of its items."""
+    return re.sub(rb'"(item_id|id)":"(msg|rs)_[0-9a-f]+"', b'"id":""', data) if api is Api.RESPONSES else data
+
+
+def test_an_answer_that_was_drawn_by_chance_is_not_written_again() -> None:
+    async def story() -> None:
+        second = Writer(TEXT)
+        stage = Stage(
+            {"a": Writer(TEXT, dies_after=5, failure=CUT), "b": second}, deployments={"a": REPLAYS, "b": REPLAYS}
+        )
+        told = await stage.ask(temperature=1)
+        assert (told.status, told.row.error, told.row.outcome, len(second.calls)) == (502, "cut", "failed", 0)
+        assert (told.client.content, told.client.is_ended) == (TEXT[:5], False)
+
+    run(story)
+
+
+def test_a_second_answer_that_is_another_one_is_not_passed_off_as_the_rest_of_the_first() -> None:
+    async def story() -> None:
+        other = Writer("It was the best of times, it was the worst of times.")
+        stage = Stage(
+            {"a": Writer(TEXT, dies_after=20, failure=CUT), "b": other}, deployments={"a": REPLAYS, "b": REPLAYS}
+        )
+        told = await stage.ask(**GREEDY)
+        assert (told.status, told.row.error, told.client.content, told.client.is_ended) == (
+            502,
+            "cut",
+            TEXT[:20],
+            False,
+        )
+        assert (other.closed, stage.gateway.fleet.deployments["b"].breaker.failure_rate(1e6)) == (1, (0.0, 0))
+
+    run(story)
+
+
+def test_a_deployment_that_can_go_on_is_given_what_the_client_has() -> None:
+    async def story() -> None:
+        second = Writer(TEXT)
+        stage = Stage(
+            {"a": Writer(TEXT, dies_after=20, failure=CUT), "b": second}, deployments={"a": {}, "b": PREFILLS}
+        )
+        told = await stage.ask(temperature=1, stream_options={"include_usage": True})
+        assert (told.status, told.client.content, told.client.is_ended) == (200, TEXT, True)
+        assert [call.continued for call in second.calls] == [TEXT[:20]]
+        assert (told.row.prompt_tokens, told.row.generated_tokens) == (5, len(TEXT))
+        assert b'"prompt_tokens":5,"completion_tokens":%d,' % len(TEXT) in told.client.data
+
+    run(story)
+
+
+def test_the_third_goes_on_where_the_second_was_cut() -> None:
+    async def story() -> None:
+        upstreams = {
+            "a": Writer(TEXT, dies_after=10, failure=CUT),
+            "b": Writer(TEXT, dies_after=30, failure=CUT),
+            "c": Writer(TEXT),
+        }
+        told = await Stage(upstreams, deployments=dict.fromkeys("abc", REPLAYS)).ask(**GREEDY)
+        assert (told.status, told.client.content, told.row.attempts) == (200, TEXT, 3)
+
+    run(story)
+
+
+def test_one_that_is_cut_before_it_has_caught_up_is_replaced_too() -> None:
+    async def story() -> None:
+        upstreams = {
+            "a": Writer(TEXT, dies_after=30, failure=CUT),
+            "b": Writer(TEXT, dies_after=10, failure=CUT),
+            "c": Writer(TEXT),
+        }
+        told = await Stage(upstreams, deployments=dict.fromkeys("abc", REPLAYS)).ask(**GREEDY)
+        assert (told.status, told.client.content, told.row.attempts) == (200, TEXT, 3)
+
+    run(story)
+
+
+def test_resuming_is_bounded_by_the_attempts_and_by_the_retry_budget() -> None:
+    async def story() -> None:
+        upstreams = {name: Writer(TEXT, dies_after=at, failure=CUT) for at, name in enumerate("abcd", start=1)}
+        told = await Stage(
+            upstreams, deployments=dict.fromkeys("abcd", REPLAYS), model={"retry": Retry(attempts=3)}
+        ).ask(**GREEDY)
+        assert (told.status, told.row.attempts, told.client.content) == (502, 3, TEXT[:3])
+
+    run(story)
+
+
+def test_what_is_relayed_as_it_came_cannot_be_gone_on_with_and_the_client_is_told() -> None:
+    async def story() -> None:
+        upstreams = {"a": Scripted((piece("a"), CUT)), "b": Writer(TEXT)}
+        told = await Stage(upstreams, deployments={"a": REPLAYS, "b": REPLAYS}).ask(**GREEDY)
+        assert (told.status, told.client.data, told.client.is_ended) == (502, b"data: a\n\n", False)
+
+    run(story)
