@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from benchmarks import result
-from benchmarks.result import interleaved, median_ratio, publish
+from benchmarks.result import interleaved, median_interval, median_ratio, publish
 
 
 def test_figures_are_written_with_their_provenance(
@@ -26,3 +26,9 @@ def test_each_comes_first_in_turn() -> None:
 
 def test_ratios_are_taken_round_by_round() -> None:
     assert median_ratio([2.0, 9.0, 30.0], [1.0, 3.0, 5.0]) == {"median": 3.0, "min": 2.0, "max": 6.0}
+
+
+def test_the_interval_of_a_median_is_of_order_statistics() -> None:
+    """Of 12 values the third and the tenth: outside are at most 2 heads of 12 coins, 1.9 % on each side."""
+    assert median_interval([float(value) for value in range(12, 0, -1)]) == (3.0, 10.0)
+    assert median_interval([2.0, 1.0, 3.0]) == (1.0, 3.0)
