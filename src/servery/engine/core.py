@@ -2,9 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+
+from torch import Tensor
 
 from servery.byte_size import format_byte_size
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
@@ -142,7 +144,7 @@ class EngineCore:
             self._sweep_adapters()  # what was refused may have been the last to use one
             return [*outputs, *step.refused]
         try:
-            results = self._run(step)
+            step, results = self._run(step)
         except (RuntimeError, MemoryError) as error:
             return [*outputs, *step.refused, *self._fail(step, error)]
         outputs += step.refused
@@ -159,10 +161,15 @@ class EngineCore:
         if self.info.speculate == "ngram":  # a draft model's drafts are not known yet
             self._structure.prune(decoding)
 
-    def _run(self, step: Step) -> dict[Sequence, StepResult]:
-        """Complete the step's drafts, compute it, and let everybody who predicts learn how long it took."""
+    def _run(self, step: Step) -> tuple[Step, dict[Sequence, StepResult]]:
+        """Complete the step's drafts, compute it, and let everybody who predicts learn how long it took.
+
+        The step returned has the drafts that came of it, perhaps fewer than were granted.
+        """
         self._before_step(self.scheduler.expected_s(step))
-        proposals = self._speculator.complete(step) if self._speculator is not None else {}
+        proposals: Mapping[Sequence, Tensor] = {}
+        if self._speculator is not None:
+            step, proposals = self._speculator.complete(step)
         started = time.perf_counter()
         results = self._runner.run(step, proposals)
         elapsed_s = time.perf_counter() - started
@@ -170,7 +177,7 @@ class EngineCore:
         self.scheduler.observe(step, elapsed_s)
         if self._speculator is not None:
             self._speculator.observe(step, results)
-        return results
+        return step, results
 
     def sleep(self) -> int:
         """Give the memory of weights and KV cache back to the system; returns how many bytes.

@@ -42,6 +42,21 @@ class Step(msgspec.Struct, frozen=True):
     idle_reason: IdleReason | None = None
 
 
+def shortened(step: Step) -> Step:
+    """The step without the drafts that its sequences have given up since it was decided; their blocks stay reserved."""
+    if all(len(item.sequence.drafts) == item.num_drafts for item in step.scheduled):
+        return step
+    scheduled = tuple([_without_given_up(item) for item in step.scheduled])
+    return msgspec.structs.replace(step, scheduled=scheduled, num_tokens=sum(item.count for item in scheduled))
+
+
+def _without_given_up(item: Scheduled) -> Scheduled:
+    given_up = item.num_drafts - len(item.sequence.drafts)
+    if not given_up:
+        return item
+    return msgspec.structs.replace(item, count=item.count - given_up, num_drafts=item.num_drafts - given_up)
+
+
 class StepPlan:
     """A step while it is being decided: the tokens granted so far, in order, and what is left of the budget.
 

@@ -7,8 +7,11 @@ from random import Random
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
 from servery.engine.request import NewRequest, Output
+from servery.engine.speculation.confidence import Calibration
+from servery.engine.speculation.proposer import Drafted, Stakes
 from servery.engine.speculation.speculator import Speculator
 from servery.engine.speculation.window import Candidate, WindowPolicy
+from servery.engine.step import Step
 
 Texts = dict[tuple[str, int], list[int]]
 
@@ -47,6 +50,19 @@ def core_of(
     if core._speculator is not None:
         core._speculator = Speculator(core._speculator._proposer, lambda: AnyWindow(max_drafts, least=least))
     return core
+
+
+def stop_at_chance(core: EngineCore, seed: int = 0) -> None:
+    """Let drafting end wherever the draft model's confidence falls into a grade that is out by lot, in this step."""
+    assert core._speculator is not None
+    proposer, chance = core._speculator._proposer, Random(seed)
+    complete = proposer.complete
+
+    def stopping(step: Step, stakes: Stakes | None = None) -> Drafted:
+        chances = [chance.choice((0.9, 0.9, 0.1)) for _ in Calibration().chances]
+        return complete(step, Stakes(chances, {}, chance.choice((0.2, 0.5)), chance.choice((0.0, 0.4, 2.0)), 0.0))
+
+    proposer.complete = stopping  # type: ignore[method-assign]
 
 
 def run(core: EngineCore, batch: Sequence[NewRequest], seed: int = 11) -> dict[tuple[str, int], list[Output]]:

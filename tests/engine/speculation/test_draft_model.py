@@ -13,7 +13,7 @@ from servery.engine.core import EngineCore
 from servery.engine.request import NewRequest, SamplingParams
 from servery.engine.tokenizer import Tokenizer
 from tests.engine import tiny_model
-from tests.engine.speculation.drafting import core_of, run, texts
+from tests.engine.speculation.drafting import core_of, run, stop_at_chance, texts
 
 SHARED = [7 + (3 * position) % 250 for position in range(70)]
 PARAMS = {
@@ -61,6 +61,25 @@ def test_texts_are_those_without_a_draft_model(tiny: Path, other: Path, params: 
     core = core_of(tiny, draft=other, **SCHEDULES[schedule])
     assert texts(run(core, requests(**PARAMS[params]))) == expected
     assert core.stats().scheduler.drafted_tokens > 100
+
+
+@pytest.mark.parametrize("params", [*PARAMS, "free"])
+def test_drafting_that_stops_early_changes_nothing_but_the_number_of_drafts(
+    tiny: Path, other: Path, params: str
+) -> None:
+    """With a model that drafts for itself, every draft that is left stands: what was given up left no trace."""
+    for drafter in (tiny, other):
+        core, whole = core_of(tiny, draft=drafter), core_of(tiny, draft=drafter)
+        stop_at_chance(core)
+        stopped = texts(run(core, requests(**PARAMS.get(params, {}))))
+        complete = texts(run(whole, requests(**PARAMS.get(params, {}))))
+        stats, longer = core.stats().scheduler, whole.stats().scheduler
+        assert stats.drafted_tokens > 50
+        assert stats.drafted_tokens / stats.draft_rounds < 0.9 * longer.drafted_tokens / longer.draft_rounds
+        if params != "free":
+            assert stopped == complete
+        if drafter == tiny:
+            assert stats.accepted_draft_tokens >= 0.995 * stats.drafted_tokens
 
 
 @pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])

@@ -1,13 +1,9 @@
 """Around a step: who is drafted for, what is learnt from it, and what is left alone."""
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from servery.engine.request import NewRequest, Sequence, StepResult
-from servery.engine.speculation.proposer import DraftCost, Offer
+from servery.engine.speculation.proposer import DraftCost, Drafted, Offer, Stakes
 from servery.engine.speculation.speculator import MAX_ENTRY_TOKENS, Speculator
-from servery.engine.speculation.window import WindowPolicy
+from servery.engine.speculation.window import Outcome, WindowPolicy
 from servery.engine.step import Scheduled, Step
 
 
@@ -32,8 +28,8 @@ class FakeProposer:
     def prepare(self, sequence: Sequence, tokens: int) -> None:
         self.prepared[sequence.request_id] = tokens
 
-    def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
-        return {}
+    def complete(self, step: Step, stakes: Stakes | None = None) -> Drafted:
+        return Drafted(step, {}, {})
 
 
 class Clock:
@@ -50,7 +46,7 @@ class Always(WindowPolicy):
 
     def __init__(self) -> None:
         super().__init__(2)
-        self.observed: list[tuple[int, int, int, float, float]] = []
+        self.observed: list[Outcome] = []
 
     def is_trial_due(self) -> bool:
         return True
@@ -58,8 +54,8 @@ class Always(WindowPolicy):
     def trial(self, candidates: object, spare_tokens: int = 0) -> list[int]:
         return [2] * len(candidates)  # type: ignore[arg-type]
 
-    def observe(self, num_sequences: int, drafts: int, tokens: int, step_s: float, drafting_s: float) -> None:
-        self.observed.append((num_sequences, drafts, tokens, step_s, drafting_s))
+    def observe(self, outcome: Outcome) -> None:
+        self.observed.append(outcome)
 
 
 def sequence(name: str, *, pooling: bool = False, room: int = 9) -> Sequence:
@@ -100,20 +96,22 @@ def test_a_step_is_learnt_from_with_its_own_drafts_only():
     step = Step((Scheduled(own, 1, 3, True, 2), Scheduled(forced, 1, 4, True, 3)), num_tokens=7)
     speculator.complete(step)
     speculator.observe(step, {own: StepResult([7, 5]), forced: StepResult([3, 3, 3, 8])})
-    assert policy.observed == [(2, 5, 6, 0.5, 1.0)], "one of two and three of three drafts stood"
+    assert policy.observed == [Outcome(2, 5, 6, 0.5, 1.0, is_drafted=True)], (
+        "one of two and three of three drafts stood"
+    )
     before = speculator._acceptance.of(sequence("new"), 0)
     assert speculator._acceptance.of(own, 0) < before
     assert speculator._acceptance.of(forced, 0) == before
 
 
-def test_a_step_that_prefills_says_nothing_of_what_drafts_take():
+def test_what_was_prefilled_in_a_step_is_told_apart():
     speculator, _, policy = made()
     own, new = sequence("own"), sequence("new")
     speculator.propose([own], 99)
     step = Step((Scheduled(own, 1, 3, True, 2), Scheduled(new, 0, 2, True)), num_tokens=5)
     speculator.complete(step)
     speculator.observe(step, {own: StepResult([7, 7, 5]), new: StepResult([4])})
-    assert policy.observed == []
+    assert policy.observed == [Outcome(1, 2, 3, 0.5, 1.0, 2, is_drafted=True)]
     assert speculator._acceptance.of(own, 0) > 0.7
 
 
@@ -132,3 +130,9 @@ def test_every_range_of_load_has_a_policy_of_its_own():
         speculator.complete(step)
         speculator.observe(step, {each: StepResult([7, 5]) for each in running})
     assert [[seen[0] for seen in policy.observed] for policy in policies] == [[1, 1], [2, 3], [5, 7]]
+
+
+def test_nothing_is_decided_where_nobody_has_drafts_to_offer():
+    speculator, _, policy = made()
+    policy.trial = None  # type: ignore[assignment]
+    speculator.propose([sequence("none")], 99)

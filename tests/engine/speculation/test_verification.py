@@ -11,6 +11,7 @@ from torch import Tensor
 from servery.engine.penalties import TokenHistory
 from servery.engine.request import SamplingParams
 from servery.engine.sampler import SamplingRow, sample, token_logprobs, warped_probs
+from servery.engine.speculation.confidence import confidences
 from servery.engine.speculation.proposal import draw_proposals, is_coupled, proposal_probs
 from servery.engine.speculation.verification import Check, Verified, verify
 
@@ -49,9 +50,12 @@ def rows_of(params: SamplingParams, seed: int, tokens: list[int], drafts: list[i
 
 
 def speculate(
-    params: SamplingParams, draft: Tensor | None, seeds: list[int], window: int
+    params: SamplingParams, draft: Tensor | None, seeds: list[int], window: int, doubtful: float = 0.0
 ) -> tuple[list[list[int]], Counter[str]]:
-    """LENGTH tokens of each seed, `window` drafts at a time; without a draft model the drafts are constant."""
+    """LENGTH tokens of each seed, `window` drafts at a time; without a draft model the drafts are constant.
+
+    Drafting ends before a token of which the draft model is less sure than `doubtful`.
+    """
     texts = [list(PROMPT) for _ in seeds]
     counts: Counter[str] = Counter()
     while any(len(text) < len(PROMPT) + LENGTH for text in texts):
@@ -61,14 +65,21 @@ def speculate(
                 tokens = [(text[-1] + at) % V for text in texts]
             else:
                 rows = [rows_of(params, *one)[-1] for one in zip(seeds, texts, drafts, strict=True)]
-                tokens = draw_proposals(draft[[row.tokens[-1] for row in rows]], rows)
-            for of, token in zip(drafts, tokens, strict=True):
-                of.append(token)
+                logits = draft[[row.tokens[-1] for row in rows]]
+                sure = [confidence >= doubtful for confidence in confidences(logits)]
+                tokens = draw_proposals(logits, rows)
+            for at_run, (of, token) in enumerate(zip(drafts, tokens, strict=True)):
+                if len(of) == at and (draft is None or sure[at_run]):
+                    of.append(token)
         checks = [Check(rows_of(params, *one), one[2], None) for one in zip(seeds, texts, drafts, strict=True)]
         if window and draft is not None and not is_coupled(params):
             drawing = [row for check in checks for row in check.rows[:-1]]
-            proposals = proposal_probs(draft[[row.tokens[-1] for row in drawing]], drawing).split(window)
-            checks = [check._replace(proposal=probs) for check, probs in zip(checks, proposals, strict=True)]
+            lengths = [len(check.drafts) for check in checks]
+            proposals = proposal_probs(draft[[row.tokens[-1] for row in drawing]], drawing).split(lengths)
+            checks = [
+                check._replace(proposal=probs if len(probs) else None)
+                for check, probs in zip(checks, proposals, strict=True)
+            ]
         logits = TARGET[[row.tokens[-1] for check in checks for row in check.rows]]
         for text, check, verified in zip(texts, checks, verify(logits, checks), strict=True):
             counts.update(drafted=len(check.drafts), accepted=len(verified.token_ids) - 1)
@@ -105,10 +116,11 @@ def distance(texts: list[list[int]], probs: dict[tuple[int, ...], float]) -> tup
 
 
 JUDGED = {
-    "constant drafts": (None, None),
-    "coupled to a like model": ("alike", 1),
-    "rejection, a like model": ("alike", None),
-    "rejection, an unlike model": ("unlike", None),
+    "constant drafts": (None, None, 0.0),
+    "coupled to a like model": ("alike", 1, 0.0),
+    "rejection, a like model": ("alike", None, 0.0),
+    "rejection, an unlike model": ("unlike", None, 0.0),
+    "rejection, where a like model is sure": ("alike", None, 0.4),
 }
 
 
@@ -116,12 +128,12 @@ JUDGED = {
 @pytest.mark.parametrize("name", JUDGED)
 def test_texts_are_as_likely_as_without_drafts_for_every_warping(name, runs):
     """Each of 64 warpings within 5 standard deviations of a chi-square, and their sum within 3.5."""
-    drafter, seed = JUDGED[name]
+    drafter, seed, doubtful = JUDGED[name]
     total, degrees = 0.0, 0
     for number, warping in enumerate(WARPINGS):
         params = SamplingParams(seed=seed, **warping)
         seeds = [len(WARPINGS) * run + number for run in range(runs)]
-        texts, _ = speculate(params, DRAFTERS.get(drafter), seeds, window=1 + number % 2)
+        texts, _ = speculate(params, DRAFTERS.get(drafter), seeds, 1 + number % 2, doubtful)
         statistic, freedom = distance(texts, expected(params))
         assert statistic - freedom < 5 * math.sqrt(2 * freedom) + 5, warping
         total, degrees = total + statistic, degrees + freedom

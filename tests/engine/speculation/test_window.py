@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from servery.engine.speculation.proposer import DraftCost
-from servery.engine.speculation.window import Candidate, WindowPolicy
+from servery.engine.speculation.window import Candidate, Outcome, WindowPolicy
 
 FREE = DraftCost(0.0, 0.0)
 
@@ -56,9 +56,9 @@ def run(machine: Machine, steps: int = 3000, max_drafts: int = 8) -> list[list[i
         if policy.is_trial_due():
             windows = policy.trial(candidates)
         elif not policy.is_hopeless(count, max(machine.acceptance), machine.drafting):
-            windows = policy.choose(count, candidates, machine.drafting)
+            windows = policy.choose(count, candidates, machine.drafting).windows
         tokens, drafts, step_s, drafting_s = machine.step(windows)
-        policy.observe(count, drafts, tokens, step_s, drafting_s)
+        policy.observe(Outcome(count, drafts, tokens, step_s, drafting_s, is_drafted=drafts > 0))
         chosen.append(windows)
     return chosen
 
@@ -114,17 +114,17 @@ def test_drafts_that_begin_to_pay_are_noticed():
         if policy.is_trial_due():
             windows = policy.trial(candidates)
         elif not policy.is_hopeless(1, acceptance, FREE):
-            windows = policy.choose(1, candidates, FREE)
+            windows = policy.choose(1, candidates, FREE).windows
         if step == 1499:
             before = machine.with_drafts
-        policy.observe(1, *_reordered(machine.step(windows)))
+        policy.observe(_outcome(1, machine.step(windows)))
     assert before < 60
     assert machine.with_drafts > 1200
 
 
-def _reordered(outcome: tuple[int, int, float, float]) -> tuple[int, int, float, float]:
-    tokens, drafts, step_s, drafting_s = outcome
-    return drafts, tokens, step_s, drafting_s
+def _outcome(count: int, step: tuple[int, int, float, float]) -> Outcome:
+    tokens, drafts, step_s, drafting_s = step
+    return Outcome(count, drafts, tokens, step_s, drafting_s, is_drafted=drafts > 0)
 
 
 def test_a_wrong_idea_of_what_is_accepted_costs_little():
@@ -136,21 +136,21 @@ def test_a_wrong_idea_of_what_is_accepted_costs_little():
         if policy.is_trial_due():
             windows = policy.trial(candidates)
         elif not policy.is_hopeless(2, 0.95, FREE):
-            windows = policy.choose(2, candidates, FREE)
-        policy.observe(2, *_reordered(machine.step(windows)))
+            windows = policy.choose(2, candidates, FREE).windows
+        policy.observe(_outcome(2, machine.step(windows)))
     assert machine.gain > 0.97
 
 
 def test_what_has_to_be_computed_first_must_pay_off_too():
     policy = WindowPolicy(4)
     for _ in range(20):
-        policy.observe(1, 0, 1, 1.0, 0.0)
+        policy.observe(Outcome(1, 0, 1, 1.0, 0.0, is_drafted=False))
     for _ in range(5):
-        policy.observe(1, 4, 5, 1.2, 0.0)
+        policy.observe(Outcome(1, 4, 5, 1.2, 0.0, is_drafted=True))
     near, far = Candidate(0.7, 4, 0.1), Candidate(0.7, 4, 20.0)
-    assert policy.choose(1, [near], FREE, 10.0)[0] > 0
-    assert policy.choose(1, [far], FREE, 10_000.0)[0] > 0
-    assert policy.choose(1, [far], FREE, 10.0) == [0]
+    assert policy.choose(1, [near], FREE, 10.0).windows[0] > 0
+    assert policy.choose(1, [far], FREE, 10_000.0).windows[0] > 0
+    assert policy.choose(1, [far], FREE, 10.0).windows == [0]
     assert policy.trial([far]) == [0]
 
 
@@ -163,18 +163,63 @@ def test_looking_in_vain_is_done_seldom_where_it_takes_long():
         is_looking = not policy.is_hopeless(1, 0.9, FREE)
         looks += is_looking
         drafts = sum(windows)
-        policy.observe(1, drafts, 1 + drafts, 1.0, 0.02 if is_looking else 0.0)
-    assert 40 < looks < 70, "a fiftieth of a step each: one step in five"
+        policy.observe(Outcome(1, drafts, 1 + drafts, 1.0, 0.02 if is_looking else 0.0, is_drafted=drafts > 0))
+    assert 80 < looks < 110, "a fiftieth of a step each: one step in three"
 
 
 def test_what_is_to_spare_goes_to_the_first_drafts_of_all():
     policy = WindowPolicy(4)
     for _ in range(20):
-        policy.observe(3, 0, 3, 1.0, 0.0)
+        policy.observe(Outcome(3, 0, 3, 1.0, 0.0, is_drafted=False))
     for _ in range(5):
-        policy.observe(3, 12, 12, 1.1, 0.0)
+        policy.observe(Outcome(3, 12, 12, 1.1, 0.0, is_drafted=True))
     candidates = [Candidate(0.95, 4)] * 3
-    assert policy.choose(3, candidates, FREE, spare_tokens=99) == [4, 4, 4]
-    assert policy.choose(3, candidates, FREE, spare_tokens=5) == [2, 2, 1]
-    assert policy.choose(3, candidates, FREE, spare_tokens=0) == [0, 0, 0]
+    assert policy.choose(3, candidates, FREE, spare_tokens=99).windows == [4, 4, 4]
+    assert policy.choose(3, candidates, FREE, spare_tokens=5).windows == [2, 2, 1]
+    assert policy.choose(3, candidates, FREE, spare_tokens=0).windows == [0, 0, 0]
     assert sum(policy.trial(candidates, 1)) <= 1
+
+
+def known_policy(max_drafts: int = 8) -> WindowPolicy:
+    """One step takes 1 s; each draft in it 0.01 s more."""
+    policy = WindowPolicy(max_drafts)
+    for _ in range(20):
+        policy.observe(Outcome(1, 0, 1, 1.0, 0.0))
+    for _ in range(20):
+        policy.observe(Outcome(1, 4, 5, 1.04, 0.0, is_drafted=True))
+    return policy
+
+
+def test_where_drafting_stops_early_long_windows_cost_only_as_often_as_they_are_reached():
+    policy, candidates = known_policy(), [Candidate(0.8, 8)]
+    to_the_end, stopping = DraftCost(0.4, 0.0), DraftCost(0.4, 0.0, stops_early=True)
+    assert policy.choose(1, candidates, stopping).windows == [8]
+    assert policy.choose(1, candidates, to_the_end).windows[0] < 4
+    assert policy.choose(1, candidates, stopping).tokens_per_s > policy.choose(1, candidates, to_the_end).tokens_per_s
+
+
+def test_a_step_in_which_nothing_was_worth_verifying_has_cost_the_drafting():
+    policy = known_policy()
+    for _ in range(40):
+        policy.observe(Outcome(1, 0, 1, 1.0, 0.4, is_drafted=True))
+    assert policy.is_hopeless(1, 0.98, DraftCost(0.1, 0.0))
+
+
+def test_drafts_that_lose_while_others_prefill_are_noticed_too():
+    """A step with 100 tokens of prefill takes 2 s; drafts that never stand add a second."""
+    policy = known_policy()
+    for _ in range(20):
+        policy.observe(Outcome(1, 0, 1, 2.0, 0.0, 100))
+    assert not policy.is_hopeless(1, 0.98, FREE)
+    for _ in range(20):
+        policy.observe(Outcome(1, 8, 1, 2.5, 0.5, 100, is_drafted=True))
+    assert policy.is_hopeless(1, 0.98, FREE)
+
+
+def test_what_it_takes_to_begin_is_charged_to_the_steps_after():
+    policy = known_policy()
+    policy.observe(Outcome(1, 4, 5, 1.04, 20.0, is_drafted=True, entry_s=20.0))
+    assert not policy.is_hopeless(1, 0.98, FREE), "five tokens in a step are worth more than a tenth of it"
+    for _ in range(20):
+        policy.observe(Outcome(1, 4, 1, 1.04, 0.0, is_drafted=True))
+    assert policy.is_hopeless(1, 0.98, FREE), "but not if no draft stands"

@@ -10,7 +10,6 @@ overwritten when their positions are computed again.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import thread_time
 from weakref import WeakKeyDictionary
@@ -19,13 +18,15 @@ import torch
 from torch import Tensor
 
 from servery.engine.batch import Batch
+from servery.engine.block_tables import BlockTables
 from servery.engine.decoder import Decoder
 from servery.engine.kv import KVCache
 from servery.engine.request import Sequence
 from servery.engine.sampling_rows import SamplingRows
+from servery.engine.speculation.confidence import confidences, grade
 from servery.engine.speculation.proposal import draw_proposals, is_coupled, proposal_probs
-from servery.engine.speculation.proposer import PENDING, DraftCost, Offer
-from servery.engine.step import Step
+from servery.engine.speculation.proposer import PENDING, DraftCost, Drafted, Offer, Stakes
+from servery.engine.step import Step, shortened
 from servery.engine.step_cost import StepCost
 
 _Row = tuple[list[int], int, list[int]]  # of a batch: tokens, position of the first, block table
@@ -45,6 +46,26 @@ class _Written:
     marked: int = 0
 
 
+@dataclass(slots=True)
+class _Draft:
+    """What is drafted for one sequence in this step. `reach`: the chance that all of it stands."""
+
+    sequence: Sequence
+    limit: int
+    tokens: list[int] = field(default_factory=list)
+    probs: list[Tensor] = field(default_factory=list)
+    grades: list[int] = field(default_factory=list)
+    reach: float = 1.0
+    is_ended: bool = False
+
+    def judge(self, number: int, stakes: Stakes | None) -> None:
+        """Note the grade of the next token; drafting ends before one that is not worth to be verified."""
+        self.grades.append(number)
+        if stakes is not None:
+            self.reach *= stakes.chances[number]
+            self.is_ended = self.reach < stakes.row
+
+
 class DraftModel:
     """Proposes what another decoder with the same tokens says; all sequences are drafted for together.
 
@@ -54,6 +75,7 @@ class DraftModel:
     def __init__(self, model: Decoder, cache: KVCache, rows: SamplingRows, vocab_size: int) -> None:
         self._model = model
         self._cache = cache
+        self._tables = BlockTables()
         self._rows = rows
         self._vocab_size = vocab_size
         self._written: WeakKeyDictionary[Sequence, _Written] = WeakKeyDictionary()
@@ -75,7 +97,7 @@ class DraftModel:
     def pass_cost(self, rows: int) -> DraftCost | None:
         """What a step of the draft model takes, as measured; with many rows more is fixed than with few."""
         cost = self._pass_costs.get(rows.bit_length(), self._any_pass_cost)
-        return DraftCost(cost.fixed_s, cost.per_token_s) if cost.predict(rows) else None
+        return DraftCost(cost.fixed_s, cost.per_token_s, stops_early=True) if cost.predict(rows) else None
 
     def entry_s(self, tokens: int) -> float:
         """Seconds that so many tokens of context make a step of the draft model longer, as measured."""
@@ -93,49 +115,55 @@ class DraftModel:
         self._preparing.append((sequence, tokens))
 
     @torch.inference_mode()
-    def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
+    def complete(self, step: Step, stakes: Stakes | None = None) -> Drafted:
         """Compute what the cache lacks, then draft for all sequences at once, one token of each at a time."""
-        drafting = [item for item in step.scheduled if item.num_drafts and item.sequence.drafts[0] == PENDING]
+        pending = [item for item in step.scheduled if item.num_drafts and item.sequence.drafts[0] == PENDING]
         preparing, self._preparing = self._rows_to_prepare(step), []
-        if not drafting and not preparing:
-            return {}
-        drafts: dict[Sequence, list[int]] = {item.sequence: [] for item in drafting}
-        proposals: dict[Sequence, list[Tensor]] = {item.sequence: [] for item in drafting}
-        at = 0
-        while drafting or preparing:
-            self._pass([item.sequence for item in drafting], preparing, drafts, proposals)
-            at, preparing = at + 1, {}
-            drafting = [item for item in drafting if item.num_drafts > at]
-        for sequence, tokens in drafts.items():
-            sequence.drafts[:] = tokens
-            self._note(sequence, len(sequence.tokens), tokens[:-1])
-        return {sequence: torch.cat(probs) for sequence, probs in proposals.items() if probs}
-
-    def _pass(
-        self,
-        sequences: list[Sequence],
-        preparing: Mapping[Sequence, _Row],
-        drafts: dict[Sequence, list[int]],
-        proposals: dict[Sequence, list[Tensor]],
-    ) -> None:
-        """Draft one more token for `sequences`; `proposals` gets the distributions of those drawn by chance."""
-        started = thread_time()
-        rows = [self._next_row(sequence, drafts[sequence]) for sequence in sequences]
-        ends = torch.tensor([len(tokens) for tokens, _, _ in rows]).cumsum(0)
-        hidden = self._model.forward(Batch.build([*rows, *preparing.values()], self._cache.block_size), self._cache)
+        if not pending and not preparing:
+            return Drafted(step, {}, {})
+        drafts = [_Draft(item.sequence, item.num_drafts) for item in pending]
+        rows = [self._first_row(draft.sequence) for draft in drafts]
+        self._pass([*rows, *preparing.values()], drafts, stakes)
         for sequence, (tokens, start, _) in preparing.items():
             self._note(sequence, start + len(tokens), [])
-        if sequences:
-            logits = self._target_logits(hidden.index_select(0, ends - 1))
-            sampling = [self._rows.row(sequence, drafts[sequence]) for sequence in sequences]
-            drawn = [at for at, row in enumerate(sampling) if not is_coupled(row.params)]
-            if drawn:
-                probs = proposal_probs(logits[drawn], [sampling[at] for at in drawn])
-                for at, each in zip(drawn, probs[:, None], strict=True):
-                    proposals[sequences[at]].append(each)
-            for sequence, token in zip(sequences, draw_proposals(logits, sampling), strict=True):
-                drafts[sequence].append(token)
-        self._observe(len(rows), len(hidden), thread_time() - started)
+        going_on = drafts
+        while going_on := _going_on(going_on, stakes):
+            self._pass([self._next_row(draft) for draft in going_on], going_on, stakes)
+        for draft in drafts:
+            draft.sequence.drafts[:] = draft.tokens
+            self._note(draft.sequence, len(draft.sequence.tokens), draft.tokens[: len(draft.grades) - 1])
+        proposals = {draft.sequence: torch.cat(draft.probs) for draft in drafts if draft.probs}
+        return Drafted(shortened(step), proposals, {draft.sequence: draft.grades for draft in drafts})
+
+    def _pass(self, rows: list[_Row], drafts: list["_Draft"], stakes: Stakes | None) -> None:
+        """Compute `rows`, and after the last token of each of the first ones draw one more of `drafts`."""
+        started = thread_time()
+        batch = Batch.build(rows, self._cache.block_size, self._tables)
+        hidden = self._model.forward(batch, self._cache)
+        if drafts:
+            if len(hidden) > len(drafts):
+                ends = (batch.query_starts + batch.counts - 1)[: len(drafts)]
+                hidden = hidden.index_select(0, torch.from_numpy(ends))
+            self._draw(drafts, self._target_logits(hidden), stakes)
+        self._observe(len(rows), len(batch.input_ids), thread_time() - started)
+
+    def _draw(self, drafts: list["_Draft"], logits: Tensor, stakes: Stakes | None) -> None:
+        """Draw a token for each of `drafts` from its row of `logits`, unless it is too doubtful to be verified."""
+        for draft, confidence in zip(drafts, confidences(logits), strict=True):
+            draft.judge(grade(confidence, is_greedy=draft.sequence.params.is_greedy), stakes)
+        kept = [at for at, draft in enumerate(drafts) if not draft.is_ended]
+        if not kept:
+            return
+        if len(kept) < len(drafts):
+            drafts, logits = [drafts[at] for at in kept], logits[kept]
+        sampling = [self._rows.row(draft.sequence, draft.tokens) for draft in drafts]
+        drawn = [at for at, row in enumerate(sampling) if not is_coupled(row.params)]
+        if drawn:
+            probs = proposal_probs(logits[drawn], [sampling[at] for at in drawn])
+            for at, each in zip(drawn, probs[:, None], strict=True):
+                drafts[at].probs.append(each)
+        for draft, token in zip(drafts, draw_proposals(logits, sampling), strict=True):
+            draft.tokens.append(token)
 
     def _observe(self, num_rows: int, num_tokens: int, seconds: float) -> None:
         if num_tokens <= 2 * num_rows:  # after a step in which every draft was accepted, two tokens are new
@@ -143,11 +171,14 @@ class DraftModel:
             self._pass_costs.setdefault(num_rows.bit_length(), StepCost()).observe(num_rows, seconds)
         self._entry_cost.observe(num_tokens, seconds)
 
-    def _next_row(self, sequence: Sequence, drafts: list[int]) -> _Row:
-        """What has to be computed for the token after `drafts`; blocks for it are reserved."""
-        start = len(sequence.tokens) + len(drafts) - 1 if drafts else self._caught_up(sequence).final
-        tokens = drafts[-1:] if drafts else sequence.tokens[start:]
-        return self._row(sequence, tokens, start)
+    def _first_row(self, sequence: Sequence) -> _Row:
+        """What has to be computed for a sequence's first draft."""
+        start = self._caught_up(sequence).final
+        return self._row(sequence, sequence.tokens[start:], start)
+
+    def _next_row(self, draft: "_Draft") -> _Row:
+        """What has to be computed for the draft after the newest."""
+        return self._row(draft.sequence, draft.tokens[-1:], len(draft.sequence.tokens) + len(draft.tokens) - 1)
 
     def _rows_to_prepare(self, step: Step) -> dict[Sequence, _Row]:
         in_step = {item.sequence for item in step.scheduled}
@@ -208,3 +239,15 @@ class DraftModel:
         for number in range(written.marked, full):
             self._digests[sequence.block_ids[number]] = sequence.digests[number]
         written.marked = max(written.marked, full)
+
+
+def _going_on(drafts: list[_Draft], stakes: Stakes | None) -> list[_Draft]:
+    """Of the drafts of a pass those that one more is for; none if it does not pay."""
+    able = [draft for draft in drafts if not draft.is_ended and len(draft.tokens) < draft.limit]
+    if stakes is None:
+        return able
+    cost = stakes.row + stakes.pass_row
+    worth = [draft.reach * stakes.usual.get(draft.sequence, 1.0) - cost for draft in able]
+    if sum(max(each, 0.0) for each in worth) <= stakes.pass_fixed:
+        return []
+    return [draft for draft, each in zip(able, worth, strict=True) if each > 0]

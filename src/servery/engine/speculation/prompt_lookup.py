@@ -5,13 +5,10 @@ No model, no weights: text that quotes, lists, counts or follows a form repeats 
 stands before the latest few occurrences of the newest pair, so that it costs the same at any length of context.
 """
 
-from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
-from torch import Tensor
-
 from servery.engine.request import Sequence
-from servery.engine.speculation.proposer import DraftCost, Offer
+from servery.engine.speculation.proposer import DraftCost, Drafted, Offer, Stakes
 from servery.engine.step import Step
 
 # Suffixes are told apart by length, longest first: a longer match is right more often. A single token is none.
@@ -100,6 +97,6 @@ class PromptLookup:
     def prepare(self, sequence: Sequence, tokens: int) -> None:
         """Nothing has to be computed first."""
 
-    def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
+    def complete(self, step: Step, stakes: Stakes | None = None) -> Drafted:
         """Nothing is pending: lookups are made before the step is decided."""
-        return {}
+        return Drafted(step, {}, {})

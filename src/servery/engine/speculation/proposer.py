@@ -25,10 +25,41 @@ class Offer(NamedTuple):
 
 
 class DraftCost(NamedTuple):
-    """Seconds of drafting one token for n sequences: fixed_s + per_row_s * n."""
+    """Seconds of drafting one token for n sequences: fixed_s + per_row_s * n.
+
+    `stops_early` says that drafting ends where it gets doubtful, so that a draft costs something only if those before
+    it were likely.
+    """
 
     fixed_s: float
     per_row_s: float
+    stops_early: bool = False
+
+
+class Stakes(NamedTuple):
+    """What drafting has to be worth to go on, in tokens that the time would give otherwise.
+
+    `chances` are those that a draft of each grade stands (see `confidence`), `usual` that a sequence's next one is
+    taken and stands. Verifying a draft costs `row`; to draft once more, for n sequences, costs `pass_fixed + pass_row * n`.
+    """
+
+    chances: list[float]
+    usual: Mapping[Sequence, float]
+    row: float
+    pass_fixed: float
+    pass_row: float
+
+
+class Drafted(NamedTuple):
+    """A decided step with all of its drafts, perhaps fewer than were granted.
+
+    `proposals` are the distributions [drafts, V] of drafts that were drawn by chance; `grades` those of every draft that
+    was tried, the last of which may not have been taken.
+    """
+
+    step: Step
+    proposals: Mapping[Sequence, Tensor]
+    grades: Mapping[Sequence, list[int]]
 
 
 class Proposer(Protocol):
@@ -47,11 +78,8 @@ class Proposer(Protocol):
     def offer(self, sequence: Sequence, limit: int) -> Offer | None:
         """Up to `limit` drafts for a sequence that decodes; None if it has none to offer."""
 
-    def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
-        """Draft what is still pending in the decided step.
-
-        Returns the distributions [drafts, V] of drafts that were drawn by chance.
-        """
+    def complete(self, step: Step, stakes: Stakes | None = None) -> Drafted:
+        """Draft what is still pending in the decided step: all of it without `stakes`, else as far as it pays."""
 
     def prepare(self, sequence: Sequence, tokens: int) -> None:
         """Compute up to `tokens` of the sequence's entry tokens in the step to be decided, without drafting."""

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from servery.engine.request import Sequence, StepResult
 from servery.engine.speculation.acceptance import Acceptance
-from servery.engine.speculation.proposer import Offer, Proposer
-from servery.engine.speculation.window import Candidate, WindowPolicy
+from servery.engine.speculation.confidence import Calibration
+from servery.engine.speculation.proposer import DraftCost, Offer, Proposer, Stakes
+from servery.engine.speculation.window import Candidate, Outcome, WindowPolicy
 from servery.engine.step import Step
 
 # Tokens computed in one step so that sequences can be drafted for; a longer context takes several steps.
@@ -36,8 +37,11 @@ class Speculator:
         self._make_policy = make_policy
         self._policies: dict[int, WindowPolicy] = {}  # by the bits of the number of sequences
         self._acceptance = Acceptance(proposer.kinds)
+        self._calibration = Calibration()
         self._given: dict[Sequence, tuple[int, list[int]]] = {}  # kind and drafts of the step under way
-        self._drafting_s = self._run_began = 0.0
+        self._grades: Mapping[Sequence, list[int]] = {}  # of what was tried in it
+        self._stakes: Stakes | None = None
+        self._drafting_s = self._entry_s = self._run_began = 0.0
         self._answers, self._answer_tokens = 1.0, _USUAL_ANSWER_TOKENS  # both fading alike
 
     def propose(self, decoding: list[Sequence], spare_tokens: int) -> None:
@@ -46,6 +50,7 @@ class Speculator:
         All of them together get no more than `spare_tokens`.
         """
         self._given.clear()
+        self._stakes, self._entry_s = None, 0.0
         started = self._clock()
         open_to_drafts = [each for each in decoding if not (each.parent.pooling or each.drafts)]
         if open_to_drafts and spare_tokens > 0:
@@ -56,33 +61,51 @@ class Speculator:
         """The KV cache has lost its content."""
         self._proposer.forget()
 
-    def complete(self, step: Step) -> Mapping[Sequence, Tensor]:
-        """Draft what is pending; the distributions [drafts, V] of what was drawn by chance."""
+    def complete(self, step: Step) -> tuple[Step, Mapping[Sequence, Tensor]]:
+        """Draft what is pending: the step with what came of it, and the distributions [drafts, V] of chance's draws."""
         started = self._clock()
-        proposals = self._proposer.complete(step)
+        drafted = self._proposer.complete(step, self._stakes)
+        self._grades = drafted.grades
         self._run_began = self._clock()
         self._drafting_s += self._run_began - started
-        return proposals
+        return drafted.step, drafted.proposals
 
     def observe(self, step: Step, results: Mapping[Sequence, StepResult]) -> None:
         """Learn from a step that has just been run, before its results are committed."""
         step_s = self._clock() - self._run_began
         self._acceptance.tick()
-        tokens = drafts = 0
+        decoding = tokens = drafts = prefill_tokens = 0
+        is_drafted = False
         for item in step.scheduled:
-            stood = max(len(results[item.sequence].token_ids) - 1, 0)
-            tokens += stood + 1
+            if not item.samples or item.count != 1 + item.num_drafts:
+                prefill_tokens += item.count
+            else:
+                decoding += 1
+                drafts += item.num_drafts
+                tokens += max(len(results[item.sequence].token_ids), 1)
             if item.samples and len(item.sequence.tokens) == item.sequence.prompt_len:
                 self._answers = _KEEP_PER_ANSWER * self._answers + 1.0
                 self._answer_tokens *= _KEEP_PER_ANSWER
-            drafts += item.num_drafts
-            kind, given = self._given.get(item.sequence, (0, None))
-            if item.num_drafts and item.sequence.drafts is given:  # else somebody else drafted
-                self._acceptance.observe(item.sequence, kind, item.num_drafts, stood)
+        for sequence, (kind, given) in self._given.items():
+            if sequence in results and sequence.drafts is given:  # else somebody else drafted
+                is_drafted |= self._judge(sequence, kind, max(len(results[sequence].token_ids) - 1, 0))
         self._given.clear()  # sequences are not to outlive their end here
+        self._grades = {}
         self._answer_tokens += tokens
-        if all(item.count == 1 + item.num_drafts and item.samples for item in step.scheduled):
-            self._policy(len(step.scheduled)).observe(len(step.scheduled), drafts, tokens, step_s, self._drafting_s)
+        if decoding:
+            self._policy(decoding).observe(
+                Outcome(decoding, drafts, tokens, step_s, self._drafting_s, prefill_tokens, is_drafted, self._entry_s)
+            )
+
+    def _judge(self, sequence: Sequence, kind: int, stood: int) -> bool:
+        """Learn how many of a sequence's drafts stood; whether any was tried at all."""
+        grades = self._grades.get(sequence)
+        tried = len(sequence.drafts) if grades is None else len(grades)
+        if tried:
+            self._acceptance.observe(sequence, kind, tried, stood)
+        if grades and sequence.drafts:
+            self._calibration.observe(grades[: len(sequence.drafts)], stood)
+        return tried > 0
 
     def _propose(self, decoding: list[Sequence], num_sequences: int, spare_tokens: int) -> None:
         policy = self._policy(num_sequences)
@@ -95,13 +118,18 @@ class Speculator:
             for sequence in decoding
             if (offer := self._offer(sequence, policy.max_drafts)) is not None
         ]
+        if not offers:
+            return
         candidates = [self._candidate(sequence, offer) for sequence, offer in offers]
         if is_trial or drafting is None:
-            windows = policy.trial(candidates, spare_tokens)
-        else:
-            answer_tokens = self._answer_tokens / self._answers
-            windows = policy.choose(num_sequences, candidates, drafting, answer_tokens, spare_tokens)
-        self._take(offers, windows)
+            self._take(offers, policy.trial(candidates, spare_tokens))
+            return
+        answer_tokens = self._answer_tokens / self._answers
+        choice = policy.choose(num_sequences, candidates, drafting, answer_tokens, spare_tokens)
+        if any(choice.windows):
+            usual = {sequence: each.acceptance for (sequence, _), each in zip(offers, candidates, strict=True)}
+            self._stakes = _stakes(choice.tokens_per_s, policy.drafted.per_draft_s, drafting, self._calibration, usual)
+            self._take(offers, choice.windows)
 
     def _take(self, offers: list[tuple[Sequence, Offer]], windows: list[int]) -> None:
         """Give the drafts to those who can be drafted for now; the others come nearer to it."""
@@ -114,6 +142,7 @@ class Speculator:
                 self._given[sequence] = offer.kind, sequence.drafts
             elif left:
                 self._proposer.prepare(sequence, left)
+            self._entry_s += self._proposer.entry_s(min(offer.entry_tokens, left))
             left = max(left - offer.entry_tokens, 0)
 
     def _policy(self, num_sequences: int) -> WindowPolicy:
@@ -130,3 +159,22 @@ class Speculator:
     def _candidate(self, sequence: Sequence, offer: Offer) -> Candidate:
         acceptance = self._acceptance.of(sequence, offer.kind)
         return Candidate(acceptance, len(offer.tokens), self._proposer.entry_s(offer.entry_tokens))
+
+
+def _stakes(
+    tokens_per_s: float,
+    verifying_s: float,
+    drafting: DraftCost,
+    calibration: Calibration,
+    usual: Mapping[Sequence, float],
+) -> Stakes | None:
+    """What times are in tokens, if drafting can stop early at all."""
+    if not drafting.stops_early:
+        return None
+    return Stakes(
+        chances=calibration.chances,
+        usual=usual,
+        row=tokens_per_s * verifying_s,
+        pass_fixed=tokens_per_s * drafting.fixed_s,
+        pass_row=tokens_per_s * drafting.per_row_s,
+    )

@@ -25,12 +25,17 @@ TRIAL_SHARE = 0.01
 _FIRST_TRIAL_STEPS, _LONGEST_TRIAL_STEPS = 6, 384
 _FIRST_TRIALS = 3  # for which a step's time may be owed, so that something is known soon
 # Of the time without drafts, what may be spent on looking for drafts in vain.
-_LOOK_SHARE = 0.005
+_LOOK_SHARE = 0.01
 _LONGEST_REST_STEPS = 8
 _CONTROL_STEPS = 64
 # What is owed and what is won is remembered up to so many steps' time.
 _MOST_STEPS = 20.0
+_MOST_WON_STEPS = 6.0
 _LOSING_STEPS = 3.0
+# What it takes to begin with a sequence is to pay off over several steps, so each is charged this share of what is owed.
+_DEBT_SHARE = 0.1
+# Weight that what prefill took keeps after each later step with some.
+_KEEP_PREFILL = 0.95
 
 
 _UNBOUNDED = 1 << 30
@@ -44,6 +49,30 @@ class Candidate(NamedTuple):
     entry_s: float = 0.0
 
 
+class Choice(NamedTuple):
+    """Windows, one for each candidate, and the tokens per second expected with them, or with none if they are 0."""
+
+    windows: list[int]
+    tokens_per_s: float
+
+
+class Outcome(NamedTuple):
+    """A step in which `sequences` decoded: `drafts` were verified and `tokens` came of it in `step_s`.
+
+    Besides, `prefill_tokens` were computed. `is_drafted`: drafting was tried, for `drafting_s`, even if no draft came
+    of it; else that is the time of looking whether to. Of that time, `entry_s` went into beginning with sequences.
+    """
+
+    sequences: int
+    drafts: int
+    tokens: int
+    step_s: float
+    drafting_s: float
+    prefill_tokens: int = 0
+    is_drafted: bool = False
+    entry_s: float = 0.0
+
+
 class WindowPolicy:
     """Chooses the windows of one step after another, and learns from what they came to."""
 
@@ -53,6 +82,8 @@ class WindowPolicy:
         self.drafted = StepPlane()  # steps with drafts, whose first costs more than each further one
         self._budget_s = self._won_s = 0.0  # for trials, and by chosen windows
         self._usual_s = 0.0
+        self._debt_s = 0.0  # what it took to begin with sequences and is not yet paid for
+        self._prefill_s = self._prefill_tokens = self._prefill_token_s = 0.0
         self._is_trial = False
         self._trials = 0
         self._trial_after = _FIRST_TRIAL_STEPS
@@ -97,7 +128,7 @@ class WindowPolicy:
         drafting: DraftCost,
         answer_tokens: float = math.inf,
         spare_tokens: int = _UNBOUNDED,
-    ) -> list[int]:
+    ) -> Choice:
         """The windows, one for each candidate, with which `num_sequences` are expected to get on fastest.
 
         What it takes to begin with a sequence has to pay off in `answer_tokens` more of it. The windows add up to
@@ -106,19 +137,22 @@ class WindowPolicy:
         self._is_trial = False
         windows = [0] * len(candidates)
         tokens, seconds = float(num_sequences), self.drafted.predict(num_sequences, 0)
-        best, chosen = MIN_GAIN * tokens / self.plain.predict(num_sequences), windows
+        plain = tokens / self.plain.predict(num_sequences)
+        best, chosen = MIN_GAIN * plain, Choice(windows, plain)
         row_s = self.drafted.per_draft_s + drafting.per_row_s
         chances = [1.0] * len(candidates)
         for depth in range(1, self.max_drafts + 1):
+            # How likely the draft is made at all: where drafting stops early, only if those before it were good.
+            reached = chances.copy() if drafting.stops_early else [1.0] * len(candidates)
             rate = tokens / (seconds + drafting.fixed_s)
             taken: list[tuple[int, float]] = []
             for at, candidate in enumerate(candidates):
                 if windows[at] < depth - 1 or candidate.limit < depth:
                     continue
                 chances[at] *= candidate.acceptance
-                entry_s = self._entry_s(candidate, answer_tokens) if depth == 1 else 0.0
-                if chances[at] > rate * (row_s + entry_s) and len(taken) < spare_tokens:
-                    taken.append((at, row_s + entry_s))
+                added_s = row_s * reached[at] + (self._entry_s(candidate, answer_tokens) if depth == 1 else 0.0)
+                if chances[at] > rate * added_s and len(taken) < spare_tokens:
+                    taken.append((at, added_s))
             if not taken:
                 break
             spare_tokens -= len(taken)
@@ -127,33 +161,60 @@ class WindowPolicy:
                 windows[at] = depth
                 tokens += chances[at]
                 seconds += added_s
-            seconds += drafting.fixed_s
+            seconds += drafting.fixed_s * min(sum(reached[at] for at, _ in taken), 1.0)
             if tokens / seconds > best:
-                best, chosen = tokens / seconds, windows
+                best, chosen = tokens / seconds, Choice(windows, tokens / seconds)
         return chosen
 
     def _entry_s(self, candidate: Candidate, answer_tokens: float) -> float:
         """The share of one step in what it takes to begin; the answer has the fewer steps the more drafts stand."""
         return candidate.entry_s * min(_longest(candidate.acceptance, self.max_drafts) / answer_tokens, 1.0)
 
-    def observe(self, num_sequences: int, drafts: int, tokens: int, step_s: float, drafting_s: float) -> None:
-        """Learn from a step in which nobody prefilled: `tokens` came of it in `step_s` and `drafting_s` before it."""
-        usual_s = self._usual_s = self.plain.predict(num_sequences)
-        lost_s = step_s + drafting_s - usual_s * tokens / num_sequences
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from a step: what it took if nobody prefilled, and what drafts gained or lost in any case."""
+        plain_s = self.plain.predict(outcome.sequences)
+        if outcome.prefill_tokens:
+            if not (plain_s and self._learn_prefill(outcome, plain_s)):
+                return
+            step_s = outcome.step_s - self._prefill_token_s * outcome.prefill_tokens
+        else:
+            step_s = outcome.step_s
+        self._account(outcome, step_s, plain_s)
+        is_pure = not outcome.prefill_tokens
+        self._count(is_drafted=outcome.is_drafted, is_pure=is_pure)
+        if is_pure:
+            self._learn(outcome.sequences, outcome.drafts, step_s)
+
+    def _learn_prefill(self, outcome: Outcome, plain_s: float) -> bool:
+        """Learn what a token of prefill takes; whether that is known."""
+        if not outcome.drafts:
+            self._prefill_s = _KEEP_PREFILL * self._prefill_s + max(outcome.step_s - plain_s, 0.0)
+            self._prefill_tokens = _KEEP_PREFILL * self._prefill_tokens + outcome.prefill_tokens
+            self._prefill_token_s = self._prefill_s / self._prefill_tokens
+        return self._prefill_tokens > 0
+
+    def _account(self, outcome: Outcome, step_s: float, usual_s: float) -> None:
+        """Book what drafts cost beyond what their tokens would have, or gained; `step_s` is without prefill."""
+        self._usual_s = usual_s
+        entry_s = min(outcome.entry_s, outcome.drafting_s)
+        drafting_s = outcome.drafting_s - entry_s
+        if outcome.is_drafted:
+            self._debt_s += entry_s
+            drafting_s += _DEBT_SHARE * self._debt_s
+            self._debt_s -= _DEBT_SHARE * self._debt_s
+        lost_s = step_s + drafting_s - usual_s * outcome.tokens / outcome.sequences
         most_s = _MOST_STEPS * usual_s
-        if not drafts:
-            earned_s = TRIAL_SHARE * step_s
+        if not outcome.is_drafted:
+            earned_s = TRIAL_SHARE * outcome.step_s
             self._budget_s = min(self._budget_s + earned_s, most_s)
             self._won_s += min(earned_s, max(-self._won_s, 0.0)) - drafting_s  # looking for drafts takes time, too
             is_resting = self._rest_steps > 0
-            rest_steps = int(drafting_s / (_LOOK_SHARE * step_s))
+            rest_steps = int(drafting_s / (_LOOK_SHARE * outcome.step_s))
             self._rest_steps = self._rest_steps - 1 if is_resting else min(rest_steps, _LONGEST_REST_STEPS)
         elif self._is_trial:
             self._budget_s = max(self._budget_s - max(lost_s, 0.0), -most_s)
         else:
-            self._won_s = min(max(self._won_s - lost_s, -most_s), _LOSING_STEPS * usual_s)
-        self._count(has_drafts=drafts > 0)
-        self._learn(num_sequences, drafts, step_s)
+            self._won_s = min(max(self._won_s - lost_s, -most_s), _MOST_WON_STEPS * usual_s)
 
     def _learn(self, num_sequences: int, drafts: int, step_s: float) -> None:
         if not drafts:
@@ -164,13 +225,14 @@ class WindowPolicy:
             self.drafted.believe(self.plain.per_sequence_s, added_s / drafts / 2)
         self.drafted.observe(num_sequences, drafts, step_s)
 
-    def _count(self, *, has_drafts: bool) -> None:
-        if not has_drafts:
+    def _count(self, *, is_drafted: bool, is_pure: bool) -> None:
+        if not is_drafted:
             self._steps_without += 1
             self._steps_with = 0
         elif self._is_trial:
-            self._trials += 1
-            self._trial_after = min(2 * self._trial_after, _LONGEST_TRIAL_STEPS)
+            if is_pure:  # else nothing was learnt of what drafts take
+                self._trials += 1
+                self._trial_after = min(2 * self._trial_after, _LONGEST_TRIAL_STEPS)
             self._steps_without = 0
         else:
             self._trial_after = _FIRST_TRIAL_STEPS
