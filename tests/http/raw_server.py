@@ -76,7 +76,7 @@ class Peer:
         head = await self.reader.readuntil(b"\r\n\r\n")
         line, *rest = head[:-4].split(b"\r\n")
         headers = [(name, value) for name, _, value in (field.partition(b": ") for field in rest)]
-        by_name = dict(headers)
+        by_name = {name.lower(): value for name, value in headers}
         if by_name.get(b"transfer-encoding") == b"chunked":
             body = b""
             while size := int(await self.reader.readuntil(b"\r\n"), 16):

@@ -1,7 +1,7 @@
 """An answer whose head is here and whose body comes."""
 
 import warnings
-from collections.abc import AsyncIterator
+from typing import Self
 
 from servery.http.errors import BodyTooLarge
 from servery.http.exchange import Exchange
@@ -45,9 +45,14 @@ class Response:
                 raise
         return piece
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while piece := await self.piece():
-            yield piece
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self.piece()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     async def read(self, limit_bytes: int) -> bytes:
         """The whole body. Raises `BodyTooLarge`, and closes the connection, if it is longer than `limit_bytes`."""
@@ -79,7 +84,7 @@ class Response:
             warnings.warn(f"An answer of {self._origin} was neither read nor closed.", ResourceWarning, stacklevel=2)
             self._exchange.abandon()
 
-    async def __aenter__(self) -> "Response":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
