@@ -160,6 +160,12 @@ def test_a_count_needs_no_length() -> None:
         ({"thinking": {"type": "adaptive", "display": "omitted"}}, "thinking.display"),
         ({"output_config": {"effort": "much"}}, "output_config.effort"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2048}, "max_tokens": 2048}, "max_tokens"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tool_choice": {"type": "tool", "name": "f"}}, "tool_choice"),
+        (
+            {"system": "s", "messages": [{"role": "assistant", "content": [{"type": "thinking", "thinking": "x"}]}]},
+            "messages[0].content",
+        ),
         ({"temperature": 1.1}, "temperature"),
         ({"temperature": -0.1}, "temperature"),
         ({"messages": [{"role": "system", "content": "be brief"}, HELLO]}, "messages[0].role"),

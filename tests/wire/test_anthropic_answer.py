@@ -123,7 +123,15 @@ def test_errors_have_the_api_s_kinds() -> None:
     ]
 
 
-def test_an_error_names_the_schema_where_the_client_gave_it() -> None:
-    ours = "response_format.json_schema.schema"
-    body = json.loads(ANTHROPIC.error(invalid(f"'{ours}' cannot be enforced: no.", ours), "r"))
-    assert body["error"]["message"] == "'output_config.format.schema' cannot be enforced: no."
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("response_format.json_schema.schema", "output_config.format.schema"),
+        ("stop", "stop_sequences"),
+        ("continue_final_message", "messages"),
+        ("temperature", "temperature"),
+    ],
+)
+def test_an_error_names_what_the_client_gave(ours: str, theirs: str) -> None:
+    body = json.loads(ANTHROPIC.error(invalid(f"'{ours}' is wrong.", ours), "r"))
+    assert body["error"]["message"] == f"'{theirs}' is wrong."

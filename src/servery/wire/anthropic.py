@@ -193,7 +193,7 @@ class CountRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             "model": self.model,
             "messages": _messages(self.system, self.messages),
             "tools": [_tool(tool, f"tools[{at}]") for at, tool in enumerate(self.tools or [])] or None,
-            "tool_choice": None if choice is None or not self.tools else _tool_choice(choice),
+            "tool_choice": _tool_choice(choice) if choice and (self.tools or choice.type in ("any", "tool")) else None,
             "parallel_tool_calls": False if choice is not None and choice.disable_parallel_tool_use else None,
             "chat_template_kwargs": _thinking_variables(self.thinking),
             "thinking_token_budget": None if self.thinking is None else self.thinking.budget_tokens,
@@ -328,6 +328,8 @@ def _turn_messages(turn: Turn, path: str) -> list[chat.Message]:
         _check_block(block, turn.role, f"{path}.content[{at}]")
     parts = _parts(blocks, f"{path}.content")
     if turn.role == "assistant":
+        if not any(isinstance(block, TextBlock | ToolUseBlock) for block in blocks):
+            raise invalid(f"'{path}.content' has neither text nor tool use.", f"{path}.content")
         return [_assistant(blocks, parts)]
     if turn.role == "system":
         return [chat.SystemMessage(content=parts)]

@@ -155,7 +155,11 @@ def encode_count(input_tokens: int) -> bytes:
 
 
 # What the chat that a request becomes calls otherwise.
-_RENAMED = {"response_format.json_schema.schema": "output_config.format.schema"}
+_RENAMED = {
+    "continue_final_message": "messages",
+    "response_format.json_schema.schema": "output_config.format.schema",
+    "stop": "stop_sequences",
+}
 
 
 def _error(error: ApiError, request_id: str) -> dict[str, Any]:

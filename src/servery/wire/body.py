@@ -45,12 +45,19 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     return value
 
 
-def convert(value: Any, kind: Any, path: str) -> Any:
-    """A decoded part of a body, which stands at `path`, as `kind`; raises `ApiError` (400) as `decode` does."""
+def convert(value: Any, kind: Any, path: str, *, flat: Sequence[str] = ()) -> Any:
+    """A decoded part of a body, which stands at `path`, as `kind`; raises `ApiError` (400) as `decode` does.
+
+    `flat` are levels that `kind` has and the body has not: they are left out of names.
+    """
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), within=path) from None
+        told = _explain(str(error), within=path)
+    param = told.param or ""
+    for level in flat:
+        param = param.replace(f".{level}", "")
+    raise invalid(told.message.replace(f"'{told.param}'", f"'{param}'"), param, told.code)
 
 
 def _check_keys(body: bytes) -> None:

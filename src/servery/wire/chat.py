@@ -293,10 +293,11 @@ def _check_assistant(message: AssistantMessage, path: str) -> None:
     for at, call in enumerate(message.tool_calls or []):
         if call.type not in (None, "function"):
             raise unsupported(f"{path}.tool_calls[{at}].type", "only 'function' is.")
-        _check_arguments(call.function.arguments, f"{path}.tool_calls[{at}].function.arguments")
+        check_arguments(call.function.arguments, f"{path}.tool_calls[{at}].function.arguments")
 
 
-def _check_arguments(text: str, path: str) -> None:
+def check_arguments(text: str, path: str) -> None:
+    """Raise `ApiError` for the arguments of a call that are no JSON object."""
     try:
         msgspec.json.decode(text or "{}", type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):

@@ -23,6 +23,7 @@ _UNSUPPORTED = {
     "prompt": "there are no stored prompts.",
 }
 # What may be asked to be included, and is there anyway or never arises.
+_FREE = (None, "auto", "none")  # choices that need no tools
 _INCLUDED = frozenset(("message.output_text.logprobs", "reasoning.encrypted_content"))
 
 
@@ -221,7 +222,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             logprobs=True if self.top_logprobs or "message.output_text.logprobs" in (self.include or ()) else None,
             top_logprobs=self.top_logprobs,
             tools=[_tool(tool, f"tools[{at}]") for at, tool in enumerate(self.tools or [])] or None,
-            tool_choice=_tool_choice(self.tool_choice) if self.tools else None,
+            tool_choice=_tool_choice(self.tool_choice) if self.tools or self.tool_choice not in _FREE else None,
             parallel_tool_calls=self.parallel_tool_calls,
             response_format=_response_format(self.text),
             reasoning_effort=None if self.reasoning is None else self.reasoning.effort,
@@ -284,12 +285,16 @@ def _item(item: dict[str, Any], path: str) -> Item:
     converted: Item = convert({**item, "type": kind}, Item, path)
     if isinstance(converted, MessageItem):
         _check_parts(converted.content, f"{path}.content")
+    elif isinstance(converted, CallItem):
+        chat.check_arguments(converted.arguments, f"{path}.arguments")
     elif isinstance(converted, CallOutputItem):
         _check_parts(converted.output, f"{path}.output")
     return converted
 
 
 def _check_parts(parts: str | list[Content], path: str) -> None:
+    if parts == []:
+        raise invalid(f"'{path}' is empty; at least one part is needed.", path)
     for at, part in enumerate(parts):
         if isinstance(part, InputFile):
             raise unsupported(f"{path}[{at}]", "'input_file' parts cannot be read; this model takes text only.")
@@ -315,7 +320,8 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> ToolChoice | None:
         listed = choice.get("tools")
         tools = [_named(each) for each in listed] if isinstance(listed, list) else listed
         choice = {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": tools}}
-    chosen: ToolChoice = convert(_named(choice), NamedChoice | AllowedChoice, "tool_choice")
+    flat = ("allowed_tools", "function")
+    chosen: ToolChoice = convert(_named(choice), NamedChoice | AllowedChoice, "tool_choice", flat=flat)
     return chosen
 
 
@@ -333,7 +339,7 @@ def _response_format(text: TextConfig | None) -> Any:
     if asked.type == "json_schema":
         fields = {"name": asked.name, "description": asked.description, "schema": asked.schema, "strict": asked.strict}
         value["json_schema"] = {name: field for name, field in fields.items() if field is not None}
-    return convert(value, ResponseFormat, "text.format")
+    return convert(value, ResponseFormat, "text.format", flat=("json_schema",))
 
 
 def _messages(instructions: str | None, history: Sequence[Item], items: Sequence[Item]) -> list[chat.Message]:
