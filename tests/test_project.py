@@ -70,7 +70,7 @@ def test_a_missing_engine_is_recognised() -> None:
 def test_every_required_package_is_pinned_within_its_range() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {canonicalize_name(name): pin for name, found, pin in (line.partition("==") for line in lines) if found}
-    wanted = [*requirements(), *requirements("engine"), *requirements("dev")]
+    wanted = [*requirements(), *requirements("engine"), *requirements("bedrock"), *requirements("dev")]
     outside = [
         str(r) for r in wanted if not r.specifier.contains(pins.get(canonicalize_name(r.name), "0"), prereleases=True)
     ]
@@ -91,7 +91,7 @@ def test_every_required_package_is_used() -> None:
     used = imported_packages(SOURCE)
     # uvicorn picks these two by name when they are there.
     asked_for_by_name = {"uvloop", "httptools"}
-    wanted = {r.name for r in (*requirements(), *requirements("engine"))} - asked_for_by_name
+    wanted = {r.name for r in (*requirements(), *requirements("engine"), *requirements("bedrock"))} - asked_for_by_name
     assert sorted(name for name in wanted if module.get(name, name) not in used) == []
 
 

@@ -7,6 +7,7 @@ from servery.http.client import HttpClient
 from servery.upstream.openai.preset import PRESETS
 from servery.upstream.provider import Provider
 from servery.upstream.providers.anthropic import AnthropicProvider
+from servery.upstream.providers.bedrock import BedrockProvider, address
 from servery.upstream.providers.openai import OpenAIProvider
 from servery.upstream.remote import RemoteUpstream
 
@@ -25,4 +26,6 @@ def _spoken(config: DeploymentConfig) -> tuple[str, Provider]:
         return config.url or "", OpenAIProvider(config)
     if config.kind is Kind.ANTHROPIC:
         return config.url or "", AnthropicProvider(config)
+    if config.kind is Kind.BEDROCK:
+        return address(config), BedrockProvider(config)
     raise ValueError(f"a deployment of kind {config.kind.value} does not run elsewhere")

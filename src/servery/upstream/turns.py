@@ -1,5 +1,7 @@
 """A chat as APIs have it that know two speakers: turns of the user and the assistant, made of blocks."""
 
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -43,6 +45,7 @@ class Result:
     content: Sequence[Text | Image]
 
 
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 Block: TypeAlias = Text | Image | CallMade | Result
 Role: TypeAlias = Literal["user", "assistant"]
 
@@ -82,7 +85,7 @@ def conversation(messages: Sequence[chat.Message]) -> Conversation:
         elif isinstance(message, chat.AssistantMessage):
             _add(turns, "assistant", _said(message, path))
         elif isinstance(message, chat.ToolMessage):
-            _add(turns, "user", [Result(message.tool_call_id, list(_content(message.content, path)))])
+            _add(turns, "user", [Result(_id(message.tool_call_id), list(_content(message.content, path)))])
         else:
             _add(turns, "user", _content(message.content, path))
     return Conversation(system, turns)
@@ -101,7 +104,12 @@ def _said(message: chat.AssistantMessage, path: str) -> Iterable[Block]:
     yield from _words(message.content or message.refusal or "", path)
     for call in message.tool_calls or []:
         arguments: dict[str, Any] = msgspec.json.decode(call.function.arguments or "{}")
-        yield CallMade(call.id or call.function.name, call.function.name, arguments)
+        yield CallMade(_id(call.id or call.function.name), call.function.name, arguments)
+
+
+def _id(given: str) -> str:
+    """An id of a call as these APIs take it: the client's own, or one that stands for it wherever it occurs."""
+    return given if _ID.fullmatch(given) else f"call_{hashlib.sha256(given.encode()).hexdigest()[:24]}"
 
 
 def _words(content: str | list[chat.Part], path: str) -> Iterable[Text]:

@@ -6,25 +6,21 @@ from typing import Any
 
 import msgspec
 
-from servery.upstream.claude import Abilities, abilities
+from servery.upstream.claude import Abilities, abilities, effort, thinking
 from servery.upstream.closed_schema import closed_schema
 from servery.upstream.refusal import cannot
 from servery.upstream.translatable import (
-    ReasoningWish,
     Structure,
     check_translatable,
-    reasoning_wish,
     structure,
 )
-from servery.upstream.turns import Block, CallMade, Conversation, Image, Result, Text, conversation
+from servery.upstream.turns import Block, CallMade, Image, Text, conversation
 from servery.wire.chat import ChatRequest
 from servery.wire.images import InlineImage
 from servery.wire.tools import Tool
 
 WHO = "Anthropic's API"
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_LEAST_BUDGET_TOKENS = 1024
-_BUDGETS = {"minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 16_384, "xhigh": 24_576, "max": 31_999}
 _Fields = dict[str, Any]
 
 
@@ -53,7 +49,7 @@ def message_request(request: ChatRequest, model: str) -> MessageRequest:
         "top_k": request.top_k if request.top_k not in (0, -1) else None,
         "metadata": _metadata(request),
         "output_config": _output_config(request, can, held),
-        "thinking": _thinking(request, can, said),
+        "thinking": thinking(request, can, said),
         **(_forced(held) if held is not None and held.is_call else _tools(request)),
     }
     given = {name: value for name, value in fields.items() if value not in (None, [], "", {})}
@@ -67,50 +63,12 @@ def _metadata(request: ChatRequest) -> _Fields | None:
 
 def _output_config(request: ChatRequest, can: Abilities, held: Structure | None) -> _Fields:
     config: _Fields = {}
-    wish = reasoning_wish(request)
-    if can.thinks == "adaptively" and (effort := _effort(wish)):
-        config["effort"] = effort
+    if (level := effort(request, can)) is not None:
+        config["effort"] = level
     if held is not None and not held.is_call:
         schema = closed_schema(held.schema, "response_format.json_schema.schema")
         config["format"] = {"type": "json_schema", "schema": schema}
     return config
-
-
-def _effort(wish: ReasoningWish) -> str | None:
-    """The level that comes closest to what is wished."""
-    if wish.effort is not None:
-        return "low" if wish.effort == "minimal" else wish.effort
-    if wish.budget_tokens is None:
-        return None
-    return next((level for level in ("low", "medium") if wish.budget_tokens <= _BUDGETS[level]), "high")
-
-
-def _thinking(request: ChatRequest, can: Abilities, said: Conversation) -> _Fields | None:
-    """What is said of reasoning, None where it is left to the model.
-
-    Within a budget the answer to a tool's result can be reasoned only after the signed reasoning that led to the call,
-    which did not come back with it.
-    """
-    wish = reasoning_wish(request)
-    if can.thinks == "never":
-        if wish.budget_tokens is not None and request.insists_on_reasoning:
-            raise cannot(request.budget_param, "this model does not reason.")
-        return None
-    if wish.is_off:
-        return {"type": "disabled"}
-    if not wish.is_on:
-        return None
-    if can.thinks == "adaptively":
-        return {"type": "adaptive", "display": "summarized"}
-    room = (request.token_limit or can.max_tokens) - 1
-    if room < _LEAST_BUDGET_TOKENS or _is_after_result(said):
-        return None
-    budget = wish.budget_tokens or _BUDGETS[wish.effort or "medium"]
-    return {"type": "enabled", "budget_tokens": max(_LEAST_BUDGET_TOKENS, min(budget, room))}
-
-
-def _is_after_result(said: Conversation) -> bool:
-    return bool(said.turns) and any(isinstance(block, Result) for block in said.turns[-1].blocks)
 
 
 def _forced(held: Structure) -> _Fields:
