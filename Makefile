@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 ARGS ?=
 SLOW ?=
+WORKERS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -23,9 +24,9 @@ chat: environment-engine ## Chat in the terminal with a server that runs
 bench: environment-engine ## Measure a server that runs (ARGS="--concurrency 8")
 	@exec $(BIN)/servery bench $(ARGS)
 
-test: environment-dev ## Run the tests (SLOW=1: the slow ones too; ARGS="-k scheduler")
+test: environment-dev ## Run the tests (SLOW=1: the slow ones too; WORKERS=4; ARGS="-k scheduler")
 	@$(BIN)/python tools/programs.py
-	@exec $(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(SLOW),,-m "not slow") $(ARGS)
 
 check: environment-dev ## Check style, format, types and floors
 	@$(BIN)/ruff check --quiet .

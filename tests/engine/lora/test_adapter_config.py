@@ -36,7 +36,7 @@ def config(folder: Path, **fields: Any) -> AdapterConfig:
         ({"layers_to_transform": [0], "layers_pattern": "layers"}, {Q0}),
         ({"layers_to_transform": [0], "layers_pattern": ["h", "blocks"]}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_targets_are_those_that_peft_would_choose(tmp_path: Path, fields: dict[str, Any], targets: set[str]) -> None:
     read = config(tmp_path, **fields)
