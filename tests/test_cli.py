@@ -232,7 +232,6 @@ def test_a_bad_word_is_refused_with_the_rule(words: str, complaint: str, capsys:
         ("serve model --api-key-file model", cli.USAGE, "the keys in model cannot be read: Is a directory"),
         ("serve model --api-key-file binary", cli.USAGE, "the keys in binary cannot be read: it is not UTF-8"),
         ("serve model --api-key-file empty", cli.USAGE, "empty has no key"),
-        ("bench --json nowhere/x.json", cli.FAILED, "no such directory to write to: 'nowhere'"),
         ("bench --url ftp://x", cli.USAGE, "'ftp://x' is not an address"),
     ],
 )

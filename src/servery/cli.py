@@ -19,7 +19,7 @@ from servery.bench import command as bench_command
 from servery.byte_size import format_byte_size
 from servery.engine.parsing.format import REASONING_FORMATS, TOOL_FORMATS
 from servery.engine_options import add_engine_options, add_quantize_options, as_typed, engine_settings
-from servery.option_value import at_least, byte_size, seconds
+from servery.option_value import at_least, between, byte_size, file_to_write, seconds
 from servery.server.key_options import KEY_VARIABLE, add_key_options, admin_keys, api_keys, keys_in_environment
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -350,7 +350,7 @@ def _add_client(verb: argparse.ArgumentParser) -> None:
     add("--api-key", metavar="KEY", help=f"the key to send; else ${KEY_VARIABLE}")
     add("--timeout", type=seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
     add("--seed", type=int, metavar="N", help="seed of everything random")
-    add("--temperature", type=float, metavar="T", help="0 takes the most likely token")
+    add("--temperature", type=between(0, 100), metavar="T", help="0 takes the most likely token")
 
 
 def _add_chat(verb: argparse.ArgumentParser) -> None:
@@ -358,7 +358,12 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
     add = verb.add_argument
     add("--system", metavar="TEXT", help="the system prompt")
     add("--load", type=Path, metavar="FILE", help="go on with a conversation saved by /save")
-    add("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to this probability")
+    add(
+        "--top-p",
+        type=between(0, 1),
+        metavar="P",
+        help="sample from the most likely tokens that sum to this probability",
+    )
     add("--max-tokens", type=at_least(1), metavar="N", help="longest answer")
 
 
@@ -366,7 +371,7 @@ def _add_roofline(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(verb="bench roofline")
     verb.add_argument("model", nargs="?", metavar="MODEL", help="a directory, a GGUF file, amuse or amuse-draft")
     verb.add_argument("--context", type=at_least(1), default=512, metavar="TOKENS", help="length of what decodes")
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
+    verb.add_argument("--json", type=file_to_write, metavar="FILE", help="write everything measured there")
     add_engine_options(verb)
 
 

@@ -155,7 +155,9 @@ def engine_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def as_typed(error: Exception, options: argparse.Namespace) -> str:
-    """What `error` says; the engine's with the options of the verb in place of the settings that they stand for."""
+    """What `error` says; one of a file with the file's name first, the engine's with the options of the verb in place of the settings that they stand for."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"  # str(error) begins with a number
     message = str(error)
     if not isinstance(error, EngineError):
         return message

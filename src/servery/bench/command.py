@@ -1,10 +1,9 @@
 """`servery bench` on the command line; the function's docstring is its help."""
 
 import argparse
-from pathlib import Path
 
 from servery.bench.span import Span
-from servery.option_value import at_least
+from servery.option_value import at_least, file_to_write
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -53,7 +52,12 @@ def add_bench(verb: argparse.ArgumentParser) -> None:
     add("--shared-prefix-tokens", type=at_least(0), default=0, metavar="N", help="tokens that all prompts begin with")
     add("--stop-at-eos", action="store_true", help="let answers end themselves; --output-tokens is then the most")
     add("--no-bandwidth", dest="bandwidth", action="store_false", help="do not measure this machine's bandwidth")
-    add("--json", type=Path, metavar="FILE", help="write everything measured there; - for stdout instead of a table")
+    add(
+        "--json",
+        type=file_to_write,
+        metavar="FILE",
+        help="write everything measured there; - for stdout instead of a table",
+    )
 
 
 def _token_span(text: str) -> Span:

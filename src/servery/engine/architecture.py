@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from servery.engine.errors import LoadError
 from servery.engine.gguf.config import read_config
 from servery.engine.gguf.files import find_gguf, open_gguf
 from servery.engine.json_fields import JsonFields
@@ -86,10 +85,6 @@ class ModelConfig:
         file = find_gguf(directory)
         if file is not None:
             return _of_gguf(file)
-        if not directory.is_dir():
-            raise LoadError(
-                f"{directory} is not a directory; give one with config.json and *.safetensors in it, or a .gguf file."
-            )
         check_is_model_folder(directory)
         fields = JsonFields.read(directory / "config.json")
         name, architecture = _architecture(fields)

@@ -9,6 +9,7 @@ from servery.engine.quantization.scheme import check_choice
 
 DTYPES = ("auto", "float32", "bfloat16")
 SPECULATION = ("off", "ngram", "draft")
+MAX_THREADS = 1024  # more than any machine has cores; far more than that no system starts
 MAX_DRAFTS = 16  # beyond this hardly any stand, and a step's budget is shared
 KERNELS = ("auto", "native", "torch")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
@@ -87,6 +88,8 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LoadError(f"{name} is {value}; it must be at least 1.")
+        if self.threads is not None and self.threads > MAX_THREADS:
+            raise LoadError(f"threads is {self.threads}; it must be at most {MAX_THREADS}.")
         self._check_adapters()
         self._check_speculation()
         if self.max_running > self.max_step_tokens:

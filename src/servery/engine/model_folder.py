@@ -10,8 +10,12 @@ _SHOWN = 5
 
 
 def check_is_model_folder(folder: Path) -> None:
-    """Raise `LoadError`, saying what there is instead, for a folder in which nothing belongs to a model."""
-    if not folder.is_dir() or any(next(folder.glob(sign), None) is not None for sign in _SIGNS):
+    """Raise `LoadError`, saying what there is instead, for no folder, or one in which nothing belongs to a model."""
+    if not folder.is_dir():
+        raise LoadError(
+            f"{folder} is not a directory; give one with config.json and *.safetensors in it, or a .gguf file."
+        )
+    if any(next(folder.glob(sign), None) is not None for sign in _SIGNS):
         return
     names = sorted(path.name for path in folder.iterdir())
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -18,6 +18,7 @@ from servery.engine.config import DTYPES, KERNELS, KV_DTYPES
 from servery.engine.quantization.scheme import SCHEMES
 from servery.engine_options import add_rounding_options
 from servery.evals.errors import OptionError
+from servery.option_value import at_least, file_to_write
 
 if TYPE_CHECKING:
     from servery.evals.remote import Endpoint
@@ -175,14 +176,16 @@ def add_fidelity(verb: argparse.ArgumentParser, *_: str) -> None:
         add_rounding_options(group, f"{side}-")
     add("--window", type=int, default=WINDOW, metavar="TOKENS", help="of a text: how many tokens see each other")
     add("--limit", type=int, metavar="N", help="compare on the first N of each stratum only")
-    add("--threads", type=int, metavar="N", help="threads of the engines; else one less than there are cores")
-    add("--json", type=Path, metavar="FILE", help="write the figures there; - for stdout instead of a table")
+    add("--threads", type=at_least(1), metavar="N", help="threads of the engines; else one less than there are cores")
+    add("--json", type=file_to_write, metavar="FILE", help="write the figures there; - for stdout instead of a table")
 
 
 def add_run(verb: argparse.ArgumentParser, default_url: str, key_variable: str) -> None:
     """The options of `servery eval run`."""
     verb.add_argument("tasks", type=Path, metavar="TASKS", help="the task file: one JSON object per line; or amuse")
-    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="the answers; an unfinished run goes on")
+    verb.add_argument(
+        "--out", type=file_to_write, required=True, metavar="FILE", help="the answers; an unfinished run goes on"
+    )
     system = verb.add_argument_group("the system").add_mutually_exclusive_group()
     system.add_argument("--url", default=default_url, help="address; with a path it is taken like OpenAI's base_url")
     system.add_argument(
@@ -200,19 +203,23 @@ def add_run(verb: argparse.ArgumentParser, default_url: str, key_variable: str) 
     for name, (choices, text) in PRECISION.items():
         add(f"--{name.replace('_', '-')}", choices=choices, help=f"with --offline: {text}")
     add_rounding_options(add)
-    add("--threads", type=int, metavar="N", help="with --offline: threads of the engine")
+    add("--threads", type=at_least(1), metavar="N", help="with --offline: threads of the engine")
     add("--judge-url", metavar="URL", help="address of the model that judges, for tasks with the scorer judge")
     add("--judge-model", metavar="NAME", help="the model that judges; else the first that its server lists")
     add("--judge-api-key", metavar="KEY", help=f"the judge's key; else ${JUDGE_KEY_VARIABLE}")
-    add("--json", type=Path, metavar="FILE", help="write the figures there; - for stdout instead of a table")
+    add("--json", type=file_to_write, metavar="FILE", help="write the figures there; - for stdout instead of a table")
 
 
 def add_compare(verb: argparse.ArgumentParser, *_: str) -> None:
     """The options of `servery eval compare`."""
     verb.add_argument("baseline", type=Path, metavar="BASELINE", help="answers of the one, from servery eval run")
     verb.add_argument("candidate", type=Path, metavar="CANDIDATE", help="answers of the other to the same tasks")
-    verb.add_argument("--flips", type=int, default=FLIPS_SHOWN, metavar="N", help="how many differing tasks to list")
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write everything there; - for stdout, no table")
+    verb.add_argument(
+        "--flips", type=at_least(0), default=FLIPS_SHOWN, metavar="N", help="how many differing tasks to list"
+    )
+    verb.add_argument(
+        "--json", type=file_to_write, metavar="FILE", help="write everything there; - for stdout, no table"
+    )
 
 
 def add_gate(verb: argparse.ArgumentParser, *_: str) -> None:
@@ -221,7 +228,7 @@ def add_gate(verb: argparse.ArgumentParser, *_: str) -> None:
     add("--baseline", type=Path, metavar="FILE", help="answers of the system in use")
     add("--candidate", type=Path, metavar="FILE", help="answers of the one that may replace it")
     add("--margin", type=float, default=0.05, metavar="SHARE", help="the relative loss that is too much")
-    add("--out", type=Path, default=Path("gate.json"), metavar="FILE", help="the verdict")
+    add("--out", type=file_to_write, default=Path("gate.json"), metavar="FILE", help="the verdict")
     add("--verify", type=Path, metavar="FILE", help="check a verdict against files, version and margin as they are now")
     add("--tasks", type=Path, metavar="FILE", help="with --verify: the task file that should have been used")
 

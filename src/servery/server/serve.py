@@ -110,7 +110,9 @@ class _Serving:
                 answer=self._answer_batched,
             )
         except (OSError, msgspec.DecodeError) as error:
-            raise OptionError(f"--files {folder} cannot be used: {error}.") from error
+            raise OptionError(
+                f"--files {folder} cannot be used: {getattr(error, 'strerror', None) or error}."
+            ) from error
 
     async def _answer_batched(self, endpoint: str, body: bytes) -> bytes:
         service = self._service

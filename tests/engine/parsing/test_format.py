@@ -30,7 +30,7 @@ def test_formats_are_found_in_the_template(template: str, tools: str | None, rea
 
 def test_a_format_can_be_named_or_refused() -> None:
     assert find_formats(["<tool_call> </think>"], "mistral", "none") == MessageFormats(TOOL_FORMATS["mistral"], None)
-    with pytest.raises(ValueError, match="no tool format 'xml'; use auto, none, hermes or mistral"):
+    with pytest.raises(ValueError, match="no tool format 'xml'; use auto, none, hermes, mistral, pythonic or llama3"):
         find_formats([], "xml")
 
 

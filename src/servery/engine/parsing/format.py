@@ -146,5 +146,6 @@ def _chosen(what: str, name: str, known: Mapping[str, F], shown: Sequence[F]) ->
     if name == NONE:
         return None
     if name not in known:
-        raise ValueError(f"there is no {what} {name!r}; use {AUTO}, {NONE}, {' or '.join(known)}.")
+        *others, last = known
+        raise ValueError(f"there is no {what} {name!r}; use {', '.join((AUTO, NONE, *others))} or {last}.")
     return known[name]
