@@ -52,6 +52,9 @@ class _Clock:
     def add(self, name: str, began: float) -> None:
         self._seconds[name] += perf_counter() - began
 
+    def hear(self, name: str, seconds: float) -> None:
+        self._seconds[name] += seconds
+
     def read(self) -> dict[str, float]:
         seconds, self._seconds = dict(self._seconds), defaultdict(float)
         return seconds
@@ -121,6 +124,9 @@ class StepTimer:
         self._linears: list[Linear] = []
         timed = model.adapted(self._timed)
         self._timed_model = timed.with_attention(_TimedAttention(model.attention, self._clock))
+        if model.loop is not None:  # steps as they are served, which tell of their parts themselves
+            model.loop.listen(self._clock.hear)
+            self._timed_model = model
 
     def time(self, rows: int, tokens: int, context: int, rounds: int = _ROUNDS) -> StepTime:
         """Medians over `rounds` of a step in which `rows` sequences get to `context` tokens by `tokens` new ones each.

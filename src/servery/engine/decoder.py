@@ -39,6 +39,10 @@ class StepLoop(Protocol):
         """Whether it can write and read the cache."""
         ...
 
+    def listen(self, listener: Callable[[str, float], None] | None) -> None:
+        """Let each step tell how many seconds its linears, its attention and the rest took."""
+        ...
+
     def run(self, batch: Batch, cache: KVCache, angles: Sequence[Tensor], given: Tensor | None) -> Tensor:
         """As `Decoder.forward`; `angles` are the tables of all ropes, `given` what `Decoder.embed` gives."""
         ...

@@ -90,6 +90,8 @@ def load(config: EngineConfig, *, progress: Progress | None, planned: Callable[[
             model = build_decoder(model_config, weights, quantizer, native)
             proposer = source.load(plan.num_blocks, plan.block_size, rows)
             cache = KVCache(model_config, plan.num_blocks, plan.block_size, dtype, kv_format=kv_format)
+    if model.loop is not None:
+        use_threads(1)  # the loop has threads of its own; torch's would only take their cores
     load_s = time.monotonic() - started
     return LoadedModel(
         model_config=model_config,

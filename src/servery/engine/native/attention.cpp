@@ -28,7 +28,7 @@ int64_t plan_items(NativeContext *context, const NativeAttention &attention, int
   int64_t most = ITEM_ROWS / attention.heads, step = most < 1 ? 1 : most > ITEM_TOKENS ? ITEM_TOKENS : most, blocks = 0;
   for (int64_t e = 0; e < count; e++) blocks += (extents[e].tokens + step - 1) / step;
   bool is_whole = context->pool.threads() == 1 || blocks >= context->pool.threads() * ITEMS_PER_THREAD;
-  int64_t row_room = attention.cache.head_dim * 3 + 2 * STATE_HEADER, room = 0;
+  int64_t size = attention.cache.head_dim, row_room = size * 3 + 2 * STATE_HEADER + CHUNK, room = 0;
   context->items.clear(), context->joins.clear();
   for (int64_t e = 0; e < count; e++)
     for (int64_t token = 0; token < extents[e].tokens; token += step) {
@@ -37,7 +37,7 @@ int64_t plan_items(NativeContext *context, const NativeAttention &attention, int
       if (!is_whole) context->joins.push_back({(int64_t)context->items.size(), end - begin});
       for (int64_t chunk = begin; chunk < end; chunk += is_whole ? end - begin : 1) {
         context->items.push_back({e, token, tokens, chunk, is_whole ? end : chunk + 1, room, is_whole});
-        room += tokens * attention.heads * row_room;
+        room += tokens * attention.heads * row_room + TILE * size;
       }
     }
   return room;

@@ -1,21 +1,24 @@
 // Causal attention over the paged cache: newest tokens, drafts and pieces of prompts alike.
 //
-// A query row (one token, one head) looks at positions in chunks of CHUNK, counted from position 0, and there at TILE
-// positions at a time; each chunk leaves the row's state (largest score, sum of weights, weighted values), and states
-// are joined in order (online softmax, arXiv 1805.02867; parts as in arXiv 2205.14135). Where a chunk ends depends on
-// nothing but the position, so a row's result does not depend on how a step is cut, who shares it, or on threads.
-// All key heads of a slot are read together, since they lie together, and the query heads of each.
+// A query row (one token, one head) looks at positions in chunks of CHUNK, counted from position 0; each chunk leaves
+// the row's state (largest score, sum of weights, weighted values), and states are joined in order (online softmax,
+// arXiv 1805.02867; parts as in arXiv 2205.14135). Where a chunk ends depends on nothing but the position, so a row's
+// result does not depend on how a step is cut, who shares it, or on threads.
+//
+// The keys of a chunk are mirrored, TILE at a time, so that a score needs no sum across lanes; values are read as they
+// lie. While one chunk is computed, the next one is on its way from memory.
 #pragma once
 #include <math.h>
 
+#include "chunk.h"
 #include "dot.h"
-#include "kernels.h"
+#include "transpose.h"
 
 namespace {
 
-constexpr int TILE = 16;
+constexpr int CHAINS = W == 16 ? 4 : 2;  // sums of a score that are added up side by side, then together
 constexpr float NEVER = -INFINITY;
-constexpr int TILE_ROWS = W == 16 ? 4 : 2;  // query rows for which a key is read once
+constexpr int TILE_ROWS = W == 16 ? 4 : 2;  // query rows for which a key or value is read once
 
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -31,221 +34,231 @@ inline vf load_cached(const char *at, int64_t d) {
   return from_i8(load<vb>(at + d));
 }
 
-// The slots of the positions [from, to) of a tile that begins at `begin`, in order of position.
-struct Tile {
-  int64_t begin, from, to;
-  int64_t slots[TILE];
-};
-
-inline void find_slots(const NativeExtent &extent, int64_t block_size, Tile *tile) {
-  int64_t block = tile->from / block_size, offset = tile->from % block_size;
-  for (int64_t p = tile->from; p < tile->to; p++) {
-    tile->slots[p - tile->begin] = extent.blocks[block] * block_size + offset;
-    if (++offset == block_size) block++, offset = 0;
-  }
-}
-
-// Ask for the keys and values of positions that come next.
+// Words of 4 bytes as 1, 2 or 4 dimensions each, to mirrored[dimension][TILE].
 template <int Type>
-inline void prefetch_tile(const NativeCache &cache, const Tile &tile) {
-  int64_t bytes = 2 * cache.kv_heads * cache.head_dim * item_bytes<Type>();
-  for (int64_t p = tile.from; p < tile.to; p++) {
-    const char *at = (const char *)cache.data + tile.slots[p - tile.begin] * bytes;
-    for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(at + line, 0, 2);
+inline void store_dimensions(vi words, float *mirrored) {
+  if (Type == TYPE_F32) store(mirrored, words);
+  if (Type == TYPE_BF16) store(mirrored, (vi)((vu)words << 16)), store(mirrored + TILE, words & (vi)fill((int32_t)0xffff0000));
+  if (Type == TYPE_I8)
+    for (int byte = 0; byte < 4; byte++)
+      store(mirrored + byte * TILE, to_float((vi)((vu)words << (24 - 8 * byte)) >> 24));
+}
+
+// The keys of places [first, first + TILE), [dimension][TILE]; what nobody sees is anything.
+template <int Type>
+void mirror_keys(const Head &head, int64_t first, int64_t size, Ahead *ahead, float *mirrored) {
+  constexpr int PER_WORD = 4 / item_bytes<Type>();
+  int64_t count = size / PER_WORD, lines = ahead->lines(CHUNK / W * ((count + W - 1) / W));
+  for (int64_t group = 0; group < TILE; group += W) {
+    const char *const *rows = head.chunk->rows + first + group;
+    int64_t at = 0;
+    for (; at + W <= count; at += W) {
+      ahead->ask(lines);
+      vi words[W];
+#pragma GCC unroll 16
+      for (int i = 0; i < W; i++) words[i] = load<vi>(rows[i] + head.key + at * 4);
+      transpose(words);
+#pragma GCC unroll 16
+      for (int i = 0; i < W; i++) store_dimensions<Type>(words[i], mirrored + (at + i) * PER_WORD * TILE + group);
+    }
+    if (at == count) continue;
+    vi words[W];
+    for (int i = 0; i < W; i++) words[i] = (vi)load_some((const float *)(rows[i] + head.key) + at, count - at);
+    transpose(words);
+    for (int i = 0; at + i < count; i++)
+      store_dimensions<Type>(words[i], mirrored + (at + i) * PER_WORD * TILE + group);
   }
 }
 
-// The product of a key with R queries; of each, neighbouring vectors are added up apart, then together.
-template <int Type, int R>
-inline void dots(const float *const *queries, const char *key, int64_t size, float *products) {
-  vf even[R] = {}, odd[R] = {};
-  int64_t d = 0;
-  for (; d + 2 * W <= size; d += 2 * W) {
-    vf first = load_cached<Type>(key, d), second = load_cached<Type>(key, d + W);
+// The products of R queries with the keys of a tile, to scores [R][CHUNK].
+template <int R>
+inline void score_rows(const float *const *queries, const float *mirrored, int64_t size, float *const *scores) {
+  for (int v = 0; v < TILE; v += W) {
+    vf sums[R][CHAINS] = {};
+    for (int64_t d = 0; d < size; d += CHAINS)
+#pragma GCC unroll 4
+      for (int c = 0; c < CHAINS; c++) {
+        vf keys = load<vf>(mirrored + (d + c) * TILE + v);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) sums[r][c] += fill(queries[r][d + c]) * keys;
+      }
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
-      even[r] += load<vf>(queries[r] + d) * first;
-      odd[r] += load<vf>(queries[r] + d + W) * second;
+      vf sum = sums[r][0] + sums[r][1];
+      if (CHAINS == 4) sum += sums[r][2] + sums[r][CHAINS - 1];
+      store(scores[r] + v, sum);
     }
   }
-  for (; d < size; d += W)
-    for (int r = 0; r < R; r++) even[r] += load<vf>(queries[r] + d) * load_cached<Type>(key, d);
-  for (int r = 0; r < R; r++) products[r * TILE] = sum_lanes(even[r] + odd[r]);
 }
 
 // c tanh(x / c), tanh(x) = 1 - 2 / (e^2x + 1), which beyond 40 is 1 in float32.
 inline vf capped(vf score, float cap) {
-  vf x = max(min(score / fill(cap), fill(40.0f)), fill(-40.0f));
+  vf x = max(fill(-40.0f), min(fill(40.0f), score / fill(cap)));
   return (fill(1.0f) - fill(2.0f) / (exponential(x + x) + fill(1.0f))) * fill(cap);
 }
 
-// The weights of a tile in place of its scores; returns what the row's values so far are to be multiplied by.
-inline float weigh(float *scores, float *state) {
-  vf top = load<vf>(scores);
-  for (int i = W; i < TILE; i += W) top = max(load<vf>(scores + i), top);
-  float before = state[0], found = max_lanes(top);
-  found = found > before ? found : before;
-  vf sum = {};
-  for (int i = 0; i < TILE; i += W) {
-    vf weight = exponential(load<vf>(scores + i) - fill(found));
-    store(scores + i, weight);
-    sum += weight;
-  }
-  float shrink = exponential(fill(before - found))[0];
-  state[0] = found;
-  state[1] = state[1] * shrink + sum_lanes(sum);
-  return shrink;
-}
-
-// values = values * shrink + sum of weight * value over positions [from, to) of the tile, for R rows and N vectors.
-template <int Type, int R, int N>
-inline void add_block(const char *const *at, const float *weights, int64_t from, int64_t to, const float *shrink,
-                      int64_t d, float *const *values) {
-  vf sums[R][N];
-#pragma GCC unroll 4
-  for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-    for (int j = 0; j < N; j++) sums[r][j] = load<vf>(values[r] + d + j * W) * fill(shrink[r]);
-  for (int64_t i = from; i < to; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < N; j++) {
-      vf value = load_cached<Type>(at[i], d + j * W);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; r++) sums[r][j] += fill(weights[r * TILE + i]) * value;
-    }
-#pragma GCC unroll 4
-  for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-    for (int j = 0; j < N; j++) store(values[r] + d + j * W, sums[r][j]);
-}
-
-template <int Type, int R>
-inline void add_values(const char *const *at, const float *weights, int64_t from, int64_t to, const float *shrink,
-                       int64_t size, float *const *values) {
-  constexpr int N = R == 1 ? 8 : 4;  // sums that stay in registers
-  int64_t d = 0;
-  for (; d + N * W <= size; d += N * W) add_block<Type, R, N>(at, weights, from, to, shrink, d, values);
-  for (; d < size; d += W) add_block<Type, R, 1>(at, weights, from, to, shrink, d, values);
-}
-
-// Where the keys and values of one head lie, and their scales.
-struct Head {
-  const char *keys[TILE], *values[TILE];
-  float key_scales[TILE], value_scales[TILE];
-};
-
-template <int Type>
-inline void find_head(const NativeCache &cache, const Tile &tile, int64_t kv_head, Head *head) {
-  for (int64_t i = tile.from - tile.begin; i < tile.to - tile.begin; i++) {
-    int64_t key = tile.slots[i] * 2 * cache.kv_heads + kv_head, value = key + cache.kv_heads;
-    head->keys[i] = (const char *)cache.data + key * cache.head_dim * item_bytes<Type>();
-    head->values[i] = (const char *)cache.data + value * cache.head_dim * item_bytes<Type>();
-    head->key_scales[i] = Type == TYPE_I8 ? bf16_to_float(cache.scales[key]) : 1.0f;
-    head->value_scales[i] = Type == TYPE_I8 ? bf16_to_float(cache.scales[value]) : 1.0f;
-  }
-}
-
-// A query row, multiplied by the scale of scores, its state, and the positions that it sees of a tile, from its begin.
+// A query row, multiplied by the scale of scores, its scores and state, and the places that it sees of a chunk.
 struct Row {
   const float *query;
-  float *state;
+  float *scores, *state;
   int64_t from, to;
 };
 
-// R rows over a tile. What a row does not see has no weight: it is of the row's own sequence, and written.
+inline vi lanes() {
+  vi numbers = {};
+  for (int i = 0; i < W; i++) numbers[i] = i;
+  return numbers;
+}
+
+// The weights of a chunk in place of its scores; largest score and sum of weights to the row's state.
+inline void weigh(const Row &row, float soft_cap, const float *key_scales, const float *value_scales) {
+  vf top = fill(NEVER), sum = {};
+  for (int i = 0; i < CHUNK; i += W) {
+    vi place = lanes() + i;
+    vf score = load<vf>(row.scores + i);
+    if (key_scales) score *= load<vf>(key_scales + i);
+    if (soft_cap > 0.0f) score = capped(score, soft_cap);
+    score = select((place >= (int32_t)row.from) & (place < (int32_t)row.to), score, fill(NEVER));
+    store(row.scores + i, score);
+    top = max(score, top);
+  }
+  float largest = max_lanes(top);
+  for (int i = 0; i < CHUNK; i += W) {
+    vf weight = exponential(load<vf>(row.scores + i) - fill(largest));
+    sum += weight;
+    store(row.scores + i, value_scales ? weight * load<vf>(value_scales + i) : weight);
+  }
+  row.state[0] = largest;
+  row.state[1] = sum_lanes(sum);
+}
+
+// The sum of weight * value over places [from, to), for R rows and N vectors from dimension d on.
+template <int Type, int R, int N>
+inline void sum_block(const Head &head, int64_t from, int64_t to, int64_t d, const Row *rows) {
+  vf sums[R][N] = {};
+  for (int64_t i = from; i < to; i++) {
+    const char *values = head.chunk->rows[i] + head.value;
+#pragma GCC unroll 8
+    for (int j = 0; j < N; j++) {
+      vf value = load_cached<Type>(values, d + j * W);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) sums[r][j] += fill(rows[r].scores[i]) * value;
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int j = 0; j < N; j++) store(rows[r].state + STATE_HEADER + d + j * W, sums[r][j]);
+}
+
 template <int Type, int R>
-inline void attend_rows(const NativeAttention &attention, const Head &head, const Row *rows) {
-  alignas(64) float scores[R][TILE];
+void sum_values(const Head &head, int64_t size, const Row *rows) {
+  constexpr int N = R == 1 ? 8 : 4;  // sums that stay in registers
+  int64_t from = CHUNK, to = 0, d = 0;
+  for (int r = 0; r < R; r++) from = least(from, rows[r].from), to = larger(to, rows[r].to);
+  for (; d + N * W <= size; d += N * W) sum_block<Type, R, N>(head, from, to, d, rows);
+  for (; d < size; d += W) sum_block<Type, R, 1>(head, from, to, d, rows);
+}
+
+template <int R>
+void score_tile(const Row *rows, const float *mirrored, int64_t first, int64_t size) {
   const float *queries[R];
-  float *values[R], shrink[R];
-  int64_t from = TILE, to = 0, size = attention.cache.head_dim;
-  for (int r = 0; r < R; r++) {
-    queries[r] = rows[r].query, values[r] = rows[r].state + STATE_HEADER;
-    from = least(from, rows[r].from), to = larger(to, rows[r].to);
+  float *scores[R];
+  for (int r = 0; r < R; r++) queries[r] = rows[r].query, scores[r] = rows[r].scores + first;
+  score_rows<R>(queries, mirrored, size, scores);
+}
+
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
+// Calls `some(count, first)` for rows [0, count) in as large parts as kernels take.
+template <class Some>
+inline void in_parts(int64_t count, const Some &some) {
+  int64_t at = 0;
+  for (; at + TILE_ROWS <= count; at += TILE_ROWS) some(Count<TILE_ROWS>(), at);
+  if (TILE_ROWS == 4 && (count - at) & 2) some(Count<2>(), at), at += 2;
+  if (at < count) some(Count<1>(), at);
+}
+
+// An item's memory, by query rows: queries, states of a chunk, states joined, scores; and a tile of keys.
+struct Room {
+  float *queries, *states, *joined, *scores, *mirrored;
+};
+
+inline Room room_of(const AttentionCall &call, const AttentionItem &item) {
+  int64_t size = call.attention->cache.head_dim, rows = item.tokens * call.attention->heads;
+  float *queries = call.states + item.state, *states = queries + rows * size;
+  float *joined = states + rows * (size + STATE_HEADER), *scores = joined + rows * (size + STATE_HEADER);
+  return {queries, states, joined, scores, scores + rows * CHUNK};
+}
+
+// Rows of one key head over a chunk.
+template <int Type>
+void attend_rows(const NativeAttention &attention, int64_t kv_head, const Head &head, const Row *rows, int64_t count,
+                 Ahead *ahead, float *mirrored) {
+  int64_t size = attention.cache.head_dim;
+  alignas(64) float key_scales[CHUNK], value_scales[CHUNK];
+  bool is_scaled = Type == TYPE_I8;
+  if (is_scaled) {
+    find_scales(attention.cache, *head.chunk, kv_head, key_scales);
+    find_scales(attention.cache, *head.chunk, attention.cache.kv_heads + kv_head, value_scales);
   }
-  for (int64_t i = from; i < to; i++) dots<Type, R>(queries, head.keys[i], size, &scores[0][i]);
-  for (int r = 0; r < R; r++) {
-    for (int i = 0; i < TILE; i++)
-      scores[r][i] = i < rows[r].from || i >= rows[r].to ? NEVER : scores[r][i] * head.key_scales[i];
-    if (attention.soft_cap > 0.0f)
-      for (int i = 0; i < TILE; i += W) {
-        vf score = load<vf>(scores[r] + i);
-        store(scores[r] + i, select(score == fill(NEVER), score, capped(score, attention.soft_cap)));
-      }
-    shrink[r] = weigh(scores[r], rows[r].state);
-    if (Type == TYPE_I8)
-      for (int64_t i = from; i < to; i++) scores[r][i] *= head.value_scales[i];
+  for (int64_t first = head.chunk->from / TILE * TILE; first < head.chunk->to; first += TILE) {
+    mirror_keys<Type>(head, first, size, ahead, mirrored);
+    in_parts(count, [&](auto part, int64_t at) { score_tile<decltype(part)::value>(rows + at, mirrored, first, size); });
   }
-  add_values<Type, R>(head.values, scores[0], from, to, shrink, size, values);
+  for (int64_t r = 0; r < count; r++)
+    weigh(rows[r], attention.soft_cap, is_scaled ? key_scales : nullptr, is_scaled ? value_scales : nullptr);
+  in_parts(count, [&](auto part, int64_t at) { sum_values<Type, decltype(part)::value>(head, size, rows + at); });
 }
 
 inline int64_t first_seen(const NativeAttention &attention, int64_t position) {
   return attention.window > 0 ? larger(0, position - attention.window + 1) : 0;
 }
 
-// All rows of an item over a tile. `queries` [tokens][heads][head_dim], `states` [tokens][heads][STATE_HEADER + head_dim].
+constexpr int64_t MOST_ROWS = 128;  // of a key head, whose scores and sums are computed together
+
+// The states of an item's rows of one key head after a chunk that begins at position `begin`.
 template <int Type>
-void attend_tile(const NativeAttention &attention, const Tile &tile, int64_t position, int64_t tokens,
-                 const float *queries, float *states) {
-  const NativeCache &cache = attention.cache;
-  int64_t size = cache.head_dim, group = attention.heads / cache.kv_heads;
-  for (int64_t h = 0; h < cache.kv_heads; h++) {
-    Head head;
-    find_head<Type>(cache, tile, h, &head);
-    int count = 0;
-    Row rows[TILE_ROWS];
-    for (int64_t t = 0; t < tokens; t++) {
-      int64_t from = larger(tile.from, first_seen(attention, position + t)) - tile.begin;
-      int64_t to = least(tile.to, position + t + 1) - tile.begin;
-      for (int64_t row = t * attention.heads + h * group, end = row + group; from < to && row < end; row++) {
-        rows[count++] = {queries + row * size, states + row * (size + STATE_HEADER), from, to};
-        if (count == TILE_ROWS) {
-          attend_rows<Type, TILE_ROWS>(attention, head, rows);
-          count = 0;
-        }
-      }
+void attend_head(const AttentionCall &call, const AttentionItem &item, int64_t begin, int64_t kv_head, const Head &head,
+                 Ahead *ahead, const Room &room) {
+  const NativeAttention &attention = *call.attention;
+  int64_t size = attention.cache.head_dim, group = attention.heads / attention.cache.kv_heads, count = 0;
+  int64_t position = call.extents[item.extent].start + item.token;
+  Row rows[MOST_ROWS];
+  for (int64_t t = 0; t < item.tokens; t++) {
+    int64_t from = larger(begin, first_seen(attention, position + t)) - begin;
+    int64_t to = least(begin + CHUNK, position + t + 1) - begin;
+    for (int64_t row = t * attention.heads + kv_head * group, end = row + group; row < end; row++) {
+      float *state = room.states + row * (size + STATE_HEADER);
+      state[0] = NEVER;
+      if (from < to) rows[count++] = {room.queries + row * size, room.scores + row * CHUNK, state, from, to};
+      if (count < MOST_ROWS) continue;
+      attend_rows<Type>(attention, kv_head, head, rows, count, ahead, room.mirrored);
+      count = 0;
     }
-    if (TILE_ROWS == 4 && count & 2) attend_rows<Type, 2>(attention, head, rows);
-    if (count & 1) attend_rows<Type, 1>(attention, head, rows + (count & 2));
   }
+  if (count) attend_rows<Type>(attention, kv_head, head, rows, count, ahead, room.mirrored);
 }
 
-inline void clear_states(int64_t rows, int64_t size, float *states) {
-  for (int64_t r = 0; r < rows; r++, states += size + STATE_HEADER) {
-    memset(states, 0, (size_t)(size + STATE_HEADER) * 4);
-    states[0] = NEVER;
-  }
-}
-
-inline Tile tile_at(const NativeAttention &attention, const NativeExtent &extent, int64_t begin, int64_t from,
-                    int64_t to) {
-  Tile tile = {begin, larger(begin, from), least(begin + TILE, to), {}};
-  find_slots(extent, attention.cache.block_size, &tile);
-  return tile;
-}
-
-// The states of an item's rows after one chunk.
+// The states of an item's rows after one chunk; `is_followed`: the next one comes next.
 template <int Type>
-void attend_chunk(const AttentionCall &call, const AttentionItem &item, int64_t chunk, const float *queries,
-                  float *states) {
+void attend_chunk(const AttentionCall &call, const AttentionItem &item, int64_t number, bool is_followed,
+                  const Room &room) {
   const NativeAttention &attention = *call.attention;
   const NativeExtent &extent = call.extents[item.extent];
-  int64_t position = extent.start + item.token;
-  int64_t from = larger(chunk * CHUNK, first_seen(attention, position));
-  int64_t to = least(chunk * CHUNK + CHUNK, position + item.tokens);
-  clear_states(item.tokens * attention.heads, attention.cache.head_dim, states);
-  int64_t begin = from / TILE * TILE;
-  if (from >= to) return;
-  Tile tile = tile_at(attention, extent, begin, from, to);
-  for (; begin < to; begin += TILE) {
-    Tile next = tile;
-    if (begin + TILE < to) {
-      next = tile_at(attention, extent, begin + TILE, from, to);
-      prefetch_tile<Type>(attention.cache, next);
-    }
-    attend_tile<Type>(attention, tile, position, item.tokens, queries, states);
-    tile = next;
-  }
+  const NativeCache &cache = attention.cache;
+  int64_t position = extent.start + item.token, first = first_seen(attention, position), last = position + item.tokens;
+  auto chunk = [&](int64_t begin) {
+    return chunk_at(cache, extent, begin, larger(begin, first), least(begin + CHUNK, last), item_bytes<Type>());
+  };
+  int64_t begin = number * CHUNK, size = cache.head_dim * item_bytes<Type>();
+  Chunk now = chunk(begin), then = is_followed ? chunk(begin + CHUNK) : now;
+  Ahead ahead(is_followed ? &then : nullptr, 2 * cache.kv_heads * size, cache.kv_heads);
+  for (int64_t h = 0; h < cache.kv_heads; h++)
+    attend_head<Type>(call, item, begin, h, {&now, h * size, (h + cache.kv_heads) * size}, &ahead, room);
 }
 
 // Joins a state to the state of all chunks before it.
@@ -262,12 +275,11 @@ inline void join_state(const float *state, int64_t size, float *joined) {
 
 // What is joined to: nothing, or a sink, which has a score and no value (arXiv 2508.10925, section 2.2).
 inline void begin_joined(const NativeAttention &attention, int64_t rows, float *joined) {
-  clear_states(rows, attention.cache.head_dim, joined);
-  if (!attention.sinks) return;
-  for (int64_t r = 0; r < rows; r++) {
-    float *state = joined + r * (attention.cache.head_dim + STATE_HEADER);
-    state[0] = attention.sinks[r % attention.heads];
-    state[1] = 1.0f;
+  int64_t width = attention.cache.head_dim + STATE_HEADER;
+  for (int64_t r = 0; r < rows; r++, joined += width) {
+    memset(joined, 0, (size_t)width * 4);
+    joined[0] = attention.sinks ? attention.sinks[r % attention.heads] : NEVER;
+    joined[1] = attention.sinks ? 1.0f : 0.0f;
   }
 }
 
@@ -290,21 +302,19 @@ inline void read_queries(const AttentionCall &call, const AttentionItem &item, f
                                          fill(call.attention->scale));
 }
 
-// An item's room: queries [rows][head_dim], then states of a chunk and, of a whole item, those joined.
 template <int Type>
 void attend_item(const AttentionCall &call, const AttentionItem &item) {
   int64_t size = call.attention->cache.head_dim, rows = item.tokens * call.attention->heads;
-  float *queries = call.states + item.state, *states = queries + rows * size;
-  read_queries(call, item, queries);
-  if (!item.is_whole) return attend_chunk<Type>(call, item, item.first_chunk, queries, states);
-  float *joined = states + rows * (size + STATE_HEADER);
-  begin_joined(*call.attention, rows, joined);
+  Room room = room_of(call, item);
+  read_queries(call, item, room.queries);
+  if (!item.is_whole) return attend_chunk<Type>(call, item, item.first_chunk, false, room);
+  begin_joined(*call.attention, rows, room.joined);
   for (int64_t chunk = item.first_chunk; chunk < item.last_chunk; chunk++) {
-    attend_chunk<Type>(call, item, chunk, queries, states);
+    attend_chunk<Type>(call, item, chunk, chunk + 1 < item.last_chunk, room);
     for (int64_t r = 0; r < rows; r++)
-      join_state(states + r * (size + STATE_HEADER), size, joined + r * (size + STATE_HEADER));
+      join_state(room.states + r * (size + STATE_HEADER), size, room.joined + r * (size + STATE_HEADER));
   }
-  write_rows(call, item, joined);
+  write_rows(call, item, room.joined);
 }
 
 void attend_items(const AttentionCall &call, int64_t begin, int64_t end) {
@@ -322,10 +332,10 @@ void join_states(const AttentionCall &call, int64_t begin, int64_t end) {
   for (int64_t j = begin; j < end; j++) {
     const AttentionItem *items = call.items + call.joins[j].first;
     int64_t rows = items[0].tokens * call.attention->heads;
-    float *joined = call.states + items[0].state + rows * (2 * size + STATE_HEADER);
+    float *joined = room_of(call, items[0]).joined;
     begin_joined(*call.attention, rows, joined);
     for (int64_t i = 0; i < call.joins[j].count; i++) {
-      const float *states = call.states + items[i].state + rows * size;
+      const float *states = room_of(call, items[i]).states;
       for (int64_t r = 0; r < rows; r++)
         join_state(states + r * (size + STATE_HEADER), size, joined + r * (size + STATE_HEADER));
     }

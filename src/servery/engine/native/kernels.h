@@ -91,6 +91,7 @@ struct HeadsCall {
 };
 
 constexpr int64_t CHUNK = 64;         // positions whose states are joined with those of others
+constexpr int64_t TILE = 16;          // positions whose keys are mirrored at a time
 constexpr int64_t STATE_HEADER = 16;  // floats before the values of a row's state: largest score, sum of weights
 
 struct Kernels {
