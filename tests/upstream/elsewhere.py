@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from servery.config.types import DeploymentConfig, Kind, Tier
+from servery.gateway.dispatch.late_form import LateForm
 from servery.http.client import HttpClient
 from servery.upstream.ask import Api, Ask, read_head
 from servery.upstream.kinds import remote_upstream
@@ -52,7 +53,9 @@ async def upstream(config: DeploymentConfig) -> AsyncIterator[RemoteUpstream]:
 
 
 async def answer(config: DeploymentConfig, asked: Ask, **call: Any) -> list[Chunk]:
-    """All pieces of one answer."""
+    """All pieces of one answer, which nobody has begun to read unless it is `continued`."""
+    if asked.api.is_chat and "continued" not in call:
+        call.setdefault("form", LateForm(asked.form))
     async with upstream(config) as there:
         return [chunk async for chunk in there.answer(asked, Call(id="1", **call))]
 

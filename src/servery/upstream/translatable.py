@@ -8,6 +8,7 @@ import msgspec
 
 from servery.upstream.ask import Ask
 from servery.upstream.refusal import cannot, unspoken
+from servery.upstream.upstream import Call
 from servery.wire.chat import EFFORT_LEVEL, EFFORT_SWITCHES, AssistantMessage, ChatRequest, Part, TextPart
 from servery.wire.structure import JsonSchemaFormat
 
@@ -42,6 +43,11 @@ def check_translatable(request: ChatRequest, who: str) -> None:
         raise cannot("temperature", f"it is {request.temperature:g}, and {who} takes at most 1.")
     if isinstance(request.messages[-1], AssistantMessage) and not request.continue_final_message:
         raise cannot("messages", f"{who} goes on with a last message of the assistant's ('continue_final_message').")
+
+
+def is_passed_on(ask: Ask, call: Call) -> bool:
+    """Whether an answer in the client's own API may go to it as it comes: not if somebody has to know what it says."""
+    return call.continued is None and (call.form is not None or not (ask.is_stream and ask.api.is_chat))
 
 
 def chat_of(ask: Ask, continued: str | None = None) -> ChatRequest:

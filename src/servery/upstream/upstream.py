@@ -22,9 +22,10 @@ from servery.wire.usage import Usage
 class Call:
     """One attempt at an answer: until when it is wanted (monotonic seconds), and how long a connection may take.
 
-    `id` is no other attempt's. `priority` is the engine's: lower numbers first. `form` writes the answer to a chat in the client's form; None: `Ask.form` makes one. An answer that goes on where
-    another upstream left it has no `form` of its own. `continued` is what the client has of it already, for an upstream
-    that can go on from there. `adapter` is the upstream's own: the id of the adapter that it found, 0 for none.
+    `id` is no other attempt's. `priority` is the engine's: lower numbers first. `form` writes the answer to a chat in the
+    client's form; None: `Ask.form` makes one. An answer that goes on where another upstream left it has no `form` of its
+    own: of its stream only `deltas` are read, so it is not to be passed on as it comes. `continued` is what the client
+    has of it already, for an upstream that can go on from there. `adapter` is the upstream's own: the id of the adapter that it found, 0 for none.
     """
 
     id: str

@@ -10,6 +10,7 @@ from servery.upstream.ask import Api
 from servery.upstream.failure import Kind, UpstreamFailure
 from servery.upstream.upstream import Chunk
 from servery.wire.errors import unavailable
+from servery.wire.usage import Usage
 from tests.gateway.scripted import Reader, Scripted, Stage, Writer, piece
 from tests.gateway.virtual_time import run
 
@@ -97,6 +98,27 @@ def test_a_client_that_goes_away_stops_its_upstream_in_every_phase(phase: str) -
         gate.set()
         for each in under_way:
             assert (await each).status == 200
+
+    run(story)
+
+
+@pytest.mark.parametrize("continues", [REPLAYS, PREFILLS])
+@pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES])
+def test_an_answer_that_was_passed_on_goes_on_elsewhere_too(api: Api, continues: dict[str, Any]) -> None:
+    async def story() -> None:
+        fields: dict[str, Any] = {"api": api, "temperature": 0, "max_tokens": 100}
+        whole = await Stage({"a": Writer(TEXT)}).ask(**fields)
+        events = whole.client.data.split(b"\n\n")
+        head = Chunk(data=events[0] + b"\n\n", usage=Usage.of(5, 0, 0))
+        words = [Chunk(data=each + b"\n\n", tokens=1) for each in events[1:9]]
+        began = [head, *(words if api is Api.CHAT else [Chunk(data=words[0].data), *words[1:]])]
+
+        stage = Stage({"a": Scripted((*began, CUT)), "b": Writer(TEXT)}, deployments={"b": continues})
+        cut = await stage.ask(**fields)
+
+        assert (cut.status, cut.row.attempts, cut.row.deployment, cut.row.outcome) == (200, 2, "b", "completed")
+        assert cut.client.data.startswith(b"".join(chunk.data for chunk in began))
+        assert _named_alike(cut.client.data, api) == _named_alike(whole.client.data, api)
 
     run(story)
 

@@ -18,6 +18,10 @@ class LateForm:
         """Whether anything was written in it."""
         return self._made is not None
 
+    def take(self, form: AnswerForm) -> None:
+        """Be this form, in which something was written already."""
+        self._made = form
+
     def start(self, usage: Usage) -> bytes:
         """As the form's own."""
         return self._form().start(usage)

@@ -34,7 +34,7 @@ class Relay:
             await self._exchange.client.whole(opened.first.data)
 
     async def _stream(self, opened: Opened) -> None:
-        attempt, transcript = opened.attempt, Transcript(opened.form)
+        attempt, transcript = opened.attempt, Transcript(opened.form, self._exchange.ask)
         first: Chunk | None = opened.first
         cut: UpstreamFailure | None = None
         while True:

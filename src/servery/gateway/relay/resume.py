@@ -44,7 +44,7 @@ class Resumption:
         exchange = self._exchange
         is_chat = exchange.ask.api.is_chat and exchange.ask.is_stream
         is_left = len(exchange.attempts) < exchange.model.config.retry.attempts
-        return is_chat and is_left and failure.may_go_elsewhere and transcript.is_known
+        return is_chat and is_left and failure.may_go_elsewhere and transcript.learn()
 
     def _next(self, transcript: Transcript) -> Deployment | None:
         """The best deployment that can go on with it."""
@@ -68,5 +68,12 @@ class Resumption:
         else:
             text = transcript.said().text
             attempt = await self._dispatcher.open_at(exchange, deployment, exchange.call(continued=text))
-            transcript.go_on(Usage.of(cut.prompt_tokens, cut.tokens, cut.cached_tokens))
+            transcript.go_on(_taken(cut))
         return attempt
+
+
+def _taken(cut: Attempt) -> Usage:
+    """What the first part of an answer took: the prompt as its upstream counted it, what was generated as it came."""
+    if cut.usage is None or cut.prompt_tokens:
+        return Usage.of(cut.prompt_tokens, cut.tokens, cut.cached_tokens)
+    return Usage.of(cut.usage.prompt_tokens, cut.tokens, cut.usage.prompt_tokens_details.cached_tokens)

@@ -5,26 +5,39 @@ from dataclasses import replace
 
 from servery.gateway.dispatch.late_form import LateForm
 from servery.gateway.relay.continuation import Continuation, Said
+from servery.upstream.ask import Ask
+from servery.upstream.relay.heard import heard
 from servery.upstream.upstream import Chunk
 from servery.wire.message import MessageDelta
 from servery.wire.usage import Usage
+
+# What is kept of an answer that is passed on, so that another can go on with it. A longer one is not gone on with.
+_MOST_BYTES = 4 << 20
 
 
 class Transcript:
     """An answer to a chat as one client reads it: by one upstream, and by those that went on with it.
 
-    Only what was written in `form` can be gone on with: the form knows what it has numbered and left open.
+    What was written in `form` can be gone on with: the form knows what it has numbered and left open. What was passed on
+    as it came is read once that is wanted, and a form is made that could have written it.
     """
 
-    def __init__(self, form: LateForm) -> None:
+    def __init__(self, form: LateForm, ask: Ask) -> None:
         self._form = form
+        self._ask = ask
+        self._passed_on: list[bytes] = []
+        self._passed_on_bytes = 0
         self._deltas: list[MessageDelta] = []
         self._continuation: Continuation | None = None
         self._before: Usage | None = None
 
-    @property
-    def is_known(self) -> bool:
-        """Whether all that was said is known, and more can be said in the same form."""
+    def learn(self) -> bool:
+        """Whether all that was said is known now, and more can be said in the same form."""
+        if not self._form.is_begun and self._passed_on_bytes <= _MOST_BYTES:
+            found = heard(self._ask, b"".join(self._passed_on))
+            if found is not None:
+                self._form.take(found.form)
+                self._deltas = list(found.deltas)
         return self._form.is_begun
 
     def said(self) -> Said:
@@ -35,6 +48,8 @@ class Transcript:
         """What the client is to read of a piece; raises `Diverged` if it is one of another answer than it has."""
         if self._continuation is None:
             self._deltas += chunk.deltas
+            if not self._form.is_begun:
+                self._keep(chunk.data)
             return chunk.data
         rest = [new for each in chunk.deltas if (new := self._continuation.rest(each)) is not None]
         return self._write(rest, chunk.usage)
@@ -55,6 +70,13 @@ class Transcript:
         usage = None if chunk.usage is None else self._total(chunk.usage)
         tokens = chunk.tokens if data else 0
         return replace(chunk, tokens=tokens, prompt_tokens=0, cached_tokens=0, queued_s=None, usage=usage)
+
+    def _keep(self, data: bytes) -> None:
+        self._passed_on_bytes += len(data)
+        if self._passed_on_bytes <= _MOST_BYTES:
+            self._passed_on.append(data)
+        else:
+            self._passed_on.clear()
 
     def _write(self, deltas: Sequence[MessageDelta], usage: Usage | None) -> bytes:
         self._deltas += deltas

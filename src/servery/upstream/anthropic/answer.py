@@ -66,6 +66,7 @@ class _Delta(msgspec.Struct, frozen=True):
 
 
 class _Answer(msgspec.Struct, frozen=True):
+    id: str = ""
     content: list[_Block] = []
     stop_reason: str | None = None
     stop_sequence: str | None = None

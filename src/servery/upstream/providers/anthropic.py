@@ -12,7 +12,7 @@ from servery.upstream.provider import EVENTS, JSON, AnswerReader, Outgoing
 from servery.upstream.relay.body import RelayedBody
 from servery.upstream.relay.stream import RelayedStream
 from servery.upstream.relay.watches import MessagesWatch
-from servery.upstream.translatable import chat_of
+from servery.upstream.translatable import chat_of, is_passed_on
 from servery.upstream.translated import TranslatedBody, TranslatedStream
 from servery.upstream.upstream import Call
 from servery.wire.errors import ApiError
@@ -31,7 +31,7 @@ class AnthropicProvider:
 
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """The client's own body with another model in it, or a message that asks for the same."""
-        is_spoken = ask.api is Api.MESSAGES and call.continued is None
+        is_spoken = ask.api is Api.MESSAGES and is_passed_on(ask, call)
         return self._relayed(ask) if is_spoken else self._translated(ask, call)
 
     async def credentials(self, method: str, url: str, body: bytes) -> Sequence[tuple[str, str]]:

@@ -16,7 +16,7 @@ from servery.upstream.provider import EVENTS, JSON, AnswerReader, Outgoing
 from servery.upstream.relay.body import RelayedBody
 from servery.upstream.relay.stream import RelayedStream, Watch
 from servery.upstream.relay.watches import ChatWatch, MessagesWatch, ResponsesWatch
-from servery.upstream.translatable import chat_of
+from servery.upstream.translatable import chat_of, is_passed_on
 from servery.upstream.translated import TranslatedBody, TranslatedStream
 from servery.upstream.upstream import Call
 from servery.wire.errors import ApiError
@@ -44,7 +44,7 @@ class OpenAIProvider:
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """The client's own body with another model in it, or a chat that asks for the same."""
         is_spoken = ask.api.value in self._config.apis and ask.is_relayable
-        return self._relayed(ask) if is_spoken and call.continued is None else self._translated(ask, call)
+        return self._relayed(ask) if is_spoken and is_passed_on(ask, call) else self._translated(ask, call)
 
     async def credentials(self, method: str, url: str, body: bytes) -> Sequence[tuple[str, str]]:
         """The key, if there is one."""

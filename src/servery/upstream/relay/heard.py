@@ -1,0 +1,68 @@
+"""What a client has been told of an answer that was passed on to it, read out of its bytes; for somebody to go on with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from servery.upstream.anthropic.answer import EVENT, AnthropicStream
+from servery.upstream.ask import Api, Ask
+from servery.upstream.failure import UpstreamFailure
+from servery.upstream.openai.answer import OpenAIStream
+from servery.wire.errors import ApiError
+from servery.wire.message import AnswerForm, MessageDelta
+from servery.wire.sse import EventCutter, data_of
+
+_OWN_BLOCKS = ("text", "thinking", "tool_use")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An answer's beginning, and a form in which the same answer goes on: with its id, its blocks numbered."""
+
+    deltas: Sequence[MessageDelta]
+    form: AnswerForm
+
+
+class _ChatHead(msgspec.Struct, frozen=True):
+    id: str = ""
+    created: int = 0
+
+
+def heard(ask: Ask, data: bytes) -> Heard | None:
+    """What whole events of a stream said to the client who asked; None where that cannot be gone on with."""
+    events = [text for lines in EventCutter().feed(data) if (text := data_of(lines))]
+    if not events:
+        return None
+    try:
+        if ask.api is Api.CHAT:
+            return _chat(ask, events[0], data)
+        return _message(ask, events, data) if ask.api is Api.MESSAGES else None
+    except (msgspec.DecodeError, ApiError, UpstreamFailure):
+        return None
+
+
+def _chat(ask: Ask, first: bytes, data: bytes) -> Heard:
+    head = msgspec.json.decode(first, type=_ChatHead)
+    form = replace(ask, answer_id=head.id or ask.answer_id, created=head.created or ask.created).form()
+    return _written(OpenAIStream("", ask.head.n or 1).feed(data), form)
+
+
+def _message(ask: Ask, events: Sequence[bytes], data: bytes) -> Heard | None:
+    """None if there are blocks of Anthropic's own, which its form neither has nor numbers."""
+    found = [EVENT.decode(text) for text in events]
+    blocks = [event.content_block.type for event in found if event.content_block is not None]
+    if found[0].message is None or any(block not in _OWN_BLOCKS for block in blocks):
+        return None
+    stream = AnthropicStream("")
+    deltas = stream.feed(data)
+    form = replace(ask, answer_id=found[0].message.id or ask.answer_id).form()
+    form.start(stream.usage)
+    return _written(deltas, form)
+
+
+def _written(deltas: Sequence[MessageDelta], form: AnswerForm) -> Heard:
+    """The form has written all of it, for nobody."""
+    for delta in deltas:
+        form.delta(delta)
+    return Heard(deltas, form)
