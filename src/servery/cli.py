@@ -20,7 +20,7 @@ from servery.byte_size import format_byte_size
 from servery.engine.parsing.format import REASONING_FORMATS, TOOL_FORMATS
 from servery.engine_options import add_engine_options, add_quantize_options, as_typed, engine_settings
 from servery.option_value import at_least, between, byte_size, file_to_write, seconds
-from servery.server.key_options import KEY_VARIABLE, add_key_options, admin_keys, api_keys, keys_in_environment
+from servery.server.key_options import KEY_VARIABLE, add_key_options, keys_in_environment
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -45,41 +45,12 @@ def serve(options: argparse.Namespace) -> int:
       servery serve --port 8000
       servery serve qwen=/models/Qwen3-0.6B --dtype bfloat16 --kv-memory 4GiB --api-key-file keys.txt
       servery serve qwen=/models/Qwen3-0.6B --lora sql=/adapters/sql --lora chat=/adapters/chat
+      servery serve --config servery.yaml
     """
-    from servery.server.adapter_options import AdapterOptions
-    from servery.server.aliases import read_aliases
-    from servery.server.options import DEFAULT_MODEL, ServeOptions, model_folder, served_models
-    from servery.server.residence_options import ResidenceOptions
-
-    formats = {"tool_format": options.tool_format, "reasoning_format": options.reasoning_format}
-    adapters = AdapterOptions.of(options)
-    residence = ResidenceOptions.of(options)
-    settings_of_all = {**engine_settings(options), "sleep_dir": residence.sleep_dir}
-    place = options.models_dir
-    folder = model_folder(place, settings_of_all, formats, adapters) if place else None
-    default = None if folder else DEFAULT_MODEL
-    models = served_models(options.models, settings_of_all, formats, adapters, default=default)
-    settings = ServeOptions(
-        models=models,
-        host=options.host,
-        port=options.port,
-        api_keys=api_keys(options),
-        admin_keys=admin_keys(options),
-        drain_timeout_s=options.drain_timeout,
-        request_timeout_s=options.request_timeout,
-        max_body_bytes=options.max_body,
-        files=options.files,
-        max_file_bytes=options.max_file,
-        max_files_bytes=options.max_files,
-        log_level=options.log_level,
-        lora_dir=adapters.folder,
-        aliases=read_aliases(options.alias),
-        residence=residence,
-        models_dir=folder,
-    )
+    from servery.server.command import serve_options
     from servery.server.serve import run
 
-    return run(settings)
+    return run(serve_options(options, vars(parser().parse_args(["serve"]))))
 
 
 def chat(options: argparse.Namespace) -> int:
@@ -235,10 +206,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _usage_errors() -> tuple[type[Exception], ...]:
     from servery.bench.errors import BadAddress
+    from servery.config.errors import ConfigError
     from servery.evals.errors import OptionError as EvalOptionError
     from servery.server.option_error import OptionError
 
-    return (UsageError, BadAddress, EvalOptionError, OptionError)
+    return (UsageError, BadAddress, ConfigError, EvalOptionError, OptionError)
 
 
 def _our_errors() -> tuple[type[Exception], ...]:
@@ -309,6 +281,8 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
         "models", nargs="*", metavar="MODEL", help="a directory, a .gguf file, NAME=PATH, amuse or amuse-draft"
     )
     add = verb.add_argument_group("the server").add_argument
+    add("--config", type=Path, metavar="FILE", help="serve the models of a configuration; `servery config example`")
+    add("--ledger", type=Path, metavar="FILE", help="keep a row for every exchange there, in SQLite; never its content")
     add(
         "--alias",
         action="append",

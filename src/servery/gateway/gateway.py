@@ -12,6 +12,7 @@ from servery.gateway.settle.settle import Book
 from servery.telemetry.gateway_metrics import DeploymentFigures
 from servery.telemetry.metrics import Metrics
 from servery.upstream.ask import Ask
+from servery.upstream.upstream import Upstream
 
 
 class Gateway:
@@ -37,6 +38,11 @@ class Gateway:
     def fleet(self) -> Fleet:
         """The models and deployments of now."""
         return self._fleet
+
+    @property
+    def upstreams(self) -> list[Upstream]:
+        """What speaks to the deployments of now."""
+        return [each.upstream for each in self._fleet.deployments.values()]
 
     def swap(self, fleet: Fleet) -> None:
         """Let further exchanges have another fleet."""

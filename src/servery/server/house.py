@@ -13,6 +13,7 @@ from servery.upstream.embedded import EmbeddedUpstream
 from servery.upstream.on_demand import OnDemandUpstream
 from servery.upstream.residence import Residence
 from servery.upstream.roster import Roster
+from servery.upstream.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class House:
         self.upstreams: dict[str, OnDemandUpstream] = {}
         self.residences: dict[str, Residence] = {}
         for model in (*options.models, *options.found().values()):
-            self._take_in(model)
+            self.take_in(model)
 
     @property
     def at_start(self) -> Sequence[OnDemandUpstream]:
@@ -47,9 +48,10 @@ class House:
             log.warning("no model was found: %s", error)
             return
         if name in found and name not in self.upstreams:
-            self._take_in(found[name])
+            self.take_in(found[name])
 
-    def _take_in(self, model: ServedModel) -> None:
+    def take_in(self, model: ServedModel) -> OnDemandUpstream:
+        """Have an engine for a model; not loaded. One of that name that was there before is its starter's to stop."""
         embedded = _Announced(model, self._announce)
         stay = self._options.residence.stay(model.name, model.engine.max_waiting_requests)
         residence = self.residences[model.name] = Residence(embedded, stay, self._roster)
@@ -58,6 +60,13 @@ class House:
         self._metrics.watch_life(model.name, upstream.life)
         self._metrics.watch_adapters(model.name, upstream.adapter_uses)
         self._metrics.watch_residence(model.name, residence.figures)
+        return upstream
+
+    def forget(self, name: str, upstream: Upstream) -> None:
+        """An engine that was stopped for good is no more of this house, unless another one has its name now."""
+        if self.upstreams.get(name) is upstream:
+            del self.upstreams[name], self.residences[name]
+            self._metrics.forget_engine(name)
 
 
 class _Announced(EmbeddedUpstream):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from servery.config.types import Config
 from servery.engine.config import EngineConfig
 from servery.engine.gguf.files import SUFFIX, is_gguf, model_name
 from servery.engine.parsing.format import AUTO, find_formats
@@ -68,7 +69,9 @@ class ServeOptions:
     may take in all; `keep_alive_s` how long a stream may be silent before a comment is sent.
     Who has one of the `admin_keys` may load and unload models, and LoRA adapters that lie below `lora_dir`; see `admin`
     for when none is needed. `aliases` are further names, by the name, for a model
-    or `model:adapter`; `*` stands for all others. Models in `models_dir` are not loaded at the start. Raises `OptionError` for a value outside its range.
+    or `model:adapter`; `*` stands for all others. Models in `models_dir` are not loaded at the start.
+    Every exchange leaves a row in `ledger`. With `config` its models are served, of whose deployments `models` are those
+    of this process. Raises `OptionError` for a value outside its range.
     """
 
     models: tuple[ServedModel, ...]
@@ -89,9 +92,11 @@ class ServeOptions:
     aliases: Mapping[str, str] = field(default_factory=dict)
     residence: ResidenceOptions = field(default_factory=ResidenceOptions)
     models_dir: ModelFolder | None = None
+    ledger: Path | None = None
+    config: Config | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.models and self.models_dir is None:
+        if not self.models and self.models_dir is None and self.config is None:
             raise OptionError("no model to serve; name one, or none at all for the embedded model 'amuse'.")
         _check_names(model.name for model in self.models)
         if not 0 <= self.port <= 65535:

@@ -24,7 +24,7 @@ async def load(service: Service, exchange: Exchange) -> None:
     await service.look_for(name)
     residence = _chosen(service, name)[0]
     await _come(residence)
-    await exchange.reply.whole(encode_model(service.upstreams[residence.name].model()))
+    await exchange.reply.whole(encode_model(service.place(residence.name).model()))
 
 
 async def unload(service: Service, exchange: Exchange) -> None:
@@ -32,7 +32,7 @@ async def unload(service: Service, exchange: Exchange) -> None:
     request = decode_named_model(await exchange.body(service.options))
     residence = _chosen(service, only_model(service, request.model))[0]
     await residence.unload(service.options.drain_timeout_s)
-    await exchange.reply.whole(encode_model(service.upstreams[residence.name].model()))
+    await exchange.reply.whole(encode_model(service.place(residence.name).model()))
 
 
 async def sleep(service: Service, exchange: Exchange) -> None:
@@ -107,7 +107,7 @@ def _reasons(name: str, patience_s: float) -> Iterator[None]:
 
 
 async def _tell(service: Service, exchange: Exchange, residences: list[Residence]) -> None:
-    await exchange.reply.whole(encode_models([service.upstreams[each.name].model() for each in residences]))
+    await exchange.reply.whole(encode_models([service.place(each.name).model() for each in residences]))
 
 
 def _conflict(message: str, code: str) -> ApiError:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from servery.server import adapters, answers, batches, files, health, models, residence, responses, tokens
+from servery.server import adapters, answers, batches, config_api, files, health, models, residence, responses, tokens
 from servery.server.router import Matched, Router
 from servery.server.service import Exchange, Service
 from servery.wire.anthropic_answer import ANTHROPIC
@@ -64,6 +64,8 @@ ROUTES: Sequence[Route] = (
     Route(path="/v1/batches", method="GET", handler=batches.listed),
     Route(path="/v1/batches/{id}", method="GET", handler=batches.retrieve),
     Route(path="/v1/batches/{id}/cancel", method="POST", handler=batches.cancel),
+    Route(path="/v1/config", method="GET", handler=config_api.show, is_admin=True),
+    _admin("/v1/config/reload", config_api.reload),
     _work("/tokenize", tokens.tokenize),
     _work("/detokenize", tokens.detokenize),
     _admin("/v1/load_lora_adapter", adapters.load),

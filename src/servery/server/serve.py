@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import random
 import signal
 import socket
 import sys
@@ -16,17 +17,24 @@ import uvicorn
 import uvloop
 
 from servery.byte_size import format_byte_size
+from servery.config.live import LiveConfig
+from servery.config.types import Config, DeploymentConfig
 from servery.engine.stats import EngineInfo
+from servery.gateway.fleet import Fleet
 from servery.gateway.gateway import Gateway
 from servery.server.admin import AdminDoor
 from servery.server.app import App
+from servery.server.front import Fronts
 from servery.server.house import House
 from servery.server.implied import implied_fleet
 from servery.server.option_error import OptionError
 from servery.server.options import ServeOptions
+from servery.server.places import Places
 from servery.server.protocol import BoundedProtocol
+from servery.server.reload import Reloader
 from servery.server.service import Service
 from servery.server.storage import Answering, Storage, open_storage
+from servery.telemetry.ledger import Ledger, LedgerError
 from servery.telemetry.metrics import Metrics
 from servery.upstream.upstream import Upstream
 
@@ -76,12 +84,16 @@ class _Serving:
         self._started_s = started_s
         metrics = Metrics()
         self._house = House(options, metrics, lambda name, info: _say(_resolved(name, info)))
-        fleet = implied_fleet(self._house.upstreams, options.request_timeout_s, time.monotonic)
+        self._places = Places(self._house)
+        self._ledger = None if options.ledger is None else Ledger(options.ledger)
+        self._gateway = gateway = Gateway(self._fleet(options.config), metrics, self._ledger)
+        live = None if options.config is None else LiveConfig(options.config)
         self._service = Service(
-            upstreams=self._house.upstreams,
-            gateway=Gateway(fleet, metrics),
+            upstreams=self._house.upstreams if live is None else Fronts(lambda: gateway.fleet),
+            gateway=gateway,
             residences=self._house.residences,
             look_for=self._look_for,
+            reload=None if live is None else self._reload,
             metrics=metrics,
             options=options,
             keys=options.user_keys,
@@ -89,13 +101,38 @@ class _Serving:
             clock=time.monotonic,
             storage=None if options.files is None else self._open_storage(options.files),
         )
+        self._reloader = None if live is None else Reloader(live, self._service, self._places)
         self._listener = _Listener(_uvicorn_config(App(self._service)))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
+    def _open_ledger(self) -> None:
+        if self._ledger is not None:
+            try:
+                self._ledger.start()
+            except LedgerError as error:
+                raise OptionError(str(error)) from error
+
+    def _fleet(self, config: Config | None) -> Fleet:
+        if config is None:
+            return implied_fleet(self._house.upstreams, self._options.request_timeout_s, time.monotonic)
+        # Engines of this process are there already.
+        own = self._house.upstreams
+
+        def upstream(deployment: DeploymentConfig) -> Upstream:
+            return own[deployment.name] if deployment.name in own else self._places.upstream(deployment)
+
+        return Fleet.of(config, upstream, time.monotonic, random.random)
+
+    def _reload(self) -> None:
+        if self._reloader is not None:
+            self._reloader.reload()
+
     async def _look_for(self, name: str) -> None:
         """Take in a model that came since the start, if there is one of that name."""
+        if self._reloader is not None:
+            return
         await self._house.look_for(name)
-        gateway, upstreams = self._service.gateway, self._house.upstreams
+        gateway, upstreams = self._gateway, self._house.upstreams
         if len(upstreams) > len(gateway.fleet.models):
             total_s = self._options.request_timeout_s
             gateway.swap(implied_fleet(upstreams, total_s, time.monotonic, gateway.fleet))
@@ -121,13 +158,17 @@ class _Serving:
     async def run(self) -> int:
         """Listen, load, serve, drain; returns the exit code."""
         loop = asyncio.get_running_loop()
+        self._open_ledger()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signals.put_nowait, number)
         listening = asyncio.create_task(self._listener.serve([self._sock]))
         told = asyncio.create_task(self._signals.get())
         loading = asyncio.create_task(self._load())
         storage = self._service.storage
-        batches = [] if storage is None else [asyncio.create_task(storage.runner.run(), name="batches")]
+        others = [] if storage is None else [asyncio.create_task(storage.runner.run(), name="batches")]
+        if self._reloader is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._reloader.try_to_reload)
+            others.append(asyncio.create_task(self._reloader.watch(), name="configuration"))
         try:
             await asyncio.wait((loading, told, listening), return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -135,14 +176,17 @@ class _Serving:
                 await asyncio.wait((told, listening), return_when=asyncio.FIRST_COMPLETED)
             return await self._drain() if told.done() else DONE
         finally:
-            await self._end(listening, loading, told, *batches)
+            await self._end(listening, loading, told, *others)
 
     async def _load(self) -> None:
+        await self._places.start(self._gateway.fleet)
         await _all_started(self._house.at_start)
         took_s = time.monotonic() - self._started_s
+        config = self._options.config
         loaded = [upstream.name for upstream in self._house.at_start]
         others = [name for name in self._house.upstreams if name not in loaded]
-        names = f" with {', '.join(loaded)}," if loaded else ""
+        served = loaded if config is None else list(config.models)
+        names = f" with {', '.join(served)}," if served else ""
         _say(f"Servery is ready at {_url(self._sock)}{names} {took_s:.1f} s after its start.")
         if others:
             when = "when a request asks for it" if self._options.residence.on_demand else "by /v1/models/load"
@@ -169,10 +213,12 @@ class _Serving:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self._listener.should_exit = True
-        stopping = (upstream.stop() for upstream in self._house.upstreams.values())
+        upstreams = {id(each): each for each in (*self._house.upstreams.values(), *self._gateway.upstreams)}
         results = await asyncio.gather(
-            listening, *stopping, return_exceptions=True
+            listening, self._places.stop(list(upstreams.values())), return_exceptions=True
         )  # each is ended, whatever another did
+        if self._ledger is not None:
+            await asyncio.to_thread(self._ledger.close)
         for error in results:
             if isinstance(error, BaseException):
                 raise error

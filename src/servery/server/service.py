@@ -55,13 +55,14 @@ class Service:
     """A server's parts: one upstream per model by the name that clients ask for, and the clock of all timings.
 
     `gateway` has them answer. `residences` say which models are in memory, by the same names; `look_for` finds one that
-    came since the start.
+    came since the start; `reload` takes up the configuration's file, where there is one.
     """
 
     upstreams: Mapping[str, Upstream]
     gateway: Gateway
     residences: Mapping[str, Residence] = field(default_factory=dict)
     look_for: Callable[[str], Awaitable[None]] = _nothing_new
+    reload: Callable[[], object] | None = None
     options: ServeOptions
     keys: Keys
     admin: AdminDoor
@@ -113,6 +114,10 @@ class Service:
         if model not in self.upstreams:
             raise model_not_found(model, self.upstreams)
         return self.upstreams[model]
+
+    def place(self, deployment: str) -> Upstream:
+        """What speaks to a deployment, which is called as its model where there is no configuration."""
+        return self.gateway.fleet.deployments[deployment].upstream
 
     def _base_name(self, model: str) -> str | None:
         """The model itself of a served name, which may be an adapter's; None if nothing is served by it."""

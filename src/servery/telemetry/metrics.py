@@ -72,6 +72,12 @@ class Metrics:
         """Report whether a model is in memory, and how often it came and went."""
         self._engines.residences[model] = read
 
+    def forget_engine(self, model: str) -> None:
+        """Report an engine no more."""
+        engines = self._engines
+        for known in (engines.readers, engines.infos, engines.lives, engines.adapter_uses, engines.residences):
+            known.pop(model, None)
+
     def count_request(self, method: str, route: str, status: int) -> None:
         """Count an HTTP request that was answered with `status` (499: the client had gone)."""
         self._http.labels(method, route, str(status)).inc()

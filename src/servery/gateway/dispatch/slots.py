@@ -21,6 +21,8 @@ class Slots:
         self.waiting = 0
         self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
         self._held_s: float | None = None  # how long a place is held, newer ones weighing more
 
     @property
@@ -43,7 +45,7 @@ class Slots:
     async def take(self, priority: int = 0) -> None:
         """Have a place, lower numbers first; raises `QueueFull`. Who is cancelled while waiting has none."""
         if self.is_free:
-            self.in_flight += 1
+            self._enter()
             return
         if self.waiting >= self.max_waiting:
             raise QueueFull
@@ -72,10 +74,20 @@ class Slots:
                 place.set_result(None)
                 return
         self.in_flight -= 1
+        if not self.in_flight:
+            self._is_idle.set()
+
+    async def until_idle(self) -> None:
+        """Wait until nobody has a place, nor waits for one."""
+        await self._is_idle.wait()
+
+    def _enter(self) -> None:
+        self.in_flight += 1
+        self._is_idle.clear()
 
     def resize(self, limit: int | None, max_waiting: int) -> None:
         """Take up other bounds; who waits has a place as soon as there is one by these."""
         self.limit, self.max_waiting = limit, max_waiting
         while self.waiting and (limit is None or self.in_flight < limit):
-            self.in_flight += 1
+            self._enter()
             self.give()
