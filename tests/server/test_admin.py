@@ -13,6 +13,7 @@ from tests.server.fakes import FakeUpstream, make_app
 
 ADMIN_PATHS = [
     "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models/load", "/v1/models/unload", "/sleep", "/wake_up",
+    "/v1/config/reload", "/v1/config",
 ]  # fmt: skip
 USER, ADMIN = {"authorization": "Bearer user"}, {"authorization": "Bearer admin"}
 
