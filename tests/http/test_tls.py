@@ -1,10 +1,13 @@
+import asyncio
+import contextlib
+import socket
 import ssl
 
 import pytest
 
 from servery.http.client import HttpClient
 from servery.http.errors import BadUrl, Disconnected, HttpError, TimedOut, Unreachable, Untrusted
-from servery.http.limits import Deadlines
+from servery.http.limits import ClientLimits, Deadlines
 from servery.http.proxy import Proxies
 from servery.http.tls import client_context
 from servery.http.url import Origin, TlsFiles
@@ -170,6 +173,39 @@ def test_large_bodies_pass_through_tls(run: Run, authority: Authority) -> None:
                     assert await response.read(len(body)) == body
             assert server.connections == 1
             await http.aclose()
+
+    run(story)
+
+
+def _answer_and_close(listener: socket.socket, context: ssl.SSLContext, answer: bytes) -> None:
+    """As nginx closes: the end of TLS is sent, the client's is not waited for."""
+    with listener.accept()[0] as plain, context.wrap_socket(plain, server_side=True) as tls:
+        tls.recv(1 << 16)
+        tls.sendall(answer)
+        tls.setblocking(False)
+        with contextlib.suppress(OSError):
+            tls.unwrap()
+
+
+def test_what_a_slow_reader_left_is_still_there_when_the_server_has_closed(run: Run, authority: Authority) -> None:
+    """uvloop 0.23 drops it when TLS and the connection end while the TLS transport is paused."""
+    body = bytes(range(256)) * 2000
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    async def story() -> None:
+        http = HttpClient(ClientLimits(buffer_bytes=20_000), proxies=Proxies())
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            context = authority.server_context(authority.localhost)
+            origin = Origin("https", "localhost", listener.getsockname()[1], TlsFiles(ca=authority.ca))
+            served = asyncio.get_running_loop().run_in_executor(None, _answer_and_close, listener, context, answer)
+            async with await http.request(origin, "GET", "/") as response:
+                read = b""
+                async for piece in response:
+                    read += piece
+                    await asyncio.sleep(0.001)
+            assert read == body
+            await served
+        await http.aclose()
 
     run(story)
 

@@ -15,6 +15,7 @@ class Connection(asyncio.Protocol):
         self._on_free = on_free
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
+        self._socket: asyncio.Transport | None = None  # below TLS; else the same
         self._exchange: Exchange | None = None
         self._writable: asyncio.Future[None] | None = None
         self._is_write_paused = False
@@ -61,22 +62,25 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once."""
-        transport, self._transport = self._transport, None
+        transport, self._transport, self._socket = self._transport, None, None
         if transport is not None:
             transport.abort()
             self._lost(None)
 
     # What an exchange asks.
 
+    # uvloop 0.23 loses what a TLS transport has not delivered when its end arrives while it is paused. So the socket
+    # below it is paused: what TLS has in hand is delivered, and the end stays unread until reading goes on.
+
     def pause_reading(self) -> None:
-        """Read nothing more until `resume_reading`."""
-        if self._transport is not None:
-            self._transport.pause_reading()
+        """Read nothing more from the socket until `resume_reading`."""
+        if self._socket is not None:
+            self._socket.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on."""
-        if self._transport is not None:
-            self._transport.resume_reading()
+        if self._socket is not None and not self._socket.is_closing():
+            self._socket.resume_reading()
 
     def leave(self, is_reusable: bool) -> None:
         """The exchange is over; without `is_reusable` the connection is, too."""
@@ -90,9 +94,14 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        self._transport = cast("asyncio.Transport", transport)  # what a stream connection always gives
+        self._transport = self._socket = cast("asyncio.Transport", transport)  # what a stream connection always gives
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
+
+    def secured(self, tls: asyncio.Transport, socket: asyncio.Transport) -> None:
+        """The same, over TLS."""
+        self.connection_made(tls)
+        self._socket = socket
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer; when nothing was asked, they can only be a mistake or an attack."""
@@ -109,7 +118,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         if self._transport is not None:
-            self._transport = None
+            self._transport = self._socket = None
             self._lost(exc)
 
     def pause_writing(self) -> None:

@@ -58,14 +58,15 @@ class Dialer:
         addresses = await self._resolver.addresses(self._host, self._port)
         name = str(origin) if proxy is None else f"the proxy {proxy} on the way to {origin}"
         sock = await dial.connect(addresses, self._limits.next_address_s, name)
-        server_hostname = origin.host if origin.is_tls else None
         try:
-            if proxy is not None and self._tls is not None:
-                through = await open_tunnel(sock, proxy, origin, self._limits.answer)
-                return await _start_tls(through, make(), self._tls, origin.host)
-            _, connection = await loop.create_connection(
-                make, sock=sock, ssl=self._tls, server_hostname=server_hostname
-            )
+            if self._tls is None:
+                _, connection = await loop.create_connection(make, sock=sock)
+                return connection
+            if proxy is not None:
+                way = await open_tunnel(sock, proxy, origin, self._limits.answer)
+            else:
+                way, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+            return await _start_tls(way, make(), self._tls, origin.host)
         except ssl.SSLCertVerificationError as error:
             why = error.verify_message.rstrip(".")
             raise Untrusted(f"The certificate of {origin} is not trusted ({why}).") from error
@@ -73,18 +74,17 @@ class Dialer:
             raise Untrusted(f"{origin} refused TLS ({error.reason or error}); check scheme and port.") from error
         except OSError as error:
             raise Unreachable(f"{origin} broke off while connecting ({error.strerror or error}).") from error
-        return connection
 
 
-async def _start_tls(
-    through: asyncio.Transport, connection: Connection, context: ssl.SSLContext, host: str
-) -> Connection:
-    try:
-        transport = await asyncio.get_running_loop().start_tls(through, connection, context, server_hostname=host)
-    except BaseException:
-        through.abort()
-        raise
-    if transport is None:
+async def _start_tls(way: asyncio.Transport, connection: Connection, context: ssl.SSLContext, host: str) -> Connection:
+    if way.is_closing():
         raise ConnectionResetError("the connection was closed")
-    connection.connection_made(transport)
+    try:
+        tls = await asyncio.get_running_loop().start_tls(way, connection, context, server_hostname=host)
+    except BaseException:
+        way.abort()
+        raise
+    if tls is None:
+        raise ConnectionResetError("the connection was closed")
+    connection.secured(tls, way)
     return connection
