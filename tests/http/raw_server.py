@@ -103,12 +103,14 @@ class RawServer:
     connections: int = 0
     open: int = 0
     _tasks: list["asyncio.Task[None]"] = field(default_factory=list)
+    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
     def origin(self) -> Origin:
         return parse_url(f"{self.scheme}://{self.host}:{self.port}", self.tls).origin
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         self._tasks.append(asyncio.ensure_future(self._serve(reader, writer)))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -126,7 +128,11 @@ class RawServer:
         """End what still runs. Raises what went wrong in a script."""
         for task in self._tasks:
             task.cancel()
-        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()  # also what waits for a client to take the rest
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
+        for result in results:
             if isinstance(result, Exception):
                 raise result
 

@@ -69,8 +69,8 @@ class Connection(asyncio.Protocol):
 
     # What an exchange asks.
 
-    # uvloop 0.23 loses what a TLS transport has not delivered when its end arrives while it is paused. So the socket
-    # below it is paused: what TLS has in hand is delivered, and the end stays unread until reading goes on.
+    # asyncio and uvloop lose what a paused TLS transport has not delivered when the connection ends. So the socket below
+    # is paused instead: what TLS has in hand is delivered, and the end stays unread until reading goes on.
 
     def pause_reading(self) -> None:
         """Read nothing more from the socket until `resume_reading`."""
