@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from servery import cli
+from servery.config.load import parse_config
 from servery.engine.gguf.families import FAMILIES
 from servery.engine.quantization.config import QUANTIZATION_METHODS
 from servery.engine.quantization.gguf_blocks import HELD_BITS
@@ -85,6 +86,11 @@ def test_the_python_compiles(block: Block) -> None:
 @pytest.mark.parametrize("block", blocks("json"), ids=str)
 def test_the_json_parses(block: Block) -> None:
     json.loads(block.text)
+
+
+@pytest.mark.parametrize("block", blocks("yaml", marked="config"), ids=str)
+def test_the_configurations_are_right(block: Block) -> None:
+    assert parse_config(block.text, {}).models
 
 
 def test_every_block_names_its_language() -> None:
