@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from servery.engine.native.library import NativeContext
-from servery.engine.native.linear import native_linear
+from servery.engine.native.linear import native_linear, native_stack
 from servery.engine.packed_linear import Int4Linear, Int8Linear
 from servery.engine.quantization.matrix import DenseMatrix, GroupMatrix, Matrix, stack_rows
 from servery.engine.rounded_linear import RoundedLinear, has_channel_codes, rounded_rows
@@ -49,6 +49,8 @@ def linear_of(
 
     `native` computes it if it has a kernel for the layout, else torch does.
     """
+    if native is not None and (stacked := native_stack(native, parts, bias)) is not None:
+        return stacked
     matrix = stack_rows(parts)
     if matrix is not None:
         return _single(matrix, bias, dtype, native)

@@ -55,7 +55,11 @@ def build_decoder(
     the checkpoint is damaged or does not fit `config`.
     """
     ends = reader.read(None)
-    layers = _plain(reader, config) if quantizer is None else _quantized(reader, config, ends, quantizer)
+    # Layers that are packed one by one need no copy besides; experts and latent attention keep parts as they are.
+    is_packed = native is not None and config.experts is None and config.latent is None
+    layers = (
+        _plain(reader, config, may_map=is_packed) if quantizer is None else _quantized(reader, config, ends, quantizer)
+    )
     embedding = ends.matrices["embedding"]
     head = linear_of(embedding if config.tie_embeddings else ends.matrices["head"], dtype=reader.dtype, native=native)
     assembled = [assemble_layer(config, index, replace(each, native=native)) for index, each in enumerate(layers)]
@@ -97,8 +101,8 @@ def _embedding(config: ModelConfig, matrix: Matrix, head: Linear, dtype: torch.d
     return Embedding(matrix, dtype)
 
 
-def _plain(reader: WeightReader, config: ModelConfig) -> Iterator[Weights]:
-    return (reader.read(index) for index in range(config.num_layers))
+def _plain(reader: WeightReader, config: ModelConfig, *, may_map: bool) -> Iterator[Weights]:
+    return (reader.read(index, may_map=may_map) for index in range(config.num_layers))
 
 
 def _quantized(reader: WeightReader, config: ModelConfig, ends: Weights, quantizer: Quantizer) -> Iterator[Weights]:

@@ -82,16 +82,17 @@ class WeightReader:
         self.total_bytes = sum(map(self._bytes_of, sources))
         self._done_bytes = 0
 
-    def read(self, layer: int | None, dtype: torch.dtype | None = None) -> Weights:
+    def read(self, layer: int | None, dtype: torch.dtype | None = None, *, may_map: bool = False) -> Weights:
         """Those of a layer, with keys such as "qkv"; with None the embedding, the last norm and an untied head.
 
-        `dtype` is what dense values become, where it shall be another this time.
+        `dtype` is what dense values become, where it shall be another this time. With `may_map` matrices that have it
+        already are the mapped file itself, for who packs them before it is closed.
         """
         dtype = dtype or self.dtype
         weights = Weights({}, {}, dtype)
         for target in self._targets[layer]:
             if target.is_matrix:
-                weights.matrices[target.key] = tuple(self._matrix(source, dtype) for source in target.sources)
+                weights.matrices[target.key] = tuple(self._matrix(source, dtype, may_map) for source in target.sources)
             else:
                 weights.tensors[target.key] = torch.cat([self._tensor(source, dtype) for source in target.sources])
         return weights
@@ -106,14 +107,16 @@ class WeightReader:
             return math.prod(source.shape) * self._dtype_of(source).itemsize
         return module.nbytes
 
-    def _matrix(self, source: Source, dtype: torch.dtype) -> Matrix:
+    def _matrix(self, source: Source, dtype: torch.dtype, may_map: bool) -> Matrix:
         module = self._modules[source.module]
         rows, columns = source.shape
         matrix = self._format.matrix(source.module, (rows, columns), module)
         left = [f"{source.module}.{suffix}" for suffix in module if suffix not in module.used]
         _refuse_strange(self.stored, [name for name in left if not self._format.is_redundant(name)])
         self._tell(source)
-        return DenseMatrix(self._own(matrix.weight, source, dtype)) if isinstance(matrix, DenseMatrix) else matrix
+        if not isinstance(matrix, DenseMatrix) or (may_map and matrix.weight.dtype == dtype and not source.is_exact):
+            return matrix
+        return DenseMatrix(self._own(matrix.weight, source, dtype))
 
     def _tensor(self, source: Source, dtype: torch.dtype) -> Tensor:
         stored = self.stored[source.name]

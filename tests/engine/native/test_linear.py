@@ -262,3 +262,12 @@ def test_variants_agree(variant):
         for other in others:
             theirs = native_linear(context(other), matrix, None)(x)
             assert torch.equal(mine, theirs) if exact else torch.allclose(mine, theirs, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [(64, 128, 64), (128, 40), (40, 128), (64,)])
+def test_parts_packed_where_they_lie_are_the_layer_of_the_joined_matrix(variant, rows):
+    native, parts = context(variant), [_dense(n, 96, torch.bfloat16) for n in rows]
+    joined = native_linear(native, DenseMatrix(torch.cat([part.weight for part in parts])), None)
+    layer, x = linear_of(parts, dtype=torch.bfloat16, native=native), torch.randn(3, 96).bfloat16()
+    assert (layer.shape, layer.nbytes) == (joined.shape, joined.nbytes)
+    assert torch.equal(layer(x), joined(x))

@@ -5,6 +5,7 @@ does not depend on who shares its batch, nor on the number of threads. Codes of 
 rounded to 8 bits: by row where the weights have a scale per output channel, by row and group where they have groups.
 """
 
+from collections.abc import Sequence
 from ctypes import byref
 
 import torch
@@ -100,6 +101,31 @@ class NativeLinear:
             raise MemoryError(f"no memory for {len(x)} rows of {self._struct.k} inputs.")
 
 
+def native_stack(context: NativeContext, parts: Sequence[Matrix], bias: Tensor | None) -> NativeLinear | None:
+    """The layer that has the rows of all `parts`, each packed from where it lies; None where they have to be joined first.
+
+    Those are layouts other than bfloat16, and parts that end inside a panel.
+    """
+    weights = [part.weight for part in parts if isinstance(part, DenseMatrix) and part.weight.dtype == torch.bfloat16]
+    structs = [_struct(KIND_BF16, *weight.shape) for weight in weights]
+    if len(weights) < len(parts) or not all(_ends_a_panel(context, struct) for struct in structs[:-1]):
+        return None
+    whole = _struct(KIND_BF16, sum(struct.n for struct in structs), structs[0].k)
+    panels, at = _room(context, whole), 0
+    for struct, weight in zip(structs, weights, strict=True):
+        struct.panels = panels.data_ptr() + at
+        at += context.library.servery_packed_bytes(context.handle, byref(struct))
+        _pack_dense(context, struct, weight)
+    return NativeLinear(context, whole, panels, bias)
+
+
+def _ends_a_panel(context: NativeContext, struct: LinearStruct) -> bool:
+    """Whether another row would need another panel."""
+    longer = _struct(struct.kind, struct.n + 1, struct.k)
+    size = context.library.servery_packed_bytes
+    return bool(size(context.handle, byref(longer)) > size(context.handle, byref(struct)))
+
+
 def native_linear(context: NativeContext, matrix: Matrix, bias: Tensor | None) -> NativeLinear | None:
     """The layer for a matrix, packed; None for layouts that there is no kernel for."""
     if isinstance(matrix, DenseMatrix) and matrix.weight.dtype in _TYPES:
@@ -122,17 +148,22 @@ def _is_int4(matrix: GroupMatrix) -> bool:
 
 
 def _dense(context: NativeContext, weight: Tensor, bias: Tensor | None) -> NativeLinear:
-    weight = _shortest(weight if weight.stride(1) == 1 else weight.contiguous())
-    struct = _struct(KIND_F32 if weight.dtype == torch.float32 else KIND_BF16, weight.shape[0], weight.shape[1])
+    weight = _shortest(weight) if weight.dtype == torch.float32 else weight
+    struct = _struct(KIND_F32 if weight.dtype == torch.float32 else KIND_BF16, *weight.shape)
     panels = _room(context, struct)
-    context.library.servery_pack_dense(context.handle, byref(struct), _rows(weight))
+    _pack_dense(context, struct, weight)
     return NativeLinear(context, struct, panels, bias)
+
+
+def _pack_dense(context: NativeContext, struct: LinearStruct, weight: Tensor) -> None:
+    weight = weight if weight.stride(1) == 1 else weight.contiguous()
+    context.library.servery_pack_dense(context.handle, byref(struct), _rows(weight))
 
 
 def _shortest(weight: Tensor) -> Tensor:
     """float32 values as bfloat16 if they all are: products are the same to the last bit, and half as much is read."""
     short = weight.bfloat16()
-    return short if torch.equal(short.float(), weight.float()) else weight
+    return short if torch.equal(short.float(), weight) else weight
 
 
 def _int8(context: NativeContext, matrix: GroupMatrix, bias: Tensor | None) -> NativeLinear:
