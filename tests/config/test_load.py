@@ -306,6 +306,10 @@ def test_a_missing_price_says_how_to_write_one_and_what_the_catalog_has() -> Non
             "line 4: models.m.place: 'fastest' is no choice; choose one of first, weighted, least-load, prefix-affinity, cheapest-within-slo.",
         ),
         (
+            "{deployments: [here], place: cheapest-within-slo}",
+            "line 4: models.m.slo: place: cheapest-within-slo needs one, such as slo: {ttft: 800ms, tpot: 50ms}.",
+        ),
+        (
             "{deployments: [here], retry: {attempts: 0}}",
             "line 4: models.m.retry.attempts: expected int >= 1.",
         ),

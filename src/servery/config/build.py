@@ -24,6 +24,7 @@ from servery.config.types import (
     Fallbacks,
     Kind,
     ModelConfig,
+    Place,
     Price,
     Probe,
     Retry,
@@ -162,6 +163,8 @@ class Builder:
         section = self._section(ModelSection, _with_defaults(value, defaults), at)
         if section is None:
             return None
+        if section.place is Place.CHEAPEST_WITHIN_SLO and section.slo is None:
+            self._fault((*at, "slo"), "place: cheapest-within-slo needs one, such as slo: {ttft: 800ms, tpot: 50ms}.")
         tiers = [[entry] if isinstance(entry, str) else entry for entry in section.deployments]
         if all(isinstance(entry, str) for entry in section.deployments):
             tiers = [[str(entry) for entry in section.deployments]]

@@ -4,12 +4,13 @@ import random
 import time
 from collections.abc import Callable
 
+from servery.gateway.dispatch.slo_placement import CheapestWithinSlo
 from servery.gateway.exchange import Client, Exchange
 from servery.gateway.fleet import Fleet
 from servery.gateway.pipeline import Pipeline
 from servery.gateway.settle.record import Record
 from servery.gateway.settle.settle import Book
-from servery.telemetry.gateway_metrics import DeploymentFigures
+from servery.telemetry.gateway_metrics import DeploymentFigures, PredictionFigures
 from servery.telemetry.metrics import Metrics
 from servery.upstream.ask import Ask
 from servery.upstream.upstream import Upstream
@@ -33,6 +34,7 @@ class Gateway:
         self._clock = clock
         self._pipeline = Pipeline(metrics, book, clock=clock, chance=chance)
         metrics.gateway.watch(self.figures)
+        metrics.gateway.watch_predictions(self.predictions)
 
     @property
     def fleet(self) -> Fleet:
@@ -99,6 +101,21 @@ class Gateway:
                 throttled_s=each.throttle.retry_after_s(now),
             )
             for each in self._fleet.deployments.values()
+        ]
+
+    def predictions(self) -> list[PredictionFigures]:
+        """How good the predictions were, of models that are placed by them."""
+        return [
+            PredictionFigures(
+                model=served.name,
+                deployment=name,
+                predictions=tally.predictions,
+                actual_s=tally.actual_s,
+                error_s=tally.error_s,
+            )
+            for served in self._fleet.models.values()
+            if isinstance(served.placement, CheapestWithinSlo)
+            for name, tally in served.placement.tallies.items()
         ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from servery.telemetry.ledger import LedgerRow
@@ -22,6 +22,17 @@ class DeploymentFigures:
     throttled_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionFigures:
+    """How good the predictions of TTFT were, of a model at a deployment: their number, sums of seconds."""
+
+    model: str
+    deployment: str
+    predictions: int
+    actual_s: float
+    error_s: float
+
+
 class GatewayMetrics:
     """Labels are bounded: models and deployments are the configured ones, results those of `UpstreamFailure.name`."""
 
@@ -37,10 +48,16 @@ class GatewayMetrics:
         self._cost = counter("cost_microusd", "Micro-dollars by the price per token.", "model_name", "deployment")
         self._deployments = _Deployments()
         registry.register(self._deployments)
+        self._predictions = _Predictions()
+        registry.register(self._predictions)
 
     def watch(self, read: Callable[[], Sequence[DeploymentFigures]]) -> None:
         """Report the deployments as they are whenever the metrics are read."""
         self._deployments.read = read
+
+    def watch_predictions(self, read: Callable[[], Sequence[PredictionFigures]]) -> None:
+        """Report how good predictions were whenever the metrics are read."""
+        self._predictions.read = read
 
     def count(self, model: str, row: LedgerRow, attempts: Sequence[tuple[str, str]]) -> None:
         """Count an exchange of a served model that is over, and its attempts: at which deployment, with what result."""
@@ -77,3 +94,22 @@ class _Deployments:
             broken.add_metric([each.name], float(each.breaker != "closed"))
             throttled.add_metric([each.name], each.throttled_s)
         yield from (in_flight, broken, throttled)
+
+
+class _Predictions:
+    """Counters of what was predicted."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], Sequence[PredictionFigures]] = lambda: ()
+
+    def collect(self) -> Iterable[Metric]:
+        """As they are."""
+        labels = ("model_name", "deployment")
+        number = CounterMetricFamily("servery_ttft_predictions", "First tokens that were predicted.", labels=labels)
+        actual = CounterMetricFamily("servery_ttft_predicted_actual_seconds", "The sum of what came.", labels=labels)
+        error = CounterMetricFamily("servery_ttft_prediction_error_seconds", "Sum of absolute errors.", labels=labels)
+        for each in self.read():
+            number.add_metric([each.model, each.deployment], each.predictions)
+            actual.add_metric([each.model, each.deployment], each.actual_s)
+            error.add_metric([each.model, each.deployment], each.error_s)
+        yield from (number, actual, error)

@@ -18,33 +18,33 @@ def loads(*in_flight: int) -> dict[str, Load]:
 
 
 def test_the_longest_match_is_first() -> None:
-    index = PrefixIndex(NAMES)
+    index = PrefixIndex()
     index.add("b", PREFIX[:1])
     index.add("c", PREFIX)
     assert by_affinity(NAMES, loads(0, 0, 0), index, PREFIX)[:2] == ["c", "b"]
 
 
 def test_a_busy_match_comes_after_those_with_room() -> None:
-    index = PrefixIndex(NAMES)
+    index = PrefixIndex()
     index.add("c", PREFIX)
     assert by_affinity(NAMES, loads(2, 1, 9), index, PREFIX)[-1] == "c"
 
 
 def test_an_unknown_prompt_goes_the_same_way_in_every_process() -> None:
-    assert by_affinity(NAMES, loads(0, 0, 0), PrefixIndex(NAMES), PREFIX) == by_affinity(
-        NAMES[::-1], loads(0, 0, 0), PrefixIndex(NAMES), PREFIX
+    assert by_affinity(NAMES, loads(0, 0, 0), PrefixIndex(), PREFIX) == by_affinity(
+        NAMES[::-1], loads(0, 0, 0), PrefixIndex(), PREFIX
     )
 
 
 def test_a_prompt_too_short_for_a_block_goes_to_the_least_busy() -> None:
-    assert by_affinity(NAMES, loads(2, 0, 1), PrefixIndex(NAMES), ()) == ["b", "c", "a"]
-    assert by_affinity((), {}, PrefixIndex(()), PREFIX) == []
+    assert by_affinity(NAMES, loads(2, 0, 1), PrefixIndex(), ()) == ["b", "c", "a"]
+    assert by_affinity((), {}, PrefixIndex(), PREFIX) == []
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 3))
 def test_nobody_gets_more_than_the_bound_whatever_is_asked(seed: int, prompts: int) -> None:
-    draw, index = random.Random(seed), PrefixIndex(NAMES)
+    draw, index = random.Random(seed), PrefixIndex()
     counts = dict.fromkeys(NAMES, 0)
     for _ in range(60):
         prefix = (bytes([draw.randrange(prompts)]),)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servery.config.types import Overload, Price, Slo
-from servery.gateway.dispatch.cheapest import Decision, Option, cheapest_within_slo, keeps, marginal_cost
+from servery.config.types import Overload, Slo
+from servery.gateway.dispatch.cheapest import Decision, Option, cheapest_within_slo, keeps
 from servery.gateway.dispatch.prediction import Prediction
 
 SLO = Slo(ttft_s=1.0, tpot_s=0.05)
@@ -82,14 +82,6 @@ def test_the_first_is_never_dearer_than_another_that_keeps_the_slo(
         first = options[int(decision.ranked[0])]
         assert first in keeping
         assert first.cost == min(each.cost for each in keeping)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "cost"), [((0, 0, 0), 0), ((1, 0, 0), 1), ((10**6, 0, 0), 750_000), ((10, 1_000, 200), 983)]
-)
-def test_a_request_costs_its_tokens_to_the_millionth_rounded_up(tokens: tuple[int, int, int], cost: int) -> None:
-    price = Price(input_per_mtok=750_000, cached_per_mtok=75_000, output_per_mtok=4_500_000, per_hour=10**9)
-    assert marginal_cost(price, *tokens) == cost
 
 
 def test_every_order_of_the_options_gives_the_same_decision() -> None:

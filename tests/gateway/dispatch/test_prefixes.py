@@ -64,7 +64,7 @@ def test_the_index_finds_the_longest_beginning_that_was_sent(sent: list[tuple[st
     def chain(path: list[int]) -> tuple[bytes, ...]:
         return tuple(bytes(path[: at + 1]) for at in range(len(path)))
 
-    index = PrefixIndex("ab")
+    index = PrefixIndex()
     for name, path in sent:
         index.add(name, chain(path))
     for name in "ab":
@@ -79,7 +79,7 @@ def test_the_index_finds_the_longest_beginning_that_was_sent(sent: list[tuple[st
 
 
 def test_the_oldest_is_forgotten_from_its_end() -> None:
-    index = PrefixIndex(["a"], max_blocks=5)
+    index = PrefixIndex(max_blocks=5)
     index.add("a", (b"1", b"12", b"123"))
     index.add("a", (b"x", b"xy", b"xyz"))
     assert index.matched("a", (b"x", b"xy", b"xyz")) == 3

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from servery.config.types import Overload, Price, Slo
+from servery.config.types import Overload, Slo
 from servery.gateway.dispatch.prediction import Prediction
-
-_MILLION = 10**6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +32,6 @@ class Decision:
     wait_s: float | None = None
     shed_s: float | None = None
     is_within_slo: bool = True
-
-
-def marginal_cost(price: Price, new_tokens: int, cached_tokens: int, output_tokens: int) -> int:
-    """Micro-dollars that one more request costs, rounded up: by its tokens, and nothing by the hour."""
-    total = (
-        new_tokens * price.input_per_mtok
-        + cached_tokens * price.cached_per_mtok
-        + output_tokens * price.output_per_mtok
-    )
-    return -(-total // _MILLION)
 
 
 def cheapest_within_slo(options: Sequence[Option], slo: Slo, overload: Overload) -> Decision:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from servery.config.types import ModelConfig, Place
 from servery.gateway.dispatch.place import First, LeastLoad, Placement, Weighted
+from servery.gateway.dispatch.prefix_affinity import PrefixAffinity
+from servery.gateway.dispatch.slo_placement import CheapestWithinSlo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,8 @@ PLACEMENTS: Mapping[Place, Callable[[Surroundings], Placement]] = {
     Place.FIRST: lambda around: First(),
     Place.WEIGHTED: lambda around: Weighted(around.random),
     Place.LEAST_LOAD: lambda around: LeastLoad(around.random),
+    Place.PREFIX_AFFINITY: lambda around: PrefixAffinity(),
+    Place.CHEAPEST_WITHIN_SLO: lambda around: CheapestWithinSlo(around.model, around.clock),
 }
 
 

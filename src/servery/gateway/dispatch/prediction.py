@@ -33,6 +33,21 @@ class Prediction:
     tpot_upper_s: float
 
 
+@dataclass(slots=True)
+class Tally:
+    """How good predictions of the first token were: their number, and sums in seconds of what came and of the error."""
+
+    predictions: int = 0
+    actual_s: float = 0.0
+    error_s: float = 0.0
+
+    def add(self, predicted_s: float, actual_s: float) -> None:
+        """Count one."""
+        self.predictions += 1
+        self.actual_s += actual_s
+        self.error_s += abs(predicted_s - actual_s)
+
+
 class Margin:
     """The `quantile` of actual over predicted, learnt one observation at a time.
 

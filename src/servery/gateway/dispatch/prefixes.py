@@ -6,7 +6,7 @@ it. No token is counted for it: a conversation's next turn repeats the bytes of 
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -45,13 +45,13 @@ def cached_tokens(blocks: int) -> int:
 class PrefixIndex:
     """The prompts that each deployment was sent, the latest of them: `max_blocks` blocks a deployment."""
 
-    def __init__(self, deployments: Iterable[str], max_blocks: int = 50_000) -> None:
-        self._seen: dict[str, OrderedDict[bytes, None]] = {name: OrderedDict() for name in deployments}
+    def __init__(self, max_blocks: int = 50_000) -> None:
+        self._seen: dict[str, OrderedDict[bytes, None]] = {}
         self._max_blocks = max_blocks
 
     def matched(self, deployment: str, prefix: Prefix) -> int:
         """How many of the prompt's first blocks the deployment was sent before."""
-        seen = self._seen[deployment]
+        seen = self._seen.get(deployment, ())
         low, high = 0, len(prefix)
         while low < high:  # a block is never forgotten before those behind it
             middle = (low + high + 1) // 2
@@ -63,7 +63,7 @@ class PrefixIndex:
 
     def add(self, deployment: str, prefix: Prefix) -> None:
         """The deployment was sent this prompt."""
-        seen = self._seen[deployment]
+        seen = self._seen.setdefault(deployment, OrderedDict())
         for digest in reversed(prefix):  # the first block becomes the youngest
             seen[digest] = None
             seen.move_to_end(digest)
@@ -72,7 +72,7 @@ class PrefixIndex:
 
     def forget(self, deployment: str) -> None:
         """The deployment's cache is gone: it was started again."""
-        self._seen[deployment].clear()
+        self._seen.pop(deployment, None)
 
 
 def rendezvous(names: Sequence[str], key: bytes) -> list[str]:

@@ -1,9 +1,9 @@
 """An exchange that is over, as its row in the ledger. Pure."""
 
 from servery.config.types import Slo
+from servery.gateway.cost import cost_microusd
 from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.exchange import Exchange, Outcome
-from servery.gateway.settle.cost import cost_microusd
 from servery.gateway.settle.record import Record
 from servery.telemetry.ledger import LedgerRow
 

@@ -1,0 +1,128 @@
+"""The placement by which SLOs decide: each request goes to the cheapest deployment that is predicted to keep its model's."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from servery.config.types import ModelConfig, Slo
+from servery.gateway.cost import cost_microusd
+from servery.gateway.dispatch.cheapest import Option, cheapest_within_slo
+from servery.gateway.dispatch.deployment import Deployment, Standing
+from servery.gateway.dispatch.load import Load
+from servery.gateway.dispatch.outcome import AttemptOutcome
+from servery.gateway.dispatch.place import Ranked, Watch
+from servery.gateway.dispatch.prediction import LatencyModel, Tally
+from servery.gateway.dispatch.prefixes import PrefixIndex
+from servery.gateway.dispatch.prompt import Prompt, Prompts
+from servery.upstream.ask import Ask
+from servery.wire.errors import rate_limited
+
+# Until answers have told how long they are; and how much a new one weighs against those before.
+_ANSWER_TOKENS = 200.0
+_NEWER = 0.05
+_SHORTEST_WAIT_S = 0.005
+
+
+class CheapestWithinSlo:
+    """Learns how fast each deployment is under which load, and chooses by it."""
+
+    def __init__(self, model: ModelConfig, clock: Callable[[], float]) -> None:
+        """Raises `ValueError` for a model without an SLO."""
+        if model.slo is None:
+            raise ValueError(f"model '{model.name}' is placed by cheapest-within-slo and has no slo; add one")
+        self._model = model
+        self._slo: Slo = model.slo
+        self._clock = clock
+        self._prompts = Prompts()
+        self._index = PrefixIndex()
+        self._loads: defaultdict[str, Load] = defaultdict(Load)
+        self._models: dict[str, LatencyModel] = {}
+        self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        self._answer_tokens = _ANSWER_TOKENS
+
+    @property
+    def tallies(self) -> Mapping[str, Tally]:
+        """How good the predictions were, by deployment."""
+        return self._tallies
+
+    def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
+        """The cheapest that keeps the SLO first; raises `ApiError` (429) when none does and the model is to shed."""
+        prompt, by_name = self._prompts.of(ask), {each.name: each for tier in tiers for each in tier}
+        options = [self._option(each, at, ask, prompt) for at, tier in enumerate(tiers) for each in tier]
+        decision = cheapest_within_slo(options, self._slo, self._model.overload)
+        if decision.shed_s is not None:
+            message = (
+                f"No deployment of '{self._model.name}' is predicted to answer within its SLO (first token within "
+                f"{self._slo.ttft_s:g} s); one may be in about {decision.shed_s:.1f} s."
+            )
+            raise rate_limited(message, decision.shed_s)
+        wait_s = None if decision.wait_s is None else max(decision.wait_s, _SHORTEST_WAIT_S)
+        return Ranked([by_name[name] for name in decision.ranked], wait_s)
+
+    def sent(self, deployment: Deployment, ask: Ask) -> Watch:
+        """Counts the request with the deployment's load, and lets its times teach the model of it."""
+        prompt = self._prompts.of(ask)
+        new_tokens = prompt.new_tokens(self._index.matched(deployment.name, prompt.prefix))
+        self._index.add(deployment.name, prompt.prefix)
+        return _Lesson(self, deployment.name, new_tokens)
+
+    def _option(self, deployment: Deployment, tier: int, ask: Ask, prompt: Prompt) -> Option:
+        new_tokens = prompt.new_tokens(self._index.matched(deployment.name, prompt.prefix))
+        load = self._loads[deployment.name]
+        most = ask.head.most_tokens
+        answer = round(self._answer_tokens) if most is None else min(most, round(self._answer_tokens))
+        return Option(
+            name=deployment.name,
+            tier=tier,
+            has_place=deployment.standing() is Standing.FREE,
+            prediction=self._latency(deployment.name).predict(load, new_tokens, self._clock()),
+            cost=cost_microusd(deployment.config.price, prompt.tokens, prompt.tokens - new_tokens, answer),
+        )
+
+    def _latency(self, name: str) -> LatencyModel:
+        if name not in self._models:
+            self._models[name] = LatencyModel(self._slo.attainment)
+        return self._models[name]
+
+    # What a lesson teaches.
+
+    def begin(self, name: str, new_tokens: int) -> tuple[Load, float]:
+        """A request was sent; returns the load that it met and the predicted TTFT."""
+        load = self._loads[name]
+        met = Load(load.prefilling, load.decoding, load.prefill_tokens)
+        load.begin(new_tokens)
+        return met, self._latency(name).predict(met, new_tokens, self._clock()).ttft_s
+
+    def first_token(self, name: str, new_tokens: int) -> None:
+        """Its first token has come."""
+        self._loads[name].first_token(new_tokens)
+
+    def end(self, name: str, new_tokens: int, met: Load, predicted_s: float, outcome: AttemptOutcome) -> None:
+        """It is over."""
+        had_first = outcome.ttft_s is not None
+        self._loads[name].end(new_tokens, had_first_token=had_first)
+        model, now = self._latency(name), self._clock()
+        if outcome.ttft_s is not None:
+            model.observe_ttft(met, new_tokens, outcome.ttft_s, now)
+            self._tallies[name].add(predicted_s, outcome.ttft_s)
+        if outcome.tpot_s is not None:
+            model.observe_tpot(met, outcome.tpot_s, now)
+        if outcome.failure is None and not outcome.is_abandoned and outcome.tokens:
+            self._answer_tokens += _NEWER * (outcome.tokens - self._answer_tokens)
+
+
+class _Lesson(Watch):
+    """Follows one attempt."""
+
+    def __init__(self, placement: CheapestWithinSlo, name: str, new_tokens: int) -> None:
+        self._placement = placement
+        self._name = name
+        self._new_tokens = new_tokens
+        self._met, self._predicted_s = placement.begin(name, new_tokens)
+
+    def first_token(self) -> None:
+        """The load moves on from prefill to decode."""
+        self._placement.first_token(self._name, self._new_tokens)
+
+    def over(self, outcome: AttemptOutcome) -> None:
+        """The times are learnt."""
+        self._placement.end(self._name, self._new_tokens, self._met, self._predicted_s, outcome)

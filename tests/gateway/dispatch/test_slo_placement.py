@@ -1,0 +1,217 @@
+"""SLOs decide: owned capacity is filled, what would break the SLO goes a tier up, and predictions learn from all of it."""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from servery.config.types import ModelConfig, Overload, Place, Price, Slo
+from servery.gateway.dispatch.deployment import Deployment
+from servery.gateway.dispatch.outcome import AttemptOutcome
+from servery.gateway.dispatch.place import LeastLoad, Placement, Watch
+from servery.gateway.dispatch.placements import Surroundings, placement
+from servery.gateway.dispatch.prefix_affinity import PrefixAffinity
+from servery.gateway.dispatch.slo_placement import CheapestWithinSlo
+from servery.upstream.ask import Api, Ask, read_head
+from servery.wire.errors import ApiError
+from tests.gateway.scripted import Scripted, deployment
+
+SLO = Slo(ttft_s=1.0, tpot_s=0.05, attainment=0.95)
+PER_HOUR, PER_TOKEN = Price(per_hour=2_000_000), Price(input_per_mtok=1_000_000, output_per_mtok=4_000_000)
+
+
+def ask(text: str, *, owner: bytes = b"") -> Ask:
+    body = msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 50})
+    return Ask(
+        api=Api.CHAT, body=body, head=read_head(body), model="m", base="m", answer_id="a", created=0, owner=owner
+    )
+
+
+@dataclass(slots=True)
+class Clock:
+    now_s: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def place(name: str, price: Price, clock: Clock, most: int = 1_000) -> Deployment:
+    return Deployment(deployment(name, price=price, max_concurrency=most), Scripted(()), clock)
+
+
+def a_policy(clock: Clock, overload: Overload = Overload.BEST_EFFORT) -> CheapestWithinSlo:
+    model = ModelConfig(name="m", tiers=(), place=Place.CHEAPEST_WITHIN_SLO, slo=SLO, overload=overload)
+    made = placement(Surroundings(model=model, clock=clock, random=random.Random(0).random))
+    assert isinstance(made, CheapestWithinSlo)
+    return made
+
+
+@dataclass(slots=True)
+class Simulation:
+    """Servers that answer by a law: prefill one after the other, decode slower the more answer. Time is virtual."""
+
+    policy: Placement
+    tiers: list[list[Deployment]]
+    clock: Clock
+    draw: random.Random = field(default_factory=lambda: random.Random(7))
+    good: int = 0
+    done: int = 0
+    shed: int = 0
+    cost: int = 0
+    _events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _free_at: dict[str, float] = field(default_factory=dict)
+    _order: int = 0
+
+    def at(self, time_s: float, act: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._events, (time_s, self._order, act))
+
+    def run(self) -> None:
+        while self._events:
+            self.clock.now_s, _, act = heapq.heappop(self._events)
+            act()
+
+    def arrive(self, request: Ask) -> None:
+        try:
+            ranked = self.policy.rank(self.tiers, request)
+        except ApiError:
+            self.shed += 1
+            return
+        if ranked.wait_s is not None:
+            self.at(self.clock.now_s + ranked.wait_s, lambda: self.arrive(request))
+            return
+        chosen = ranked.order[0]
+        sent_s, watch = self.clock.now_s, self.policy.sent(chosen, request)
+        chosen.slots.in_flight += 1
+        tokens = len(request.body) // 4
+        if chosen.name == "api":
+            first_s = sent_s + self.draw.uniform(0.3, 0.4)
+        else:  # 5,000 tokens of prefill a second, one prompt at a time
+            first_s = max(sent_s, self._free_at.get(chosen.name, 0.0)) + tokens / 5_000
+            self._free_at[chosen.name] = first_s
+        self.at(first_s, lambda: self._first(chosen, request, watch, sent_s))
+
+    def _first(self, chosen: Deployment, request: Ask, watch: Watch, sent_s: float) -> None:
+        watch.first_token()
+        tpot_s = 0.01 if chosen.name == "api" else 0.005 + 0.0005 * chosen.slots.in_flight
+        first_s = self.clock.now_s
+        self.at(first_s + 49 * tpot_s, lambda: self._last(chosen, request, watch, first_s - sent_s, tpot_s))
+
+    def _last(self, chosen: Deployment, request: Ask, watch: Watch, ttft_s: float, tpot_s: float) -> None:
+        chosen.slots.in_flight -= 1
+        tokens = len(request.body) // 4
+        watch.over(
+            AttemptOutcome(
+                deployment=chosen, ask=request, failure=None, is_abandoned=False, took_s=ttft_s + 49 * tpot_s,
+                ttft_s=ttft_s, tpot_s=tpot_s, prompt_tokens=tokens, cached_tokens=0, tokens=50,
+            )
+        )  # fmt: skip
+        self.done += 1
+        self.good += ttft_s <= SLO.ttft_s and tpot_s <= SLO.tpot_s
+        if chosen.config.price == PER_TOKEN:
+            self.cost += tokens + 4 * 50
+
+
+def simulated(make: Callable[[Clock], Placement]) -> Simulation:
+    """Two GPUs and an API, ten minutes of bursts: calm at 4 requests a second, every minute ten seconds at 30."""
+    clock, draw = Clock(), random.Random(11)
+    gpus, api = [place("a", PER_HOUR, clock), place("b", PER_HOUR, clock)], [place("api", PER_TOKEN, clock)]
+    simulation = Simulation(make(clock), [gpus, api], clock)
+    time_s = 0.0
+    while time_s < 600:
+        time_s += draw.expovariate(30 if time_s % 60 < 10 else 4)
+        request = ask(str(draw.random()) + "x" * draw.randrange(1_000, 8_000))
+        simulation.at(time_s, lambda request=request: simulation.arrive(request))  # type: ignore[misc]
+    simulation.run()
+    return simulation
+
+
+def test_bursts_overflow_to_the_api_and_calm_times_cost_nothing_more() -> None:
+    by_slo = simulated(a_policy)
+    least_load = simulated(lambda clock: LeastLoad(random.Random(1).random))
+    assert by_slo.good / by_slo.done > 0.97
+    assert least_load.good / least_load.done < 0.9  # the owned ones alone cannot do it
+    # The bursts are six tenths of the requests, and the GPUs can do three in ten of a burst: 43 % must go to the API.
+    api_only = by_slo.done * (len(ask("x" * 4_500).body) // 4 + 4 * 50)
+    assert 0.3 * api_only < by_slo.cost < 0.45 * api_only
+
+
+def test_predictions_become_good_and_are_counted() -> None:
+    clock = Clock()
+    policy = a_policy(clock)
+    simulation = simulated(a_policy)
+    assert isinstance(simulation.policy, CheapestWithinSlo)
+    for name in ("a", "b"):
+        tally = simulation.policy.tallies[name]
+        assert tally.predictions > 500
+        assert tally.error_s / tally.actual_s < 0.35
+    assert dict(policy.tallies) == {}
+
+
+@pytest.mark.parametrize("overload", list(Overload))
+def test_what_nobody_can_do_in_time_is_done_as_the_policy_says(overload: Overload) -> None:
+    clock = Clock()
+    policy, gpu = a_policy(clock, overload), place("a", PER_HOUR, clock)
+    for _ in range(20):
+        watch = policy.sent(gpu, ask("x" * 40_000))  # long prompts that nobody answers yet
+    if overload is Overload.SHED:
+        for at in range(30):
+            clock.now_s = at * 0.1
+            self_taught(policy, gpu, ttft_s=4.0)
+        with pytest.raises(ApiError) as told:
+            policy.rank([[gpu]], ask("hello"))
+        assert (told.value.status, told.value.code) == (429, "rate_limit_exceeded")
+        assert told.value.retry_after_s is not None
+        assert told.value.retry_after_s > 0.5
+        return
+    for at in range(30):
+        clock.now_s = at * 0.1
+        self_taught(policy, gpu, ttft_s=4.0)
+    ranked = policy.rank([[gpu]], ask("hello"))
+    assert [each.name for each in ranked.order] == ["a"]
+    assert (ranked.wait_s is None) == (overload is Overload.BEST_EFFORT)
+    watch.first_token()
+
+
+def self_taught(policy: CheapestWithinSlo, deployment: Deployment, ttft_s: float) -> None:
+    """One exchange that took so long."""
+    request = ask("hello")
+    watch = policy.sent(deployment, request)
+    watch.first_token()
+    watch.over(
+        AttemptOutcome(
+            deployment=deployment, ask=request, failure=None, is_abandoned=False, took_s=ttft_s, ttft_s=ttft_s,
+            tpot_s=0.01, prompt_tokens=10, cached_tokens=0, tokens=10,
+        )
+    )  # fmt: skip
+
+
+def test_a_model_without_an_slo_is_not_placed_by_one() -> None:
+    with pytest.raises(ValueError, match="has no slo; add one"):
+        CheapestWithinSlo(ModelConfig(name="m", tiers=()), Clock())
+
+
+def test_a_conversation_stays_where_it_began_until_that_place_is_busy() -> None:
+    clock = Clock()
+    policy, tier = PrefixAffinity(), [place(name, PER_HOUR, clock) for name in "abc"]
+    first = policy.rank([tier], ask("long " * 500)).order[0]
+    policy.sent(first, ask("long " * 500))
+    assert policy.rank([tier], ask("long " * 500 + "and on")).order[0] is first
+    first.slots.in_flight = 50
+    assert policy.rank([tier], ask("long " * 500 + "and on")).order[-1] is first
+
+
+def test_another_tenants_conversation_is_another_one() -> None:
+    clock = Clock()
+    policy, tier = PrefixAffinity(), [place(name, PER_HOUR, clock) for name in "abcdefgh"]
+    for each in tier:  # the prompt of tenant one is everywhere
+        policy.sent(each, ask("long " * 500, owner=b"one"))
+    orders = [
+        [each.name for each in policy.rank([tier], ask("long " * 500, owner=owner)).order] for owner in (b"one", b"two")
+    ]
+    assert sorted(orders[0]) == sorted(orders[1])
+    policy.sent(tier[3], ask("long " * 500 + "x" * 600, owner=b"two"))
+    assert policy.rank([tier], ask("long " * 500 + "x" * 600, owner=b"two")).order[0] is tier[3]
