@@ -56,6 +56,14 @@ class Attempt:
                 self._first_s = self._last_s
                 self._watch.first_token()
 
+    @property
+    def taken(self) -> tuple[int, int, int]:
+        """Tokens of the prompt, of these those that a cache supplied, and those generated: by its own count if it gave one."""
+        usage = self.usage
+        if usage is None:
+            return self.prompt_tokens, self.cached_tokens, self.tokens
+        return usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens, usage.completion_tokens
+
     @contextlib.contextmanager
     def judged(self) -> Iterator[None]:
         """Inside, what is raised ends the attempt as what it is; an error that is nobody's fault here is a failure."""
@@ -105,7 +113,7 @@ class Attempt:
 
     def _outcome(self) -> AttemptOutcome:
         first_s = self._first_s
-        usage = self.usage
+        prompt_tokens, cached_tokens, tokens = self.taken
         return AttemptOutcome(
             deployment=self.deployment,
             ask=self.ask,
@@ -114,7 +122,7 @@ class Attempt:
             took_s=self._clock() - self._sent_s,
             ttft_s=None if first_s is None else first_s - self._sent_s,
             tpot_s=None if first_s is None or self.tokens < 2 else (self._last_s - first_s) / (self.tokens - 1),
-            prompt_tokens=self.prompt_tokens if usage is None else usage.prompt_tokens,
-            cached_tokens=self.cached_tokens if usage is None else usage.prompt_tokens_details.cached_tokens,
-            tokens=self.tokens if usage is None else usage.completion_tokens,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+            tokens=tokens,
         )

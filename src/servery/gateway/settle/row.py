@@ -47,8 +47,7 @@ def row_of(
 
 def _cost(attempt: Attempt) -> int:
     """Of attempts that came to nothing, too, as far as it is known what they took: they are on the bill."""
-    price = attempt.deployment.config.price
-    return cost_microusd(price, attempt.prompt_tokens, attempt.cached_tokens, attempt.tokens)
+    return cost_microusd(attempt.deployment.config.price, *attempt.taken)
 
 
 def _is_met(slo: Slo | None, record: Record, outcome: Outcome, status: int | None) -> bool | None:
