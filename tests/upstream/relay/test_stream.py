@@ -92,6 +92,8 @@ def test_completions_of_one_answer_are_counted_apart() -> None:
     with pytest.raises(UpstreamFailure):
         reader.end()
     reader.feed(choice(finish="stop"))
+    assert reader.end() == [Chunk(is_estimated=True)]  # nobody counted
+    reader.feed(COUNTED)
     assert reader.end() == []
 
 

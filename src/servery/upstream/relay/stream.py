@@ -42,6 +42,7 @@ class RelayedStream:
         self._shown = msgspec.json.encode(model)
         self._cutter = EventCutter()
         self._name: tuple[bytes, bytes] | None = None  # as the server's events have it, and as the client's are to
+        self._is_counted = False
 
     def feed(self, data: bytes) -> list[Chunk]:
         """What `data` completes, neighbours of one completion together.
@@ -52,13 +53,14 @@ class RelayedStream:
             seen = [self._watch.see(lines) for lines in self._cutter.feed(data)]
         except (msgspec.DecodeError, EventTooLong) as error:
             raise malformed(self._deployment, f"an event that cannot be read: {error}") from error
+        self._is_counted = self._is_counted or any(chunk.usage is not None for chunk in seen)
         return [self._named(chunk) for chunk in _joined(seen)]
 
     def end(self) -> list[Chunk]:
-        """What comes when there are no more bytes; raises `UpstreamFailure` if there should be."""
+        """What is left: that nobody counted, if so. Raises `UpstreamFailure` if there should be more bytes."""
         if not self._watch.is_complete:
             raise cut(self._deployment)
-        return []
+        return [] if self._is_counted else [Chunk(is_estimated=True)]
 
     def _named(self, chunk: Chunk) -> Chunk:
         if self._name is None:
