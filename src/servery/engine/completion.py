@@ -1,7 +1,8 @@
 """From an engine's tokens to text: detokenizing, stop strings and the alignment of log probabilities with what is sent."""
 
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from servery.engine.detokenize import Detokenizer, Released, StopMatcher
 from servery.engine.engine import AsyncEngine
@@ -9,8 +10,7 @@ from servery.engine.request import FinishReason, NewRequest, Output, TokenLogpro
 from servery.engine.tokenizer import Tokenizer
 
 
-@dataclass(slots=True, kw_only=True)
-class TextDelta:
+class TextDelta(msgspec.Struct, kw_only=True):
     """New text of one completion, with the tokens that begin in it.
 
     `text` may be empty (a chunk that completes no character, or is held back for a stop string); `token_ids` and
@@ -22,15 +22,15 @@ class TextDelta:
 
     index: int
     text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprobs] = []
     num_tokens: int = 0
     num_drafts: int = 0
     finish_reason: FinishReason | None = None
     stop: str | int | None = None
     cached_tokens: int = 0
     queued_s: float = 0.0
-    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs | None] = []
 
 
 class TextAssembler:
@@ -64,7 +64,8 @@ class TextAssembler:
             queued_s=output.queued_s,
             prompt_logprobs=output.prompt_logprobs,
         )
-        self._pending_logprobs += output.logprobs
+        if output.logprobs:
+            self._pending_logprobs += output.logprobs
         for token_id in output.token_ids:
             # The token that ended the completion is no part of its text.
             text = "" if token_id == output.stop_token_id else self._detokenizer.push(token_id)
@@ -85,11 +86,13 @@ class TextAssembler:
         self._release(delta, self._matcher.finish())
 
     def _release(self, delta: TextDelta, released: Released) -> None:
-        delta.text += released.text
-        delta.token_ids += self._pending_ids[: released.tokens]
-        del self._pending_ids[: released.tokens]
-        delta.logprobs += self._pending_logprobs[: released.tokens]
-        del self._pending_logprobs[: released.tokens]
+        text, tokens, _ = released
+        delta.text += text
+        delta.token_ids += self._pending_ids[:tokens]
+        del self._pending_ids[:tokens]
+        if self._pending_logprobs:
+            delta.logprobs += self._pending_logprobs[:tokens]
+            del self._pending_logprobs[:tokens]
 
     def _finish(self, delta: TextDelta, reason: FinishReason, stop: str | int | None) -> TextDelta:
         self.is_finished = True

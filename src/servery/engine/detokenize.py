@@ -32,8 +32,7 @@ class Detokenizer:
     ) -> None:
         """`shown` are special tokens that are not skipped."""
         self._tokenizer = tokenizer
-        self._skip_special_tokens = skip_special_tokens
-        self._shown = shown
+        self._hidden = tokenizer.special_ids - shown if skip_special_tokens else frozenset()
         self._utf8 = _UTF8(errors="replace")
         self._is_first_token = True
         self._is_first_text = True
@@ -42,12 +41,14 @@ class Detokenizer:
 
     def push(self, token_id: int) -> str:
         """The text that became certain with this token, often all of its own; "" if it completes nothing."""
-        skips = self._skip_special_tokens and token_id not in self._shown
-        if not self._tokenizer.visible([token_id], skips):
+        piece = None if token_id in self._hidden else self._tokenizer.piece(token_id)
+        if piece is None:
             return ""
-        of = self._tokenizer.first_token_bytes if self._is_first_token else self._tokenizer.token_bytes
-        self._is_first_token = False
-        return self._without_first_space(self._utf8.decode(of(token_id)))
+        if self._is_first_token:
+            piece = self._tokenizer.first_token_bytes(token_id)
+            self._is_first_token = False
+        text = self._utf8.decode(piece)
+        return self._without_first_space(text) if self._is_first_text else text
 
     def finish(self) -> str:
         """The rest: U+FFFD if the last character was never completed, else ""."""

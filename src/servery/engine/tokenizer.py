@@ -98,11 +98,15 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """What a token stands for inside a text; b"" for an id without a token."""
+        return self.piece(token_id) or b""
+
+    def piece(self, token_id: int) -> bytes | None:
+        """What a token stands for inside a text; None for an id without a token."""
         known = self._bytes.get(token_id)
         if known is None:
             token = self._token(token_id)
             if token is None:
-                return b""
+                return None
             known = self._bytes[token_id] = self._decoding.bytes_of(token)
         return known
 
