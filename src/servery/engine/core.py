@@ -156,7 +156,7 @@ class EngineCore:
         """Draft what constraints force, and for the others what speculation expects to pay."""
         decoding = self.scheduler.decoding
         self._structure.propose(decoding)
-        if self._speculator is not None:
+        if self._speculator is not None and not self._speculator.sits_out(len(decoding)):
             self._speculator.propose(decoding, self.scheduler.spare_tokens)
         if self.info.speculate == "ngram":  # a draft model's drafts are not known yet
             self._structure.prune(decoding)

@@ -15,7 +15,7 @@ from servery.engine.request import Sequence, TokenLogprobs
 from servery.engine.sampler import SamplingRow, largest, sample, token_logprobs
 from servery.engine.sampling_rows import SamplingRows
 from servery.engine.scheduler import Scheduled, Step, StepResult
-from servery.engine.speculation.verification import Check, verify
+from servery.engine.speculation.verification import Check, agreed, verify
 from servery.engine.structure.mask import Mask
 from servery.engine.structure.structure import PendingMasks, StepMasks, Structure
 
@@ -143,6 +143,12 @@ class Runner:
         masks: StepMasks,
     ) -> None:
         """Judge drafts, and keep to what constraints allow."""
+        if not masks and (token_ids := self._largest(logits, sampling)) is not None:
+            for item, tokens in zip(
+                sampling, agreed([item.sequence.drafts for item in sampling], token_ids), strict=True
+            ):
+                results[item.sequence].token_ids = tokens
+            return
         checks = [
             Check(
                 _masked(self._rows.rows(item.sequence), masks.get(item.sequence)),

@@ -32,6 +32,9 @@ class AnyWindow(WindowPolicy):
     def is_hopeless(self, num_sequences: int, acceptance: float, drafting: object) -> bool:
         return True
 
+    def steps_to_sit_out(self, *, is_hopeless: bool) -> int:
+        return 0
+
     def trial(self, candidates: Sequence[Candidate], spare_tokens: int = 0) -> list[int]:
         return [min(self._chance.randint(self._least, self.max_drafts), each.limit) for each in candidates]
 

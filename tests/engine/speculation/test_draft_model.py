@@ -176,5 +176,5 @@ def test_answers_of_the_embedded_model_are_the_same_for_hundreds_of_tokens() -> 
         assert texts(run(drafted, batch)) == expected
         assert texts(run(looked_up, batch)) == expected
         stats = drafted.stats().scheduler
-        assert stats.accepted_draft_tokens > 0.25 * stats.drafted_tokens > 100
+        assert stats.accepted_draft_tokens > 0.2 * stats.drafted_tokens > 80
         assert looked_up.stats().scheduler.accepted_draft_tokens > 0

@@ -136,3 +136,41 @@ def test_nothing_is_decided_where_nobody_has_drafts_to_offer():
     speculator, _, policy = made()
     policy.trial = None  # type: ignore[assignment]
     speculator.propose([sequence("none")], 99)
+
+
+class Never(Always):
+    """Nothing pays, and nothing is tried."""
+
+    def is_trial_due(self) -> bool:
+        return False
+
+    def is_hopeless(self, num_sequences: int, acceptance: float, drafting: object) -> bool:
+        return True
+
+    def steps_to_sit_out(self, *, is_hopeless: bool) -> int:
+        return 3 if is_hopeless else 0
+
+    def sit_out(self, steps: int) -> None:
+        self.observed.append(Outcome(0, 0, steps, 0.0, 0.0))
+
+
+def test_steps_in_which_drafts_cannot_pay_are_sat_out_until_the_load_changes():
+    policy, reads = Never(), []
+
+    def clock() -> float:
+        reads.append(0.0)
+        return 0.0
+
+    speculator = Speculator(FakeProposer(), lambda: policy, clock)
+    looked = []
+    for count in (1, 1, 1, 1, 1, 1, 2, 2):
+        running = [sequence(str(number)) for number in range(count)]
+        before = len(reads)
+        if not speculator.sits_out(count):
+            speculator.propose(running, 99)
+        step = Step(tuple(Scheduled(each, 1, 1, True) for each in running), num_tokens=count)
+        assert speculator.complete(step) == (step, {})
+        speculator.observe(step, {each: StepResult([7]) for each in running})
+        looked.append(len(reads) > before)
+    assert looked == [True, False, False, False, True, False, True, False]
+    assert [each.tokens for each in policy.observed] == [1, 3, 1, 1, 2], "what was sat out is told before the next look"

@@ -13,7 +13,7 @@ from servery.engine.request import SamplingParams
 from servery.engine.sampler import SamplingRow, sample, token_logprobs, warped_probs
 from servery.engine.speculation.confidence import confidences
 from servery.engine.speculation.proposal import draw_proposals, is_coupled, proposal_probs
-from servery.engine.speculation.verification import Check, Verified, verify
+from servery.engine.speculation.verification import Check, Verified, agreed, verify
 
 V = 6
 PROMPT = [1, 4, 1]
@@ -230,3 +230,7 @@ def test_without_drafts_it_is_the_sampler():
     logits = TARGET[[PROMPT[-1]]].expand(20, V)
     told = [Verified([one.token_id], [one.logprobs]) for one in sample(logits, rows)]
     assert verify(logits, [Check([row], []) for row in rows]) == told
+
+
+def test_of_largest_logits_drafts_stand_up_to_the_first_that_differs():
+    assert agreed([[5, 6], [], [7, 8], [1]], [5, 6, 9, 4, 3, 8, 2, 1, 0]) == [[5, 6, 9], [4], [3], [1, 0]]

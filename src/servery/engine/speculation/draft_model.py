@@ -22,12 +22,15 @@ from servery.engine.block_tables import BlockTables
 from servery.engine.decoder import Decoder
 from servery.engine.kv import KVCache
 from servery.engine.request import Sequence
+from servery.engine.sampler import largest
 from servery.engine.sampling_rows import SamplingRows
 from servery.engine.speculation.confidence import confidences, grade
 from servery.engine.speculation.proposal import draw_proposals, is_coupled, proposal_probs
 from servery.engine.speculation.proposer import PENDING, DraftCost, Drafted, Offer, Stakes
 from servery.engine.step import Step, shortened
 from servery.engine.step_cost import StepCost
+
+_WARM_UP_PASSES = 4
 
 _Row = tuple[list[int], int, list[int]]  # of a batch: tokens, position of the first, block table
 
@@ -89,6 +92,22 @@ class DraftModel:
         """What was computed into blocks is lost."""
         self._digests.clear()
 
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Measure passes of one token and of a block; they leave nothing behind.
+
+        The first of each takes longer than any later. Without a measure of both, nothing was known of what it takes to
+        begin with a sequence, and it might never be tried.
+        """
+        size = self._cache.block_size
+        for number in range(_WARM_UP_PASSES):
+            for tokens in ([0], [0] * size):
+                started = thread_time()
+                hidden = self._model.forward(Batch.build([(tokens, 0, [0])], size, self._tables), self._cache)
+                confidences(self._target_logits(hidden[-1:]))
+                if number:
+                    self._observe(1, len(tokens), thread_time() - started)
+
     @property
     def kinds(self) -> int:
         """One: a model is as good here as there."""
@@ -149,6 +168,12 @@ class DraftModel:
 
     def _draw(self, drafts: list["_Draft"], logits: Tensor, stakes: Stakes | None) -> None:
         """Draw a token for each of `drafts` from its row of `logits`, unless it is too doubtful to be verified."""
+        if all(draft.sequence.takes_largest for draft in drafts) and (token_ids := largest(logits)) is not None:
+            for draft, token, confidence in zip(drafts, token_ids, confidences(logits), strict=True):
+                draft.judge(grade(confidence, is_greedy=True), stakes)
+                if not draft.is_ended:
+                    draft.tokens.append(token)
+            return
         for draft, confidence in zip(drafts, confidences(logits), strict=True):
             draft.judge(grade(confidence, is_greedy=draft.sequence.params.is_greedy), stakes)
         kept = [at for at, draft in enumerate(drafts) if not draft.is_ended]

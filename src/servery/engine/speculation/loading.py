@@ -62,7 +62,9 @@ class _Draft:
     def load(self, num_blocks: int, block_size: int, rows: SamplingRows) -> Proposer | None:
         model = build_decoder(self._config, self._reader, native=self._native)
         cache = KVCache(self._config, num_blocks, block_size, self._reader.dtype, kv_format=self._format)
-        return DraftModel(model, cache, rows, self._vocab_size)
+        drafter = DraftModel(model, cache, rows, self._vocab_size)
+        drafter.warm_up()
+        return drafter
 
 
 @contextmanager

@@ -24,6 +24,8 @@ _KEEP_PER_ANSWER = 0.95
 class Speculator:
     """Fills in `Sequence.drafts`. Call `propose`, `Scheduler.schedule`, `complete`, the runner, `observe` in turns.
 
+    Unless it `sits_out` a step: while drafts do not pay, most steps are neither looked at nor measured, and cost nothing.
+
     Times are compared, so `clock` is by default the processor time of this thread: what others on the machine take from
     it would be noise. What pays depends on the load, so each range of it, twice as far up as the one before, has a
     policy of its own, and what was learnt of it lasts until the load is back.
@@ -41,8 +43,26 @@ class Speculator:
         self._given: dict[Sequence, tuple[int, list[int]]] = {}  # kind and drafts of the step under way
         self._grades: Mapping[Sequence, list[int]] = {}  # of what was tried in it
         self._stakes: Stakes | None = None
-        self._drafting_s = self._entry_s = self._run_began = 0.0
+        # Of the step under way; what learning from the last one took is an estimate for this one.
+        self._drafting_s = self._entry_s = self._run_began = self._learning_s = 0.0
         self._answers, self._answer_tokens = 1.0, _USUAL_ANSWER_TOKENS  # both fading alike
+        # Steps to sit out, as long as the load is in the range; how many were since the policy was told.
+        self._steps_out = self._sat_out = self._range_out = 0
+        self._is_out = self._is_hopeless = False
+
+    def sits_out(self, num_sequences: int) -> bool:
+        """Whether there is nothing to propose for the next step, and nothing to be learnt from it."""
+        if self._steps_out and num_sequences.bit_length() == self._range_out:
+            self._steps_out -= 1
+            self._sat_out += 1
+            self._answer_tokens += num_sequences
+            self._is_out = True
+            return True
+        if self._sat_out:
+            self._policies[self._range_out].sit_out(self._sat_out)
+        self._steps_out = self._sat_out = 0
+        self._is_out = False
+        return False
 
     def propose(self, decoding: list[Sequence], spare_tokens: int) -> None:
         """Draft for those who decode and have no drafts of others, as many tokens each as are expected to pay.
@@ -50,7 +70,7 @@ class Speculator:
         All of them together get no more than `spare_tokens`.
         """
         self._given.clear()
-        self._stakes, self._entry_s = None, 0.0
+        self._stakes, self._entry_s, self._is_hopeless = None, 0.0, False
         started = self._clock()
         open_to_drafts = [each for each in decoding if not (each.parent.pooling or each.drafts)]
         if open_to_drafts and spare_tokens > 0:
@@ -63,6 +83,8 @@ class Speculator:
 
     def complete(self, step: Step) -> tuple[Step, Mapping[Sequence, Tensor]]:
         """Draft what is pending: the step with what came of it, and the distributions [drafts, V] of chance's draws."""
+        if self._is_out:
+            return step, {}
         started = self._clock()
         drafted = self._proposer.complete(step, self._stakes)
         self._grades = drafted.grades
@@ -72,7 +94,12 @@ class Speculator:
 
     def observe(self, step: Step, results: Mapping[Sequence, StepResult]) -> None:
         """Learn from a step that has just been run, before its results are committed."""
-        step_s = self._clock() - self._run_began
+        if self._is_out:
+            if step.num_tokens > len(step.scheduled):
+                self._count_answers(step)
+            return
+        began = self._clock()
+        step_s = began - self._run_began
         self._acceptance.tick()
         decoding = tokens = drafts = prefill_tokens = 0
         is_drafted = False
@@ -83,9 +110,7 @@ class Speculator:
                 decoding += 1
                 drafts += item.num_drafts
                 tokens += max(len(results[item.sequence].token_ids), 1)
-            if item.samples and len(item.sequence.tokens) == item.sequence.prompt_len:
-                self._answers = _KEEP_PER_ANSWER * self._answers + 1.0
-                self._answer_tokens *= _KEEP_PER_ANSWER
+        self._count_answers(step)
         for sequence, (kind, given) in self._given.items():
             if sequence in results and sequence.drafts is given:  # else somebody else drafted
                 is_drafted |= self._judge(sequence, kind, max(len(results[sequence].token_ids) - 1, 0))
@@ -93,9 +118,21 @@ class Speculator:
         self._grades = {}
         self._answer_tokens += tokens
         if decoding:
-            self._policy(decoding).observe(
-                Outcome(decoding, drafts, tokens, step_s, self._drafting_s, prefill_tokens, is_drafted, self._entry_s)
+            policy = self._policy(decoding)
+            overhead_s = self._drafting_s + self._learning_s
+            policy.observe(
+                Outcome(decoding, drafts, tokens, step_s, overhead_s, prefill_tokens, is_drafted, self._entry_s)
             )
+            self._range_out = decoding.bit_length()
+            self._steps_out = policy.steps_to_sit_out(is_hopeless=self._is_hopeless)
+        self._learning_s = self._clock() - began
+
+    def _count_answers(self, step: Step) -> None:
+        """Those that begin in a step, so that it is known how long they get."""
+        for item in step.scheduled:
+            if item.samples and len(item.sequence.tokens) == item.sequence.prompt_len:
+                self._answers = _KEEP_PER_ANSWER * self._answers + 1.0
+                self._answer_tokens *= _KEEP_PER_ANSWER
 
     def _judge(self, sequence: Sequence, kind: int, stood: int) -> bool:
         """Learn how many of a sequence's drafts stood; whether any was tried at all."""
@@ -111,7 +148,8 @@ class Speculator:
         policy = self._policy(num_sequences)
         drafting = self._proposer.pass_cost(len(decoding))
         is_trial = policy.is_trial_due()
-        if not is_trial and policy.is_hopeless(num_sequences, self._acceptance.best, drafting):
+        self._is_hopeless = not is_trial and policy.is_hopeless(num_sequences, self._acceptance.best, drafting)
+        if self._is_hopeless:
             return
         offers = [
             (sequence, offer)

@@ -73,6 +73,18 @@ def verify(logits: Tensor, checks: Sequence[Check]) -> list[Verified]:
     return _with_logprobs(verified, starts, logits, rows)
 
 
+def agreed(drafts: Sequence[Sequence[int]], drawn: Sequence[int]) -> list[list[int]]:
+    """For each sequence the drafts that stand and the token after them; `drawn` are those of its rows, end to end."""
+    texts, at = [], 0
+    for some in drafts:
+        stood = 0
+        while stood < len(some) and drawn[at + stood] == some[stood]:
+            stood += 1
+        texts.append(list(drawn[at : at + stood + 1]))
+        at += len(some) + 1
+    return texts
+
+
 def _sampled(one: Sampled) -> Verified:
     if one.error is not None:
         return Verified([], [], one.error)

@@ -19,18 +19,23 @@ from servery.engine.speculation.proposer import DraftCost
 from servery.engine.speculation.step_plane import StepPlane
 
 # Tokens per second have to rise by so much, or the prediction is noise.
-MIN_GAIN = 1.04
+MIN_GAIN = 1.08
 # Of the time without drafts, what may be spent on finding out whether drafts would pay.
 TRIAL_SHARE = 0.01
 _FIRST_TRIAL_STEPS, _LONGEST_TRIAL_STEPS = 6, 384
 _FIRST_TRIALS = 3  # for which a step's time may be owed, so that something is known soon
 # Of the time without drafts, what may be spent on looking for drafts in vain.
 _LOOK_SHARE = 0.01
-_LONGEST_REST_STEPS = 8
-_CONTROL_STEPS = 64
+_LONGEST_REST_STEPS = 24
+_MOST_STEPS_OUT = 31
+# After so many steps with drafts some have none. The first of these takes longer than in a row of its like: the drafter
+# has had the caches of the processor. What it takes is not learnt.
+_CONTROL_EVERY, _CONTROL_STEPS = 96, 6
+_COLD_STEPS = 2
 # What is owed and what is won is remembered up to so many steps' time.
 _MOST_STEPS = 20.0
 _MOST_WON_STEPS = 6.0
+_MOST_OWED_STEPS = 6.0
 _LOSING_STEPS = 3.0
 # What it takes to begin with a sequence is to pay off over several steps, so each is charged this share of what is owed.
 _DEBT_SHARE = 0.1
@@ -88,7 +93,7 @@ class WindowPolicy:
         self._trials = 0
         self._trial_after = _FIRST_TRIAL_STEPS
         self._steps_without = self._steps_with = 0
-        self._rest_steps = 0
+        self._rest_steps = self._control_left = 0
 
     def is_trial_due(self) -> bool:
         """Whether the next step should have drafts to learn from, whatever is expected of them."""
@@ -101,17 +106,42 @@ class WindowPolicy:
         if not (self.plain.is_known and self.drafted.is_known) or drafting is None:
             return True
         plain_s = self.plain.predict(num_sequences)
-        if self._rest_steps or self._won_s < -_LOSING_STEPS * plain_s or self._steps_with >= _CONTROL_STEPS:
+        if self._rest_steps or self._won_s < -_LOSING_STEPS * plain_s or self._is_control:
             return True
         return _longest(acceptance, self.max_drafts) * plain_s < MIN_GAIN * (
             self.drafted.predict(num_sequences, 0) + drafting.fixed_s
         )
 
+    @property
+    def _is_control(self) -> bool:
+        """Whether the next step is to have no drafts so that it is known what they save."""
+        return self._steps_with >= _CONTROL_EVERY or self._control_left > 0
+
+    def steps_to_sit_out(self, *, is_hopeless: bool) -> int:
+        """After a step: in how many further ones there would be no drafts, so that nothing need be asked or measured.
+
+        Nobody was looked at in the step itself if it was hopeless.
+        """
+        if self._rest_steps:
+            return self._rest_steps
+        if not is_hopeless or self._steps_without < _COLD_STEPS or self._control_left:
+            return 0
+        return min(_MOST_STEPS_OUT, max(self._trial_after - self._steps_without, 0))
+
+    def sit_out(self, steps: int) -> None:
+        """So many steps passed that were not measured."""
+        earned_s = steps * TRIAL_SHARE * self._usual_s
+        self._budget_s = min(self._budget_s + earned_s, _MOST_STEPS * self._usual_s)
+        self._won_s += min(earned_s, max(-self._won_s, 0.0))
+        self._steps_without += steps
+        self._rest_steps = max(self._rest_steps - steps, 0)
+
     def trial(self, candidates: Offers[Candidate], spare_tokens: int = _UNBOUNDED) -> list[int]:
-        """Windows to learn from: short ones first, for some sequences that can begin within a few steps' time."""
+        """Windows to learn from: short ones first, for some sequences that can begin within a few steps' time, or the budget."""
         self._is_trial = True
         window = 2 ** min(self._trials, 2)
-        affordable_s, wanted = _LOSING_STEPS * self.plain.predict(len(candidates)), -(-len(candidates) // 4)
+        affordable_s = max(_LOSING_STEPS * self.plain.predict(len(candidates)), self._budget_s)
+        wanted = -(-len(candidates) // 4)
         windows = []
         for candidate in candidates:
             affordable_s -= candidate.entry_s
@@ -212,13 +242,14 @@ class WindowPolicy:
             rest_steps = int(drafting_s / (_LOOK_SHARE * outcome.step_s))
             self._rest_steps = self._rest_steps - 1 if is_resting else min(rest_steps, _LONGEST_REST_STEPS)
         elif self._is_trial:
-            self._budget_s = max(self._budget_s - max(lost_s, 0.0), -most_s)
+            self._budget_s = max(self._budget_s - max(lost_s, 0.0), -_MOST_OWED_STEPS * usual_s)
         else:
             self._won_s = min(max(self._won_s - lost_s, -most_s), _MOST_WON_STEPS * usual_s)
 
     def _learn(self, num_sequences: int, drafts: int, step_s: float) -> None:
         if not drafts:
-            self.plain.observe(num_sequences, 0, step_s)
+            if self._steps_without > _COLD_STEPS or not self.drafted.is_known:
+                self.plain.observe(num_sequences, 0, step_s)
             return
         if not self.drafted.is_known:  # as if of what drafts add half were for the first and half for each
             added_s = max(step_s - self.plain.predict(num_sequences), 0.0)
@@ -227,6 +258,9 @@ class WindowPolicy:
 
     def _count(self, *, is_drafted: bool, is_pure: bool) -> None:
         if not is_drafted:
+            self._control_left = (
+                _CONTROL_STEPS if self._steps_with >= _CONTROL_EVERY else max(self._control_left - 1, 0)
+            )
             self._steps_without += 1
             self._steps_with = 0
         elif self._is_trial:
