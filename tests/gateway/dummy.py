@@ -42,6 +42,9 @@ class Dummy:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             try:
                 body = await _request(reader)
+                if body is None:
+                    await _send(writer, _whole(b"404 No", b"application/json", b"{}"))
+                    return
                 model = body["model"]
                 self.begun.set()
                 await self._answer(model, body, writer, reader)
@@ -155,8 +158,11 @@ async def dummy() -> AsyncIterator[Dummy]:
         yield made
 
 
-async def _request(reader: asyncio.StreamReader) -> dict[str, Any]:
+async def _request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
+    """What is asked for; None for what is no question to a model."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    if not head.startswith(b"post"):
+        return None
     length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
     body: dict[str, Any] = json.loads(await reader.readexactly(length))
     return body

@@ -97,7 +97,7 @@ class Record:
         """For the log: sizes and times, never content."""
         text = f"{self.model}: {self.prompt_tokens} prompt tokens ({self.cached_tokens} cached)"
         if self.timing.ttft_s is not None:
-            text += f", {self.timing.tokens} generated, first after {1000 * self.timing.ttft_s:.0f} ms"
+            text += f", {self.generated_tokens} generated, first after {1000 * self.timing.ttft_s:.0f} ms"
         if self.finish_reasons:
             text += f", {'+'.join(sorted(set(self.finish_reasons)))}"
         return text
