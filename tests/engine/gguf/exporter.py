@@ -236,4 +236,4 @@ def _changed(tensor: torch.Tensor, name: str, config: Mapping[str, Any], archite
 
 
 def _head_dim(config: Mapping[str, Any]) -> int:
-    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
