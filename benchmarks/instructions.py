@@ -1,8 +1,8 @@
 """Instructions per token, counted by valgrind: a figure that no neighbour on the machine can change.
 
 A process decodes with the amuse models under `valgrind --tool=callgrind`, on one thread; counts are taken between two
-points of it, so that loading is not in them, and told by who executed the instructions: the compiled kernels, torch,
-the interpreter, the rest. Valgrind knows AVX2 and no more, so it is that variant of the kernels which is counted. What
+points of it, so that loading is not in them, and told apart: those of the compiled kernels, and those of the host, which
+is everything else (scheduler, batch, sampling, and what the interpreter and torch do for them). Valgrind knows AVX2 and no more, so it is that variant of the kernels which is counted. What
 was counted before is told beside it.
 
 python -m benchmarks.instructions [--tokens 8]
@@ -28,16 +28,15 @@ from benchmarks.result import FOLDER, publish
 NAME = "instructions"
 # Name: the amuse model, and how many sequences decode together.
 LOADS = {"draft, 1 sequence": ("draft", 1), "small, 1 sequence": ("small", 1), "small, 8 sequences": ("small", 8)}
-# What a path contains, of those who execute; the first that fits.
-WHO = {"kernels": "_native.so", "torch": "torch", "interpreter": "python"}
-REST = "rest"
+WHO = ("kernels", "host")
+_KERNELS = "_native.so"
 _OBJECT = re.compile(r"^(c?)ob=\((\d+)\)(?: (.*))?$")
 
 
 def counted(lines: Iterable[str]) -> dict[str, int]:
     """Instructions by who executed them, from one of callgrind's files (its manual, "Callgrind Format Specification")."""
     names: dict[str, str] = {}
-    found = dict.fromkeys((*WHO, REST), 0)
+    kernels = total = 0
     current, is_call = "", False
     for line in lines:
         if named := _OBJECT.match(line):
@@ -47,24 +46,22 @@ def counted(lines: Iterable[str]) -> dict[str, int]:
                 current = names[number]
         elif line.startswith("calls="):
             is_call = True  # what follows is the cost of the callee, which is counted where it executes
+        elif line.startswith("summary:"):
+            total = int(line.split()[1])
         elif line[:1] in "+-*0123456789" and line.strip():
-            if not is_call:
-                found[_who(current)] += int(line.split()[1])
+            if not is_call and current.endswith(_KERNELS):
+                kernels += int(line.split()[1])
             is_call = False
-    return found
-
-
-def _who(path: str) -> str:
-    return next((who for who, part in WHO.items() if part in path), REST)
+    return {"kernels": kernels, "host": total - kernels}
 
 
 def table(loads: Mapping[str, Mapping[str, float]], before: Mapping[str, Mapping[str, float]]) -> Table:
     """Thousands of instructions per token, and the total as a multiple of what it was."""
-    shown = Table("thousands per token", *WHO, REST, "total", "over before")
+    shown = Table("thousands per token", *WHO, "total", "over before")
     for name, by_who in loads.items():
         total = sum(by_who.values())
         was = sum(before.get(name, {}).values())
-        cells = [f"{by_who[who] / 1e3:.0f}" for who in (*WHO, REST)]
+        cells = [f"{by_who[who] / 1e3:.0f}" for who in WHO]
         shown.add_row(name, *cells, f"{total / 1e3:.0f}", f"{total / was:.3f}" if was else "-")
     return shown
 
