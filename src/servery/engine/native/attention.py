@@ -1,6 +1,5 @@
 """Attention over the paged cache by the native kernel: a backend of the decoder, for one step's rows of any length."""
 
-import mmap
 from collections.abc import Sequence
 from ctypes import byref
 
@@ -68,8 +67,6 @@ class NativeAttention:
     def layers(self, cache: KVCache) -> Sequence[AttentionStruct]:
         """What the kernel is told of each layer of a cache that it reads."""
         if self._structs is None or self._structs[0] is not cache:
-            for layer in cache.layers:
-                self._context.library.servery_advise_huge(*_whole_pages(layer))
             self._structs = (cache, [self._struct(cache, layer) for layer in range(len(cache.layers))])
         return self._structs[1]
 
@@ -112,12 +109,6 @@ class NativePlan:
         ):
             raise MemoryError(f"no memory for the attention of {len(query)} tokens.")
         return out
-
-
-def _whole_pages(values: Tensor) -> tuple[int, int]:
-    """Address and size of the pages that have nothing else in them."""
-    begin = -(-values.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-    return begin, max(0, (values.data_ptr() + values.nbytes - begin) // mmap.PAGESIZE * mmap.PAGESIZE)
 
 
 def first_extent(batch: Batch) -> ExtentStruct:

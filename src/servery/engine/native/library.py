@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from servery.engine.native import build
+from servery.engine.native.arena import Arena
 
 HOW_TO_BUILD = "python -m servery.engine.native.build"
 # Variants that are faster than torch, so that `auto` chooses them.
@@ -204,6 +205,7 @@ class NativeContext:
         self.library = library
         self.variant = variant
         self.threads = threads
+        self.arena = Arena(library.servery_advise_huge)
         self.handle: int = library.servery_open(variant.encode(), threads, array) or 0
         if not self.handle:
             there = ", ".join(variants(library))

@@ -26,7 +26,6 @@ from servery.engine.native.library import (
 )
 from servery.engine.quantization.matrix import DenseMatrix, GroupMatrix, Matrix
 
-HUGE_PAGE_BYTES = 2 << 20
 # Whole-number sums of so many products fit 32 bits.
 _MOST_COLUMNS = 32768
 _TYPES = {torch.float32: F32, torch.bfloat16: BF16}
@@ -212,18 +211,10 @@ def _struct(kind: int, n: int, k: int) -> LinearStruct:
 
 
 def _room(context: NativeContext, struct: LinearStruct) -> Tensor:
-    """Memory for the panels, which `struct` is told; on huge pages if it fills some."""
-    library = context.library
-    size: int = library.servery_packed_bytes(context.handle, byref(struct))
-    if size < HUGE_PAGE_BYTES:
-        room = torch.empty(size + 64, dtype=torch.uint8)
-        aligned = room[-room.data_ptr() % 64 :][:size]
-    else:
-        room = torch.empty(size + HUGE_PAGE_BYTES, dtype=torch.uint8)
-        aligned = room[-room.data_ptr() % HUGE_PAGE_BYTES :][:size]
-        library.servery_advise_huge(aligned.data_ptr(), size)
-    struct.panels = aligned.data_ptr()
-    return aligned
+    """Memory for the panels, which `struct` is told."""
+    room = context.arena.take(context.library.servery_packed_bytes(context.handle, byref(struct)))
+    struct.panels = room.data_ptr()
+    return room
 
 
 def _rows(values: Tensor) -> RowsStruct:
