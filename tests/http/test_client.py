@@ -9,6 +9,7 @@ from servery.http.client import HttpClient
 from servery.http.errors import BadRequest, BodyTooLarge, ClientClosed, Disconnected, QueueFull, TimedOut, Unreachable
 from servery.http.limits import ClientLimits, Deadlines
 from servery.http.pool import PoolStats
+from servery.http.timer_wheel import LoopTimers
 from tests.http.conftest import Run
 from tests.http.raw_server import OK, Peer, RawServer, always, chunk, once, serving, until
 
@@ -656,6 +657,22 @@ def test_no_deadline_is_left_in_the_wheel(run: Run) -> None:
                 await get(http, server)
                 await get(http, server, deadlines=deadlines)
             assert len(http._timers) == 1  # the idle connection's
+
+    run(story)
+
+
+def test_clients_may_share_a_wheel_which_none_of_them_stops(run: Run) -> None:
+    async def story() -> None:
+        timers = LoopTimers(asyncio.get_running_loop())
+        async with serving(_silent) as server:
+            first, second = HttpClient(timers=timers), HttpClient(timers=timers)
+            waiting = asyncio.ensure_future(get(second, server, deadlines=Deadlines(head_s=0.05)))
+            await until(lambda: len(server.asked) == 1)
+            assert len(timers) == 1
+            await first.aclose()
+            with pytest.raises(TimedOut):
+                await waiting
+            await second.aclose()
 
     run(story)
 

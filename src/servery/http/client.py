@@ -40,7 +40,8 @@ class HttpClient:
         """`proxies` are the environment's if not given; `timers` may be shared with others on the same loop."""
         self._loop = asyncio.get_running_loop()
         self._limits = limits
-        self._timers = timers or LoopTimers(self._loop)
+        self._timers = LoopTimers(self._loop) if timers is None else timers
+        self._is_wheel_shared = timers is not None
         self._resolver = Resolver(self._loop, limits.address_s)
         self._pools: dict[Origin, Pool] = {}
         self._proxies = Proxies.from_environment(os.environ) if proxies is None else proxies
@@ -97,7 +98,8 @@ class HttpClient:
             pool.close("the client is closed")
             pool.abort()
         self._resolver.close()
-        self._timers.close()
+        if not self._is_wheel_shared:
+            self._timers.close()
         await asyncio.sleep(0)  # the event loop closes sockets in its next turn
 
     def _add_pool(self, origin: Origin) -> Pool:
