@@ -12,7 +12,7 @@ import pytest
 
 from servery.config.secret import Secret
 from servery.config.types import Kind, Probe
-from servery.upstream import failure
+from servery.upstream import failure, remote
 from servery.upstream.ask import Api
 from servery.upstream.failure import Deadline, UpstreamFailure
 from servery.upstream.kinds import remote_upstream
@@ -199,6 +199,27 @@ def test_every_fault_is_a_failure_of_its_kind(pieces: list[Any], kind: failure.K
     assert "there" in found.message
 
 
+@pytest.mark.parametrize("fields", [{"verbosity": "low"}, {"brand_new": 1}])
+def test_a_field_that_cannot_be_translated_may_be_passed_on_elsewhere(fields: dict[str, Any]) -> None:
+    async def story() -> None:
+        with pytest.raises(UpstreamFailure) as caught:
+            await answer(deployment(Kind.ANTHROPIC, "http://127.0.0.1:9/v1"), ask(Api.CHAT, **fields))
+        assert (caught.value.error.status, caught.value.error.param) == (400, *fields)
+        assert not caught.value.counts_against_health
+
+    asyncio.run(story())
+
+
+def test_an_answer_that_does_not_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_MAX_BODY_BYTES", 100)
+
+    async def story(server: ScriptedServer) -> None:
+        with pytest.raises(UpstreamFailure, match="an answer of more than 100 bytes"):
+            await answer(deployment(Kind.VLLM, f"{server.url}/v1"), ask(Api.CHAT))
+
+    run({CHAT: [[head(content_type="application/json"), chunk(b" " * 101), asyncio.Event()]]}, story)
+
+
 def test_nobody_there_is_a_refusal() -> None:
     async def story() -> None:
         with pytest.raises(UpstreamFailure) as caught:
@@ -265,6 +286,18 @@ def test_health_is_what_the_probe_says_and_the_context_what_the_deployment_tells
     models = {"object": "list", "data": [{"id": "theirs", "max_model_len": 4096}]}
     script = {"/health": [[head(503), chunk(b"")], [head(), chunk(b"")]], "/v1/models": [json_answer(models)]}
     run(script, story)
+    assert caplog.text == ""
+
+
+def test_a_name_without_its_date_is_the_model(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(server: ScriptedServer) -> None:
+        async with upstream(deployment(Kind.ANTHROPIC, f"{server.url}/v1", model="claude-haiku-4-5")) as there:
+            await there.start()
+            await _until(lambda: there.model().max_model_len == 200_000)
+            await there.stop()
+
+    models = {"data": [{"id": "claude-haiku-4-5-20251001", "max_input_tokens": 200_000}]}
+    run({"/v1/models?limit=1000": [json_answer(models)]}, story)
     assert caplog.text == ""
 
 

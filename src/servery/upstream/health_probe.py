@@ -25,6 +25,11 @@ _DISCOVERY_S = 5.0
 class _Model(msgspec.Struct, frozen=True):
     id: str
     max_model_len: int | None = None
+    max_input_tokens: int | None = None  # as Anthropic has it
+
+    def is_meant_by(self, name: str) -> bool:
+        """Whether `name` is this model's, or its name without the date behind it."""
+        return self.id == name or self.id.startswith(f"{name}-20")
 
 
 class _Models(msgspec.Struct, frozen=True):
@@ -96,14 +101,14 @@ class HealthProbe:
             return True
         try:
             status, body = await self._get(self._url.path + path, _DISCOVERY_S)
-            models = {model.id: model for model in msgspec.json.decode(body, type=_Models).data}
+            models = msgspec.json.decode(body, type=_Models).data
         except (HttpError, UpstreamFailure, msgspec.DecodeError) as error:
             log.info("%s does not tell what it serves: %s", self._config.name, error)
             return False
-        if found := models.get(self._config.model):
-            self.max_model_len = found.max_model_len
+        if found := [model for model in models if model.is_meant_by(self._config.model)]:
+            self.max_model_len = found[0].max_model_len or found[0].max_input_tokens
         elif status < 300:
-            served = shown(", ".join(sorted(models)))
+            served = shown(", ".join(sorted(model.id for model in models)))
             log.warning("%s does not list '%s'; it serves %s", self._config.name, self._config.model, served)
         return True
 

@@ -26,6 +26,7 @@ from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
 
 _CONNECT_S = 5.0
 _MAX_ERROR_BYTES = 64 << 10
+_MAX_BODY_BYTES = 256 << 20  # of an answer that is not streamed, and so is held as a whole
 _OK = 200
 
 
@@ -84,7 +85,11 @@ class RemoteUpstream:
         with http_failures(self.name):
             async with await self._send(outgoing, call) as response:
                 await self._check(response, outgoing)
+                size = 0
                 async for piece in response:
+                    size += len(piece)
+                    if size > _MAX_BODY_BYTES and not ask.is_stream:
+                        raise malformed(self.name, f"an answer of more than {_MAX_BODY_BYTES} bytes")
                     for chunk in outgoing.reader.feed(piece):
                         yield chunk
         for chunk in outgoing.reader.end():
@@ -128,7 +133,7 @@ class RemoteUpstream:
             headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             raise self._provider.refused(response.status, headers, await _beginning(response))
         content_type = (response.headers.get(b"content-type") or b"").decode("latin-1")
-        if not content_type.lower().startswith(outgoing.content_type):
+        if content_type and not content_type.lower().startswith(outgoing.content_type):
             begin = excerpt(await response.piece())
             raise malformed(self.name, f"'{shown(content_type)}' instead of '{outgoing.content_type}': {begin}")
 

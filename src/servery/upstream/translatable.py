@@ -7,11 +7,15 @@ from typing import Any
 import msgspec
 
 from servery.upstream.ask import Ask
+from servery.upstream.failure import Kind, UpstreamFailure
 from servery.upstream.refusal import cannot, unspoken
 from servery.upstream.upstream import Call
 from servery.wire.chat import EFFORT_LEVEL, EFFORT_SWITCHES, AssistantMessage, ChatRequest, Part, TextPart
+from servery.wire.errors import ApiError
 from servery.wire.structure import JsonSchemaFormat
 
+# What is refused because it would have to be understood: a deployment that speaks the client's API may take it as it is.
+_ONLY_HERE = ("unknown_parameter", "unsupported_parameter")
 FORCED_TOOL = "give_answer"
 # Parameters that these APIs lack, and when they ask for nothing.
 _MEANS_NOTHING: Mapping[str, Callable[[Any], bool]] = {
@@ -57,7 +61,12 @@ def chat_of(ask: Ask, continued: str | None = None) -> ChatRequest:
     """
     if not ask.api.is_chat:
         raise unspoken(ask.api.value)
-    request = ask.typed()
+    try:
+        request = ask.typed()
+    except ApiError as error:
+        if error.code not in _ONLY_HERE:
+            raise
+        raise UpstreamFailure(Kind.STATUS, error.message, status=error.status, error=error) from error
     assert isinstance(request, ChatRequest)
     if continued is None:
         return request

@@ -24,7 +24,7 @@ _VERSION = ("anthropic-version", "2023-06-01")
 class AnthropicProvider:
     """One deployment of the kind `anthropic`."""
 
-    models_path = "/models"
+    models_path = "/models?limit=1000"
 
     def __init__(self, config: DeploymentConfig) -> None:
         self._config = config
