@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
 
 from servery.upstream.upstream import Call
 
@@ -45,6 +46,11 @@ class Client(Protocol):
 
     def keep_alive(self) -> None:
         """Break the silence of a stream; waits for nothing."""
+
+
+def _in_header(name: str) -> str:
+    """A name as a header can carry it, with %XX for what it cannot."""
+    return quote(name, safe=" !#$&'()*+,-./:;=?@[]^_{|}~")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,13 +95,13 @@ class Exchange:
 
     def name_server(self) -> None:
         """Let the answer's head say who gave it, or was the last to be asked."""
-        headers = [("x-servery-model", self.ask.model)]
+        headers = [("x-servery-model", _in_header(self.ask.model))]
         if self.attempts:
-            headers.append(("x-servery-deployment", self.attempts[-1].deployment.name))
+            headers.append(("x-servery-deployment", _in_header(self.attempts[-1].deployment.name)))
             headers.append(("x-servery-attempts", str(len(self.attempts))))
         self.client.headers += headers
 
-    def call(self, form: AnswerForm | None = None, continued: str | None = None) -> Call:
+    def call(self, form: AnswerForm | None = None, *, continued: str | None = None, spent_tokens: int = 0) -> Call:
         """The next attempt's."""
         return Call(
             id=f"{self.ask.answer_id}-{len(self.attempts)}",
@@ -104,4 +110,5 @@ class Exchange:
             connect_s=self.model.config.timeouts.connect_s,
             form=form,
             continued=continued,
+            spent_tokens=spent_tokens,
         )

@@ -26,6 +26,11 @@ class AdminDoor:
         self._users = Keys(api_keys)
         self._is_local = is_loopback(host)
 
+    def renew(self, admin_keys: Iterable[str], api_keys: Iterable[str]) -> None:
+        """From here on ask for these keys."""
+        self._admins.renew(admin_keys)
+        self._users.renew(api_keys)
+
     def check(self, request: Request) -> bytes:
         """The digest of the admin key, empty where none is needed; raises `ApiError`: 401 without a key, else 403."""
         if not self._admins.is_empty:

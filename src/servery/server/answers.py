@@ -56,12 +56,15 @@ async def answer(
         conversation=None if conversation is None else conversation(head),
     )
     arrived_s = exchange.request.arrived_s
+    total_s = service.gateway.fleet.served(base).config.timeouts.total_s
+    if total_s != service.options.request_timeout_s:
+        exchange.limit(total_s, service.clock())
     under_way = service.gateway.exchange(
         ask,
         exchange.reply,
         request_id=exchange.request.id,
         arrived_s=arrived_s,
-        deadline_s=arrived_s + service.options.request_timeout_s,
+        deadline_s=arrived_s + total_s,
         keep_alive_s=service.options.keep_alive_s,
         cut_by=exchange.interrupt.by,
     )

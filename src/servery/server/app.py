@@ -56,7 +56,7 @@ class App:
                 raise  # not one of ours: whoever runs the server wants it to end
             exchange.interrupt.absorb()
             if reason is not Reason.CLIENT:
-                await exchange.reply.fail(self._interruption(reason))
+                await exchange.reply.fail(self._interruption(reason, exchange))
             return reason.value
 
     async def _answered(self, found: Destination | None, exchange: Exchange) -> str | None:
@@ -85,9 +85,10 @@ class App:
         with service.lifecycle.work(exchange.interrupt) if route.is_work else contextlib.nullcontext():
             await route.handler(service, exchange)
 
-    def _interruption(self, reason: Reason) -> ApiError:
+    def _interruption(self, reason: Reason, exchange: Exchange) -> ApiError:
         options = self._service.options
-        return interruption(reason, body_timeout_s=options.body_timeout_s, request_timeout_s=options.request_timeout_s)
+        total_s = options.request_timeout_s if exchange.total_s is None else exchange.total_s
+        return interruption(reason, body_timeout_s=options.body_timeout_s, request_timeout_s=total_s)
 
     def _settle(self, route: Route | None, exchange: Exchange, cut_by: str | None) -> None:
         """Record what became of the exchange: once, and without awaiting anything."""

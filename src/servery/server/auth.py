@@ -13,6 +13,10 @@ class Keys:
     """The accepted keys, kept as digests; without any, everybody is served."""
 
     def __init__(self, keys: Iterable[str]) -> None:
+        self.renew(keys)
+
+    def renew(self, keys: Iterable[str]) -> None:
+        """From here on accept these, and no more those of before."""
         self._digests = [_digest(key.encode()) for key in keys]
 
     @property

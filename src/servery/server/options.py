@@ -137,7 +137,12 @@ class ServeOptions:
     @property
     def user_keys(self) -> Keys:
         """Who may ask for answers: whoever has a key, if keys are asked for."""
-        return Keys((*self.api_keys, *self.admin_keys) if self.api_keys else ())
+        return Keys(self.accepted_keys)
+
+    @property
+    def accepted_keys(self) -> tuple[str, ...]:
+        """The keys of whoever may ask for answers; none where nobody is asked for one."""
+        return (*self.api_keys, *self.admin_keys) if self.api_keys else ()
 
     def _check_lora_dir(self, path: Path) -> None:
         if not path.is_dir():

@@ -7,10 +7,13 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Sequence
 
 from servery.config.errors import ConfigError
 from servery.config.live import LiveConfig, Reload
+from servery.config.secret import Secret
 from servery.gateway.fleet import Fleet
+from servery.server.configured import configured_options
 from servery.server.option_error import OptionError
 from servery.server.places import Places
 from servery.server.service import Service
@@ -27,6 +30,9 @@ class Reloader:
         self._live = live
         self._service = service
         self._places = places
+        first, options = live.current, service.options
+        self._keys_beside = _beside(options.api_keys, first.api_keys)
+        self._admin_keys_beside = _beside(options.admin_keys, first.admin_keys)
         live.on_change(self._take_up)
 
     def reload(self) -> Reload:
@@ -55,8 +61,19 @@ class Reloader:
                 self.try_to_reload()
 
     def _take_up(self, change: Reload) -> None:
-        gateway = self._service.gateway
+        service, gateway = self._service, self._service.gateway
         before = gateway.fleet
+        options = configured_options(
+            change.config, api_keys=self._keys_beside, admin_keys=self._admin_keys_beside, host=service.options.host
+        )
         fleet = Fleet.of(change.config, self._places.upstream, time.monotonic, random.random, before)
         self._places.follow(fleet, before)
         gateway.swap(fleet)
+        service.keys.renew(options.accepted_keys)
+        service.admin.renew(options.admin_keys, options.api_keys)
+
+
+def _beside(given: Sequence[str], said: Sequence[Secret]) -> tuple[str, ...]:
+    """The keys that stood beside the file, and stay whatever it says."""
+    in_file = {secret.reveal() for secret in said}
+    return tuple(key for key in given if key not in in_file)

@@ -134,7 +134,8 @@ class Exchange:
     """One request and its answer.
 
     `arguments` are the parts of its path that its route has names for; `record` is there once it is known which model
-    answers; `owner` is a digest of the key that it came with, empty where none is needed.
+    answers; `owner` is a digest of the key that it came with, empty where none is needed; `total_s` the most that its answer may take,
+    where its model has a limit of its own.
     """
 
     request: Request
@@ -142,6 +143,7 @@ class Exchange:
     interrupt: Interrupt
     arguments: Mapping[str, str] = field(default_factory=dict)
     record: Record | None = None
+    total_s: float | None = None
     owner: bytes = b""
 
     async def body(self, options: ServeOptions) -> bytes:
@@ -150,6 +152,11 @@ class Exchange:
         body = await self.request.json_body(options.max_body_bytes)
         self.interrupt.fire_after(options.request_timeout_s, Reason.TIMEOUT)
         return body
+
+    def limit(self, total_s: float, now: float) -> None:
+        """Let the answer take so long in all, from the request's arrival."""
+        self.total_s = total_s
+        self.interrupt.fire_after(max(0.0, self.request.arrived_s + total_s - now), Reason.TIMEOUT)
 
 
 def only_model(service: Service, model: str | None) -> str:

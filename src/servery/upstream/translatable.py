@@ -49,13 +49,16 @@ def check_translatable(request: ChatRequest, who: str) -> None:
         raise cannot("messages", f"{who} goes on with a last message of the assistant's ('continue_final_message').")
 
 
+_LIMITS = ("max_tokens", "max_completion_tokens")
+
+
 def is_passed_on(ask: Ask, call: Call) -> bool:
     """Whether an answer in the client's own API may go to it as it comes: not if somebody has to know what it says."""
     return call.continued is None and (call.form is not None or not (ask.is_stream and ask.api.is_chat))
 
 
-def chat_of(ask: Ask, continued: str | None = None) -> ChatRequest:
-    """The chat that is asked for; behind what the client has of its answer already, if it has some.
+def chat_of(ask: Ask, call: Call) -> ChatRequest:
+    """The chat that is asked for; behind what the client has of its answer already, if it has some, and with the tokens left.
 
     Raises `ApiError` for a request that is wrong, `UpstreamFailure` for one that is no chat.
     """
@@ -68,14 +71,17 @@ def chat_of(ask: Ask, continued: str | None = None) -> ChatRequest:
             raise
         raise UpstreamFailure(Kind.STATUS, error.message, status=error.status, error=error) from error
     assert isinstance(request, ChatRequest)
-    if continued is None:
+    if call.continued is None:
         return request
-    messages, begun = list(request.messages), continued
+    messages, begun = list(request.messages), call.continued
     if request.continue_final_message and isinstance(last := messages[-1], AssistantMessage):
-        begun = _text(last.content) + continued
+        begun = _text(last.content) + call.continued
         messages.pop()
     messages.append(AssistantMessage(content=begun))
-    return msgspec.structs.replace(request, messages=messages, continue_final_message=True)
+    left = {
+        name: max(1, limit - call.spent_tokens) for name in _LIMITS if (limit := getattr(request, name)) is not None
+    }
+    return msgspec.structs.replace(request, messages=messages, continue_final_message=True, **left)
 
 
 def _text(content: str | list[Part] | None) -> str:

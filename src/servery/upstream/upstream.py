@@ -25,7 +25,7 @@ class Call:
     `id` is no other attempt's. `priority` is the engine's: lower numbers first. `form` writes the answer to a chat in the
     client's form; None: `Ask.form` makes one. An answer that goes on where another upstream left it has no `form` of its
     own: of its stream only `deltas` are read, so it is not to be passed on as it comes. `continued` is what the client
-    has of it already, for an upstream that can go on from there. `adapter` is the upstream's own: the id of the adapter that it found, 0 for none.
+    has of it already, made of `spent_tokens`, for an upstream that can go on from there. `adapter` is the upstream's own: the id of the adapter that it found, 0 for none.
     """
 
     id: str
@@ -34,6 +34,7 @@ class Call:
     connect_s: float | None = None
     form: AnswerForm | None = None
     continued: str | None = None
+    spent_tokens: int = 0
     adapter: int = 0
 
 

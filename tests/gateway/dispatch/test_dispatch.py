@@ -67,6 +67,15 @@ def test_before_the_first_chunk_another_deployment_answers_and_the_client_notice
     run(story)
 
 
+def test_a_name_that_no_header_can_carry_is_written_so_that_it_can() -> None:
+    async def story() -> None:
+        made = Stage({"größe\r\nx: y": Scripted(OK)})
+        headers = dict((await made.ask()).client.headers)
+        assert headers["x-servery-deployment"] == "gr%C3%B6%C3%9Fe%0D%0Ax: y"
+
+    run(story)
+
+
 def test_what_is_the_client_s_own_fault_is_told_at_once_and_held_against_nobody() -> None:
     async def story() -> None:
         made, (first, second) = stage((invalid("'n' is 0", "n"),), OK)

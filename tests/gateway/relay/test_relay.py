@@ -188,7 +188,7 @@ def test_a_deployment_that_can_go_on_is_given_what_the_client_has() -> None:
         )
         told = await stage.ask(temperature=1, stream_options={"include_usage": True})
         assert (told.status, told.client.content, told.client.is_ended) == (200, TEXT, True)
-        assert [call.continued for call in second.calls] == [TEXT[:20]]
+        assert [(call.continued, call.spent_tokens) for call in second.calls] == [(TEXT[:20], 20)]
         assert (told.row.prompt_tokens, told.row.generated_tokens) == (5, len(TEXT))
         assert b'"prompt_tokens":5,"completion_tokens":%d,' % len(TEXT) in told.client.data
 

@@ -13,7 +13,6 @@ from servery.gateway.dispatch.dispatch import Dispatcher
 from servery.gateway.exchange import Exchange
 from servery.gateway.relay.transcript import Transcript
 from servery.upstream.failure import UpstreamFailure
-from servery.wire.usage import Usage
 
 
 class Resumption:
@@ -35,7 +34,7 @@ class Resumption:
                 break
             self._asked.add(deployment.name)
             try:
-                return await self._begin(deployment, cut, transcript)
+                return await self._begin(deployment, transcript)
             except UpstreamFailure:
                 continue  # the next one, if there is any
         raise failure
@@ -60,20 +59,13 @@ class Resumption:
             return bool(transcript.said().text)
         return deployment.config.continues is Continues.REPLAY and self._exchange.ask.head.is_repeatable
 
-    async def _begin(self, deployment: Deployment, cut: Attempt, transcript: Transcript) -> Attempt:
+    async def _begin(self, deployment: Deployment, transcript: Transcript) -> Attempt:
         exchange = self._exchange
         if deployment.config.continues is Continues.REPLAY:
             attempt = await self._dispatcher.open_at(exchange, deployment, exchange.call())
             transcript.repeat()
         else:
-            text = transcript.said().text
-            attempt = await self._dispatcher.open_at(exchange, deployment, exchange.call(continued=text))
-            transcript.go_on(_taken(cut))
+            call = exchange.call(continued=transcript.said().text, spent_tokens=transcript.tokens)
+            attempt = await self._dispatcher.open_at(exchange, deployment, call)
+            transcript.go_on()
         return attempt
-
-
-def _taken(cut: Attempt) -> Usage:
-    """What the first part of an answer took: the prompt as its upstream counted it, what was generated as it came."""
-    if cut.usage is None or cut.prompt_tokens:
-        return Usage.of(cut.prompt_tokens, cut.tokens, cut.cached_tokens)
-    return Usage.of(cut.usage.prompt_tokens, cut.tokens, cut.usage.prompt_tokens_details.cached_tokens)

@@ -29,7 +29,10 @@ class Transcript:
         self._passed_on_bytes = 0
         self._deltas: list[MessageDelta] = []
         self._continuation: Continuation | None = None
-        self._before: Usage | None = None
+        self._before_tokens: int | None = None  # of an answer in parts, those generated before the last one
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.tokens = 0
 
     def learn(self) -> bool:
         """Whether all that was said is known now, and more can be said in the same form."""
@@ -50,18 +53,22 @@ class Transcript:
             self._deltas += chunk.deltas
             if not self._form.is_begun:
                 self._keep(chunk.data)
+            self._count(chunk)
             return chunk.data
         rest = [new for each in chunk.deltas if (new := self._continuation.rest(each)) is not None]
+        if rest:
+            self.tokens += chunk.tokens
         return self._write(rest, chunk.usage)
 
     def repeat(self) -> None:
         """From here on come the pieces of an answer that is written once more, from its beginning."""
         self._continuation = Continuation(self.said())
+        self._before_tokens = None
 
-    def go_on(self, before: Usage) -> None:
-        """From here on come the pieces of an answer that goes on behind what was said, which took `before`."""
+    def go_on(self) -> None:
+        """From here on come the pieces of an answer that goes on behind what was said."""
         self._continuation = Continuation(Said())
-        self._before = before
+        self._before_tokens = self.tokens
 
     def counted(self, chunk: Chunk, data: bytes) -> Chunk:
         """What counts of a piece for the answer that the client has, of which it was told `data`."""
@@ -70,6 +77,14 @@ class Transcript:
         usage = None if chunk.usage is None else self._total(chunk.usage)
         tokens = chunk.tokens if data else 0
         return replace(chunk, tokens=tokens, prompt_tokens=0, cached_tokens=0, queued_s=None, usage=usage)
+
+    def _count(self, chunk: Chunk) -> None:
+        self.tokens += chunk.tokens
+        self.prompt_tokens += chunk.prompt_tokens
+        self.cached_tokens += chunk.cached_tokens
+        if chunk.usage is not None and not self.prompt_tokens:
+            self.prompt_tokens = chunk.usage.prompt_tokens
+            self.cached_tokens = chunk.usage.prompt_tokens_details.cached_tokens
 
     def _keep(self, data: bytes) -> None:
         self._passed_on_bytes += len(data)
@@ -84,8 +99,10 @@ class Transcript:
         return data if usage is None else data + self._form.end(self._total(usage))
 
     def _total(self, usage: Usage) -> Usage:
-        """Of an answer in two parts: the prompt as it was first, and all that was generated."""
-        if self._before is None:
+        """Of an answer in parts: the prompt as it was first, and all that was generated."""
+        if self._before_tokens is None:
             return usage
-        prompt, cached = self._before.prompt_tokens, self._before.prompt_tokens_details.cached_tokens
-        return Usage.of(prompt, self._before.completion_tokens + usage.completion_tokens, cached)
+        tokens = self._before_tokens + usage.completion_tokens
+        # Whose prompt was never counted is taken to have had what the last one had, without the answer's beginning.
+        prompt = self.prompt_tokens or max(0, usage.prompt_tokens - self._before_tokens)
+        return Usage.of(prompt, tokens, self.cached_tokens)

@@ -51,7 +51,7 @@ class AnthropicProvider:
         return _outgoing(body, reader, ask, ask.pass_headers)
 
     def _translated(self, ask: Ask, call: Call) -> Outgoing:
-        name, made = self._config.name, message_request(chat_of(ask, call.continued), self._config.model)
+        name, made = self._config.name, message_request(chat_of(ask, call), self._config.model)
         is_call, form = made.is_held_by_call, call.form or ask.form()
         reader: AnswerReader = TranslatedBody(form, lambda body: read_answer(body, name, is_held_by_call=is_call))
         if ask.is_stream:

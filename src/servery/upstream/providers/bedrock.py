@@ -38,7 +38,7 @@ class BedrockProvider:
 
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """What asks Converse, or ConverseStream, for the same."""
-        name, made = self._config.name, converse_request(chat_of(ask, call.continued), self._config.model)
+        name, made = self._config.name, converse_request(chat_of(ask, call), self._config.model)
         is_call, form = made.is_held_by_call, call.form or ask.form()
         path = f"/model/{quote(self._config.model, safe='')}"
         if ask.is_stream:

@@ -75,7 +75,7 @@ class OpenAIProvider:
         return ChatWatch(name, ask.head.n or 1, hides_usage=hides_usage)
 
     def _translated(self, ask: Ask, call: Call) -> Outgoing:
-        name, request = self._config.name, chat_of(ask, call.continued)
+        name, request = self._config.name, chat_of(ask, call)
         body = chat_request(request, self._config.model, self._preset)
         form = call.form or ask.form()
         reader: AnswerReader = TranslatedBody(form, lambda body: read_answer(body, name))

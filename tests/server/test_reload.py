@@ -1,0 +1,159 @@
+"""A configuration with dummies elsewhere, taken up while an application answers."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from servery.config.errors import ConfigError
+from servery.config.live import LiveConfig
+from servery.config.load import load_config
+from servery.gateway.fleet import Fleet
+from servery.gateway.gateway import Gateway
+from servery.server.admin import AdminDoor
+from servery.server.app import App
+from servery.server.configured import configured_options
+from servery.server.front import Fronts
+from servery.server.house import House
+from servery.server.places import Places
+from servery.server.reload import Reloader
+from servery.server.service import Service
+from servery.telemetry.metrics import Metrics
+from tests.gateway.dummy import TEXT, dummy
+from tests.server.asgi import ask, start
+
+FILE = """
+server: {{ api_keys: [{key}] }}
+deployments:
+  {name}: {{ kind: vllm, url: "{url}", model: {model}, price: free }}
+models:
+  chat: {{ deployments: [{name}], retry: {{ attempts: 1 }}, timeouts: {{ total: {total} }} }}
+"""
+CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@dataclass
+class Site:
+    """An application by a file."""
+
+    file: Path
+    url: str
+    service: Service
+    reloader: Reloader
+    places: Places
+
+    @property
+    def app(self) -> App:
+        return App(self.service)
+
+    def write(self, name: str = "a", key: str = "one", model: str = "well", total: str = "10s") -> None:
+        self.file.write_text(FILE.format(name=name, key=key, url=self.url, model=model, total=total))
+
+
+@contextlib.asynccontextmanager
+async def site(folder: Path) -> AsyncIterator[tuple[Site, asyncio.Event]]:
+    """With what lets its dummy go on behind the third word."""
+    async with dummy() as server:
+        file, metrics = folder / "servery.yaml", Metrics()
+        file.write_text(FILE.format(name="a", key="one", url=server.url, model="well", total="10s"))
+        config = load_config(file, {})
+        options = configured_options(config, api_keys=("beside",))
+        places = Places(House(options, metrics, lambda name, info: None))
+        gateway = Gateway(Fleet.of(config, places.upstream, time.monotonic, random.random), metrics)
+        service = Service(
+            upstreams=Fronts(lambda: gateway.fleet), gateway=gateway, options=options, keys=options.user_keys,
+            admin=AdminDoor(options.admin_keys, options.api_keys, options.host), clock=time.monotonic, metrics=metrics,
+        )  # fmt: skip
+        reloader = Reloader(LiveConfig(config, {}), service, places)
+        try:
+            yield Site(file, server.url, service, reloader, places), server.heard
+        finally:
+            await places.stop(gateway.upstreams)
+
+
+def key(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {name}"}
+
+
+def test_models_keys_and_deployments_are_those_of_the_file_of_now(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with site(tmp_path) as (made, heard):
+            heard.set()
+            answer = await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("one"))
+            assert (answer.headers["x-servery-deployment"], answer.json["choices"][0]["message"]["content"]) == (
+                "a",
+                TEXT,
+            )
+            assert (await ask(made.app, "GET", "/ready")).json["models"] == ["chat"]
+
+            made.write(name="b", key="two")
+            done = made.reloader.reload()
+
+            assert (done.config.generation, str(done.deployments)) == (2, "added b, removed a")
+            for name, status in (("one", 401), ("two", 200), ("beside", 200)):
+                again = await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key(name))
+                assert again.status == status
+            assert again.headers["x-servery-deployment"] == "b"
+
+    asyncio.run(story())
+
+
+def test_an_answer_under_way_ends_where_it_began_and_its_deployment_is_let_go_then(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with site(tmp_path) as (made, heard):
+            call = start(made.app, "POST", "/v1/chat/completions", b'{"stream":true,' + _body(), **key("one"))
+            await call.until(b"three")
+            old = made.service.gateway.fleet.deployments["a"]
+            made.write(name="b")
+            made.reloader.reload()
+            assert old.in_flight == 1
+            heard.set()
+            await call.task
+            assert call.body.endswith(b"data: [DONE]\n\n")
+            await old.slots.until_idle()
+
+    asyncio.run(story())
+
+
+def _body() -> bytes:
+    return b'"model":"chat","messages":[{"role":"user","content":"hi"}]}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"model": "'${NOWHERE}'"}, "NOWHERE"), ({"total": "soon"}, "total")],
+)
+def test_a_bad_file_changes_nothing(
+    tmp_path: Path, fields: dict[str, str], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        async with site(tmp_path) as (made, heard):
+            heard.set()
+            before = made.service.gateway.fleet
+            made.write(key="two", **fields)
+            with pytest.raises(ConfigError, match=message):
+                made.reloader.reload()
+            made.reloader.try_to_reload()
+            assert made.service.gateway.fleet is before
+            assert (await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("one"))).status == 200
+            assert (await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("two"))).status == 401
+
+    asyncio.run(story())
+    assert "the configuration stays as it was" in caplog.text
+
+
+def test_a_model_has_a_total_time_of_its_own(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with site(tmp_path) as (made, _):
+            made.write(model="silent", total="50ms")
+            made.reloader.reload()
+            late = await ask(made.app, "POST", "/v1/chat/completions", {**CHAT, "stream": True}, **key("one"))
+            assert (late.status, late.error["code"]) == (504, "timeout")
+            assert "0.05 s" in late.error["message"]
+
+    asyncio.run(story())
