@@ -324,3 +324,12 @@ def test_quantize_lists_what_can_be_chosen(arguments: list[str], capsys: pytest.
     with pytest.raises(SystemExit):
         cli.main(["quantize", "amuse", "out", *arguments])
     assert "invalid choice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["SERVERY_API_KEY", "SERVERY_ADMIN_KEY"])
+def test_a_variable_without_a_key_in_it_is_not_taken_for_no_keys(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, " ,")
+    assert cli.main(["serve", "amuse", "--port", "0"]) == 2
+    assert f"${variable} is set and has no key in it" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,3 +99,19 @@ def test_options_outside_their_range_are_refused(changed: dict[str, object], mes
 
 def test_keys_are_not_in_the_repr() -> None:
     assert "secret" not in repr(ServeOptions(models=(served(),), api_keys=("secret",), admin_keys=("secret",)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_file_bytes": 1}, "--max-file has no use without --files"),
+        ({"max_files_bytes": 10**9}, "--max-files has no use without --files"),
+        (
+            {"files": Path("f"), "max_files_bytes": 1024},
+            "--max-files is 1024 bytes, less than the 209715200 of --max-f",
+        ),
+    ],
+)
+def test_bounds_of_files_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        ServeOptions(models=(served(),), **settings)

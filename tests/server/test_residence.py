@@ -187,19 +187,47 @@ def test_what_is_under_way_ends_before_a_model_sleeps_and_what_does_not_keeps_it
     run(story)
 
 
-@pytest.mark.parametrize(
-    ("reason", "status", "code"),
-    [(CannotSleep("the disk is full."), 409, "cannot_sleep"), (EngineDead("restarting"), 503, "service_unavailable")],
-)
-def test_a_reason_not_to_sleep_is_told(reason: Exception, status: int, code: str) -> None:
+def test_a_reason_not_to_sleep_is_told() -> None:
     async def story() -> None:
         house = FakeHouse()
         await house.load_all()
-        house.models["m"].sleeper.fails = [reason]
-        got, refused = await house.post("/sleep?model=m")
-        assert (got, refused["error"]["code"]) == (status, code)
-        assert str(reason) in refused["error"]["message"]
+        house.models["m"].sleeper.fails = [CannotSleep("the disk is full.")]
+        status, refused = await house.post("/sleep?model=m")
+        assert (status, refused["error"]["code"]) == (409, "cannot_sleep")
+        assert "the disk is full." in refused["error"]["message"]
         assert house.states["m"] == "loaded"
+
+    run(story)
+
+
+def test_an_engine_that_dies_on_its_way_to_sleep_is_out_of_memory_and_comes_back() -> None:
+    async def story() -> None:
+        house = FakeHouse()
+        await house.load_all()
+        house.models["m"].sleeper.fails = [EngineDead("hung")]
+        assert (await house.post("/sleep?model=m"))[0] == 200
+        assert house.states["m"] == "sleeping"
+        assert (await house.post("/v1/chat/completions", CHAT))[0] == 200
+        assert house.states["m"] == "loaded"
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/sleep", {"level": 2}, "This call has no body"),
+        ("/wake_up", {"model": "m"}, "This call has no body"),
+        ("/sleep?level=1&level=2", b"", "'level' is given 2 times"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(path: str, body: object, told: str) -> None:
+    async def story() -> None:
+        house = FakeHouse()
+        await house.load_all()
+        status, refused = await house.post(path, body)
+        assert (status, house.states["m"]) == (400, "loaded")
+        assert told in refused["error"]["message"]
 
     run(story)
 

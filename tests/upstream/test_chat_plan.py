@@ -149,6 +149,20 @@ def test_what_the_client_tells_the_template_itself_counts(tmp_path: Path) -> Non
     assert prompt(tmp_path, request, SWITCH).endswith("[False]")
 
 
+def test_reasoning_that_cannot_be_switched_off_is_not_taken_for_switched_off(tmp_path: Path) -> None:
+    body = {"model": "m", "max_tokens": 9, "messages": HELLO, "thinking": {"type": "disabled"}}
+    request = decode_anthropic(json.dumps(body).encode()).chat()
+    param, told = refusal(tmp_path, request, BEGINS)
+    assert (param, "reasoning cannot be switched off; leave 'thinking' out." in told) == ("thinking", True)
+    assert prompt(tmp_path, request, TEMPLATE)  # a model that does not reason has nothing to switch off
+
+
+def test_a_template_that_only_begins_reasoning_shows_its_format(tmp_path: Path) -> None:
+    only = TEMPLATE + "<think>\n"
+    found = params(tmp_path, chat(thinking_token_budget=7), only).constraint
+    assert found == constraint.anything(Reasoning(end="</think>", budget=7))
+
+
 def test_forced_calls_need_no_template_that_shows_tools(tmp_path: Path) -> None:
     """The function's schema is what the model is held to; calls are plain JSON."""
 

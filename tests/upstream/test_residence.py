@@ -214,6 +214,18 @@ def test_a_model_that_died_in_its_sleep_is_loaded() -> None:
     run(story)
 
 
+def test_a_process_that_dies_on_its_way_to_sleep_has_left_memory_and_the_next_request_loads_it() -> None:
+    async def story() -> None:
+        model, residence = make()
+        await residence.load()
+        model.fails = [EngineDead("the engine hung")]
+        await residence.sleep(1, 0.0)
+        assert (residence.state, residence.sleep_level, model.told) == (SLEEPING, 2, ["start", "sleep", "stop"])
+        assert (await used(residence), residence.state, model.told[-1]) == ("used", LOADED, "start")
+
+    run(story)
+
+
 def test_sleep_waits_for_what_is_under_way_and_gives_up_in_time() -> None:
     async def story() -> None:
         model, residence = make()

@@ -135,6 +135,8 @@ def test_tools_are_functions() -> None:
         ({**TOOLS, "tool_choice": {"type": "function", "name": "nobody"}}, "tool_choice"),
         ({**TOOLS, "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, "tool_choice"),
         ({"stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+        ({"reasoning": {"summary": "concise"}}, "reasoning.summary"),
+        ({"reasoning": {"generate_summary": "detailed"}}, "reasoning.generate_summary"),
         ({"max_tokens": 5}, "max_tokens"),
     ],
 )

@@ -55,8 +55,9 @@ def keys_in_environment(variable: str) -> list[str]:
 
 def _taken_keys(variable: str) -> list[str]:
     """The keys in the environment, out of which they are taken: the engines inherit it, and need no key."""
-    keys = keys_in_environment(variable)
-    os.environ.pop(variable, None)
+    keys, given = keys_in_environment(variable), os.environ.pop(variable, "")
+    if given and not keys:
+        raise OptionError(f"${variable} is set and has no key in it; unset it to ask nobody for one.")
     return keys
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,7 @@ class ServeOptions:
         ):
             if not getattr(self, name) > 0:
                 raise OptionError(f"{_FLAGS.get(name, name)} is {getattr(self, name)}; it must be greater than 0.")
+        self._check_files()
         if not self.drain_timeout_s >= 0:
             raise OptionError(f"--drain-timeout is {self.drain_timeout_s}; it must be 0 or more.")
         for kind, keys in (("API", self.api_keys), ("admin", self.admin_keys)):
@@ -143,6 +144,18 @@ class ServeOptions:
     def accepted_keys(self) -> tuple[str, ...]:
         """The keys of whoever may ask for answers; none where nobody is asked for one."""
         return (*self.api_keys, *self.admin_keys) if self.api_keys else ()
+
+    def _check_files(self) -> None:
+        """Raise `OptionError` for bounds of what is not kept, or that exclude each other."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in ("max_file_bytes", "max_files_bytes"):
+            if self.files is None and getattr(self, name) != defaults[name]:
+                raise OptionError(f"{_FLAGS[name]} has no use without --files, which says where files are kept.")
+        if self.max_files_bytes < self.max_file_bytes:
+            raise OptionError(
+                f"--max-files is {self.max_files_bytes} bytes, less than the {self.max_file_bytes} of --max-file: one "
+                "file alone could be too much. Lower --max-file, or raise --max-files."
+            )
 
     def _check_lora_dir(self, path: Path) -> None:
         if not path.is_dir():

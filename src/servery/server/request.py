@@ -36,6 +36,10 @@ class Request:
         Raises `ApiError` (415 for another content type, 413 over `max_bytes`), `ClientGone` when the connection is lost.
         """
         self._check_content_type()
+        return await self.body(max_bytes)
+
+    async def body(self, max_bytes: int) -> bytes:
+        """The body, whatever it is; raises as `json_body` for one that is too large."""
         self._check_length(max_bytes)
         return await self._read(max_bytes)
 

@@ -7,12 +7,12 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from servery.engine.errors import CannotSleep, EngineDead, EngineError
+from servery.engine.errors import CannotSleep, EngineError
 from servery.server.interrupt import Reason
 from servery.server.service import Exchange, Service, only_model
 from servery.telemetry.residency import ModelState
 from servery.upstream.residence import Busy, Residence
-from servery.wire.errors import ApiError, model_not_found
+from servery.wire.errors import ApiError, invalid, model_not_found
 from servery.wire.models import encode_model, encode_models
 from servery.wire.residence import SleepQuery, decode_named_model, encode_is_sleeping, read_sleep_query
 
@@ -37,7 +37,7 @@ async def unload(service: Service, exchange: Exchange) -> None:
 
 async def sleep(service: Service, exchange: Exchange) -> None:
     """Let one model sleep, or all, once their answers under way have ended; the next request wakes them."""
-    asked = _asked(service, exchange, "level", "model")
+    asked = await _asked(service, exchange, "level", "model")
     going = _chosen(service, asked.model)
     if asked.model is not None and going[0].state is ModelState.UNLOADED:
         raise _conflict(f"The model '{asked.model}' is not loaded; what is not there cannot sleep.", "model_not_loaded")
@@ -47,7 +47,7 @@ async def sleep(service: Service, exchange: Exchange) -> None:
 
 async def wake_up(service: Service, exchange: Exchange) -> None:
     """Wake one model, or all that sleep."""
-    asked = _asked(service, exchange, "model")
+    asked = await _asked(service, exchange, "model")
     chosen = _chosen(service, asked.model)
     if asked.model is not None and chosen[0].state is ModelState.UNLOADED:
         raise _conflict(
@@ -66,7 +66,11 @@ async def is_sleeping(service: Service, exchange: Exchange) -> None:
     await exchange.reply.whole(encode_is_sleeping(is_sleeping=states == {ModelState.SLEEPING}))
 
 
-def _asked(service: Service, exchange: Exchange, *known: str) -> SleepQuery:
+async def _asked(service: Service, exchange: Exchange, *known: str) -> SleepQuery:
+    """What the query says; raises `ApiError`, also for a body, which these calls have none of."""
+    if (await exchange.request.body(service.options.max_body_bytes)).strip() not in (b"", b"{}"):
+        names = " and ".join(f"'{name}'" for name in known)
+        raise invalid(f"This call has no body: {names} go into the query, as in {exchange.request.path}?model=NAME.")
     exchange.interrupt.fire_after(service.options.request_timeout_s, Reason.TIMEOUT)
     return read_sleep_query(exchange.request.query, *known)
 
@@ -102,8 +106,6 @@ def _reasons(name: str, patience_s: float) -> Iterator[None]:
         raise _conflict(message, "model_busy") from error
     except CannotSleep as error:
         raise _conflict(f"The model '{name}' stays awake: {error}", "cannot_sleep") from error
-    except EngineDead as error:
-        raise ApiError(503, f"The model '{name}': {error}", kind="server_error", code="service_unavailable") from error
 
 
 async def _tell(service: Service, exchange: Exchange, residences: list[Residence]) -> None:

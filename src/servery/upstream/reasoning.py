@@ -26,7 +26,7 @@ def template_variables(request: ChatRequest, template: ChatTemplate | None) -> d
 def reasoning_of(request: ChatRequest, format_: ReasoningFormat | None, prompt_tail: str) -> Reasoning | None:
     """The reasoning that may come before the answer: one that the prompt has begun, one that the model may begin, or none.
 
-    Raises `ApiError` for a budget where there can be none.
+    Raises `ApiError` for a budget where there can be none, and for reasoning that is not wanted and comes all the same.
     """
     budget = request.thinking_token_budget
     if format_ is None or request.continue_final_message:
@@ -34,10 +34,17 @@ def reasoning_of(request: ChatRequest, format_: ReasoningFormat | None, prompt_t
             raise unsupported(request.budget_param, _why_not(request))
         return None
     if begins_in_reasoning(prompt_tail, format_):
+        _check_may_begin(request)
         return Reasoning(end=format_.end, budget=budget)
     if prompt_tail.rstrip().endswith(format_.end):
         return None  # the template has switched it off
     return Reasoning(begin=format_.begin, end=format_.end, budget=budget)
+
+
+def _check_may_begin(request: ChatRequest) -> None:
+    variables = request.chat_template_kwargs or {}
+    if not request.insists_on_reasoning and any(variables.get(name) is False for name in EFFORT_SWITCHES):
+        raise unsupported("thinking", "this model's reasoning cannot be switched off; leave 'thinking' out.")
 
 
 def _told(effort: str, param: str, template: ChatTemplate) -> Mapping[str, Any]:

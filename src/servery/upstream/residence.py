@@ -255,7 +255,10 @@ class Residence:
         await self._leave(PROCESS_ENDS, ReleasedBy.MEMORY, ModelState.SLEEPING)
 
     async def sleep(self, level: int, patience_s: float) -> None:
-        """Sleep once all requests under way have ended; raises `Busy` if they have not in time, `CannotSleep`."""
+        """Sleep once all requests under way have ended; raises `Busy` if they have not in time, `CannotSleep`.
+
+        A process that dies meanwhile has left memory, too: the next request loads the model.
+        """
         await asyncio.shield(self._begin(self._leave(level, ReleasedBy.ADMIN, ModelState.SLEEPING, patience_s)))
 
     async def unload(self, patience_s: float) -> None:
@@ -286,7 +289,7 @@ class Residence:
             try:
                 if not await self._end_users(patience_s) and not ends_all:
                     raise Busy(f"{self._users} requests are under way")
-                await self._let_go(level)
+                level = await self._let_go(level)
             except BaseException:
                 self.state = before
                 self._watch_idleness()
@@ -297,11 +300,17 @@ class Residence:
             self._releases[by] += 1
             log.info("%s has left memory (%s, level %d)", self.name, by.value, level)
 
-    async def _let_go(self, level: int) -> None:
-        if level == PROCESS_ENDS:
-            await self._model.stop()
-        else:
-            await self._model.sleep()
+    async def _let_go(self, level: int) -> int:
+        """Give the memory back; returns the level that was reached: a process that dies on its way to sleep has ended."""
+        if level != PROCESS_ENDS:
+            try:
+                await self._model.sleep()
+            except EngineDead as error:
+                log.warning("%s ended instead of going to sleep: %s", self.name, error)
+            else:
+                return level
+        await self._model.stop()
+        return PROCESS_ENDS
 
     async def _end_users(self, patience_s: float) -> bool:
         """Wait for those who use it now; whether they ended in time."""
@@ -331,7 +340,7 @@ class Residence:
             await self._leave(self.stay.sleep_level, ReleasedBy.KEEP_ALIVE, ModelState.SLEEPING)
         except Busy:
             return  # as above
-        except (CannotSleep, EngineDead) as error:
+        except CannotSleep as error:
             log.warning("%s cannot sleep at level %d, so it ends: %s", self.name, self.stay.sleep_level, error)
             await self._leave(PROCESS_ENDS, ReleasedBy.KEEP_ALIVE, ModelState.SLEEPING)
 

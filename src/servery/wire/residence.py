@@ -40,13 +40,16 @@ def decode_named_model(body: bytes) -> NamedModel:
 
 def read_sleep_query(query: bytes, *known: str) -> SleepQuery:
     """What a query string asks for, by the names of `known` parameters; raises `ApiError`."""
-    given = {name: values[-1] for name, values in parse_qs(query.decode("latin-1"), keep_blank_values=True).items()}
-    for name in given:
+    listed = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    given = {name: values[-1] for name, values in listed.items()}
+    for name, values in listed.items():
         if name in _UNSUPPORTED:
             raise unsupported(name, _UNSUPPORTED[name])
         if name not in known:
             text = f"Unknown parameter: '{shown(name)}'.{did_you_mean(name, known)}"
             raise invalid(text, shown(name), "unknown_parameter")
+        if len(values) > 1:
+            raise invalid(f"'{name}' is given {len(values)} times; give it once.", name)
     level = given.get("level", "1")
     if level not in map(str, LEVELS):
         raise invalid(f"'level' is '{shown(level)}'; it must be 1 (weights to a file) or 2 (discard them).", "level")

@@ -22,8 +22,9 @@ _UNSUPPORTED = {
     "moderation": "nothing is moderated.",
     "prompt": "there are no stored prompts.",
 }
-# What may be asked to be included, and is there anyway or never arises.
 _FREE = (None, "auto", "none")  # choices that need no tools
+_SUMMARIES = (None, "auto")  # what the model may decide: it makes none
+# What may be asked to be included, and is there anyway or never arises.
 _INCLUDED = frozenset(("message.output_text.logprobs", "reasoning.encrypted_content"))
 
 
@@ -240,6 +241,9 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise unsupported("truncation", "only 'disabled' is; conversations are never shortened.")
         if self.stream_options is not None and self.stream_options.include_obfuscation:
             raise unsupported("stream_options.include_obfuscation", "events are never padded.")
+        for name in ("summary", "generate_summary"):
+            if self.reasoning is not None and getattr(self.reasoning, name) not in _SUMMARIES:
+                raise unsupported(f"reasoning.{name}", "only 'auto' is; reasoning is shown as it was written.")
         for at, name in enumerate(self.include or []):
             if name not in _INCLUDED:
                 raise unsupported(f"include[{at}]", f"'{name}' does not arise here.")

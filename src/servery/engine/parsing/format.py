@@ -128,7 +128,7 @@ def find_formats(templates: Iterable[str], tool_format: str = AUTO, reasoning_fo
     """
     text = "\n".join(templates)
     tools = [each for each in TOOL_FORMATS.values() if any(hint in text for hint in each.hints)]
-    reasoning = [each for each in REASONING_FORMATS.values() if each.end in text]
+    reasoning = [each for each in REASONING_FORMATS.values() if each.begin in text or each.end in text]
     return MessageFormats(
         _chosen("tool format", tool_format, TOOL_FORMATS, tools),
         _chosen("reasoning format", reasoning_format, REASONING_FORMATS, reasoning),
