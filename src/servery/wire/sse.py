@@ -39,6 +39,8 @@ class EventCutter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes, without their blank lines; raises `EventTooLong`."""
+        if not self._rest and _is_plain(data):
+            return data[:-2].split(b"\n\n")
         text = self._rest + data
         if b"\r" in text:
             text = _with_line_feeds(text)
@@ -47,6 +49,12 @@ class EventCutter:
             raise EventTooLong(f"an event has more than {self._limit_bytes} bytes")
         events = (_without_comments(lines.strip(b"\n")) for lines in whole.split(b"\n\n"))
         return [lines for lines in events if lines]
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether it is whole events and nothing else, as most pieces are: then there is nothing to do but to cut."""
+    is_whole = data.endswith(b"\n\n") and not data.startswith((b"\n", b":"))
+    return is_whole and b"\r" not in data and b"\n:" not in data and b"\n\n\n" not in data
 
 
 def _with_line_feeds(text: bytes) -> bytes:

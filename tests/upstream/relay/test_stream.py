@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from servery.upstream.failure import Kind, UpstreamFailure
 from servery.upstream.relay.stream import RelayedStream
-from servery.upstream.relay.watches import ChatWatch, MessagesWatch, ResponsesWatch
+from servery.upstream.relay.watches import NO_USAGE, ChatWatch, MessagesWatch, ResponsesWatch
 from servery.upstream.upstream import Chunk
 from servery.wire.errors import ApiError
 from servery.wire.usage import Usage
@@ -32,7 +32,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def stream(n: int = 1, *, hides_usage: bool = True, model: str = "mine") -> RelayedStream:
-    return RelayedStream("gpt", ChatWatch("gpt", n, hides_usage=hides_usage), model)
+    return RelayedStream("gpt", ChatWatch("gpt", n, hides_usage=hides_usage), model, NO_USAGE if hides_usage else ())
 
 
 def relayed(data: bytes, reader: RelayedStream) -> tuple[bytes, int, list[str | None], Usage | None]:

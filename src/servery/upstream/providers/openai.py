@@ -15,7 +15,7 @@ from servery.upstream.openai.request import chat_request
 from servery.upstream.provider import EVENTS, JSON, AnswerReader, Outgoing
 from servery.upstream.relay.body import RelayedBody
 from servery.upstream.relay.stream import RelayedStream, Watch
-from servery.upstream.relay.watches import ChatWatch, MessagesWatch, ResponsesWatch
+from servery.upstream.relay.watches import NO_USAGE, ChatWatch, MessagesWatch, ResponsesWatch
 from servery.upstream.translatable import chat_of, is_passed_on
 from servery.upstream.translated import TranslatedBody, TranslatedStream
 from servery.upstream.upstream import Call
@@ -63,7 +63,8 @@ class OpenAIProvider:
             values["stream_options"] = {**_stream_options(ask), "include_usage": True}
         reader: AnswerReader = RelayedBody(name, ask.api, ask.model)
         if ask.is_stream:
-            reader = RelayedStream(name, self._watch(ask, hides_usage=hides_usage), ask.model)
+            dropped = NO_USAGE if hides_usage else ()
+            reader = RelayedStream(name, self._watch(ask, hides_usage=hides_usage), ask.model, dropped)
         return self._outgoing(ask.api, ask.rewritten(**values), reader, ask.is_stream, ask.pass_headers)
 
     def _watch(self, ask: Ask, *, hides_usage: bool) -> Watch:

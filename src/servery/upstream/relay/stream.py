@@ -26,6 +26,10 @@ class Watch(Protocol):
         """Whether the answer has come to its end."""
         ...
 
+    def plain(self, lines: bytes) -> int | None:
+        """How many tokens there are in an event that tells nothing else; None for one that has to be looked at."""
+        ...
+
     def see(self, lines: bytes) -> Chunk:
         """An event, and what it tells; without data if the client is not to have it.
 
@@ -34,12 +38,13 @@ class Watch(Protocol):
 
 
 class RelayedStream:
-    """Passes on one answer to a client who calls the model `model`."""
+    """Passes on one answer to a client who calls the model `model`; `dropped` are words that it is not to read."""
 
-    def __init__(self, deployment: str, watch: Watch, model: str) -> None:
+    def __init__(self, deployment: str, watch: Watch, model: str, dropped: Sequence[bytes] = ()) -> None:
         self._deployment = deployment
         self._watch = watch
-        self._shown = msgspec.json.encode(model)
+        self._dropped = dropped
+        self._model = msgspec.json.encode(model)
         self._cutter = EventCutter()
         self._name: tuple[bytes, bytes] | None = None  # as the server's events have it, and as the client's are to
         self._is_counted = False
@@ -49,12 +54,25 @@ class RelayedStream:
 
         Raises `ApiError` and `UpstreamFailure` for an error event and for what is no event.
         """
+        chunks: list[Chunk] = []
+        plain: list[bytes] = []
+        tokens = 0
         try:
-            seen = [self._watch.see(lines) for lines in self._cutter.feed(data)]
+            for lines in self._cutter.feed(data):
+                found = self._watch.plain(lines)
+                if found is not None:
+                    plain.append(lines)
+                    tokens += found
+                    continue
+                if plain:
+                    chunks.append(self._passed_on(plain, tokens))
+                    plain, tokens = [], 0
+                chunks.append(self._seen(self._watch.see(lines)))
         except (msgspec.DecodeError, EventTooLong) as error:
             raise malformed(self._deployment, f"an event that cannot be read: {error}") from error
-        self._is_counted = self._is_counted or any(chunk.usage is not None for chunk in seen)
-        return [self._named(chunk) for chunk in _joined(seen)]
+        if plain:
+            chunks.append(self._passed_on(plain, tokens))
+        return chunks if len(chunks) < 2 else _joined(chunks)
 
     def end(self) -> list[Chunk]:
         """What is left: that nobody counted, if so. Raises `UpstreamFailure` if there should be more bytes."""
@@ -62,15 +80,23 @@ class RelayedStream:
             raise cut(self._deployment)
         return [] if self._is_counted else [Chunk(is_estimated=True)]
 
-    def _named(self, chunk: Chunk) -> Chunk:
+    def _passed_on(self, events: Sequence[bytes], tokens: int) -> Chunk:
+        return Chunk(data=self._shown(b"\n\n".join(events) + b"\n\n"), tokens=tokens)
+
+    def _seen(self, chunk: Chunk) -> Chunk:
+        self._is_counted = self._is_counted or chunk.usage is not None
+        return replace(chunk, data=self._shown(chunk.data))
+
+    def _shown(self, data: bytes) -> bytes:
+        """The events as the client is to have them."""
+        for words in self._dropped:
+            data = data.replace(words, b"")
         if self._name is None:
-            found = _MODEL.search(chunk.data)
+            found = _MODEL.search(data)
             if found is None:
-                return chunk
-            self._name = (found[0], found[0].replace(found[1], self._shown))
-        if self._name[0] == self._name[1]:
-            return chunk
-        return replace(chunk, data=chunk.data.replace(*self._name))
+                return data
+            self._name = (found[0], found[0].replace(found[1], self._model))
+        return data.replace(*self._name)
 
 
 def _joined(chunks: Sequence[Chunk]) -> list[Chunk]:

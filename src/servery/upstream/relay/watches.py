@@ -15,22 +15,14 @@ from servery.wire.sse import data_of
 from servery.wire.usage import Usage
 
 _BLANK = b"\n\n"
-_NO_USAGE = (b',"usage":null', b', "usage": null')
-_TELLING = (
-    b'"error"',
-    b'"finish_reason":"',
-    b'"finish_reason": "',
-    b'"usage":{',
-    b'"usage": {',
-    b'"role":',
-    b'"role" :',
-)
+# What a client that did not ask for usage is not told: that there is none yet.
+NO_USAGE = (b',"usage":null', b', "usage": null')
 
 
 class ChatWatch:
     """Of chat completions and legacy completions, `n` in one answer.
 
-    With `hides_usage` the client did not ask for usage: it is not told, nor that there is none yet.
+    With `hides_usage` the client did not ask for usage, so it is not told.
     """
 
     def __init__(self, deployment: str, n: int, *, hides_usage: bool) -> None:
@@ -45,6 +37,18 @@ class ChatWatch:
         """Whether [DONE] came, or the end of every completion."""
         return self._is_done or len(self._finished) >= self._n
 
+    def plain(self, lines: bytes) -> int | None:
+        """One token, unless the event begins or ends something, counts or complains."""
+        is_telling = (
+            b'"error"' in lines
+            or b'"role":' in lines
+            or b'"finish_reason":"' in lines
+            or b'"usage":{' in lines
+            or b'"finish_reason": "' in lines
+            or b'"usage": {' in lines
+        )
+        return None if is_telling or self._n > 1 or not _is_object(lines) else 1
+
     def see(self, lines: bytes) -> Chunk:
         """The event, as it goes on to the client."""
         data = data_of(lines)
@@ -52,10 +56,6 @@ class ChatWatch:
             self._is_done = True
         if data == DONE or not data:
             return Chunk()
-        if self._n == 1 and not any(word in data for word in _TELLING):
-            if not _is_object(data):
-                CHUNK.decode(data)  # says what is wrong with it
-            return Chunk(data=self._shown(lines), tokens=1)
         chunk = CHUNK.decode(data)
         chunk.check(self._deployment)
         usage = None if chunk.usage is None else chunk.usage.usage()
@@ -65,23 +65,17 @@ class ChatWatch:
         choice = chunk.choices[0]
         self._finished.update(each.index for each in chunk.choices if each.finish_reason is not None)
         return Chunk(
-            data=self._shown(lines),
+            data=lines + _BLANK,
             index=choice.index,
             tokens=sum(map(_says_something, chunk.choices)),
             finish_reason=choice.finish_reason,
             usage=usage,
         )
 
-    def _shown(self, lines: bytes) -> bytes:
-        if self._hides_usage:
-            for words in _NO_USAGE:
-                lines = lines.replace(words, b"")
-        return lines + _BLANK
 
-
-def _is_object(data: bytes) -> bool:
-    """Whether it looks like one, at both ends."""
-    return data.startswith(b"{") and data.rstrip().endswith(b"}")
+def _is_object(lines: bytes) -> bool:
+    """Whether the event has one line of data, and that looks like an object at both ends."""
+    return lines.startswith(b"data: {") and lines.endswith(b"}") and b"\n" not in lines
 
 
 def _says_something(choice: Choice) -> bool:
@@ -96,13 +90,18 @@ class MessagesWatch:
         self._counted = AnthropicUsage()
         self.is_complete = False
 
+    def plain(self, lines: bytes) -> int | None:
+        """One token for a piece of a block, none for its beginning and its end."""
+        name, _, data = lines.partition(b"\n")
+        if not name.startswith((b"event: content_block_", b"event: ping")) or not _is_object(data):
+            return None
+        return int(name == b"event: content_block_delta")
+
     def see(self, lines: bytes) -> Chunk:
         """The event, as it goes on to the client."""
         data = data_of(lines)
         if not data:
             return Chunk()
-        if lines.startswith((b"event: content_block_", b"event: ping")) and _is_object(data):
-            return Chunk(data=lines + _BLANK, tokens=int(lines.startswith(b"event: content_block_delta")))
         event = EVENT.decode(data)
         if event.type == "error":
             raise anthropic_error(event.error, self._deployment)
@@ -175,6 +174,11 @@ class ResponsesWatch:
 
     deployment: str
     is_complete: bool = False
+
+    def plain(self, lines: bytes) -> int | None:
+        """One token for a piece of text, of reasoning or of arguments."""
+        name, _, data = lines.partition(b"\n")
+        return 1 if name.startswith(b"event: response.") and name.endswith(b".delta") and _is_object(data) else None
 
     def see(self, lines: bytes) -> Chunk:
         """The event, as it goes on to the client."""
