@@ -17,6 +17,7 @@ from servery.upstream.ask import Api
 from servery.upstream.failure import Deadline, UpstreamFailure
 from servery.upstream.kinds import remote_upstream
 from servery.upstream.upstream import Call, Health
+from servery.wire.chat import ChatRequest
 from servery.wire.errors import ApiError
 from servery.wire.usage import Usage
 from tests.scripted_server import CUT, DONE, ScriptedServer, chunk, event, head, json_answer, scripted, stream
@@ -310,6 +311,23 @@ def test_a_model_that_is_not_there_is_told_to_the_log(caplog: pytest.LogCaptureF
 
     run({"/v1/models": [json_answer({"data": [{"id": "b"}, {"id": "a"}]})]}, story)
     assert "there does not list 'theirs'; it serves a, b" in caplog.text
+
+
+@pytest.mark.parametrize("answer_", [{"input_tokens": 7}, {"tokens": 7}])
+def test_anthropic_counts_for_its_clients(answer_: dict[str, Any]) -> None:
+    async def story(server: ScriptedServer) -> None:
+        request = ask(Api.MESSAGES, system="s", temperature=0.5, stop_sequences=["x"]).typed()
+        assert isinstance(request, ChatRequest)
+        async with upstream(deployment(Kind.ANTHROPIC, f"{server.url}/v1")) as there:
+            if "input_tokens" in answer_:
+                assert await there.count(request) == 7
+            else:
+                with pytest.raises(ApiError, match="gave a count that cannot be read"):
+                    await there.count(request)
+        hello = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+        assert server.asked[0].body == {"model": "theirs", "system": "s", "messages": hello}
+
+    run({f"{MESSAGES}/count_tokens": [json_answer(answer_)]}, story)
 
 
 def test_powers_of_an_engine_are_refused_with_a_reason() -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 from servery.upstream.ask import Ask
 from servery.upstream.failure import UpstreamFailure
 from servery.upstream.upstream import Call, Chunk
+from servery.wire.chat import ChatRequest
 from servery.wire.errors import ApiError
 
 EVENTS = "text/event-stream"
@@ -49,6 +50,10 @@ class Provider(Protocol):
 
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """The request for an answer; raises `ApiError`, and `UpstreamFailure` for what the deployment cannot do."""
+        ...
+
+    def counting(self, request: ChatRequest) -> tuple[str, bytes] | None:
+        """The path and body that ask for the prompt's tokens, answered by `input_tokens`; None where nobody counts."""
         ...
 
     async def credentials(self, method: str, url: str, body: bytes) -> Sequence[tuple[str, str]]:

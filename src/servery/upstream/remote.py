@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
 from servery.config.types import DeploymentConfig
 from servery.engine.stats import EngineStats
 from servery.http.client import HttpClient
@@ -14,9 +16,10 @@ from servery.http.request_head import Header
 from servery.http.response import Response
 from servery.http.url import TlsFiles, parse_url
 from servery.upstream.ask import Ask
+from servery.upstream.failure import UpstreamFailure
 from servery.upstream.health_probe import HealthProbe
 from servery.upstream.http_failures import http_failures
-from servery.upstream.provider import Outgoing, Provider
+from servery.upstream.provider import JSON, Outgoing, Provider
 from servery.upstream.refusal import excerpt, malformed
 from servery.upstream.upstream import Call, Chunk, Health
 from servery.wire.chat import ChatRequest
@@ -25,6 +28,7 @@ from servery.wire.models import Model
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
 
 _CONNECT_S = 5.0
+_COUNT_S = 30.0
 _MAX_ERROR_BYTES = 64 << 10
 _MAX_BODY_BYTES = 256 << 20  # of an answer that is not streamed, and so is held as a whole
 _OK = 200
@@ -77,35 +81,51 @@ class RemoteUpstream:
         """None: what the engine elsewhere does is not told."""
         return None
 
-    async def answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
+    def answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
         """The answer; closing it closes the connection, which ends the work there."""
-        if ask.adapter is not None:
-            raise ApiError(404, f"'{self.name}' has no adapter '{shown(ask.adapter)}'.", param="model")
-        outgoing = self._provider.outgoing(ask, call)
-        with http_failures(self.name):
-            async with await self._send(outgoing, call) as response:
-                await self._check(response, outgoing)
-                size = 0
-                async for piece in response:
-                    size += len(piece)
-                    if size > _MAX_BODY_BYTES and not ask.is_stream:
-                        raise malformed(self.name, f"an answer of more than {_MAX_BODY_BYTES} bytes")
-                    for chunk in outgoing.reader.feed(piece):
-                        yield chunk
-        for chunk in outgoing.reader.end():
-            yield chunk
+        return self._exchange(lambda: self._outgoing(ask, call), call)
 
     async def tokenize(self, request: TokenizeRequest) -> bytes:
         """Raise `ApiError`."""
         self._refuse("it runs elsewhere, and so does its tokenizer")
 
     async def count(self, request: ChatRequest) -> int:
-        """Raise `ApiError`."""
-        self._refuse("it runs elsewhere, and so does its tokenizer")
+        """What the deployment counts; raises `ApiError`, also where it cannot."""
+        try:
+            asked = self._provider.counting(request)
+            if asked is None:
+                self._refuse("it runs elsewhere, and so does its tokenizer")
+            reader = _Pieces()
+            outgoing = Outgoing(path=asked[0], body=asked[1], reader=reader)
+            async for _ in self._exchange(lambda: outgoing, Call(id="count", deadline=time.monotonic() + _COUNT_S)):
+                pass
+            return reader.decoded(self.name)
+        except UpstreamFailure as failure:
+            raise failure.error from failure
 
     async def detokenize(self, request: DetokenizeRequest) -> bytes:
         """Raise `ApiError`."""
         self._refuse("it runs elsewhere, and so does its tokenizer")
+
+    def _outgoing(self, ask: Ask, call: Call) -> Outgoing:
+        if ask.adapter is not None:
+            raise ApiError(404, f"'{self.name}' has no adapter '{shown(ask.adapter)}'.", param="model")
+        return self._provider.outgoing(ask, call)
+
+    async def _exchange(self, make: Callable[[], Outgoing], call: Call) -> AsyncGenerator[Chunk, None]:
+        outgoing = make()
+        with http_failures(self.name):
+            async with await self._send(outgoing, call) as response:
+                await self._check(response, outgoing)
+                size = 0
+                async for piece in response:
+                    size += len(piece)
+                    if size > _MAX_BODY_BYTES and outgoing.content_type == JSON:
+                        raise malformed(self.name, f"an answer of more than {_MAX_BODY_BYTES} bytes")
+                    for chunk in outgoing.reader.feed(piece):
+                        yield chunk
+        for chunk in outgoing.reader.end():
+            yield chunk
 
     async def _send(self, outgoing: Outgoing, call: Call) -> Response:
         target = self._url.path + outgoing.path
@@ -140,6 +160,30 @@ class RemoteUpstream:
     def _refuse(self, why: str) -> NoReturn:
         message = f"'{self.name}' cannot do that: {why}."
         raise ApiError(501, message, kind="server_error", code="not_implemented", param="model")
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    input_tokens: int
+
+
+class _Pieces:
+    """Reads a count."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        self._pieces.append(data)
+        return []
+
+    def end(self) -> list[Chunk]:
+        return []
+
+    def decoded(self, deployment: str) -> int:
+        try:
+            return msgspec.json.decode(b"".join(self._pieces), type=_Counted).input_tokens
+        except msgspec.DecodeError as error:
+            raise malformed(deployment, f"a count that cannot be read: {error}") from error
 
 
 async def _beginning(response: Response) -> bytes:

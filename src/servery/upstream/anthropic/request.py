@@ -21,6 +21,7 @@ from servery.wire.tools import Tool
 
 WHO = "Anthropic's API"
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
 _Fields = dict[str, Any]
 
 
@@ -54,6 +55,12 @@ def message_request(request: ChatRequest, model: str) -> MessageRequest:
     }
     given = {name: value for name, value in fields.items() if value not in (None, [], "", {})}
     return MessageRequest(msgspec.json.encode(given), held is not None and held.is_call)
+
+
+def count_request(request: ChatRequest, model: str) -> bytes:
+    """What asks how many tokens the chat's prompt has; raises as `message_request`."""
+    fields = msgspec.json.decode(message_request(request, model).body)
+    return msgspec.json.encode({name: value for name, value in fields.items() if name in _COUNTED})
 
 
 def _metadata(request: ChatRequest) -> _Fields | None:

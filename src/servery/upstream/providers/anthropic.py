@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from servery.config.types import DeploymentConfig
 from servery.upstream.anthropic.answer import AnthropicStream, read_answer
 from servery.upstream.anthropic.errors import refused
-from servery.upstream.anthropic.request import message_request
+from servery.upstream.anthropic.request import count_request, message_request
 from servery.upstream.ask import Api, Ask
 from servery.upstream.failure import UpstreamFailure
 from servery.upstream.provider import EVENTS, JSON, AnswerReader, Outgoing
@@ -15,6 +15,7 @@ from servery.upstream.relay.watches import MessagesWatch
 from servery.upstream.translatable import chat_of, is_passed_on
 from servery.upstream.translated import TranslatedBody, TranslatedStream
 from servery.upstream.upstream import Call
+from servery.wire.chat import ChatRequest
 from servery.wire.errors import ApiError
 
 _PATH = "/messages"
@@ -33,6 +34,10 @@ class AnthropicProvider:
         """The client's own body with another model in it, or a message that asks for the same."""
         is_spoken = ask.api is Api.MESSAGES and is_passed_on(ask, call)
         return self._relayed(ask) if is_spoken else self._translated(ask, call)
+
+    def counting(self, request: ChatRequest) -> tuple[str, bytes] | None:
+        """Anthropic counts by itself."""
+        return f"{_PATH}/count_tokens", count_request(request, self._config.model)
 
     async def credentials(self, method: str, url: str, body: bytes) -> Sequence[tuple[str, str]]:
         """The version of the API that is spoken here, and the key if there is one."""

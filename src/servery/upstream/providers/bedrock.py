@@ -14,6 +14,7 @@ from servery.upstream.provider import JSON, Outgoing
 from servery.upstream.translatable import chat_of
 from servery.upstream.translated import TranslatedBody, TranslatedStream
 from servery.upstream.upstream import Call
+from servery.wire.chat import ChatRequest
 from servery.wire.errors import ApiError
 
 _FRAMES = "application/vnd.amazon.eventstream"
@@ -46,6 +47,10 @@ class BedrockProvider:
             return Outgoing(path=f"{path}/converse-stream", body=made.body, reader=stream, content_type=_FRAMES)
         whole = TranslatedBody(form, lambda body: read_answer(body, name, is_held_by_call=is_call))
         return Outgoing(path=f"{path}/converse", body=made.body, reader=whole, content_type=JSON)
+
+    def counting(self, request: ChatRequest) -> tuple[str, bytes] | None:
+        """Nobody counts there in a way that all have."""
+        return None
 
     async def credentials(self, method: str, url: str, body: bytes) -> Sequence[tuple[str, str]]:
         """The deployment's key, or a signature."""

@@ -19,6 +19,7 @@ from servery.upstream.relay.watches import NO_USAGE, ChatWatch, MessagesWatch, R
 from servery.upstream.translatable import chat_of, is_passed_on
 from servery.upstream.translated import TranslatedBody, TranslatedStream
 from servery.upstream.upstream import Call
+from servery.wire.chat import ChatRequest
 from servery.wire.errors import ApiError
 
 _PATHS = {
@@ -45,6 +46,10 @@ class OpenAIProvider:
         """The client's own body with another model in it, or a chat that asks for the same."""
         is_spoken = ask.api.value in self._config.apis and ask.is_relayable
         return self._relayed(ask) if is_spoken and is_passed_on(ask, call) else self._translated(ask, call)
+
+    def counting(self, request: ChatRequest) -> tuple[str, bytes] | None:
+        """Nobody counts there in a way that all have."""
+        return None
 
     async def credentials(self, method: str, url: str, body: bytes) -> Sequence[tuple[str, str]]:
         """The key, if there is one."""
