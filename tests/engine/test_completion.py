@@ -111,3 +111,20 @@ def test_an_unfinished_character_becomes_a_replacement_at_the_end(tokenizer: Tok
     delta = story.feed([first_byte_of_e_acute], finish_reason=FinishReason.LENGTH)
     assert delta is not None
     assert delta.text == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("params", "text", "stop"),
+    [
+        ({"stop": ("lo",)}, "hel", "lo"),
+        ({"stop": ("lo",), "include_stop_str_in_output": True}, "hello", "lo"),
+        ({"stop": ("lo",), "min_tokens": 100}, "hello world", None),
+    ],
+)
+def test_a_stop_string_is_shown_if_asked_for_and_waits_for_the_least_length(
+    tokenizer: Tokenizer, params: dict[str, object], text: str, stop: str | None
+) -> None:
+    story = Story(tokenizer, **params)
+    deltas = [delta for token_id in story.ids("hello world") if (delta := story.feed([token_id]))]
+    assert "".join(delta.text for delta in deltas) == text
+    assert deltas[-1].stop == stop

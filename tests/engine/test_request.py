@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from servery.engine.constraint import regex
 from servery.engine.errors import InvalidRequest
 from servery.engine.request import SamplingParams
 
@@ -23,6 +24,7 @@ from servery.engine.request import SamplingParams
         ({"stop": ("b", "a" * 1001)}, "stop has a string of 1001 characters; at most 1000 are allowed."),
         ({"logit_bias": {5: 101.0}}, "logit_bias is 101; it must be between -100 and 100."),
         ({"logit_bias": {-1: 0.0}}, "logit_bias has token id -1; ids are not negative."),
+        ({"min_tokens": -1}, "min_tokens is -1; it must be between 0 and 2147483648."),
     ],
 )
 def test_a_value_outside_its_range_is_refused_with_the_rule(params: dict[str, object], message: str) -> None:
@@ -37,3 +39,18 @@ def test_a_value_outside_its_range_is_refused_with_the_rule(params: dict[str, ob
 )
 def test_a_value_on_the_border_is_taken(params: dict[str, object]) -> None:
     assert SamplingParams(**params)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("params", "param"),
+    [
+        ({"min_tokens": 3, "max_tokens": 2}, "min_tokens"),
+        ({"min_tokens": 1, "constraint": regex("a*")}, "min_tokens"),
+        ({"allowed_token_ids": (1,), "constraint": regex("a*")}, "allowed_token_ids"),
+        ({"allowed_token_ids": (1,), "min_tokens": 1}, "allowed_token_ids"),
+    ],
+)
+def test_parameters_that_could_leave_no_token_are_refused(params: dict[str, object], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        SamplingParams(**params)  # type: ignore[arg-type]
+    assert (refused.value.param, str(refused.value).startswith(param)) == (param, True)

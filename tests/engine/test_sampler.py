@@ -429,3 +429,19 @@ def test_the_largest_logit_of_each_row_is_found_and_unusable_rows_are_left_to_th
     assert largest(torch.tensor([[0.0, 2.0, 2.0], [-1.0, -inf, -3.0]])) == [1, 0]
     for row in ([nan, 1.0, 2.0], [-inf, -inf, -inf], [0.0, inf, 0.0]):
         assert largest(torch.tensor([[0.0, 1.0, 2.0], row])) is None
+
+
+def test_only_allowed_tokens_are_chosen_and_those_that_end_too_early_are_not() -> None:
+    logits = random_logits(3, V)
+    rows = [
+        row(SamplingParams(allowed_token_ids=(5, 7))),
+        row(SamplingParams(min_tokens=2), barred=frozenset({3, 11})),
+        row(SamplingParams()),
+    ]
+    probs = warped_probs(logits, rows)
+    plain = logits.softmax(dim=-1)
+    only = torch.zeros(V).index_copy(0, torch.tensor([5, 7]), plain[0, [5, 7]])
+    without = plain[1].index_fill(0, torch.tensor([3, 11]), 0.0)
+    expected = torch.stack([only / only.sum(), without / without.sum(), plain[2]])
+    torch.testing.assert_close(probs, expected, atol=1e-6, rtol=1e-4)
+    assert not SamplingParams(temperature=0.0, min_tokens=1).takes_largest

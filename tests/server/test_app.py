@@ -20,7 +20,7 @@ def test_every_route_but_the_probes_needs_a_key() -> None:
         app = make_app(FakeUpstream(), api_keys=("secret",))
         without = {route.path: (await ask(app, route.method, route.path)).status for route in ROUTES}
 
-        assert {path for path, status in without.items() if status != 401} == {"/health", "/ready"}
+        assert {path for path, status in without.items() if status != 401} == {"/health", "/ready", "/ping", "/version"}
         assert (await ask(app, "GET", "/nowhere")).status == 401
         assert (await ask(app, "GET", "/v1/models", authorization="Bearer secret")).status == 200
 

@@ -135,3 +135,9 @@ def test_only_a_request_that_goes_on_with_nothing_kept_here_can_be_relayed() -> 
     one.conversation.is_known = False
     assert one.is_relayable
     assert ask(Api.CHAT).is_relayable
+
+
+@pytest.mark.parametrize(("api", "prefix"), [(Api.CHAT, "chatcmpl-"), (Api.COMPLETIONS, "cmpl-")])
+def test_the_id_that_a_client_gives_is_shown_to_it_and_used_for_nothing_else(api: Api, prefix: str) -> None:
+    assert (ask(api, request_id="a1").shown_id, ask(api, request_id="a1").answer_id) == (f"{prefix}a1", "id")
+    assert ask(api).shown_id == "id"

@@ -240,3 +240,17 @@ def test_debug_tells_what_speculation_did(checkpoint: Path) -> None:
         assert "servery" not in plain["usage"]
 
     asyncio.run(story())
+
+
+def test_what_vllm_adds_reaches_the_engine_and_the_answer(checkpoint: Path) -> None:
+    async def story() -> None:
+        engine = FakeEngine(checkpoint, out(chr(97), end=STOP))
+        fields = {"min_tokens": 1, "include_stop_str_in_output": True, "cache_salt": "s", "stop": "a"}
+        [choice] = await choices(await started(engine), "ab", **fields)
+
+        [request] = engine.requests
+        assert choice["text"] == "a"
+        assert (request.params.min_tokens, request.params.include_stop_str_in_output) == (1, True)
+        assert request.cache_salt == b"s"
+
+    asyncio.run(story())

@@ -123,3 +123,12 @@ def test_with_usage_every_chunk_has_the_field_and_the_last_has_no_choices() -> N
     assert [chunk["usage"] for chunk in events(form.delta(MessageDelta(content="hi")))] == [None, None]
     (last,) = events(form.end(USAGE))
     assert (last["choices"], last["usage"]) == ([], USAGE_JSON)
+
+
+def test_reasoning_is_left_out_for_those_who_do_not_want_it() -> None:
+    form = ChatForm("chatcmpl-1", 5, "m", shows_reasoning=False)
+    said = events(form.delta(MessageDelta(reasoning="hm")) + form.delta(MessageDelta(content="hi")))
+    body = json.loads(form.body([Message(index=0, reasoning="hm", content="hi")], USAGE))
+
+    assert [event["choices"][0]["delta"] for event in said] == [{"role": "assistant", "content": ""}, {"content": "hi"}]
+    assert "reasoning_content" not in body["choices"][0]["message"]

@@ -48,7 +48,9 @@ class TextAssembler:
         """`shown` are special tokens that are not skipped."""
         self._index = index
         self._detokenizer = Detokenizer(tokenizer, request.prompt, skip_special_tokens, shown)
-        self._matcher = StopMatcher(request.params.stop)
+        self._matcher = StopMatcher(request.params.stop, is_shown=request.params.include_stop_str_in_output)
+        self._shows_stop = request.params.include_stop_str_in_output
+        self._unstoppable = request.params.min_tokens  # so many tokens are yet to come before a stop string counts
         self._stop_token_ids = request.params.stop_token_ids
         self._pending_ids: list[int] = []
         self._pending_logprobs: list[TokenLogprobs] = []
@@ -67,10 +69,11 @@ class TextAssembler:
         if output.logprobs:
             self._pending_logprobs += output.logprobs
         for token_id in output.token_ids:
-            # The token that ended the completion is no part of its text.
-            text = "" if token_id == output.stop_token_id else self._detokenizer.push(token_id)
+            # The token that ended the completion is no part of its text, unless that is asked for.
+            is_hidden = token_id == output.stop_token_id and not self._shows_stop
+            text = "" if is_hidden else self._detokenizer.push(token_id)
             self._pending_ids.append(token_id)
-            self._release(delta, self._matcher.push(text))
+            self._release(delta, self._matched(text))
             if self._matcher.stop is not None:
                 return self._finish(delta, FinishReason.STOP, self._matcher.stop)
         if output.finish_reason is not None:
@@ -80,6 +83,12 @@ class TextAssembler:
             reason = FinishReason.STOP if self._matcher.stop else output.finish_reason
             return self._finish(delta, reason, stop)
         return delta
+
+    def _matched(self, text: str) -> Released:
+        if self._unstoppable == 0:
+            return self._matcher.push(text)
+        self._unstoppable -= 1
+        return self._matcher.skip(text)
 
     def _flush(self, delta: TextDelta) -> None:
         self._release(delta, self._matcher.push(self._detokenizer.finish(), tokens=0))

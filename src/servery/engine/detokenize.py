@@ -75,7 +75,7 @@ def _visible_tail(tokenizer: Tokenizer, prompt: Sequence[int], skip_special_toke
 class Released(NamedTuple):
     """What may be sent on: `text`, and how many more `tokens` (in the order pushed) begin within what was sent.
 
-    `stop` is the stop string that ended the text, which is not part of it.
+    `stop` is the stop string that ended the text, which is part of it only if it is to be shown.
     """
 
     text: str
@@ -91,7 +91,9 @@ class StopMatcher:
     Pratt, 1977), so that the cost per character does not depend on their lengths.
     """
 
-    def __init__(self, stops: Sequence[str] = ()) -> None:
+    def __init__(self, stops: Sequence[str] = (), *, is_shown: bool = False) -> None:
+        """If the stop string `is_shown`, the text is cut behind it."""
+        self._is_shown = is_shown
         self._automata = [_Automaton(stop) for stop in stops]
         self._beginnings = frozenset(stop[0] for stop in stops)
         self._held = ""
@@ -113,9 +115,14 @@ class StopMatcher:
             matched = [automaton.text for automaton in self._automata if automaton.is_completed_by(char)]
             if matched:
                 self.stop = max(matched, key=len)
-                return self._release(position + 1 - len(self.stop), self.stop)
+                return self._release(position + 1 - len(self.stop) * (not self._is_shown), self.stop)
         possible = max((automaton.matched for automaton in self._automata), default=0)
         return self._release(len(self._held) - possible, None)
+
+    def skip(self, text: str) -> Released:
+        """Take the next `text`, that of one token, before anything was pushed: no stop string is looked for in it."""
+        self._sent += len(text)
+        return Released(text, 1)
 
     def finish(self) -> Released:
         """Release what is still held; nothing after a stop."""

@@ -34,6 +34,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 mean "off"; `temperature` 0 is greedy.
     `logprobs` None means none, 0 the chosen token only, k the k most likely tokens besides.
     `stop_token_ids` end a completion like EOS; `ignore_eos` disables only the model's own EOS set.
+    Before `min_tokens` are generated nothing but `max_tokens` ends a completion. `allowed_token_ids`, if any, are all that
+    can be chosen. With `include_stop_str_in_output` what stopped a completion is the end of its text.
     `constraint` says what the answer must look like; `max_tokens` may cut it, and so may what the caller stops it by.
     """
 
@@ -51,6 +53,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    min_tokens: int = 0
+    allowed_token_ids: tuple[int, ...] = ()
+    include_stop_str_in_output: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     constraint: Constraint | None = None
@@ -73,10 +78,21 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         if self.seed is not None:
             _check_range("seed", self.seed, -(2**63), 2**63 - 1)
         _check_stop(self.stop)
+        self._check_choice()
         for param in ("logprobs", "prompt_logprobs"):
             value = getattr(self, param)
             if value is not None:
                 _check_range(param, value, 0, MAX_TOP_LOGPROBS)
+
+    def _check_choice(self) -> None:
+        """At least one token must be left to choose at any time."""
+        _check_range("min_tokens", self.min_tokens, 0, 2**31 if self.max_tokens is None else self.max_tokens)
+        for param in ("min_tokens", "allowed_token_ids"):
+            if getattr(self, param) and self.constraint is not None:
+                raise InvalidRequest(f"{param} cannot be kept by an answer that must have a form; give one.", param)
+        if self.min_tokens and self.allowed_token_ids:
+            message = "allowed_token_ids may leave only tokens that end the answer, which min_tokens forbids; give one."
+            raise InvalidRequest(message, "allowed_token_ids")
 
     @property
     def is_greedy(self) -> bool:
@@ -86,7 +102,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def takes_largest(self) -> bool:
         """Whether the model's largest logit decides alone, and nobody wants to know how likely it was."""
-        return self.is_greedy and not (self.has_penalties or self.logit_bias) and self.logprobs is None
+        is_free = not (self.has_penalties or self.logit_bias or self.min_tokens or self.allowed_token_ids)
+        return self.is_greedy and is_free and self.logprobs is None
 
     @property
     def has_penalties(self) -> bool:
@@ -122,8 +139,8 @@ def _check_stop(stop: tuple[str, ...]) -> None:
 
 def check_params(params: SamplingParams, vocab_size: int) -> None:
     """Raise `InvalidRequest` if `params` name a token that a model with `vocab_size` tokens does not have."""
-    for param, token_ids in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
-        for token_id in token_ids:
+    for param in ("logit_bias", "stop_token_ids", "allowed_token_ids"):
+        for token_id in getattr(params, param):
             if not 0 <= token_id < vocab_size:
                 raise InvalidRequest(
                     f"{param} has token id {token_id}; this model's ids are 0 to {vocab_size - 1}.", param

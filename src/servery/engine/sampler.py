@@ -1,7 +1,7 @@
 """From logits to tokens: one vectorised pass over the rows of a step.
 
 The order, that of vLLM and Hugging Face: logit_bias, repetition penalty, frequency and presence penalties, then only
-the tokens that a constraint allows; a greedy row now takes its first largest logit. Other rows: temperature, then
+the tokens that the request or a constraint allows; a greedy row now takes its first largest logit. Other rows: temperature, then
   top_k  keep the k largest logits and all that equal the k-th;
   top_p  of what is left, keep the fewest most likely tokens whose mass reaches top_p (at least one; among equal
          logits the lowest ids);
@@ -21,7 +21,7 @@ Log probabilities are those of the model, before any parameter.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ from torch import Tensor
 from servery.engine.penalties import TokenHistory, add_bias, penalise
 from servery.engine.randomness import exponentials
 from servery.engine.request import SamplingParams, TokenLogprobs
-from servery.engine.structure.mask import Mask, forbid
+from servery.engine.structure.mask import Mask, bar, forbid, keep_only
 
 _SHORTLIST = 64  # how many of the largest logits are looked at first for top_k and top_p; grows by the factor below
 _GROWTH = 8
@@ -45,7 +45,7 @@ class SamplingRow(NamedTuple):
 
     `tokens` is prompt plus output, `prompt_len` of them prompt; only penalties look at them. `history`, when the caller
     keeps one per sequence, saves counting them anew at every step. `allowed` are the tokens that a constraint
-    leaves; None is all.
+    leaves; None is all. `barred` are those that would end the completion too early.
     """
 
     params: SamplingParams
@@ -55,6 +55,7 @@ class SamplingRow(NamedTuple):
     tokens: Sequence[int]
     history: TokenHistory | None = None
     allowed: Mask | None = None
+    barred: Collection[int] = ()
 
 
 class Sampled(NamedTuple):
@@ -144,13 +145,19 @@ def _adjust(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     biased = [(i, row.params.logit_bias) for i, row in enumerate(rows) if row.params.logit_bias]
     penalised = [(i, row.params, _history(row)) for i, row in enumerate(rows) if row.params.has_penalties]
     masked = [(i, row.allowed) for i, row in enumerate(rows) if row.allowed is not None]
-    if not biased and not penalised and not masked:
+    barred = [(i, row.barred) for i, row in enumerate(rows) if row.barred]
+    chosen = [(i, row.params.allowed_token_ids) for i, row in enumerate(rows) if row.params.allowed_token_ids]
+    if not (biased or penalised or masked or barred or chosen):
         return logits
     adjusted = logits.clone(memory_format=torch.contiguous_format)
     if biased:
         add_bias(adjusted, biased)
     if penalised:
         penalise(adjusted, penalised)
+    if chosen:
+        keep_only(adjusted, chosen)
+    if barred:
+        bar(adjusted, barred)
     if masked:
         forbid(adjusted, masked)
     return adjusted

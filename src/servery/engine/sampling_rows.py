@@ -22,7 +22,11 @@ class SamplingRows:
                 tokens = [*tokens, *drafts]
                 history = history.followed_by(tokens)
         position = len(sequence.tokens) + len(drafts)
-        return SamplingRow(sequence.params, sequence.seed, position, sequence.prompt_len, tokens, history)
+        is_early = position - sequence.prompt_len < sequence.params.min_tokens
+        barred = sequence.stop_ids if is_early else ()
+        return SamplingRow(
+            sequence.params, sequence.seed, position, sequence.prompt_len, tokens, history, barred=barred
+        )
 
     def rows(self, sequence: Sequence) -> list[SamplingRow]:
         """One row for each of the sequence's drafts, which judges it, and one for the token after them."""

@@ -1,11 +1,13 @@
-"""`/health`: restart me if this fails. `/ready`: send me requests. `/metrics`: what happened so far."""
+"""`/health` and `/ping`: restart me if this fails. `/ready`: send me requests. `/metrics`: what happened so far."""
 
 import msgspec
 
+from servery import __version__
 from servery.server.lifecycle import RETRY_AFTER_S, draining
 from servery.server.service import Exchange, Service
 from servery.telemetry.metrics import CONTENT_TYPE
 from servery.wire.errors import unavailable
+from servery.wire.vllm import encode_version
 
 
 async def health(service: Service, exchange: Exchange) -> None:
@@ -28,6 +30,11 @@ async def ready(service: Service, exchange: Exchange) -> None:
             raise unavailable(f"The model '{name}' takes no requests: {state.reason}.", RETRY_AFTER_S)
     taking = [name for name, state in health.items() if state.is_ready]
     await exchange.reply.whole(msgspec.json.encode({"status": "ready", "models": taking}))
+
+
+async def version(service: Service, exchange: Exchange) -> None:
+    """Which Servery this is, where vLLM's clients look for its version."""
+    await exchange.reply.whole(encode_version(__version__))
 
 
 async def metrics(service: Service, exchange: Exchange) -> None:

@@ -80,6 +80,9 @@ ROUTES: Sequence[Route] = (
     Route(path="/metrics", method="GET", handler=health.metrics),
     Route(path="/health", method="GET", handler=health.health, is_open=True),
     Route(path="/ready", method="GET", handler=health.ready, is_open=True),
+    Route(path="/ping", method="GET", handler=health.health, is_open=True),
+    Route(path="/ping", method="POST", handler=health.health, is_open=True),
+    Route(path="/version", method="GET", handler=health.version, is_open=True),
 )
 _ROUTER = Router(ROUTES)
 

@@ -87,6 +87,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     prompt_cache_key: str | None = None
     previous_response_id: str | None = None
+    request_id: str | None = None
+    include_reasoning: bool | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -160,6 +162,16 @@ class Ask:
         return None if self.model == self.base else self.model.removeprefix(f"{self.base}:")
 
     @property
+    def shown_id(self) -> str:
+        """The answer's id as the client reads it: with its own `request_id` in it, as vLLM has it, if it gave one.
+
+        Others may give the same, so nothing else goes by it.
+        """
+        asked = self.head.request_id
+        named = asked is not None and self.api in (Api.CHAT, Api.COMPLETIONS)
+        return f"{_ID_PREFIXES[self.api]}{asked}" if named else self.answer_id
+
+    @property
     def is_stream(self) -> bool:
         """Whether the answer is wanted piece by piece."""
         return bool(self.head.stream) and self.api not in (Api.EMBEDDINGS, Api.RERANK)
@@ -188,7 +200,8 @@ class Ask:
         """A new writer of the answer in the client's form; raises `ValueError` for an API whose answer is no message."""
         if self.api is Api.CHAT:
             usage = self.head.include_usage
-            return ChatForm(self.answer_id, self.created, self.model, include_usage=usage)
+            shows = self.head.include_reasoning is not False
+            return ChatForm(self.shown_id, self.created, self.model, include_usage=usage, shows_reasoning=shows)
         if self.api is Api.MESSAGES:
             return AnthropicForm(self.answer_id, self.model, self.head.max_tokens or 0)
         if self.api is Api.RESPONSES:

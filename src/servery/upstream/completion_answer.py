@@ -56,7 +56,7 @@ class CompletionAnswer:
     async def stream(self, deltas: AsyncIterator[PromptDelta]) -> AsyncGenerator[Chunk, None]:
         """Events as the deltas come; the usage last, if the client asked for it."""
         request, ask = self._request, self._ask
-        events = CompletionStream(ask.answer_id, ask.created, request.model, include_usage=request.include_usage)
+        events = CompletionStream(ask.shown_id, ask.created, request.model, include_usage=request.include_usage)
         sent_chars: dict[int, int] = {}
         async for item in deltas:
             index, piece, data = self._index(item), self._new(item), b""
@@ -90,7 +90,7 @@ class CompletionAnswer:
             for index, piece in enumerate(shown)
         ]
         ask, usage = self._ask, self._tally.usage()
-        yield Chunk(data=encode_completion(ask.answer_id, ask.created, self._request.model, choices, usage))
+        yield Chunk(data=encode_completion(ask.shown_id, ask.created, self._request.model, choices, usage))
 
     def _index(self, item: PromptDelta) -> int:
         return item.prompt * self._n + item.delta.index

@@ -46,6 +46,7 @@ from servery.wire.errors import invalid, shown, unavailable, unsupported
 from servery.wire.message import AnswerForm
 from servery.wire.models import Model
 from servery.wire.rerank import RerankRequest, encode_ranking
+from servery.wire.sampling import Generation
 from servery.wire.texts import text_params
 from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_text, encode_tokens
 
@@ -265,7 +266,7 @@ class EmbeddedUpstream:
             constraint=await plan.constraint(self._door),
         )
         answer = ChatAnswer(form, plan.writers(), len(prompt), is_debugged=bool(request.debug))
-        deltas = self._complete(prompt, params, call, 0, shown=loaded.shown, is_over=answer.is_over)
+        deltas = self._complete(request, prompt, params, call, 0, shown=loaded.shown, is_over=answer.is_over)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
             with constraint_errors(plan.param), engine_errors("messages", self.engine):
@@ -304,7 +305,9 @@ class EmbeddedUpstream:
         param = None if wanted is None else wanted.param
         deltas = merge(
             [
-                self._prompt_deltas(at, prompt.token_ids, _completion_params(request, prompt, loaded, constraint), call)
+                self._prompt_deltas(
+                    request, at, prompt.token_ids, _completion_params(request, prompt, loaded, constraint), call
+                )
                 for at, prompt in enumerate(prompts)
             ],
             self._inputs_at_a_time,
@@ -317,7 +320,8 @@ class EmbeddedUpstream:
                     yield chunk
 
     async def _prompt(self, prompt: str | list[int], param: str, loaded: _Loaded, request: CompletionRequest) -> Prompt:
-        token_ids = await loaded.encoder.text(prompt, param)
+        adds = request.add_special_tokens is not False
+        token_ids = await loaded.encoder.text(prompt, param, add_special_tokens=adds)
         check_fits(len(token_ids), request.max_tokens, loaded.info.max_model_len, param)
         if isinstance(prompt, str):
             return Prompt(prompt, token_ids)
@@ -348,14 +352,15 @@ class EmbeddedUpstream:
         return Embedder(self.engine, self._require_loaded().encoder, self._inputs_at_a_time)
 
     async def _prompt_deltas(
-        self, at: int, prompt: list[int], params: SamplingParams, call: Call
+        self, request: Generation, at: int, prompt: list[int], params: SamplingParams, call: Call
     ) -> AsyncGenerator[PromptDelta, None]:
-        async with contextlib.aclosing(self._complete(prompt, params, call, at)) as deltas:
+        async with contextlib.aclosing(self._complete(request, prompt, params, call, at)) as deltas:
             async for delta in deltas:
                 yield PromptDelta(at, delta)
 
     def _complete(
         self,
+        request: Generation,
         prompt: list[int],
         params: SamplingParams,
         call: Call,
@@ -364,16 +369,18 @@ class EmbeddedUpstream:
         shown: frozenset[int] = frozenset(),
         is_over: Callable[[int], bool] = lambda index: False,
     ) -> AsyncGenerator[TextDelta, None]:
-        request = NewRequest(
+        new = NewRequest(
             request_id=f"{call.id}-{at}",
             prompt=prompt,
             params=params,
             deadline=call.deadline,
             priority=call.priority,
+            cache_salt=request.salt,
             adapter=call.adapter,
         )
         tokenizer = self._require_loaded().encoder.tokenizer
-        return complete(self.engine, request, tokenizer, shown=shown, is_over=is_over)
+        skips = request.skips_special_tokens
+        return complete(self.engine, new, tokenizer, skip_special_tokens=skips, shown=shown, is_over=is_over)
 
     def _require_loaded(self) -> _Loaded:
         if self._loaded is None:

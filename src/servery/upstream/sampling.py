@@ -18,7 +18,7 @@ from servery.wire.sampling import Generation
 
 _SAME_NAME = (
     "n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias",
-    "seed", "ignore_eos",
+    "seed", "ignore_eos", "min_tokens", "include_stop_str_in_output",
 )  # fmt: skip
 
 
@@ -43,12 +43,14 @@ def sampling_params(
         given["top_k"] = 0
     check_token_ids(request.logit_bias or (), "logit_bias", vocab_size)
     check_token_ids(request.stop_token_ids or (), "stop_token_ids", vocab_size)
+    check_token_ids(request.allowed_token_ids or (), "allowed_token_ids", vocab_size)
     with engine_errors():
         return SamplingParams(
             **given,
             max_tokens=max_tokens,
             stop=request.stops,
             stop_token_ids=tuple(request.stop_token_ids or ()),
+            allowed_token_ids=tuple(request.allowed_token_ids or ()),
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
             constraint=constraint,

@@ -29,6 +29,11 @@ _MEANS_NOTHING: Mapping[str, Callable[[Any], bool]] = {
     "seed": lambda value: False,
     "stop_token_ids": lambda value: not value,
     "ignore_eos": lambda value: not value,
+    "min_tokens": lambda value: value == 0,
+    "allowed_token_ids": lambda value: False,
+    "include_stop_str_in_output": lambda value: not value,
+    "skip_special_tokens": bool,
+    "cache_salt": lambda value: False,
     "debug": lambda value: not value,
     "add_generation_prompt": bool,
 }

@@ -10,6 +10,7 @@ from servery.wire.errors import invalid, shown, unsupported
 from servery.wire.images import ImagePart
 from servery.wire.sampling import Generation, check_unsupported
 from servery.wire.tools import Tool, ToolChoice, ToolUse, check_tools, tool_use
+from servery.wire.vllm import CHAT_NEUTRAL, check_neutral
 
 MAX_TOP_LOGPROBS = 20
 MAX_BUDGET_TOKENS = 2**31
@@ -114,7 +115,8 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
 
     Beyond OpenAI's parameters: `chat_template_kwargs` go to the template; `add_generation_prompt` (default true) ends the
     prompt with the head of an assistant message; `continue_final_message` lets the model go on with the last message, which
-    is the assistant's: the answer is what follows its text; `thinking_token_budget` is the most tokens of reasoning.
+    is the assistant's: the answer is what follows its text; `thinking_token_budget` is the most tokens of reasoning;
+    `include_reasoning` (default true) shows it.
     """
 
     messages: list[Message]
@@ -131,6 +133,13 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
     store: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
+    include_reasoning: bool | None = None
+    add_special_tokens: bool | None = None
+    chat_template: str | None = None
+    documents: list[Any] | None = None
+    mm_processor_kwargs: dict[str, Any] | None = None
+    echo: bool | None = None
+    best_of: int | None = None
     continue_final_message: bool | None = None
     audio: Any = None
     function_call: Any = None
@@ -189,6 +198,7 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
         """Raise `ApiError` for what no type can express and for what this server cannot do."""
         super().check()
         check_unsupported(self, _UNSUPPORTED)
+        check_neutral(self, CHAT_NEUTRAL)
         check_messages(self.messages)
         check_tools(self.tools, self.tool_choice, self.function_param)
         _check_reasoning(self)
@@ -220,6 +230,8 @@ def _check_answer_form(request: ChatRequest) -> None:
     if request.top_logprobs is not None and not 0 <= request.top_logprobs <= MAX_TOP_LOGPROBS:
         message = f"'top_logprobs' is {request.top_logprobs}; it must be between 0 and {MAX_TOP_LOGPROBS}."
         raise invalid(message, "top_logprobs")
+    if request.add_special_tokens:
+        raise unsupported("add_special_tokens", "the chat template has them all.")
     if request.continue_final_message:
         _check_continued(request)
     check_template_variables(request.chat_template_kwargs)

@@ -80,14 +80,17 @@ class ChatForm:
     """The answer to one chat as OpenAI's clients read it.
 
     A stream says first who speaks in each completion. When the client asked for usage, every chunk has `usage: null` but
-    the last, which has it and no choices.
+    the last, which has it and no choices. Without `shows_reasoning` the client is told none of it.
     """
 
-    def __init__(self, answer_id: str, created: int, model: str, *, include_usage: bool = False) -> None:
+    def __init__(
+        self, answer_id: str, created: int, model: str, *, include_usage: bool = False, shows_reasoning: bool = True
+    ) -> None:
         self._id = answer_id
         self._created = created
         self._model = model
         self._include_usage = include_usage
+        self._shows_reasoning = shows_reasoning
         self._no_usage = None if include_usage else msgspec.UNSET
         self._begun: set[int] = set()
 
@@ -98,6 +101,8 @@ class ChatForm:
     def delta(self, delta: MessageDelta) -> bytes:
         """One chunk for what is new, one before it if the completion begins, one after it if it ends."""
         index, data = delta.index, b""
+        if not self._shows_reasoning:
+            delta = msgspec.structs.replace(delta, reasoning="")
         if index not in self._begun:
             self._begun.add(index)
             data = self._event((_ChunkChoice(index, _Delta(role="assistant", content="")),))
@@ -114,11 +119,18 @@ class ChatForm:
     def body(self, messages: Sequence[Message], usage: Usage) -> bytes:
         """The answer that is not streamed."""
         choices = [
-            _Choice(message.index, _written(message), _logprobs(message.logprobs), message.finish_reason)
+            _Choice(message.index, self._written(message), _logprobs(message.logprobs), message.finish_reason)
             for message in messages
         ]
         answer = _ChatCompletion(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
         return _ENCODER.encode(answer)
+
+    def _written(self, message: Message) -> _Message:
+        return _Message(
+            content=None if message.calls and not message.content else message.content,
+            reasoning_content=(message.reasoning if self._shows_reasoning else "") or msgspec.UNSET,
+            tool_calls=[_call(call) for call in message.calls] or msgspec.UNSET,
+        )
 
     def _event(self, choices: Sequence[_ChunkChoice], usage: Usage | None = None) -> bytes:
         shown = self._no_usage if usage is None else usage
@@ -138,14 +150,6 @@ def _grown(delta: MessageDelta) -> _Delta:
 def _call_piece(call: CallDelta) -> _Call:
     kind = None if call.id is None else "function"
     return _Call(_Function(call.arguments, call.name), call.position, call.id, kind)
-
-
-def _written(message: Message) -> _Message:
-    return _Message(
-        content=None if message.calls and not message.content else message.content,
-        reasoning_content=message.reasoning or msgspec.UNSET,
-        tool_calls=[_call(call) for call in message.calls] or msgspec.UNSET,
-    )
 
 
 def _call(call: Call) -> _Call:

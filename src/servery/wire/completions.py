@@ -19,6 +19,7 @@ _UNSUPPORTED = {"suffix": "this model cannot fill in the middle."}
 class CompletionRequest(Generation, frozen=True, kw_only=True):
     """A text to be continued; `prompt` is a string, token ids, or a list of either.
 
+    `add_special_tokens` (vLLM's, default true) puts the tokenizer's own around a text.
     With `echo` the prompt comes first in the answer, and `max_tokens` may be 0 to have only the prompt scored.
     """
 
@@ -27,6 +28,7 @@ class CompletionRequest(Generation, frozen=True, kw_only=True):
     echo: bool | None = None
     logprobs: int | None = None
     suffix: Any = None
+    add_special_tokens: bool | None = None
 
     @property
     def prompts(self) -> list[str | list[int]]:

@@ -6,6 +6,7 @@ import msgspec
 
 from servery.wire.errors import invalid, unsupported
 from servery.wire.structure import ResponseFormat, StructuredOutputs, Wanted, wanted_structure
+from servery.wire.vllm import VllmFields
 
 # Parameters of the API that only annotate a request; they are accepted and change nothing:
 # user, safety_identifier, prompt_cache_key, metadata.
@@ -18,11 +19,11 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
-class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Generation(VllmFields, frozen=True, kw_only=True):
     """How to sample and when to stop; null means "not given" everywhere, as in OpenAI's API.
 
     Beyond OpenAI's parameters: top_k (0 or -1: off), min_p, repetition_penalty, stop_token_ids, ignore_eos;
-    structured_outputs and, as older clients of vLLM write it, guided_json, guided_regex, guided_choice, guided_grammar.
+    structured_outputs and, as older clients of vLLM write it, guided_json, guided_regex, guided_choice, guided_grammar; and `VllmFields`.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def check(self) -> None:
         """Raise `ApiError` for what no type can express."""
+        super().check()
         if self.debug and self.stream and not self.include_usage:
             raise invalid("'debug' in a stream is told with the usage; set 'stream_options.include_usage'.", "debug")
         wanted_structure(self)

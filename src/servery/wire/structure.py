@@ -5,7 +5,15 @@ from typing import Any, Protocol
 
 import msgspec
 
-from servery.wire.errors import invalid
+from servery.wire.errors import invalid, unsupported
+
+_FORMS = ("json", "regex", "choice", "grammar", "json_object")
+_UNSUPPORTED = {  # 'disable_fallback' goes without saying: what cannot be enforced is refused
+    "disable_any_whitespace": "the model may put white space into JSON; give a 'regex' that has none.",
+    "disable_additional_properties": "say 'additionalProperties': false in the schema.",
+    "whitespace_pattern": "give the whole answer's form as 'regex'.",
+    "structural_tag": "give the answer's form as 'regex' or 'grammar'.",
+}
 
 
 class TextFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
@@ -35,13 +43,24 @@ ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
 
 
 class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """vLLM's field: exactly one of these."""
+    """vLLM's field: exactly one of the first five; the others are taken where they ask for nothing."""
 
     json: dict[str, Any] | str | None = None
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
+    disable_fallback: bool | None = None
+    disable_any_whitespace: bool | None = None
+    disable_additional_properties: bool | None = None
+    whitespace_pattern: str | None = None
+    structural_tag: str | None = None
+
+    def check(self) -> None:
+        """Raise `ApiError` for what this server cannot do."""
+        for name, why in _UNSUPPORTED.items():
+            if getattr(self, name) not in (None, False):
+                raise unsupported(f"structured_outputs.{name}", why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +123,8 @@ def _of_response_format(asked: ResponseFormat | None) -> list[Wanted]:
 def _of_fields(prefix: str, asked: StructuredOutputs | None) -> list[Wanted]:
     if asked is None:
         return []
-    values = {name: getattr(asked, name) for name in asked.__struct_fields__}
+    asked.check()
+    values = {name: getattr(asked, name) for name in _FORMS}
     return [_wanted(f"{prefix}{name}", name, value) for name, value in values.items() if value not in (None, False)]
 
 

@@ -1,6 +1,6 @@
 """The tokens that a row may choose, as bits, and what they do to logits."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -19,3 +19,18 @@ def forbid(logits: Tensor, masks: Sequence[tuple[int, Mask]]) -> None:
     is_allowed = torch.from_numpy(bits).to(logits.device).bool()
     rows = torch.tensor([row for row, _ in masks], device=logits.device)
     logits[rows] = logits[rows].masked_fill_(~is_allowed, -torch.inf)
+
+
+def keep_only(logits: Tensor, choices: Sequence[tuple[int, Collection[int]]]) -> None:
+    """Set to -inf, in place, all of `logits` [R, V] but the tokens of each (row, token ids)."""
+    for row, token_ids in choices:
+        at = torch.tensor(sorted(token_ids), device=logits.device)
+        kept = logits[row, at]
+        logits[row] = -torch.inf
+        logits[row, at] = kept
+
+
+def bar(logits: Tensor, barred: Sequence[tuple[int, Collection[int]]]) -> None:
+    """Set to -inf, in place, the tokens of each (row, token ids) in `logits` [R, V]."""
+    flat = [row * logits.shape[1] + token_id for row, token_ids in barred for token_id in token_ids]
+    logits.view(-1)[torch.tensor(flat, dtype=torch.int64, device=logits.device)] = -torch.inf

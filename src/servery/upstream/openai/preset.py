@@ -10,6 +10,9 @@ from servery.config.types import Kind
 _SAMPLING = frozenset(("top_k", "min_p", "repetition_penalty", "stop_token_ids", "ignore_eos"))
 _TEMPLATE = frozenset(("chat_template_kwargs",))
 _STRUCTURE = frozenset(("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"))
+_VLLM = frozenset(
+    ("min_tokens", "allowed_token_ids", "include_stop_str_in_output", "skip_special_tokens", "cache_salt")
+)
 
 
 class Prefill(enum.Enum):
@@ -42,7 +45,7 @@ PRESETS: Mapping[Kind, Preset] = MappingProxyType(
         ),
         Kind.VLLM: Preset(
             who="vLLM",
-            fields=_SAMPLING | _TEMPLATE | _STRUCTURE | {"thinking_token_budget", "add_generation_prompt"},
+            fields=_SAMPLING | _TEMPLATE | _STRUCTURE | _VLLM | {"thinking_token_budget", "add_generation_prompt"},
             prefill=Prefill.BY_FIELDS,
         ),
         Kind.SGLANG: Preset(who="SGLang", fields=_SAMPLING | _TEMPLATE, prefill=Prefill.BY_FIELDS),

@@ -8,18 +8,26 @@ from servery.upstream.openai.preset import Prefill, Preset
 from servery.upstream.refusal import cannot
 from servery.wire.chat import AssistantMessage, ChatRequest, Message, TextPart
 from servery.wire.images import ImagePart
+from servery.wire.vllm import VllmFields
 
 _Fields = dict[str, Any]
 # Beyond OpenAI's own parameters: each goes along where it is understood, and is an error where it is not.
 _EXTENSIONS = (
     "top_k", "min_p", "repetition_penalty", "stop_token_ids", "ignore_eos", "debug", "structured_outputs", "guided_json",
     "guided_regex", "guided_choice", "guided_grammar", "chat_template_kwargs", "thinking_token_budget",
-    "add_generation_prompt", "continue_final_message",
+    "add_generation_prompt", "continue_final_message", "include_reasoning", "chat_template", "documents", "add_special_tokens",
+    "mm_processor_kwargs", "echo", "best_of", *VllmFields.__struct_fields__,
 )  # fmt: skip
 # What says how much to reason. Agents say it to every model, so one that cannot be told does as it does.
 _REASONING = frozenset(("chat_template_kwargs", "thinking_token_budget"))
-_WRITTEN_HERE = ("model", "messages", "max_tokens", "max_completion_tokens", "stream_options")
-_NEUTRAL: _Fields = {"top_k": (0, -1), "min_p": (0,), "repetition_penalty": (1,)}
+# An answer that is written here has its id and its reasoning written here.
+_WRITTEN_HERE = (
+    "model", "messages", "max_tokens", "max_completion_tokens", "stream_options", "request_id", "include_reasoning",
+)  # fmt: skip
+_NEUTRAL: _Fields = {
+    "top_k": (0, -1), "min_p": (0,), "repetition_penalty": (1,), "skip_special_tokens": (True,), "length_penalty": (1,),
+    "best_of": (1,), "guided_decoding_backend": ("auto",), "spaces_between_special_tokens": (True, False),
+}  # fmt: skip
 
 
 def chat_request(request: ChatRequest, model: str, preset: Preset) -> bytes:
@@ -29,7 +37,7 @@ def chat_request(request: ChatRequest, model: str, preset: Preset) -> bytes:
     fields: _Fields = {
         "model": model,
         "messages": [_message(message, preset) for message in request.messages],
-        **{name: _plain(value) for name, value in kept.items() if name not in _WRITTEN_HERE},
+        **{name: _plain(value) for name, value in kept.items()},
     }
     if request.token_limit is not None:
         fields[preset.limit] = request.token_limit
@@ -39,7 +47,7 @@ def chat_request(request: ChatRequest, model: str, preset: Preset) -> bytes:
 
 
 def _is_kept(name: str, value: Any, request: ChatRequest, preset: Preset) -> bool:
-    if name == "continue_final_message" or value in _NEUTRAL.get(name, ()):
+    if name == "continue_final_message" or name in _WRITTEN_HERE or value in _NEUTRAL.get(name, ()):
         return False
     if name not in _EXTENSIONS or name in preset.fields:
         return True
