@@ -88,6 +88,7 @@ def test_an_unknown_variant_names_those_there_are():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_sanitizers_find_nothing_in_any_variant(tmp_path):
     """Addresses and undefined behaviour, while the tests of all kernels run in a process of their own."""
     compiler = build.find_compiler()
@@ -105,7 +106,8 @@ def test_sanitizers_find_nothing_in_any_variant(tmp_path):
         "PYTHONMALLOC": "malloc",
     }
     tests = [path for path in Path(__file__).parent.glob("test_*.py") if path.name != Path(__file__).name]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *map(str, tests)]
+    quick = ["-q", "-x", "-m", "not slow", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *quick, *map(str, tests)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "skipped" not in done.stdout

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Collection, Iterator
 
 import msgspec
@@ -15,6 +16,8 @@ from servery.engine.lora.adapted import ActiveRows, AdaptedLinear
 from servery.engine.lora.adapter import Adapter
 from servery.engine.lora.reader import AdapterLimits, read_adapter
 from servery.engine.step import Step
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(slots=True)
@@ -39,6 +42,8 @@ class AdapterPool:
         self._active = ActiveRows()
         self._adapted = model.adapted(self._wrapped) if limits.max_loras else model
         self._places: dict[int, _Place] = {}
+        if limits.max_loras and model.loop is not None:
+            log.info("steps in which a request has an adapter are computed operation by operation, others in one call")
 
     @property
     def nbytes(self) -> int:
