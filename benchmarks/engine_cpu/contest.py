@@ -18,6 +18,8 @@ from benchmarks.result import interleaved
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[1]
 _DTYPES = {"bf16": {"dtype": "bfloat16"}, "auto": {}}
+# How many tokens an engine without steps is asked for, once and once more.
+WHOLE_TOKENS = (2, 8)
 
 
 class Missing(Exception):
@@ -123,6 +125,14 @@ def _installed(cache: Path, name: str) -> str:
     return str(there.python)
 
 
+def _without_prompts(worker: Worker, work: Work) -> dict[str, Any]:
+    """What a few tokens more take an engine that has no steps, so that prompts and beginnings are not in it."""
+    few, more = (
+        worker.ask("batch", sequences=work.sequences, prompt=work.tokens, tokens=count) for count in WHOLE_TOKENS
+    )
+    return {key: more[key] - few[key] for key in more}
+
+
 class Contest:
     """The workers of some rows with the same model of ours; those that are missing are told loudly and left out."""
 
@@ -167,8 +177,7 @@ class Contest:
             runs.add(name, self._once(self._workers[name], work), clock)
         for each in row.peers:
             if each.family in row.whole and each.name in self._workers:
-                order = {"sequences": work.sequences, "prompt": 8, "tokens": 8}
-                runs.add(each.name, self._workers[each.name].ask("batch", **order), clock)
+                runs.add(each.name, _without_prompts(self._workers[each.name], work), clock)
         return runs
 
     def _once(self, worker: Worker, work: Work) -> dict[str, Any]:

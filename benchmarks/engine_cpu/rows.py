@@ -53,7 +53,7 @@ class Row:
     peers: tuple[Contender, ...]
     targets: Mapping[str, float]
     mbu_target: float | None = None
-    # Where a family has no steps to time, it is timed once, from prompts to answers.
+    # Families without steps to time: what a few tokens more take is timed once.
     whole: frozenset[str] = frozenset()
 
     @property

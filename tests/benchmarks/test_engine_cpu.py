@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from benchmarks.engine_cpu.__main__ import table
-from benchmarks.engine_cpu.contest import Missing, start
+from benchmarks.engine_cpu.contest import Missing, _without_prompts, start
 from benchmarks.engine_cpu.environments import environment
-from benchmarks.engine_cpu.rows import OURS, ROWS, Runs, chosen, groups, verdicts
+from benchmarks.engine_cpu.rows import OURS, ROWS, Runs, Work, chosen, groups, verdicts
 from benchmarks.engine_cpu.worker import prompts, serve
 
 ROW = next(row for row in ROWS if row.key == "decode-8-int8")
@@ -106,3 +106,11 @@ def test_a_worker_answers_each_order_with_what_it_took(monkeypatch, capsys):
     ready, *answers = map(json.loads, capsys.readouterr().out.splitlines())
     assert ready["version"] == "counting 1"
     assert [(each["tokens"], each["read_bytes"]) for each in answers] == [(15, 15), (6, 2)]
+
+
+def test_prompts_do_not_count_where_an_engine_has_no_steps():
+    class Slow:
+        def ask(self, do: str, sequences: int, prompt: int, tokens: int) -> dict[str, float]:
+            return {"tokens": sequences * tokens, "wall_s": 60 + tokens, "cpu_s": 50 + tokens, "read_bytes": 0}
+
+    assert _without_prompts(Slow(), Work(32, 64, 3)) == {"tokens": 192, "wall_s": 6, "cpu_s": 6, "read_bytes": 0}
