@@ -120,6 +120,30 @@ def test_an_answer_under_way_ends_where_it_began_and_its_deployment_is_let_go_th
     asyncio.run(story())
 
 
+def test_a_server_that_stops_takes_along_what_it_was_about_to_let_go(tmp_path: Path) -> None:
+    async def story() -> None:
+        stopped: list[str] = []
+        async with site(tmp_path) as (made, heard):
+            call = start(made.app, "POST", "/v1/chat/completions", b'{"stream":true,' + _body(), **key("one"))
+            await call.until(b"three")
+            old = made.service.gateway.fleet.deployments["a"].upstream
+
+            async def stop() -> None:
+                stopped.append("a")
+
+            old.stop = stop  # type: ignore[method-assign]
+            made.write(name="b")
+            made.reloader.reload()
+            await asyncio.sleep(0)
+            await made.places.stop(made.service.gateway.upstreams)
+            assert stopped == ["a"]
+            call.disconnect()
+            heard.set()
+            await call.task
+
+    asyncio.run(story())
+
+
 def _body() -> bytes:
     return b'"model":"chat","messages":[{"role":"user","content":"hi"}]}'
 

@@ -26,6 +26,7 @@ class Places:
         self._house = house
         self._http: HttpClient | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retiring: list[Upstream] = []
 
     def upstream(self, config: DeploymentConfig) -> Upstream:
         """What speaks to a deployment; not started. Raises `OptionError` if nothing can."""
@@ -56,7 +57,8 @@ class Places:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(upstream.stop() for upstream in upstreams))
+        retiring = [upstream for upstream in self._retiring if upstream not in upstreams]
+        await asyncio.gather(*(upstream.stop() for upstream in (*upstreams, *retiring)))
         if self._http is not None:
             await self._http.aclose()
 
@@ -77,7 +79,9 @@ class Places:
             log.error("deployment %s does not start: %s", deployment.name, error)
 
     async def _retire(self, deployment: Deployment) -> None:
+        self._retiring.append(deployment.upstream)
         await deployment.slots.until_idle()
         log.info("deployment %s has nothing more to do and is stopped", deployment.name)
         await deployment.upstream.stop()
+        self._retiring.remove(deployment.upstream)
         self._house.forget(deployment.name, deployment.upstream)
