@@ -125,6 +125,12 @@ def _planned_bytes(weights: WeightReader, quantizer: Quantizer | None, model_con
     return quantizer.plan.weight_bytes(model_config, weights.dtype.itemsize)
 
 
+def _held(model: Decoder, config: ModelConfig) -> str:
+    """The type of the weights in memory, of a model that is computed in another; by how many bytes they take."""
+    is_half = model.dtype == torch.float32 and model.weight_bytes < 0.75 * config.weight_bytes(4)
+    return "bfloat16" if is_half else ""
+
+
 def _info(
     config: EngineConfig,
     model_config: ModelConfig,
@@ -145,6 +151,7 @@ def _info(
         parameters=model_config.num_parameters,
         dtype=str(model.dtype).removeprefix("torch."),
         quantization=config.quantize or stored_method(config.model),
+        held=_held(model, model_config),
         device="cpu",
         kernels=kernels,
         threads=threads,

@@ -10,7 +10,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What was resolved at start-up; printed once, and what a server must know of the model.
 
     `dtype` is the type of computation; `quantization` what the weights are rounded to ("int4"), or the method of a
-    checkpoint or file that is stored so ("gptq"); "" for neither.
+    checkpoint or file that is stored so ("gptq"); "" for neither. `held` is the type in which the others are in memory:
+    kernels hold float32 weights as bfloat16 where those are the same numbers.
     """
 
     architecture: str
@@ -19,6 +20,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     dtype: str
     quantization: str = ""
+    held: str = ""
     device: str
     kernels: str
     threads: int
@@ -43,7 +45,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def weight_dtype(self) -> str:
         """What the weights are held in: what they are rounded to, or were stored as, else the type of computation."""
-        return self.quantization or self.dtype
+        return self.quantization or self.held or self.dtype
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

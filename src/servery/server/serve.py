@@ -300,7 +300,7 @@ def _adapters(info: EngineInfo, indent: str) -> str:
 
 
 def _held(info: EngineInfo) -> str:
-    return f"{info.quantization} (computed in {info.dtype})" if info.quantization else info.dtype
+    return info.dtype if info.weight_dtype == info.dtype else f"{info.weight_dtype} (computed in {info.dtype})"
 
 
 def _speculation(info: EngineInfo, indent: str) -> str:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,6 +154,46 @@ def test_progress_ends_at_the_total(tiny, tmp_path):
     assert len(seen) == 4
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1] == sum(each.nbytes for each in load_file(tiny / "model.safetensors").values())
+
+
+def test_a_kill_between_two_steps_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
+    """Killed when a layer is written and the state before it not yet removed, or in the middle of a file."""
+    write(tiny, tmp_path / "whole")
+
+    def killed(self, name):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(unfinished.Unfinished, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(tiny, tmp_path / "out")
+    (tmp_path / "out.partial" / "half.safetensors.new").touch()
+    write(tiny, tmp_path / "out")
+    names = [sorted(path.name for path in (tmp_path / each).iterdir()) for each in ("whole", "out")]
+    assert names[0] == names[1]
+
+
+def test_a_state_that_is_lost_is_not_made_up(tiny, tmp_path):
+    done = []
+
+    def stop(*_):
+        done.append(1)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tiny, tmp_path / "out", progress=stop)
+    (state,) = (tmp_path / "out.partial").glob("calibration-*")
+    state.unlink()
+    with pytest.raises(LoadError, match="is missing, without which it cannot go on; remove the folder"):
+        write(tiny, tmp_path / "out")
+
+
+def test_a_folder_may_be_named_by_a_dot(tiny, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    assert write(tiny, Path()).path == tmp_path / "out"
+    assert (tmp_path / "out" / "config.json").exists()
 
 
 def test_a_kill_in_the_middle_costs_one_layer_and_no_byte(tiny, tmp_path):

@@ -17,6 +17,7 @@ from servery.engine.json_fields import read_optional_json
 
 SETTINGS_FILE = "servery_quantization.json"
 _LOCK_FILE = "servery.lock"
+_NEW = ".new"
 
 
 class Unfinished:
@@ -27,7 +28,7 @@ class Unfinished:
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out = out.resolve()
-        self.folder = self.out.with_name(f"{out.name}.partial")
+        self.folder = self.out.with_name(f"{self.out.name}.partial")
         self._settings = dict(settings)
 
     @property
@@ -100,6 +101,10 @@ class Unfinished:
         """A tensor of a file that was written before."""
         return load_file(self.folder / name)[key]
 
+    def listed(self, pattern: str) -> list[str]:
+        """The names of the files that are there and match."""
+        return sorted(path.name for path in self.folder.glob(pattern))
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         (self.folder / name).unlink(missing_ok=True)
@@ -107,13 +112,15 @@ class Unfinished:
     def finish(self) -> None:
         """Make the folder the destination."""
         self.remove(_LOCK_FILE)
+        for path in self.folder.glob(f"*{_NEW}"):  # of writes that a kill cut short
+            path.unlink()
         if self.out.exists():
             self.out.rmdir()
         self.folder.rename(self.out)
 
     @contextmanager
     def _whole(self, name: str) -> Iterator[Path]:
-        path = self.folder / f"{name}.new"
+        path = self.folder / f"{name}{_NEW}"
         try:
             path.touch()
             mode = path.stat().st_mode

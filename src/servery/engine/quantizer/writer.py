@@ -59,7 +59,7 @@ def write_quantized(
             quantizer = make_quantizer(model, config, plan, calibration)
             _Writer(model, config, reader, quantizer, unfinished, progress).write()
             unfinished.finish()
-    return Written(out, _size(Checkpoint.find(model).listed), _size(Checkpoint.find(out).listed))
+    return Written(unfinished.out, _size(Checkpoint.find(model).listed), _size(Checkpoint.find(unfinished.out).listed))
 
 
 class _Writer:
@@ -96,11 +96,14 @@ class _Writer:
         if not self._out.has(self._names[-1]):
             tensors = {source.name: self._reader.stored[source.name].load() for source in self._sources[None]}
             self._out.write_tensors(self._names[-1], tensors)
-        self._out.remove(_state_file(self._config.num_layers))
+        for state in self._out.listed(_state_file("*")):  # more than one if a kill came between two steps
+            self._out.remove(state)
         self._write_rest()
 
     def _go_on_from(self, index: int) -> None:
-        state = _state_file(index)
+        state = _state_file(f"{index:05}")
+        if index and self._quantizer.plan.method == AWQ and not self._out.has(state):
+            raise LoadError(f"{self._out.folder / state} is missing, without which it cannot go on; remove the folder.")
         hidden = self._out.read_tensor(state, _STATE) if self._out.has(state) else None
         self._quantizer.begin(self._reader.read(None), hidden)
 
@@ -108,9 +111,9 @@ class _Writer:
         """The state for the next layer is there before this one is, and goes when the next one is."""
         quantized = self._quantizer.layer(index, self._reader.read(index, torch.float32))
         if self._quantizer.hidden is not None:
-            self._out.write_tensors(_state_file(index + 1), {_STATE: self._quantizer.hidden})
+            self._out.write_tensors(_state_file(f"{index + 1:05}"), {_STATE: self._quantizer.hidden})
         self._out.write_tensors(self._names[index], dict(self._stored(index, quantized)))
-        self._out.remove(_state_file(index))
+        self._out.remove(_state_file(f"{index:05}"))
         self._tell(index + 1)
 
     def _stored(self, index: int, weights: Weights) -> Iterator[tuple[str, Tensor]]:
@@ -184,8 +187,9 @@ def _others(model: Path) -> list[Path]:
     ]
 
 
-def _state_file(index: int) -> str:
-    return f"calibration-{index:05}.safetensors"
+def _state_file(number: str) -> str:
+    """What the text has become before the layer of this number, in five digits."""
+    return f"calibration-{number}.safetensors"
 
 
 def _settings(model: Path, plan: RoundingPlan, calibration: Path | None) -> dict[str, Any]:
