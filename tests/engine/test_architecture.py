@@ -170,7 +170,7 @@ def test_windows_follow_the_architecture(changes, windows, tmp_path):
     [
         (
             {"architectures": ["FalconForCausalLM"]},
-            r'architectures is \["FalconForCausalLM"\]; the nearest .*; supported are Llama',
+            r'architectures is \["FalconForCausalLM"\]; supported are Llama',
         ),
         ({"architectures": None}, "architectures is null; it must be a list with one name; supported are Llama"),
         ({"architectures": "LlamaForCausalLM"}, "architectures is .* it must be a list"),
@@ -320,6 +320,11 @@ def test_an_unknown_architecture_is_told_the_nearest(name, expected, tmp_path):
     assert nearest(name) == expected
     with pytest.raises(LoadError, match=f"the nearest by name is {expected}"):
         load(tmp_path, architectures=[name])
+
+
+@pytest.mark.parametrize("name", ["BertModel", "GPTNeoXForCausalLM", "GPT2LMHeadModel", "T5ForConditionalGeneration"])
+def test_no_name_is_given_that_only_shares_a_few_letters(name):
+    assert nearest(name) is None
 
 
 def test_longrope_is_served_up_to_the_original_context(tmp_path):

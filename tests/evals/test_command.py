@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from servery import amuse, cli
@@ -15,7 +16,7 @@ from servery.evals import results
 from servery.evals.errors import EvalError
 from servery.evals.run import RunOptions
 from servery.server.key_options import KEY_VARIABLE
-from tests.evals.runs import paired, save
+from tests.evals.runs import COMPUTED, paired, save
 from tests.scripted_server import ScriptedServer, json_answer, scripted
 
 CHAT = "/v1/chat/completions"
@@ -132,6 +133,28 @@ def test_a_comparison_lists_what_was_lost(capsys: pytest.CaptureFixture[str]) ->
     assert "2 more flips" in shown
     found = json.loads(Path("c.json").read_text())
     assert (len(found["flips"]), found["strata"][0]["p_value"]) == (3, 1.0)
+
+
+def test_a_comparison_and_a_gate_tell_by_what_each_was_computed(capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = paired(*GOOD)
+    save(Path("a.jsonl"), {"x": one}, computed=COMPUTED)
+    save(Path("b.jsonl"), {"x": other}, computed=msgspec.structs.replace(COMPUTED, kernels="torch"))
+    save(Path("c.jsonl"), {"x": other})
+    told = "native-avx2 in float32, weights int8, keys and values float32"
+    for candidate, by, notes in (
+        ("b.jsonl", "torch in float32", 1),
+        ("c.jsonl", "not recorded", 0),
+        ("a.jsonl", told, 0),
+    ):
+        gate = ["eval", "gate", "--baseline", "a.jsonl", "--candidate", candidate]
+        for words in (["eval", "compare", "a.jsonl", candidate], gate):
+            assert cli.main(words) == 0
+            shown = capsys.readouterr().out
+            assert f"baseline   computed by: {told}" in shown
+            assert f"candidate  computed by: {by}" in shown
+            assert shown.count("computed by different kernels") == notes
+    assert cli.main(["eval", "compare", "a.jsonl", "b.jsonl", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["baseline"] == msgspec.structs.asdict(COMPUTED)
 
 
 def test_a_gate_writes_its_verdict_and_checks_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from servery.evals import certificate, gate
+from servery.evals import calibration, certificate, gate
 from servery.evals.certificate import Certificate, Rule
 from servery.evals.compare import Flip, compare, scores
 from servery.evals.errors import ResultFileError
 from servery.evals.results import Results
 from servery.evals.statistics import Pairs, wilson
-from tests.evals.runs import checkpoint, paired, save
+from tests.evals.runs import COMPUTED, checkpoint, paired, save
 
 RULE = Rule(gate.MARGIN, gate.CONFIDENCE)
 GOOD = (560, 20, 20, 100)
@@ -153,6 +153,39 @@ def test_a_change_of_what_it_is_bound_to_is_found(
     tasks = path.parent / "t.jsonl"
     problems = certificate.problems(path, found, RULE, tasks if tasks.exists() else None)
     assert any(problem in one for one in problems), problems
+
+
+def test_a_verdict_is_bound_to_the_calibration_text_and_shows_what_computed(tmp_path: Path) -> None:
+    text = tmp_path / "text.md"
+    text.write_text("as it was")
+    one, other = paired(*GOOD)
+    settings = {"engine": calibration.bound({"quantize": "int4", "calibration": str(text)})}
+    torch = msgspec.structs.replace(COMPUTED, kernels="torch")
+    runs = (
+        save(tmp_path / "a.jsonl", {"x": one}, computed=COMPUTED),
+        save(tmp_path / "b.jsonl", {"x": other}, computed=torch, settings=settings),
+    )
+    path = tmp_path / "gate.json"
+    found = certificate.issue(path, *runs, *RULE)
+    assert certificate.read(path) == found
+    assert (found.baseline.computed, found.candidate.computed) == (COMPUTED, torch)
+    assert certificate.problems(path, found, RULE) == []
+    text.write_text("junk")
+    (problem,) = certificate.problems(path, found, RULE)
+    assert problem == f"the candidate's calibration text {text} is not the one that was used"
+    text.unlink()
+    (problem,) = certificate.problems(path, found, RULE)
+    assert problem.startswith(f"the candidate's calibration text {text} cannot be checked: ")
+
+
+def test_a_verdict_whose_settings_are_not_those_of_its_runs_is_found_out(issued: tuple[Path, Certificate]) -> None:
+    path, found = issued
+    for changes in ({"computed": COMPUTED}, {"settings": {"engine": {"quantize": "int8"}}}):
+        forged = certificate._sealed(
+            msgspec.structs.replace(found, candidate=msgspec.structs.replace(found.candidate, **changes))
+        )
+        (problem,) = certificate.problems(path, forged, RULE)
+        assert problem == "the candidate's answers in b.jsonl were computed otherwise than it says"
 
 
 @pytest.mark.parametrize(

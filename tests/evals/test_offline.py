@@ -1,6 +1,7 @@
 """The engine in this process answers as itself, and as behind an address."""
 
 import asyncio
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -13,6 +14,7 @@ from servery.engine.llm import LLM
 from servery.engine.request import SamplingParams
 from servery.evals import results
 from servery.evals.answer import Answer, Failure
+from servery.evals.computed import Computed
 from servery.evals.offline import Offline
 from servery.evals.task import Task
 from tests.engine import tiny_model
@@ -138,9 +140,34 @@ def test_the_whole_way_from_tasks_to_a_gate(tiny: Path, tmp_path: Path, monkeypa
     assert cli.main(["eval", "gate", "--verify", "gate.json", "--tasks", "tasks.jsonl"]) == 0
     found = results.read(Path("a.jsonl"))
     assert found.header.settings == {"engine": {"threads": 1}}
+    assert found.header.computed == Computed.of(llm.core.info)
     assert found.header.checkpoint is not None
     (tiny / "model.safetensors").rename(tiny / "other.safetensors")
     try:
         assert cli.main(["eval", "gate", "--verify", "gate.json"]) == 1
     finally:
         (tiny / "other.safetensors").rename(tiny / "model.safetensors")
+
+
+def test_a_run_is_bound_to_its_calibration_text_and_to_what_computed(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.jsonl").write_text('{"id": "a", "prompt": "hello", "expected": "?", "scorer": "exact", "max_tokens": 2}\n')
+    text = Path("cal.txt")
+    words = "eval run t.jsonl --out r.jsonl --threads 1 --kernels torch --quantize int4 --calibration cal.txt --offline"
+    run = [*words.split(), str(tiny)]
+    assert cli.main(run) == 2
+    assert "the calibration text cal.txt cannot be read: No such file" in capsys.readouterr().err
+    text.write_text("hello world, this is a small test. " * 20)
+    assert cli.main(run) == 0
+    head = results.read(Path("r.jsonl")).header
+    assert head.settings["engine"] == {
+        "quantize": "int4", "kernels": "torch", "threads": 1, "calibration": str(text.resolve()),
+        "calibration_sha256": hashlib.sha256(text.read_bytes()).hexdigest(),
+    }  # fmt: skip
+    assert head.computed == Computed(kernels="torch", dtype="float32", weight_dtype="int4", kv_dtype="float32")
+    assert cli.main(run) == 0
+    text.write_text("this engine and its tokens are another text. " * 20)
+    assert cli.main(run) == 1
+    assert "(settings.engine.calibration_sha256 differ)" in capsys.readouterr().err

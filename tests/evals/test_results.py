@@ -1,6 +1,7 @@
 """A file of results survives a kill, belongs to one run, and says so when it does not."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,7 +10,7 @@ from servery.evals import results
 from servery.evals.errors import OptionError, ResultFileError
 from servery.evals.fingerprint import Fingerprint
 from servery.evals.results import Item, Writer
-from tests.evals.runs import checkpoint, header, save
+from tests.evals.runs import COMPUTED, checkpoint, header, save
 
 HEADER = header({"x": 3})
 ONE, TWO = Item(id="1", stratum="x", is_right=True, text="é\n"), Item(id="2", stratum="x", error="http_500: no")
@@ -64,9 +65,31 @@ def test_the_file_of_another_run_is_left_alone(tmp_path: Path) -> None:
         writer.write(ONE)
     before = path.read_bytes()
     other = msgspec.structs.replace(HEADER, model="n", settings={"dtype": "bfloat16"}, provenance={"date": "later"})
-    with pytest.raises(ResultFileError, match=r"of another run \(model, settings differ\)"):
+    with pytest.raises(ResultFileError, match=r"of another run \(model, settings.dtype differ\)"):
         Writer(path, other)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"computed": msgspec.structs.replace(COMPUTED, kernels="torch")}, "computed.kernels"),
+        (
+            {"settings": {"engine": {"calibration": "c", "calibration_sha256": "2"}}},
+            "settings.engine.calibration_sha256",
+        ),
+        ({"computed": None}, "computed"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_kernels_or_another_calibration_text(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    engine = {"calibration": "c", "calibration_sha256": "1"}
+    head = msgspec.structs.replace(HEADER, computed=COMPUTED, settings={"engine": engine})
+    with Writer(tmp_path / "r.jsonl", head):
+        pass
+    with pytest.raises(ResultFileError, match=rf"of another run \({named} differ\)"):
+        Writer(tmp_path / "r.jsonl", msgspec.structs.replace(head, **changes))
 
 
 def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:

@@ -157,7 +157,8 @@ def _architecture(fields: JsonFields) -> tuple[str, Architecture]:
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise fields.error("architectures", f"it must be a list with one name; {rule}")
     if names[0] not in ARCHITECTURES:
-        raise fields.error("architectures", f"the nearest by name is {nearest(names[0])}; {rule}")
+        similar = nearest(names[0])
+        raise fields.error("architectures", f"the nearest by name is {similar}; {rule}" if similar else rule)
     return names[0], ARCHITECTURES[names[0]]
 
 

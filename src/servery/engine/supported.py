@@ -367,11 +367,16 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 
 
-def nearest(name: str) -> str:
-    """The supported architecture whose name is most like `name`, whatever it ends in."""
+# Below it names have a few letters in common by chance: BertModel and Qwen3Moe have 0.47, GPTNeoX and GptOss 0.62.
+_LEAST_LIKENESS = 0.65
+
+
+def nearest(name: str) -> str | None:
+    """The supported architecture whose name is most like `name`, whatever it ends in; None if none is much like it."""
     stem = name.lower().partition("for")[0]
 
     def likeness(candidate: str) -> float:
         return SequenceMatcher(None, stem, candidate.lower().partition("for")[0]).ratio()
 
-    return max(ARCHITECTURES, key=likeness)
+    best = max(ARCHITECTURES, key=likeness)
+    return best if likeness(best) >= _LEAST_LIKENESS else None

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from servery import __version__
-from servery.evals import gate, results, task
+from servery.evals import calibration, gate, results, task
 from servery.evals.compare import compare
+from servery.evals.computed import Computed
 from servery.evals.errors import EvalError, ResultFileError
 from servery.evals.fingerprint import Fingerprint
 from servery.evals.gate import StratumVerdict, Verdict
@@ -31,7 +32,7 @@ class Rule(NamedTuple):
     confidence: float
 
 
-class Side(msgspec.Struct, frozen=True, kw_only=True):
+class Side(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of the two runs: its file (relative to the certificate where it can be), and what it was a run of."""
 
     results: str
@@ -40,6 +41,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     checkpoint: Fingerprint | None
     settings: dict[str, Any]
+    computed: Computed | None = None
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +124,8 @@ def _problems(path: Path, certificate: Certificate, rule: Rule, tasks: Path | No
     for name, side in (("baseline", certificate.baseline), ("candidate", certificate.candidate)):
         if side.checkpoint is not None:
             yield from _checkpoint_problems(name, side.checkpoint)
+        if text := calibration.problem(side.settings.get("engine", {})):
+            yield f"the {name}'s {text}"
     yield from _verdict_problems(path.parent, certificate)
 
 
@@ -150,6 +154,8 @@ def _verdict_problems(folder: Path, certificate: Certificate) -> Iterator[str]:
             yield f"the {name}'s answers in {side.results} have changed"
         if (found.header.checkpoint, found.header.tasks.sha256) != (side.checkpoint, certificate.tasks_sha256):
             yield f"the {name}'s answers in {side.results} are of another model or other tasks"
+        if (found.header.settings, found.header.computed) != (side.settings, side.computed):
+            yield f"the {name}'s answers in {side.results} were computed otherwise than it says"
     if not _is_same(again, certificate):
         yield "the runs, judged again, give another verdict"
 
@@ -170,6 +176,7 @@ def _side(path: Path, run: Results) -> Side:
         model=run.header.model,
         checkpoint=run.header.checkpoint,
         settings=run.header.settings,
+        computed=run.header.computed,
     )
 
 

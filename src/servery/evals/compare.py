@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from servery.evals.computed import Computed
 from servery.evals.errors import ResultFileError
 from servery.evals.results import Item, Results
 from servery.evals.statistics import Interval, Pairs, difference_interval, mcnemar, wilson
@@ -49,11 +50,13 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All strata, the whole as if it were one, and every flip."""
+    """All strata, the whole as if it were one, every flip, and by what each of the two was computed."""
 
     strata: list[StratumComparison]
     whole: StratumComparison
     flips: list[Flip]
+    baseline: Computed | None
+    candidate: Computed | None
 
 
 def scores(found: Results) -> list[StratumScore]:
@@ -77,7 +80,8 @@ def compare(baseline: Results, candidate: Results) -> Comparison:
     wanted = baseline.header.tasks.strata
     strata = [_stratum(name, [pair for pair in both if pair[0].stratum == name], n) for name, n in wanted.items()]
     flips = [_flip(*pair) for pair in both if pair[0].is_right != pair[1].is_right]
-    return Comparison(strata, _stratum("(all)", both, sum(wanted.values())), flips)
+    whole = _stratum("(all)", both, sum(wanted.values()))
+    return Comparison(strata, whole, flips, baseline.header.computed, candidate.header.computed)
 
 
 def _check_same(baseline: Results, candidate: Results) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from servery.evals import choices
 from servery.evals.answer import Answer, Failure, OnAnswer
+from servery.evals.computed import Computed
 from servery.evals.passages import common
 from servery.evals.task import Task
 
@@ -26,6 +27,7 @@ class Offline:
 
         self._llm: LLM = LLM(checkpoint, **settings)
         self.model = checkpoint.name
+        self.computed = Computed.of(self._llm.core.info)
 
     async def answer(self, tasks: Sequence[Task], on_answer: OnAnswer) -> None:
         """Answer group after group; a task that the engine refuses (too long, no template) fails alone."""

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from servery.evals.certificate import Certificate
 from servery.evals.compare import Comparison, Flip, StratumComparison, StratumScore
+from servery.evals.computed import Computed
 from servery.evals.estimate import Estimate
 from servery.evals.fidelity import FidelityReport, StratumFidelity
 from servery.evals.statistics import Interval
@@ -32,6 +33,7 @@ def show_comparison(found: Comparison, console: Console, flips: int) -> None:
     console.print(table)
     if found.whole.missing:
         console.print(f"{found.whole.missing} tasks have no answer from both and are left out")
+    _show_computed(found.baseline, found.candidate, console)
     for flip in found.flips[:flips]:
         console.print(_line(flip), markup=False, highlight=False, soft_wrap=True)
     if len(found.flips) > flips:
@@ -50,6 +52,7 @@ def show_certificate(found: Certificate, console: Console) -> None:
             console.print(f"{row.stratum}: {row.reason}", markup=False, highlight=False, soft_wrap=True)
     bound = f"every one-sided {found.confidence:.0%} lower bound must be above {-found.margin:.0%}"
     console.print(f"relative to the baseline; {bound}", soft_wrap=True)
+    _show_computed(found.baseline.computed, found.candidate.computed, console)
     for note in found.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     console.print("PASS" if found.passed else "FAIL")
@@ -70,6 +73,16 @@ def show_fidelity(found: FidelityReport, console: Console) -> None:
         )
     for reason, count in found.left_out.items():
         console.print(f"{count} left out: {reason}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_computed(baseline: Computed | None, candidate: Computed | None, console: Console) -> None:
+    for name, computed in (("baseline", baseline), ("candidate", candidate)):
+        told = "not recorded; only a run with --offline knows" if computed is None else computed
+        console.print(f"{name:9}  computed by: {told}", soft_wrap=True, highlight=False)
+    if baseline and candidate and baseline.kernels != candidate.kernels:
+        console.print(
+            "note: the two were computed by different kernels, which alone can change answers", soft_wrap=True
+        )
 
 
 def _fidelity_cells(row: StratumFidelity) -> list[str]:

@@ -7,13 +7,14 @@ answer; going on asks that task again, and its last line is the one that counts.
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
+from servery.evals.computed import Computed
 from servery.evals.errors import ResultFileError
 from servery.evals.fingerprint import Fingerprint
 
@@ -32,7 +33,8 @@ class TaskSet(msgspec.Struct, frozen=True):
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked of whom. `target` is an address or a checkpoint's folder; `checkpoint` None: files unknown.
 
-    `settings` is what else decides the answers (data type, judge), `provenance` where and when it ran.
+    `settings` is what else was asked that decides the answers (data type, judge), `computed` what that came to (None:
+    a server does not say), `provenance` where and when it ran.
     """
 
     schema: str = SCHEMA
@@ -41,13 +43,23 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     checkpoint: Fingerprint | None = None
     settings: dict[str, Any] = {}
+    computed: Computed | None = None
     version: str
     provenance: dict[str, Any] = {}
 
     def differs(self, other: "Header") -> list[str]:
-        """The names of the fields in which two runs are not of the same thing."""
-        mine, theirs = msgspec.structs.asdict(self), msgspec.structs.asdict(other)
-        return [name for name in mine if name != "provenance" and mine[name] != theirs[name]]
+        """The names of the fields, with those inside them, in which two runs are not of the same thing."""
+        return list(_differing("", msgspec.to_builtins(self), msgspec.to_builtins(other)))
+
+
+def _differing(name: str, one: Any, other: Any) -> Iterator[str]:
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        yield from [name] if one != other else []
+        return
+    for key in dict.fromkeys([*one, *other]):
+        inner = f"{name}.{key}" if name else str(key)
+        if inner != "provenance":
+            yield from _differing(inner, one.get(key), other.get(key))
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

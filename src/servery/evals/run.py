@@ -10,8 +10,9 @@ from typing import Any
 
 from servery import __version__
 from servery.bench.machine import Provenance
-from servery.evals import results, task
+from servery.evals import calibration, results, task
 from servery.evals.answer import Answer, Failure, Respondent
+from servery.evals.computed import Computed
 from servery.evals.errors import OptionError, VerdictError
 from servery.evals.fingerprint import Fingerprint
 from servery.evals.judge import Judge
@@ -62,9 +63,10 @@ def run(options: RunOptions) -> Results:
 async def _run(options: RunOptions, tasks: TaskFile) -> None:
     judge = await _judge(options.judge)
     try:
-        system, model = await _system(options)
+        settings = _settings(options)  # first: what is read now is what the engine loads
+        system, model, computed = await _system(options)
         try:
-            with Writer(options.out, _header(options, tasks, model)) as writer:
+            with Writer(options.out, _header(options, tasks, model, settings, computed)) as writer:
                 await _answer(system, judge, tasks.tasks, writer)
         finally:
             system.close()
@@ -121,28 +123,35 @@ async def _judge(endpoint: Endpoint | None) -> Judge | None:
     return Judge(remote)
 
 
-async def _system(options: RunOptions) -> tuple[Respondent, str]:
+async def _system(options: RunOptions) -> tuple[Respondent, str, Computed | None]:
     if options.endpoint is not None:
         remote = Remote(options.endpoint)
         await remote.connect()
-        return remote, remote.model
+        return remote, remote.model, None
     from servery.evals.offline import Offline  # torch comes with it
 
     offline = Offline(options.offline or Path(), options.engine)
-    return offline, offline.model
+    return offline, offline.model, offline.computed
 
 
-def _header(options: RunOptions, tasks: TaskFile, model: str) -> Header:
-    checkpoint = options.offline or options.checkpoint
-    settings: dict[str, Any] = {"engine": options.engine} if options.offline else {}
+def _settings(options: RunOptions) -> dict[str, Any]:
+    settings: dict[str, Any] = {"engine": calibration.bound(options.engine)} if options.offline else {}
     if options.judge is not None:
         settings["judge"] = {"url": options.judge.url, "model": options.judge.model}
+    return settings
+
+
+def _header(
+    options: RunOptions, tasks: TaskFile, model: str, settings: dict[str, Any], computed: Computed | None
+) -> Header:
+    checkpoint = options.offline or options.checkpoint
     return Header(
         tasks=TaskSet(tasks.name, tasks.sha256, dict(Counter(one.stratum for one in tasks.tasks))),
         target=options.endpoint.url if options.endpoint else str((options.offline or Path()).resolve()),
         model=model,
         checkpoint=Fingerprint.of(checkpoint) if checkpoint else None,
         settings=settings,
+        computed=computed,
         version=__version__,
         provenance=dataclasses.asdict(Provenance.now()),
     )
