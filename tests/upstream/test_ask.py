@@ -24,6 +24,7 @@ BODIES: dict[Api, dict[str, Any]] = {
     Api.RERANK: {"query": "hi", "documents": ["a"]},
     Api.MESSAGES: {"messages": HI, "max_tokens": 5},
     Api.RESPONSES: {"input": "hi"},
+    Api.GENERATE: {"inputs": "hi"},
 }
 
 

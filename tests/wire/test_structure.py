@@ -70,3 +70,39 @@ def test_what_is_asked_for_wrongly_is_refused_by_name(fields: dict[str, Any], pa
     with pytest.raises(ApiError) as caught:
         wanted(**fields)
     assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, code)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"type": "json", "value": SCHEMA}, Wanted("response_format.value", "json_schema", SCHEMA)),
+        ({"type": "json", "value": "{}"}, Wanted("response_format.value", "json_schema", {})),
+        ({"type": "json_object", "value": SCHEMA}, Wanted("response_format.value", "json_schema", SCHEMA)),
+        ({"type": "regex", "value": "a+"}, Wanted("response_format.value", "regex", "a+")),
+        (
+            {"type": "json_schema", "value": {"schema": SCHEMA}},
+            Wanted("response_format.value.schema", "json_schema", SCHEMA),
+        ),
+    ],
+)
+def test_tgi_s_forms_mean_the_same(given: dict[str, Any], expected: Wanted) -> None:
+    assert wanted(response_format=given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"type": "json"}, "response_format.value"),
+        ({"type": "json", "value": "{"}, "response_format.value"),
+        ({"type": "regex", "value": 3}, "response_format.value"),
+        ({"type": "json_schema"}, "response_format.json_schema"),
+        (
+            {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}, "value": {"schema": {}}},
+            "response_format.json_schema",
+        ),
+    ],
+)
+def test_a_form_without_its_value_is_refused_by_name(given: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        wanted(response_format=given)
+    assert (caught.value.status, caught.value.param) == (400, param)

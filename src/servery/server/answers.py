@@ -37,11 +37,20 @@ async def message(service: Service, exchange: Exchange) -> None:
 
 
 async def answer(
-    service: Service, exchange: Exchange, api: Api, conversation: Callable[[Head], Conversation] | None = None
+    service: Service,
+    exchange: Exchange,
+    api: Api,
+    conversation: Callable[[Head], Conversation] | None = None,
+    *,
+    read: Callable[[bytes], Head] = read_head,
+    as_list: bool = False,
 ) -> None:
-    """Have a request answered by its model, in the form of `api`, and sent as it comes or whole."""
+    """Have a request answered by its model, in the form of `api`, and sent as it comes or whole.
+
+    `read` finds the head in the body; `as_list` is `Ask.as_list`.
+    """
     body = await exchange.body(service.options)
-    head = read_head(body)
+    head = read(body)
     model, base = service.located(head.model)
     ask = Ask(
         api=api,
@@ -54,6 +63,7 @@ async def answer(
         pass_headers=_passed(exchange.request),
         owner=exchange.owner,
         conversation=None if conversation is None else conversation(head),
+        as_list=as_list,
     )
     arrived_s = exchange.request.arrived_s
     total_s = service.gateway.fleet.served(base).config.timeouts.total_s

@@ -96,7 +96,8 @@ class Reply:
         await self._comment_sent()
         if not self.is_started:
             body = self._dialect.error(error, self._request_id)
-            await self.whole(body, status=error.status, headers=error.headers)
+            status = self._dialect.statuses.get(error.status, error.status)
+            await self.whole(body, status=status, headers=error.headers)
         elif self._is_stream:
             await self._write(self._dialect.error_event(error, self._request_id))
             self.is_complete = True

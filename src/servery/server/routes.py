@@ -4,7 +4,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from servery.server import adapters, answers, batches, config_api, files, health, models, residence, responses, tokens
+from servery.server import (
+    adapters,
+    answers,
+    batches,
+    config_api,
+    files,
+    generate,
+    health,
+    models,
+    residence,
+    responses,
+    tokens,
+)
 from servery.server.router import Matched, Router
 from servery.server.service import Exchange, Service
 from servery.wire.anthropic_answer import ANTHROPIC
@@ -12,6 +24,7 @@ from servery.wire.anthropic_models import is_anthropic
 from servery.wire.dialect import OPENAI, Dialect
 from servery.wire.errors import ApiError, did_you_mean, shown
 from servery.wire.responses_answer import RESPONSES
+from servery.wire.tgi import TGI
 
 Handler: TypeAlias = Callable[[Service, Exchange], Awaitable[None]]
 
@@ -64,6 +77,10 @@ ROUTES: Sequence[Route] = (
     Route(path="/v1/batches", method="GET", handler=batches.listed),
     Route(path="/v1/batches/{id}", method="GET", handler=batches.retrieve),
     Route(path="/v1/batches/{id}/cancel", method="POST", handler=batches.cancel),
+    _work("/generate", generate.generate, TGI),
+    _work("/generate_stream", generate.stream, TGI),
+    _work("/", generate.either, TGI),
+    Route(path="/info", method="GET", handler=generate.info, dialect=TGI),
     _work("/tokenize", tokens.tokenize),
     _work("/detokenize", tokens.detokenize),
     _admin("/v1/load_lora_adapter", adapters.load),

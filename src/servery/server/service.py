@@ -32,6 +32,8 @@ from servery.wire.responses import ResponsesRequest
 # What is kept of `/v1/responses` for later requests to go on with.
 MAX_RESPONSES = 1_000
 MAX_RESPONSE_BYTES = 64 << 20
+# What clients of TGI call the model: it serves one and ignores the name.
+TGI_MODELS = ("tgi", "dummy")
 
 
 R = TypeVar(
@@ -99,10 +101,16 @@ class Service:
         return name, self._base_name(name) or self.upstream(name).name
 
     def unaliased(self, model: str) -> str:
-        """The name by which `model` is served: itself unless it is an alias. What nobody knows stays as it is."""
+        """The name by which `model` is served: itself unless it is an alias. What nobody knows stays as it is.
+
+        TGI's clients call whatever it serves by the same names: where one model is served, that is it.
+        """
         if self._base_name(model):
             return model
-        return alias_target(self.options.aliases, self.upstreams, model) or model
+        known = alias_target(self.options.aliases, self.upstreams, model)
+        if known is None and model in TGI_MODELS and len(self.upstreams) == 1:
+            return next(iter(self.upstreams))
+        return known or model
 
     def addressed(self, request: R) -> R:
         """`request` for the model that its `model` is an alias of, if it is one."""

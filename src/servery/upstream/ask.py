@@ -24,6 +24,7 @@ from servery.wire.message import AnswerForm
 from servery.wire.rerank import RerankRequest, decode_rerank
 from servery.wire.responses import Item, ResponsesRequest, decode_responses
 from servery.wire.responses_answer import ResponsesForm
+from servery.wire.tgi import GenerateRequest, decode_generate
 
 ModelRequest: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest
 
@@ -46,6 +47,7 @@ class Api(enum.Enum):
     RERANK = "rerank"
     MESSAGES = "messages"
     RESPONSES = "responses"
+    GENERATE = "generate"
 
     @property
     def is_chat(self) -> bool:
@@ -60,6 +62,7 @@ _ID_PREFIXES: Mapping[Api, str] = {
     Api.RERANK: "rerank-",
     Api.MESSAGES: "msg_",
     Api.RESPONSES: "resp_",
+    Api.GENERATE: "gen-",
 }
 
 
@@ -141,7 +144,7 @@ class Ask:
 
     `model` is the name that the answer shows. `created` is Unix time; `priority` the engine's, lower numbers first;
     `owner` a digest of the client's key. `pass_headers` are those of `PASSED_HEADERS` that the client sent.
-    `conversation` comes with requests of the Responses API.
+    `conversation` comes with requests of the Responses API; `as_list` wraps a whole answer of TGI's, as its `/` does.
     """
 
     api: Api
@@ -155,6 +158,7 @@ class Ask:
     priority: int = 0
     owner: bytes = b""
     conversation: Conversation | None = None
+    as_list: bool = False
 
     @property
     def adapter(self) -> str | None:
@@ -215,8 +219,15 @@ class Ask:
             return self._responses.chat(list(history))
         if self.api is Api.MESSAGES:
             return msgspec.structs.replace(decode_anthropic(self.body), model=self.model).chat()
+        if self.api is Api.GENERATE:
+            return self.generate.completion(self.model)
         request = _DECODERS[self.api](self.body)
         return request if request.model == self.model else msgspec.structs.replace(request, model=self.model)
+
+    @cached_property
+    def generate(self) -> GenerateRequest:
+        """The checked request of TGI's API; raises `ApiError`."""
+        return msgspec.structs.replace(decode_generate(self.body), stream=self.head.stream)
 
     @cached_property
     def _responses(self) -> ResponsesRequest:

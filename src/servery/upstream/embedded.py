@@ -21,12 +21,13 @@ from servery.engine.request import NewRequest, SamplingParams
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.engine.structure.door import Door
 from servery.engine.tokenizer import Tokenizer
-from servery.upstream.ask import Ask
+from servery.upstream.ask import Api, Ask
 from servery.upstream.chat_answer import ChatAnswer
 from servery.upstream.chat_plan import ChatPlan
 from servery.upstream.completion_answer import CompletionAnswer, Prompt, PromptDelta
 from servery.upstream.embedder import Embedder, Input
 from servery.upstream.engine_errors import RESTART_S, engine_errors
+from servery.upstream.generate_answer import GenerateAnswer
 from servery.upstream.merge import merge
 from servery.upstream.prompt import PromptEncoder, check_fits
 from servery.upstream.reasoning import template_variables
@@ -40,7 +41,7 @@ from servery.upstream.sampling import (
 from servery.upstream.structure import constraint_errors, constraint_for
 from servery.upstream.upstream import Call, Chunk, Health
 from servery.wire.chat import ChatRequest
-from servery.wire.completions import DEFAULT_MAX_TOKENS, CompletionRequest
+from servery.wire.completions import CompletionRequest
 from servery.wire.embeddings import EmbeddingRequest, encode_embeddings
 from servery.wire.errors import invalid, shown, unavailable, unsupported
 from servery.wire.message import AnswerForm
@@ -312,7 +313,11 @@ class EmbeddedUpstream:
             ],
             self._inputs_at_a_time,
         )
-        answer = CompletionAnswer(request, ask, loaded.encoder.tokenizer, prompts)
+        answer: CompletionAnswer | GenerateAnswer
+        if ask.api is Api.GENERATE:
+            answer = GenerateAnswer(ask, loaded.encoder.tokenizer, prompts[0])
+        else:
+            answer = CompletionAnswer(request, ask, loaded.encoder.tokenizer, prompts)
         chunks = answer.stream(deltas) if request.stream else answer.whole(deltas)
         async with contextlib.aclosing(deltas), contextlib.aclosing(chunks):
             with constraint_errors(param), engine_errors("prompt", self.engine):
@@ -392,7 +397,7 @@ def _completion_params(
     request: CompletionRequest, prompt: Prompt, loaded: _Loaded, constraint: Constraint | None
 ) -> SamplingParams:
     room = loaded.info.max_model_len - len(prompt.token_ids)
-    wanted = min(DEFAULT_MAX_TOKENS, room) if request.max_tokens is None else request.max_tokens
+    wanted = min(request.default_max_tokens, room) if request.max_tokens is None else request.max_tokens
     return sampling_params(
         request,
         loaded.defaults,

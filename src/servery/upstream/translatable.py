@@ -137,5 +137,5 @@ def structure(request: ChatRequest, who: str, *, has_formats: bool) -> Structure
     if is_call and request.tool_use.callable:
         raise cannot(wanted.param, "this model is held to it by a call, and so it cannot have tools besides.")
     asked = request.response_format
-    name = asked.json_schema.name if isinstance(asked, JsonSchemaFormat) and not is_call else FORCED_TOOL
+    name = asked.named.name if isinstance(asked, JsonSchemaFormat) and not is_call else FORCED_TOOL
     return Structure(name=name, schema={"type": "object"} if is_any else wanted.value, is_call=is_call)

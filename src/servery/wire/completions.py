@@ -31,6 +31,11 @@ class CompletionRequest(Generation, frozen=True, kw_only=True):
     add_special_tokens: bool | None = None
 
     @property
+    def default_max_tokens(self) -> int:
+        """The most tokens to generate where the client gives no limit."""
+        return DEFAULT_MAX_TOKENS
+
+    @property
     def prompts(self) -> list[str | list[int]]:
         """Every prompt on its own."""
         return split_texts(self.prompt)

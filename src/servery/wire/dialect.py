@@ -1,7 +1,7 @@
 """What an API says whatever was asked: that something is wrong, that a stream still lives, that it is complete."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from servery.wire import sse
 from servery.wire.errors import ApiError, encode_error
@@ -12,7 +12,7 @@ class Dialect:
     """An API's own words.
 
     `error` gives an error's JSON body, `error_event` the whole event with which a stream under way ends instead; both
-    are told the request's id. `keep_alive` breaks a stream's silence; `done` follows its last event. The id goes in `request_id_header`.
+    are told the request's id. `statuses` are the API's own, by ours. `keep_alive` breaks a stream's silence; `done` follows its last event. The id goes in `request_id_header`.
     """
 
     error: Callable[[ApiError, str], bytes]
@@ -20,6 +20,7 @@ class Dialect:
     keep_alive: bytes
     done: bytes
     request_id_header: str = "x-request-id"
+    statuses: Mapping[int, int] = field(default_factory=dict)
 
 
 def _openai_error(error: ApiError, request_id: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What an answer must look like, as requests ask for it: OpenAI's `response_format`, vLLM's `structured_outputs`."""
+"""What an answer must look like: OpenAI's `response_format`, in TGI's forms too, and vLLM's `structured_outputs`."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,7 +21,12 @@ class TextFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
 
 
 class JsonObjectFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="json_object"):
-    """The answer is a JSON object. That some message says so, as OpenAI wants it, is not asked for here."""
+    """The answer is a JSON object. That some message says so, as OpenAI wants it, is not asked for here.
+
+    With a `value`, as TGI has it, that is a schema.
+    """
+
+    value: dict[str, Any] | str | None = None
 
 
 class NamedSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,13 +38,45 @@ class NamedSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strict: bool | None = None
 
 
+class TgiSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A JSON schema in TGI's form; its name changes nothing."""
+
+    schema: dict[str, Any]
+    name: str | None = None
+
+
 class JsonSchemaFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="json_schema"):
     """The answer is a JSON document that a schema allows."""
 
-    json_schema: NamedSchema
+    json_schema: NamedSchema | None = None
+    value: TgiSchema | None = None
+
+    @property
+    def named(self) -> NamedSchema:
+        """The schema, by either name; raises `ApiError` unless there is exactly one."""
+        if (self.json_schema is None) == (self.value is None):
+            missing = "Missing required parameter" if self.json_schema is None else "Give one of it and 'value'"
+            param = "response_format.json_schema"
+            raise invalid(f"{missing}: '{param}'.", param, "missing_required_parameter")
+        if self.json_schema is not None:
+            return self.json_schema
+        assert self.value is not None
+        return NamedSchema(self.value.name or "answer", self.value.schema)
 
 
-ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+class JsonFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="json"):
+    """TGI's: the answer is a JSON document that a schema allows, which is an object or its text."""
+
+    value: dict[str, Any] | str
+
+
+class RegexFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="regex"):
+    """TGI's: the answer is what a regular expression matches."""
+
+    value: str
+
+
+ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat | JsonFormat | RegexFormat
 
 
 class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,8 +152,13 @@ def wanted_structure(request: AsksForStructure) -> Wanted | None:
 
 def _of_response_format(asked: ResponseFormat | None) -> list[Wanted]:
     if isinstance(asked, JsonSchemaFormat):
-        schema = asked.json_schema
-        return [Wanted("response_format.json_schema.schema", "json_schema", schema.schema, bool(schema.strict))]
+        param = "value.schema" if asked.json_schema is None else "json_schema.schema"
+        schema = asked.named
+        return [Wanted(f"response_format.{param}", "json_schema", schema.schema, bool(schema.strict))]
+    if isinstance(asked, RegexFormat):
+        return [Wanted("response_format.value", "regex", asked.value)]
+    if isinstance(asked, JsonFormat | JsonObjectFormat) and asked.value is not None:
+        return [Wanted("response_format.value", "json_schema", _schema("response_format.value", asked.value))]
     return [Wanted("response_format", "json_object", None)] if isinstance(asked, JsonObjectFormat) else []
 
 

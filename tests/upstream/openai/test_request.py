@@ -133,3 +133,17 @@ def test_what_a_server_does_not_know_may_be_asked_elsewhere(kind: Kind, fields: 
 
 def test_what_means_nothing_is_left_out() -> None:
     assert sent(chat(top_k=-1, min_p=0, repetition_penalty=1, debug=False)) == sent(chat())
+
+
+@pytest.mark.parametrize(
+    "form", [{"type": "json", "value": {"type": "object"}}, {"type": "json_object", "value": '{"type":"object"}'}]
+)
+def test_a_schema_in_tgi_s_form_is_written_in_openai_s(form: dict[str, Any]) -> None:
+    made = json.loads(chat_request(chat(response_format=form), "theirs", PRESETS[Kind.OPENAI]))
+    schema = {"name": "answer", "schema": {"type": "object"}}
+    assert made["response_format"] == {"type": "json_schema", "json_schema": schema}
+
+
+def test_a_regular_expression_in_tgi_s_form_has_no_words_elsewhere() -> None:
+    with pytest.raises(UpstreamFailure, match="response_format"):
+        chat_request(chat(response_format={"type": "regex", "value": "a"}), "theirs", PRESETS[Kind.OPENAI])

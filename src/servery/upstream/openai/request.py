@@ -8,6 +8,7 @@ from servery.upstream.openai.preset import Prefill, Preset
 from servery.upstream.refusal import cannot
 from servery.wire.chat import AssistantMessage, ChatRequest, Message, TextPart
 from servery.wire.images import ImagePart
+from servery.wire.structure import JsonFormat, JsonObjectFormat, JsonSchemaFormat, NamedSchema, RegexFormat
 from servery.wire.vllm import VllmFields
 
 _Fields = dict[str, Any]
@@ -39,11 +40,24 @@ def chat_request(request: ChatRequest, model: str, preset: Preset) -> bytes:
         "messages": [_message(message, preset) for message in request.messages],
         **{name: _plain(value) for name, value in kept.items()},
     }
+    if isinstance(request.response_format, JsonFormat | RegexFormat | JsonObjectFormat | JsonSchemaFormat):
+        fields["response_format"] = _response_format(request)
     if request.token_limit is not None:
         fields[preset.limit] = request.token_limit
     if request.stream:
         fields["stream_options"] = {"include_usage": True}
     return msgspec.json.encode({**fields, **_prefill(request, preset)})
+
+
+def _response_format(request: ChatRequest) -> _Fields:
+    """OpenAI's words for the form, also where the client has TGI's; raises `UpstreamFailure` where there are none."""
+    wanted, asked = request.wanted_structure, request.response_format
+    if wanted is None or wanted.kind == "regex":
+        raise cannot("response_format", "of a regular expression it is told only in TGI's own API.")
+    if wanted.kind == "json_object":
+        return {"type": "json_object"}
+    named = asked.named if isinstance(asked, JsonSchemaFormat) else NamedSchema("answer", wanted.value)
+    return {"type": "json_schema", "json_schema": _plain(named)}
 
 
 def _is_kept(name: str, value: Any, request: ChatRequest, preset: Preset) -> bool:
