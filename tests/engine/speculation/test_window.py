@@ -256,3 +256,28 @@ def test_nobody_sits_out_while_drafts_may_pay_or_a_trial_is_due():
     assert out == 3
     fresh.sit_out(out)
     assert fresh.is_trial_due()
+
+
+def test_a_trial_is_charged_all_that_it_takes_to_begin():
+    policy = WindowPolicy(4)
+    for _ in range(12):
+        policy.observe(Outcome(1, 0, 1, 1.0, 0.0))
+    assert policy.trial([Candidate(0.9, 4, 2.0)]) == [1]
+    policy.observe(Outcome(1, 1, 1, 1.0, 3.0, is_drafted=True, entry_s=3.0))
+    for _ in range(150):
+        policy.observe(Outcome(1, 0, 1, 1.0, 0.0))
+    assert not policy.is_trial_due(), "1.5 s are earned, 3 s were spent, and no more than one may be owed"
+    for _ in range(100):
+        policy.observe(Outcome(1, 0, 1, 1.0, 0.0))
+    assert policy.is_trial_due()
+
+
+def test_a_long_context_that_is_entered_over_several_steps_is_charged_too():
+    policy = known_policy()
+    policy.observe(Outcome(1, 0, 1, 1.0, 30.0, entry_s=30.0))
+    for _ in range(8):
+        assert not policy.is_hopeless(1, 0.98, FREE), "8 steps at a tenth of what is owed are not yet lost"
+        policy.observe(Outcome(1, 4, 2, 1.04, 0.0, is_drafted=True))
+    for _ in range(40):
+        policy.observe(Outcome(1, 4, 2, 2.0, 0.0, is_drafted=True))
+    assert policy._debt_s < 2.0

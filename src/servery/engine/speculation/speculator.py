@@ -1,6 +1,7 @@
 """Speculation around a step: draft before it is decided, fill in what is pending after, learn from its result."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from time import thread_time
 
 from torch import Tensor
@@ -19,6 +20,14 @@ MAX_ENTRY_TOKENS = 256
 # How long answers are taken to be before any were seen, and the weight that one keeps after each later one.
 _USUAL_ANSWER_TOKENS = 100.0
 _KEEP_PER_ANSWER = 0.95
+
+
+@dataclass(slots=True)
+class _Pause:
+    """Steps to sit out in a range of load, and how many were since its policy was told."""
+
+    left: int = 0
+    passed: int = 0
 
 
 class Speculator:
@@ -46,23 +55,23 @@ class Speculator:
         # Of the step under way; what learning from the last one took is an estimate for this one.
         self._drafting_s = self._entry_s = self._run_began = self._learning_s = 0.0
         self._answers, self._answer_tokens = 1.0, _USUAL_ANSWER_TOKENS  # both fading alike
-        # Steps to sit out, as long as the load is in the range; how many were since the policy was told.
-        self._steps_out = self._sat_out = self._range_out = 0
+        self._pauses: dict[int, _Pause] = {}  # by the range of load, which may change with every step
         self._is_out = self._is_hopeless = False
 
     def sits_out(self, num_sequences: int) -> bool:
         """Whether there is nothing to propose for the next step, and nothing to be learnt from it."""
-        if self._steps_out and num_sequences.bit_length() == self._range_out:
-            self._steps_out -= 1
-            self._sat_out += 1
+        pause = self._pauses.get(num_sequences.bit_length())
+        self._is_out = not num_sequences or (pause is not None and pause.left > 0)
+        if pause is None:
+            return self._is_out
+        if self._is_out:
+            pause.left -= 1
+            pause.passed += 1
             self._answer_tokens += num_sequences
-            self._is_out = True
-            return True
-        if self._sat_out:
-            self._policies[self._range_out].sit_out(self._sat_out)
-        self._steps_out = self._sat_out = 0
-        self._is_out = False
-        return False
+        elif pause.passed:
+            self._policy(num_sequences).sit_out(pause.passed)
+            pause.passed = 0
+        return self._is_out
 
     def propose(self, decoding: list[Sequence], spare_tokens: int) -> None:
         """Draft for those who decode and have no drafts of others, as many tokens each as are expected to pay.
@@ -123,8 +132,8 @@ class Speculator:
             policy.observe(
                 Outcome(decoding, drafts, tokens, step_s, overhead_s, prefill_tokens, is_drafted, self._entry_s)
             )
-            self._range_out = decoding.bit_length()
-            self._steps_out = policy.steps_to_sit_out(is_hopeless=self._is_hopeless)
+            pause = self._pauses.setdefault(decoding.bit_length(), _Pause())
+            pause.left = policy.steps_to_sit_out(is_hopeless=self._is_hopeless)
         self._learning_s = self._clock() - began
 
     def _count_answers(self, step: Step) -> None:

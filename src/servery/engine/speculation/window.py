@@ -228,8 +228,11 @@ class WindowPolicy:
         self._usual_s = usual_s
         entry_s = min(outcome.entry_s, outcome.drafting_s)
         drafting_s = outcome.drafting_s - entry_s
-        if outcome.is_drafted:
+        if self._is_trial:  # it need not go on, so nothing would pay for it later
+            self._budget_s = max(self._budget_s - entry_s, -_MOST_OWED_STEPS * usual_s)
+        else:  # also before the first drafts of a long context
             self._debt_s += entry_s
+        if outcome.is_drafted and not self._is_trial:
             drafting_s += _DEBT_SHARE * self._debt_s
             self._debt_s -= _DEBT_SHARE * self._debt_s
         lost_s = step_s + drafting_s - usual_s * outcome.tokens / outcome.sequences
@@ -269,7 +272,8 @@ class WindowPolicy:
                 self._trial_after = min(2 * self._trial_after, _LONGEST_TRIAL_STEPS)
             self._steps_without = 0
         else:
-            self._trial_after = _FIRST_TRIAL_STEPS
+            if self._won_s > 0.0:  # else it is off and on by turns, and trials stay as rare as they were
+                self._trial_after = _FIRST_TRIAL_STEPS
             self._steps_without = 0
             self._steps_with += 1
         self._is_trial = False
