@@ -131,7 +131,7 @@ struct NativeContext;
 const char *servery_digest(void);
 // Names of the variants that this CPU can run, best first, with a comma between them.
 const char *servery_variants(void);
-// A pool of `threads` threads, the calling one included; `cpus` [threads] or null says where each of the others runs.
+// A pool of `threads` threads, the calling one included; of `cpus` [threads] each of the others gets one, null: any.
 NativeContext *servery_open(const char *variant, int32_t threads, const int32_t *cpus);
 void servery_close(NativeContext *context);
 // Ask for huge pages; where there are none nothing happens.

@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <chrono>
+#include <utility>
 
 #if defined(__linux__)
 #include <pthread.h>
@@ -24,6 +25,14 @@ void relax() {
 #endif
 }
 
+int current_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
 void stay_on(int cpu) {
 #if defined(__linux__)
   if (cpu < 0) return;
@@ -40,7 +49,12 @@ void stay_on(int cpu) {
 }  // namespace
 
 Pool::Pool(int threads, const int *cpus) {
-  for (int i = 1; i < threads; i++) workers_.emplace_back(&Pool::serve, this, cpus ? cpus[i] : -1);
+  // The caller is not told where to run: it belongs to somebody else. Workers leave it the core that it is on.
+  std::vector<int> places(threads, -1);
+  if (cpus) places.assign(cpus, cpus + threads);
+  for (int i = 1; i < threads; i++)
+    if (places[i] == current_cpu()) std::swap(places[0], places[i]);
+  for (int i = 1; i < threads; i++) workers_.emplace_back(&Pool::serve, this, places[i]);
 }
 
 Pool::~Pool() {

@@ -13,7 +13,7 @@
 
 class Pool {
  public:
-  // `cpus` [threads] says where each thread but the first runs, null: anywhere the process may.
+  // `cpus` [threads] are where threads run, one each, the caller where it is now; null: anywhere the process may.
   Pool(int threads, const int *cpus);
   ~Pool();
   Pool(const Pool &) = delete;
