@@ -66,6 +66,7 @@ PARAMS = {
     "greedy, penalties": {"temperature": 0.0, "repetition_penalty": 1.2, "frequency_penalty": 0.4},
     "seeded": {"seed": 3, "temperature": 0.9, "top_p": 0.9},
     "seeded, penalties, bias": {"seed": 3, "presence_penalty": 0.5, "logit_bias": {70: 2.0}, "min_p": 0.01},
+    "a least length": {"temperature": 0.0, "min_tokens": 40, "stop_token_ids": tuple(range(128))},
     "logprobs": {"seed": 4, "logprobs": 3},
 }
 SCHEDULES = {

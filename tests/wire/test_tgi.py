@@ -40,6 +40,10 @@ def test_what_is_to_be_told_of_tokens_is_asked_of_the_engine() -> None:
     assert decoded(stream=True).completion("m").logprobs == 0
 
 
+def test_seeds_have_no_sign() -> None:
+    assert [decoded(seed=seed).completion("m").seed for seed in (5, 2**63 - 1, 2**64 - 1)] == [5, 2**63 - 1, -1]
+
+
 @pytest.mark.parametrize(
     ("grammar", "asked"),
     [

@@ -96,6 +96,11 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         is_warped = self.temperature not in (None, 1) or self.top_k not in (None, 0) or self.top_p not in (None, 1)
         return bool(self.do_sample) or is_warped
 
+    @property
+    def signed_seed(self) -> int | None:
+        """The seed as 64 bits with a sign; TGI's have none."""
+        return self.seed if self.seed is None or not 2**63 <= self.seed < 2**64 else self.seed - 2**64
+
     def check(self) -> None:
         """Raise `ApiError` for what no type can express and for what this server cannot do."""
         try:
@@ -152,7 +157,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             min_p=0.0,
             repetition_penalty=1.0 if given.repetition_penalty is None else given.repetition_penalty,
             frequency_penalty=given.frequency_penalty,
-            seed=given.seed,
+            seed=given.signed_seed,
             stop=given.stop,
             include_stop_str_in_output=True,
             logprobs=(given.top_n_tokens or 0) if self.shows_tokens else None,
