@@ -25,9 +25,9 @@ TRIAL_SHARE = 0.01
 _FIRST_TRIAL_STEPS, _LONGEST_TRIAL_STEPS = 6, 384
 _FIRST_TRIALS = 3  # for which a step's time may be owed, so that something is known soon
 # Of the time without drafts, what may be spent on looking for drafts in vain.
-_LOOK_SHARE = 0.01
-_LONGEST_REST_STEPS = 24
-_MOST_STEPS_OUT = 31
+_LOOK_SHARE = 0.004
+_LONGEST_REST_STEPS = 48
+_MOST_STEPS_OUT = 63
 # After so many steps with drafts some have none. The first of these takes longer than in a row of its like: the drafter
 # has had the caches of the processor. What it takes is not learnt.
 _CONTROL_EVERY, _CONTROL_STEPS = 96, 6
