@@ -95,7 +95,6 @@ def test_everything_that_can_be_written_is_read() -> None:
             retry: {attempts: 2}
             fallbacks: {error: [small], context_window: [small]}
             overload: shed
-            hedge: 2s
           small: {deployments: [gpu, cloud], place: weighted}
         defaults:
           timeouts: {connect: 1s, total: 2m}
@@ -135,7 +134,6 @@ def test_everything_that_can_be_written_is_read() -> None:
         retry=Retry(attempts=2, budget=0.5, base_s=0.001, max_s=1.0),
         fallbacks=Fallbacks(error=("small",), context_window=("small",)),
         overload=Overload.SHED,
-        hedge_s=2.0,
     )
     assert config.models["small"].tiers == (("gpu", "cloud"),)
 

@@ -184,7 +184,6 @@ class Builder:
                 content_policy=tuple(section.fallbacks.content_policy),
             ),
             overload=section.overload,
-            hedge_s=None if section.hedge is None else self._read(parse_duration, section.hedge, (*at, "hedge"), None),
         )
 
     def _slo(self, section: sections.SloSection, at: errors.Path) -> Slo:

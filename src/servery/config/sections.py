@@ -152,9 +152,6 @@ class ModelSection(_Section, frozen=True):
     retry: RetrySection | UnsetType = UNSET
     fallbacks: FallbacksSection = FallbacksSection()
     overload: Annotated[Overload, Meta(description="What happens when the SLO cannot be met.")] = Overload.BEST_EFFORT
-    hedge: Annotated[
-        Duration | None, Meta(description="Ask a second deployment too when the first is silent for so long.")
-    ] = None
 
 
 class DefaultsSection(_Section, frozen=True):

@@ -168,7 +168,6 @@ class ModelConfig:
     retry: Retry = Retry()
     fallbacks: Fallbacks = Fallbacks()
     overload: Overload = Overload.BEST_EFFORT
-    hedge_s: float | None = None
 
     @property
     def deployments(self) -> tuple[str, ...]:
