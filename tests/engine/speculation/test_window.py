@@ -281,3 +281,15 @@ def test_a_long_context_that_is_entered_over_several_steps_is_charged_too():
     for _ in range(40):
         policy.observe(Outcome(1, 4, 2, 2.0, 0.0, is_drafted=True))
     assert policy._debt_s < 2.0
+
+
+def test_steps_are_sat_out_too_where_somebody_always_prefills():
+    """Nothing is known then of what steps without prefill take, so there is nothing to look for."""
+    policy = WindowPolicy(4)
+    for _ in range(20):
+        policy.observe(Outcome(2, 0, 2, 1.0, 0.0, 30))
+    policy.trial([])
+    policy.observe(Outcome(2, 2, 4, 1.0, 0.0, 30, is_drafted=True))
+    for _ in range(3):
+        policy.observe(Outcome(2, 0, 2, 1.0, 0.0, 30))
+    assert policy.steps_to_sit_out(is_hopeless=True) > 0

@@ -205,6 +205,7 @@ class WindowPolicy:
         plain_s = self.plain.predict(outcome.sequences)
         if outcome.prefill_tokens:
             if not (plain_s and self._learn_prefill(outcome, plain_s)):
+                self._count(is_drafted=outcome.is_drafted, is_pure=False)
                 return
             step_s = outcome.step_s - self._prefill_token_s * outcome.prefill_tokens
         else:
