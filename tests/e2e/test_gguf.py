@@ -5,6 +5,7 @@ import re
 import pytest
 
 from servery import amuse
+from servery.engine.architecture import ModelConfig
 from tests.e2e.server_process import serving
 from tests.engine.gguf.exporter import export
 
@@ -55,6 +56,8 @@ def test_weights_stay_packed(server):
     told = (re.match(r"([\w-]+): .* weights .+ in (\d+) bytes", line) for line in server.lines)
     held = {match[1]: int(match[2]) for match in told if match}
     assert held["exact"] == held["amuse"]
-    # Rows of 432 values, a third of all, do not divide into blocks; they come as F16 and are computed in float32.
-    assert held["q8"] < 0.45 * held["amuse"]
-    assert held["amuse-Q4_0"] < 0.36 * held["amuse"]
+    # amuse is held in 2 bytes where kernels are compiled, else in 4. Rows of 432 values, a third of all, do not divide
+    # into blocks; they come as F16 and are computed in float32.
+    whole = ModelConfig.load(amuse.path()).weight_bytes(4)
+    assert held["q8"] < 0.45 * whole
+    assert held["amuse-Q4_0"] < 0.36 * whole

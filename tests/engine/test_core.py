@@ -372,7 +372,8 @@ def test_a_draft_model_sleeps_with_the_one_that_it_drafts_for(swappable: Path) -
     core = core_of(swappable, speculate="draft", draft_model=swappable)
     alone_bytes = core_of(swappable).sleep()
     before = tokens(run(core, [request(0, SHARED[0], temperature=0.0)]))
-    assert core.sleep() > 1.8 * alone_bytes
+    # Its cache and its weights besides; what kernels packed of both may lie in one arena.
+    assert core.sleep() > alone_bytes + core.info.draft_kv_bytes
     core.wake()
     assert tokens(run(core, [request(0, SHARED[0], temperature=0.0)])) == before
 
