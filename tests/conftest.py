@@ -35,9 +35,12 @@ def require_program() -> Callable[[str], str]:
 
 @pytest.fixture(autouse=True)
 def ctrl_c_is_left_as_it_was() -> Iterator[None]:
-    """A test that leaves a handler of its own behind would break another one, far from here."""
-    before = signal.getsignal(signal.SIGINT)
+    """Ctrl-C works in every test, also where a shell has tests run in the background, which turns it off.
+
+    A test that leaves a handler of its own behind would break another one, far from here.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     left = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
-    assert left is before
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert left is signal.default_int_handler

@@ -59,7 +59,7 @@ def write_quantized(
             quantizer = make_quantizer(model, config, plan, calibration)
             _Writer(model, config, reader, quantizer, unfinished, progress).write()
             unfinished.finish()
-    return Written(unfinished.out, _size(Checkpoint.find(model).listed), _size(Checkpoint.find(unfinished.out).listed))
+    return Written(out, _size(Checkpoint.find(model).listed), _size(Checkpoint.find(unfinished.out).listed))
 
 
 class _Writer:
