@@ -9,6 +9,7 @@ from conformance.fuzz.exchange import Answer, Sending
 _STATUSES = frozenset((100, 200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 503, 504))
 # Said before it is known what is asked for.
 _OF_HTTP = ("invalid_http", "head_too_large", "request_timeout")
+_OF_TGI = ("/", "/generate", "/generate_stream", "/info")
 _NO_JSON = ("text/plain", "application/octet-stream")
 
 
@@ -49,8 +50,12 @@ def _check_body(sending: Sending, answer: Answer) -> None:
 
 
 def _check_error(sending: Sending, body: Any) -> None:
-    """An error in the words of the API that was asked: Anthropic's, or else OpenAI's."""
+    """An error in the words of the API that was asked: Anthropic's, TGI's, or else OpenAI's."""
     error = body.get("error") if isinstance(body, dict) else None
+    if sending.target.partition("?")[0] in _OF_TGI and isinstance(error, str) and error:
+        if body.keys() != {"error", "error_type"}:
+            raise Fault(f"an error with other fields: {body!r}")
+        return
     if not isinstance(error, dict) or not isinstance(error.get("message"), str) or not error["message"]:
         raise Fault(f"no error that a client can read: {body!r}")
     path = sending.target.partition("?")[0]
