@@ -1,14 +1,13 @@
 """What all tests share: what to do when a part that the package index does not have is missing."""
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tools.programs import wanted
+from tools.programs import found, wanted
 
 PACKAGES = wanted((Path(__file__).parent / "programs.txt").read_text())
 
@@ -25,7 +24,7 @@ def require_program() -> Callable[[str], str]:
     """A function from a program's name to its path, for programs listed in tests/programs.txt."""
 
     def require(name: str) -> str:
-        path = shutil.which(name)
+        path = found(name)
         if path is None:
             lacking(f"{name} is missing (Debian: apt-get install {PACKAGES[name]})")
         return str(path)

@@ -312,6 +312,18 @@ def test_a_missing_price_says_how_to_write_one_and_what_the_catalog_has() -> Non
             "line 4: models.m.retry.attempts: expected int >= 1.",
         ),
         (
+            "{deployments: [here], hedge: {after: 1s}}",
+            "line 4: models.m.hedge: there is no second deployment to ask; name one in the model's deployments, or remove it.",
+        ),
+        (
+            "{deployments: [here], hedge: {after: 1}}",
+            "line 4: models.m.hedge.after: 1 is not a time with its unit; write for instance 500ms, 2s, 10m or 1h.",
+        ),
+        (
+            "{deployments: [here], hedge: {after: p5}}",
+            "line 4: models.m.hedge.after: 'p5' is no percentile that tells what is slow; write p50 to p99.9.",
+        ),
+        (
             "{deployments: [here], fallbacks: {error: [n]}}",
             "line 4: models.m.fallbacks.error: there is no model 'n'.",
         ),

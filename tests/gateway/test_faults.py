@@ -12,7 +12,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from servery.config.types import Config, Continues, DeploymentConfig, Kind, ModelConfig, Place, Retry, Tier, Timeouts
+from servery.config.types import (
+    Config,
+    Continues,
+    DeploymentConfig,
+    Hedge,
+    Kind,
+    ModelConfig,
+    Place,
+    Retry,
+    Tier,
+    Timeouts,
+)
 from servery.gateway.fleet import Fleet
 from servery.gateway.gateway import Gateway
 from servery.http.client import HttpClient
@@ -65,7 +76,9 @@ class Gate:
 
 
 @contextlib.asynccontextmanager
-async def gate(fault: str, *, others: bool, retry: Retry | None = None, **fields: Any) -> AsyncIterator[Gate]:
+async def gate(
+    fault: str, *, others: bool, retry: Retry | None = None, hedge: Hedge | None = None, **fields: Any
+) -> AsyncIterator[Gate]:
     async with dummy() as server, contextlib.AsyncExitStack() as stack:
         client = HttpClient()
         stack.push_async_callback(client.aclose)
@@ -80,7 +93,7 @@ async def gate(fault: str, *, others: bool, retry: Retry | None = None, **fields
         }  # fmt: skip
         model = ModelConfig(
             name="m", tiers=(tuple(names),), place=Place.FIRST, timeouts=TIMEOUTS,
-            retry=retry or Retry(attempts=2, base_s=0.0),
+            retry=retry or Retry(attempts=2, base_s=0.0), hedge=hedge,
         )  # fmt: skip
         config = Config(models={"m": model}, deployments=deployments)
         fleet = Fleet.of(config, lambda each: remote_upstream(each, lambda: client), time.monotonic, random.random)
@@ -195,6 +208,19 @@ def test_an_answer_that_is_not_streamed_is_tried_elsewhere_whenever_it_fails(fau
             assert error is None
             assert msgspec.json.decode(client.data)["choices"][0]["message"]["content"] == TEXT
             assert (made.rows.rows[0].attempts, made.rows.rows[0].generated_tokens) == (2, 8)
+
+    run(story)
+
+
+@pytest.mark.parametrize("fault", ["slow-headers", "silent"])
+def test_one_that_lost_against_another_is_aborted_at_once(fault: str) -> None:
+    async def story() -> None:
+        async with gate(fault, others=True, hedge=Hedge(after_s=0.01)) as made:
+            client, error = await made.ask()
+            assert (error, client.content) == (None, TEXT)
+            assert (made.rows.rows[0].deployment, made.rows.rows[0].attempts) == ("good", 2)
+            await made.server.left.wait()
+            assert made.gateway.fleet.deployments["bad"].breaker.failure_rate(time.monotonic()) == (0.0, 0)
 
     run(story)
 

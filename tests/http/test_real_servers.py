@@ -1,12 +1,10 @@
-"""Servers that many run: uvicorn with both of its parsers, and nginx where it is installed."""
+"""Servers that many run: uvicorn with both of its parsers, and nginx."""
 
-import os
-import shutil
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,13 +122,8 @@ def _free_ports(number: int) -> list[int]:
 
 
 @contextmanager
-def nginx(folder: Path, authority: Authority, upstream: RawServer) -> Iterator[tuple[Origin, Origin]]:
+def nginx(program: str, folder: Path, authority: Authority, upstream: RawServer) -> Iterator[tuple[Origin, Origin]]:
     """Its origins, without TLS and with."""
-    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:" + (os.environ.get("PATH", "")))
-    if program is None:
-        pytest.skip(
-            "nginx is missing (Debian: apt-get install nginx-light); uvicorn stands for the strict servers here"
-        )
     port, tls_port = _free_ports(2)
     (folder / "files").mkdir()
     (folder / "files" / "big.txt").write_bytes(BIG)
@@ -152,7 +145,11 @@ def nginx(folder: Path, authority: Authority, upstream: RawServer) -> Iterator[t
             process.terminate()
 
 
-def test_nginx_and_this_client_understand_each_other(run: Run, authority: Authority, tmp_path: Path) -> None:
+def test_nginx_and_this_client_understand_each_other(
+    run: Run, authority: Authority, tmp_path: Path, require_program: Callable[[str], str]
+) -> None:
+    program = require_program("nginx")
+
     async def upstream(peer: Peer) -> None:
         while True:
             asked: Asked = await peer.request()
@@ -166,7 +163,7 @@ def test_nginx_and_this_client_understand_each_other(run: Run, authority: Author
 
     async def story() -> None:
         async with serving(upstream) as server, client() as http, AsyncExitStack() as stack:
-            origins = stack.enter_context(nginx(tmp_path, authority, server))
+            origins = stack.enter_context(nginx(program, tmp_path, authority, server))
 
             async def ask(
                 origin: Origin, method: str, target: str, body: Any = b"", *headers: Any

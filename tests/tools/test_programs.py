@@ -26,7 +26,9 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]
 
     monkeypatch.setattr(subprocess, "run", run)
     which = shutil.which
-    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else which(name))
+    monkeypatch.setattr(
+        shutil, "which", lambda name, **where: "/usr/bin/apt-get" if name == "apt-get" else which(name, **where)
+    )
     return ran
 
 

@@ -22,6 +22,7 @@ from servery.config.types import (
     Config,
     DeploymentConfig,
     Fallbacks,
+    Hedge,
     Kind,
     ModelConfig,
     Place,
@@ -31,7 +32,7 @@ from servery.config.types import (
     Slo,
     Timeouts,
 )
-from servery.config.units import parse_dollars, parse_duration, parse_share
+from servery.config.units import is_percentile, parse_dollars, parse_duration, parse_percentile, parse_share
 from servery.config.validation import did_you_mean, explain
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -178,6 +179,7 @@ class Builder:
             slo=None if section.slo is None else self._slo(section.slo, (*at, "slo")),
             timeouts=Timeouts() if section.timeouts is UNSET else self._timeouts(section.timeouts, (*at, "timeouts")),
             retry=Retry() if section.retry is UNSET else self._retry(section.retry, (*at, "retry")),
+            hedge=None if section.hedge is None else self._hedge(section.hedge, tiers, (*at, "hedge")),
             fallbacks=Fallbacks(
                 error=tuple(section.fallbacks.error),
                 context_window=tuple(section.fallbacks.context_window),
@@ -205,6 +207,14 @@ class Builder:
             base_s=self._read(parse_duration, section.base, (*at, "base"), 1.0),
             max_s=self._read(parse_duration, section.max, (*at, "max"), 1.0),
         )
+
+    def _hedge(self, section: sections.HedgeSection, tiers: list[list[str]], at: errors.Path) -> Hedge:
+        if sum(map(len, tiers)) < 2:
+            self._fault(at, "there is no second deployment to ask; name one in the model's deployments, or remove it.")
+        at = (*at, "after")
+        if is_percentile(section.after):
+            return Hedge(quantile=self._read(parse_percentile, section.after, at, 0.95))
+        return Hedge(after_s=self._read(parse_duration, section.after, at, 1.0))
 
     def _probe(self, section: DeploymentSection, facts: KindFacts, at: errors.Path) -> Probe:
         if section.health is UNSET:

@@ -131,6 +131,18 @@ class RetrySection(_Section, frozen=True):
     max: Annotated[Duration, Meta(description="No retry waits longer.")] = "5s"
 
 
+class HedgeSection(_Section, frozen=True):
+    """Whether a second deployment is asked when the first is slow to begin, and when."""
+
+    after: Annotated[
+        Any,
+        Meta(
+            description="A time (800ms), or the share of the deployment's latest answers that began sooner (p95).",
+            extra_json_schema={"type": "string", "pattern": r"^(p\d+(\.\d+)?|\d+(\.\d+)?\s*(us|ms|s|m|h))$"},
+        ),
+    ]
+
+
 class FallbacksSection(_Section, frozen=True):
     """Models to ask instead, in this order."""
 
@@ -150,6 +162,7 @@ class ModelSection(_Section, frozen=True):
     slo: SloSection | None = None
     timeouts: TimeoutsSection | UnsetType = UNSET
     retry: RetrySection | UnsetType = UNSET
+    hedge: HedgeSection | None = None
     fallbacks: FallbacksSection = FallbacksSection()
     overload: Annotated[Overload, Meta(description="What happens when the SLO cannot be met.")] = Overload.BEST_EFFORT
 

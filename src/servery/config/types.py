@@ -96,6 +96,17 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hedge:
+    """When another deployment is asked besides one that has given no first token. One of the two is set.
+
+    After `after_s`, or after the time within which the share `quantile` of the deployment's latest answers began.
+    """
+
+    after_s: float | None = None
+    quantile: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fallbacks:
     """Models to ask instead, in this order: after errors, for a prompt that is too long, for one that was refused."""
 
@@ -166,6 +177,7 @@ class ModelConfig:
     slo: Slo | None = None
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
+    hedge: Hedge | None = None
     fallbacks: Fallbacks = Fallbacks()
     overload: Overload = Overload.BEST_EFFORT
 

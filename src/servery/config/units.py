@@ -6,6 +6,7 @@ from decimal import Decimal
 _SECONDS = {"us": Decimal("1e-6"), "ms": Decimal("1e-3"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)", re.ASCII)
+_PERCENTILE = re.compile(r"p(\d+(?:\.\d+)?)", re.ASCII)
 _MICRO = 10**6
 
 
@@ -21,6 +22,20 @@ def parse_duration(given: object) -> float:
     if seconds == 0:
         raise ValueError(f"{given!r} is no time at all; write more than 0, for instance 500ms")
     return seconds
+
+
+def is_percentile(given: object) -> bool:
+    """Whether it looks like `p95`."""
+    return isinstance(given, str) and _PERCENTILE.fullmatch(given.strip()) is not None
+
+
+def parse_percentile(given: object) -> float:
+    """The share of `p95`, 0.95; raises `ValueError`."""
+    match = _PERCENTILE.fullmatch(given.strip()) if isinstance(given, str) else None
+    share = 0.0 if match is None else float(Decimal(match[1]) / 100)
+    if not 0.5 <= share < 1:
+        raise ValueError(f"{given!r} is no percentile that tells what is slow; write p50 to p99.9")
+    return share
 
 
 def parse_share(given: object) -> float:

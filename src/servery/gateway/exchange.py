@@ -58,7 +58,7 @@ class Exchange:
     """One on its way. Times are seconds of one monotonic clock; `fleet` is the snapshot that it keeps to its end.
 
     `cut_by` tells whether it was ended from outside, and by whom: "client", "timeout", "shutdown". `served` is the model
-    that answers, `attempts` the deployments that were asked, in their order. `is_begun` is set when the first of a stream is
+    that answers, `attempts` the deployments that were asked, in their order, but the one that answers last. `is_begun` is set when the first of a stream is
     sent, `outcome` once, at the end.
     """
 
@@ -75,6 +75,7 @@ class Exchange:
     attempts: list[Attempt] = field(default_factory=list)
     is_begun: bool = False
     outcome: Outcome | None = None
+    _calls: int = 0
 
     @property
     def model(self) -> Served:
@@ -93,6 +94,11 @@ class Exchange:
         """What the client asked for, also when another model answers."""
         return self.ask.head.model
 
+    def answer_by(self, attempt: Attempt) -> None:
+        """Of several attempts at a time, this one answers."""
+        self.attempts.remove(attempt)
+        self.attempts.append(attempt)
+
     def name_server(self) -> None:
         """Let the answer's head say who gave it, or was the last to be asked."""
         headers = [("x-servery-model", _in_header(self.ask.model))]
@@ -103,8 +109,10 @@ class Exchange:
 
     def call(self, form: AnswerForm | None = None, *, continued: str | None = None, spent_tokens: int = 0) -> Call:
         """The next attempt's."""
+        number = self._calls
+        self._calls += 1
         return Call(
-            id=f"{self.ask.answer_id}-{len(self.attempts)}",
+            id=f"{self.ask.answer_id}-{number}",
             deadline=self.deadline_s,
             priority=self.ask.priority,
             connect_s=self.model.config.timeouts.connect_s,

@@ -43,6 +43,7 @@ class GatewayMetrics:
         self._exchanges = counter("exchanges", "Exchanges that are over.", "model_name", "outcome")
         self._attempts = counter("attempts", "Requests sent to deployments.", "deployment", "result")
         self._retries = counter("retries", "Attempts beyond the first.", "model_name")
+        self._hedges = counter("hedges", "Attempts beside one that was slow to begin.", "model_name", "result")
         self._misses = counter("slo_misses", "Exchanges that missed their model's SLO.", "model_name")
         self._met = counter("slo_met", "Exchanges that met it.", "model_name")
         self._cost = counter("cost_microusd", "Micro-dollars by the price per token.", "model_name", "deployment")
@@ -70,6 +71,10 @@ class GatewayMetrics:
             (self._met if row.is_slo_met else self._misses).labels(model).inc()
         if row.cost_microusd and row.deployment is not None:
             self._cost.labels(model, row.deployment).inc(row.cost_microusd)
+
+    def count_hedge(self, model: str, result: str) -> None:
+        """Count an attempt of a served model beside another one; "abandoned": the other was sooner."""
+        self._hedges.labels(model, result).inc()
 
 
 class _Deployments:

@@ -14,7 +14,10 @@ from servery.wire.usage import Usage
 
 
 class Attempt:
-    """An answer under way. It is over once, by its end or by what is raised inside `judged`; then its watch is told."""
+    """An answer under way. It is over once, by its end or by what is raised inside `judged`; then its watch is told.
+
+    `is_hedge`: it was sent beside another one that was slow to begin.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Attempt:
         self.tokens = 0
         self.is_estimated = False
         self.is_abandoned = False
+        self.is_hedge = False
         self.failure: UpstreamFailure | None = None
         self.usage: Usage | None = None
         self._lease = lease
@@ -54,6 +58,7 @@ class Attempt:
             self._last_s = self._clock()
             if self._first_s is None:
                 self._first_s = self._last_s
+                self.deployment.ttfts.add(self._first_s - self._sent_s)
                 self._watch.first_token()
 
     @property

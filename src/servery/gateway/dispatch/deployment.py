@@ -7,6 +7,7 @@ from collections.abc import Callable
 from servery.config.types import DeploymentConfig
 from servery.config.types import Kind as DeploymentKind
 from servery.gateway.dispatch.breaker import Breaker, BreakerPolicy
+from servery.gateway.dispatch.recent import RecentTimes
 from servery.gateway.dispatch.slots import QueueFull, Slots
 from servery.gateway.dispatch.throttle import Throttle
 from servery.upstream.failure import Kind, UpstreamFailure
@@ -37,6 +38,7 @@ class Deployment:
         self.breaker = Breaker(policy)
         self.throttle = Throttle()
         self.slots = Slots(config.max_concurrency, config.max_queue)
+        self.ttfts = RecentTimes()
         self._clock = clock
 
     def configured(self, config: DeploymentConfig) -> "Deployment":

@@ -6,13 +6,15 @@ that may answer instead.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.dispatch.backoff import full_jitter_s
 from servery.gateway.dispatch.deployment import Deployment, Lease, Standing
 from servery.gateway.dispatch.fallback import stand_ins
+from servery.gateway.dispatch.hedge import first_to_begin
 from servery.gateway.dispatch.late_form import LateForm
 from servery.gateway.dispatch.outlier import outliers
 from servery.gateway.dispatch.patience import Patience
@@ -23,17 +25,21 @@ from servery.upstream.failure import Deadline, Kind, UpstreamFailure
 from servery.upstream.upstream import Call, Chunk
 from servery.wire.errors import ApiError
 
+if TYPE_CHECKING:
+    from servery.gateway.settle.record import Record
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An answer that has begun: the first piece with data of a stream, or all of one that is not streamed.
 
-    `form` is what wrote it, if anybody did.
+    `form` is what wrote it, if anybody did; `record` has counted what came.
     """
 
     attempt: Attempt
     first: Chunk
     form: LateForm
+    record: "Record"
 
 
 class Dispatcher:
@@ -84,25 +90,65 @@ class _Search:
         self._failed: dict[str, UpstreamFailure] = {}
         self._full: set[str] = set()
         self._is_over_budget = False
+        self._is_begun = False
         self._attempts = 0
 
     async def open(self) -> Opened:
         self._served.budget.count(self._clock())
         while True:
-            deployment, attempts = await self._next(), self._attempts
+            deployment = await self._next()
             try:
-                return await self._attempt(deployment)
+                return await self._begin(deployment)
             except UpstreamFailure as failure:
-                if attempts == self._attempts:  # it had no place: that is no attempt
-                    self._full.add(deployment.name)
-                    self._failed.setdefault(deployment.name, failure)
+                if deployment.name in self._full:  # it had no place: that is no attempt
                     continue
-                self._failed[deployment.name] = failure
-                self._eject_outliers(failure)
                 if not failure.may_go_elsewhere:
                     raise
                 if not self._may_retry():
                     raise self._spent(failure) from failure
+
+    async def _begin(self, deployment: Deployment) -> Opened:
+        """An answer that has begun there, or at another deployment that was asked because this one took its time."""
+        record, after_s = self._exchange.record, self._hedged_after_s(deployment)
+        if after_s is None:
+            record.restart(self._served.name)
+            return await self._attempt(deployment, record)
+        began_s = self._clock()
+        opened = await first_to_begin(
+            self._attempt(deployment, record.anew(self._served.name)),
+            after_s,
+            lambda: self._hedge(deployment),
+            lambda loser: loser.attempt.close(),
+        )
+        if opened.attempt.is_hedge:  # how long the other would have taken is not known, only that it is longer
+            deployment.ttfts.add(self._clock() - began_s)
+        record.take(opened.record)
+        self._exchange.answer_by(opened.attempt)
+        return opened
+
+    def _hedged_after_s(self, deployment: Deployment) -> float | None:
+        """After how long another deployment is asked besides; None: not at all.
+
+        An answer that is not streamed begins with its end: nobody knows whether it is late. What is in the background has
+        time.
+        """
+        hedge, ask = self._served.config.hedge, self._exchange.ask
+        if hedge is None or not ask.is_stream or ask.priority > 0:
+            return None
+        return deployment.ttfts.quantile(hedge.quantile) if hedge.quantile is not None else hedge.after_s
+
+    def _hedge(self, slow: Deployment) -> Coroutine[Any, Any, Opened] | None:
+        """An attempt beside the one at `slow`, where there is a place at once, and an attempt left in the budget."""
+        if self._is_begun or self._attempts >= self._retry.attempts:
+            return None
+        try:
+            others = [each for each in self._ranked().order if each.name not in (slow.name, *self._failed)]
+        except ApiError:  # nobody would be sent anywhere now
+            return None
+        free = [each for each in others if each.standing() is Standing.FREE]
+        if not free or not self._served.budget.take(self._clock()):
+            return None
+        return self._attempt(free[0], self._exchange.record.anew(self._served.name), is_hedge=True)
 
     async def enter(self, deployment: Deployment, call: Call) -> Attempt:
         exchange = self._exchange
@@ -123,44 +169,53 @@ class _Search:
         except TimeoutError:
             raise deployment.full() from None
 
-    async def _attempt(self, deployment: Deployment) -> Opened:
+    async def _attempt(self, deployment: Deployment, record: "Record", *, is_hedge: bool = False) -> Opened:
         exchange, form = self._exchange, LateForm(self._exchange.ask.form)
-        attempt = await self.enter(deployment, exchange.call(form))
+        try:
+            attempt = await self.enter(deployment, exchange.call(form))
+        except UpstreamFailure as failure:
+            self._full.add(deployment.name)
+            self._failed.setdefault(deployment.name, failure)
+            raise
         self._attempts += 1
-        exchange.record.restart(self._served.name)
+        attempt.is_hedge = is_hedge
         try:
             with attempt.judged():
-                first = await (self._first(attempt) if exchange.ask.is_stream else self._whole(attempt))
-        except BaseException:
+                first = await (self._first(attempt, record) if exchange.ask.is_stream else self._whole(attempt, record))
+        except BaseException as error:
+            if isinstance(error, UpstreamFailure):
+                self._failed[deployment.name] = error
+                self._eject_outliers(error)
             await attempt.close()
             raise
-        return Opened(attempt, first, form)
+        return Opened(attempt, first, form, record)
 
-    async def _first(self, attempt: Attempt) -> Chunk:
+    async def _first(self, attempt: Attempt, record: "Record") -> Chunk:
         """The first piece with data of a stream; progress without data shows that the model is at work."""
         timeouts = self._served.config.timeouts
         async with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, timeouts.first_token_s) as patience:
             async for chunk in attempt.chunks:
-                self._take(attempt, chunk)
+                self._take(attempt, chunk, record)
                 if chunk.data:
                     return chunk
                 if chunk.tokens:
                     patience.expect(Deadline.STALL, timeouts.stall_s)
         raise _nothing(attempt)
 
-    async def _whole(self, attempt: Attempt) -> Chunk:
+    async def _whole(self, attempt: Attempt, record: "Record") -> Chunk:
         """All of an answer that is not streamed; an upstream need not tell of its progress, so only the whole is bounded."""
         body = bytearray()
         async for chunk in attempt.chunks:
-            self._take(attempt, chunk)
+            self._take(attempt, chunk, record)
             body += chunk.data
         if not body:
             raise _nothing(attempt)
         return Chunk(data=bytes(body))
 
-    def _take(self, attempt: Attempt, chunk: Chunk) -> None:
+    def _take(self, attempt: Attempt, chunk: Chunk, record: "Record") -> None:
+        self._is_begun = self._is_begun or chunk.tokens > 0
         attempt.add(chunk)
-        self._exchange.record.add(chunk)
+        record.add(chunk)
 
     async def _next(self) -> Deployment:
         """Where to send it now; waits where it was told to, if that is short. Raises `UpstreamFailure` if nowhere."""

@@ -1,5 +1,6 @@
 """What one exchange came to: counted as it goes, observed once when it is over."""
 
+import copy
 from collections.abc import Callable
 
 from servery.telemetry.answer_timing import AnswerTiming
@@ -39,6 +40,16 @@ class Record:
         self.usage = None
         self.is_estimated = False
         self.finish_reasons = []
+
+    def anew(self, model: str) -> "Record":
+        """One of another attempt at the same answer, beside this one; who answers is known later."""
+        other = copy.copy(self)
+        other.restart(model)
+        return other
+
+    def take(self, other: "Record") -> None:
+        """Be the record of the attempt that answers."""
+        vars(self).update(vars(other))
 
     def add(self, chunk: Chunk) -> None:
         """Take in the next piece of the answer."""

@@ -46,6 +46,9 @@ class Settlement:
         row = row_of(exchange, outcome, name, _status(error, outcome), at_s=self._wall() - e2e_s, e2e_s=e2e_s)
         model = exchange.ask.base if exchange.served is None else exchange.served.name
         self._metrics.gateway.count(model, row, [_ended(attempt) for attempt in exchange.attempts])
+        for attempt in exchange.attempts:
+            if attempt.is_hedge:
+                self._metrics.gateway.count_hedge(model, _ended(attempt)[1])
         if self._book is not None:
             self._book.add(row)
 
