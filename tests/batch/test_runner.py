@@ -10,7 +10,7 @@ import pytest
 
 from servery.batch.batch_store import BatchStore
 from servery.batch.file_store import FileStore
-from servery.batch.runner import Answer, BatchRunner
+from servery.batch.runner import Answer, Asked, BatchRunner
 from servery.wire.batches import Batch, RequestCounts, decode_batch_request
 from servery.wire.errors import ApiError, invalid
 
@@ -73,9 +73,9 @@ class World:
         return found
 
 
-async def echo(endpoint: str, body: bytes) -> bytes:
-    assert endpoint == ENDPOINT
-    return json.dumps({"said": json.loads(body)["prompt"]}).encode()
+async def echo(asked: Asked) -> bytes:
+    assert asked.endpoint == ENDPOINT
+    return json.dumps({"said": json.loads(asked.body)["prompt"], "id": asked.request_id}).encode()
 
 
 def test_every_request_gets_its_answer(tmp_path: Path) -> None:
@@ -90,18 +90,19 @@ def test_every_request_gets_its_answer(tmp_path: Path) -> None:
             f"r{i}": f"p{i}" for i in range(9)
         }
         assert all(each["response"]["status_code"] == 200 and each["error"] is None for each in results.values())
+        assert all(each["response"]["request_id"] == each["response"]["body"]["id"] for each in results.values())
 
     asyncio.run(story())
 
 
 def test_what_fails_goes_to_the_error_file_with_its_own_status(tmp_path: Path) -> None:
-    async def answer(endpoint: str, body: bytes) -> bytes:
-        prompt = json.loads(body)["prompt"]
+    async def answer(asked: Asked) -> bytes:
+        prompt = json.loads(asked.body)["prompt"]
         if prompt == "bad":
             raise invalid("no such thing", "prompt")
         if prompt == "broken":
             raise ZeroDivisionError
-        return await echo(endpoint, body)
+        return await echo(asked)
 
     async def story() -> None:
         world = World(tmp_path, answer)
@@ -119,10 +120,10 @@ def test_a_full_server_is_asked_again(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("servery.batch.runner._SHORTEST_WAIT_S", 0.0)
     refusals = [ApiError(429, "full", retry_after_s=0.0), ApiError(503, "restarting", retry_after_s=0.0)]
 
-    async def answer(endpoint: str, body: bytes) -> bytes:
+    async def answer(asked: Asked) -> bytes:
         if refusals:
             raise refusals.pop()
-        return await echo(endpoint, body)
+        return await echo(asked)
 
     async def story() -> None:
         world = World(tmp_path, answer)
@@ -159,14 +160,14 @@ def test_a_file_with_a_mistake_is_refused_as_a_whole(
 
 
 def test_after_a_restart_only_what_has_no_result_is_answered(tmp_path: Path) -> None:
-    asked: list[str] = []
+    prompts: list[str] = []
     gate = asyncio.Event()
 
-    async def answer(endpoint: str, body: bytes) -> bytes:
-        asked.append(json.loads(body)["prompt"])
-        if len(asked) > 4 and not gate.is_set():
+    async def answer(asked: Asked) -> bytes:
+        prompts.append(json.loads(asked.body)["prompt"])
+        if len(prompts) > 4 and not gate.is_set():
             await gate.wait()
-        return await echo(endpoint, body)
+        return await echo(asked)
 
     async def story() -> None:
         world = World(tmp_path, answer)
@@ -174,13 +175,13 @@ def test_after_a_restart_only_what_has_no_result_is_answered(tmp_path: Path) -> 
         await world.until(batch, lambda each: each.request_counts.completed == 4)
         with world.batches.results_path(batch.id, "output").open("ab") as file:
             file.write(b'{"custom_id": "r7", "cut in the mid')  # as a crash leaves it
-        first, asked[:] = list(asked), []
+        first, prompts[:] = list(prompts), []
         gate.set()
         world.restart()
         done = await world.ended(batch)
 
         assert (done.status, done.request_counts) == ("completed", RequestCounts(9, 9, 0))
-        assert sorted(asked) == sorted({f"p{i}" for i in range(9)} - set(first[:4]))
+        assert sorted(prompts) == sorted({f"p{i}" for i in range(9)} - set(first[:4]))
         assert set(world.results(done.output_file_id)) == {f"r{i}" for i in range(9)}
 
     asyncio.run(story())
@@ -206,10 +207,10 @@ def test_a_crash_while_the_files_are_made_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None:
-    async def answer(endpoint: str, body: bytes) -> bytes:
-        if json.loads(body)["prompt"] == "wait":
+    async def answer(asked: Asked) -> bytes:
+        if json.loads(asked.body)["prompt"] == "wait":
             await asyncio.Event().wait()
-        return await echo(endpoint, body)
+        return await echo(asked)
 
     async def story() -> None:
         world = World(tmp_path, answer)
@@ -228,7 +229,7 @@ def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None:
 
 
 def test_a_batch_whose_time_is_up_says_so_for_each_request(tmp_path: Path) -> None:
-    async def never(endpoint: str, body: bytes) -> bytes:
+    async def never(asked: Asked) -> bytes:
         await asyncio.Event().wait()
         return b""
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from servery import cli
+from servery.batch.runner import Asked
 from servery.engine.adapter_source import AdapterSource
 from servery.engine.config import EngineConfig
 from servery.server.aliases import alias_target, check_aliases, read_aliases
@@ -153,8 +154,10 @@ def test_requests_of_a_batch_may_use_aliases_and_their_answers_have_the_endpoint
         upstream = FakeUpstream(Chunk(data=b"{}"))
         service = make_service(upstream, aliases={"gpt-4o": "m"})
         answering = Answering(service.located, service.gateway.collect)
+        text = json.dumps({"model": "gpt-4o", **body}).encode()
 
-        assert await answering.answer(endpoint, json.dumps({"model": "gpt-4o", **body}).encode()) == b"{}"
+        asked = Asked(endpoint=endpoint, body=text, owner=b"somebody", request_id="req_1")
+        assert await answering.answer(asked) == b"{}"
         assert [request.model for request, _ in upstream.requests] == ["m"]
         [(_, call)] = upstream.requests
         assert call.id.startswith(prefix)

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from servery.batch.batch_store import BatchStore
@@ -26,8 +27,19 @@ from servery.wire.errors import ApiError, failed
 
 log = logging.getLogger(__name__)
 
-# Gives the body of the answer to a request's body at an endpoint; raises `ApiError`.
-Answer = Callable[[str, bytes], Awaitable[bytes]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request of a batch: what is asked where, for whom, and the id by which the batch's results and the ledger name it."""
+
+    endpoint: str
+    body: bytes
+    owner: bytes
+    request_id: str
+
+
+# Gives the body of the answer to a request; raises `ApiError`.
+Answer = Callable[[Asked], Awaitable[bytes]]
 
 MAX_LINES = 50_000
 _MAX_ERRORS = 50
@@ -195,7 +207,7 @@ class _Work:
     async def _one(self, line: BatchLine) -> None:
         result_id, request_id = f"batch_req_{secrets.token_hex(12)}", f"req_{secrets.token_hex(12)}"
         try:
-            body = await self._retried(line)
+            body = await self._retried(line, request_id)
         except TimeoutError:
             text = "The batch was not finished in its completion window."
             self._errors.add(line.custom_id, encode_unanswered(result_id, line.custom_id, "batch_expired", text))
@@ -210,15 +222,17 @@ class _Work:
             self._output.add(line.custom_id, encode_result(result_id, line.custom_id, request_id, 200, body))
         self._note()
 
-    async def _retried(self, line: BatchLine) -> bytes:
+    async def _retried(self, line: BatchLine, request_id: str) -> bytes:
         """The answer, after as many attempts as it takes while the server is full or restarts its engine."""
         left_s = self._batch.expires_at - self._now()
         if left_s <= 0:
             raise TimeoutError
+        owner = self._batches.owner(self.batch_id)
+        asked = Asked(endpoint=self._batch.endpoint, body=bytes(line.body), owner=owner, request_id=request_id)
         async with asyncio.timeout(left_s):
             while True:
                 try:
-                    return await self._answer(self._batch.endpoint, bytes(line.body))
+                    return await self._answer(asked)
                 except ApiError as error:
                     if error.status not in _RETRIED:
                         raise

@@ -16,6 +16,7 @@ import msgspec
 import uvicorn
 import uvloop
 
+from servery.batch.runner import Asked
 from servery.byte_size import format_byte_size
 from servery.config.live import LiveConfig
 from servery.config.types import Config, DeploymentConfig
@@ -151,9 +152,9 @@ class _Serving:
                 f"--files {folder} cannot be used: {getattr(error, 'strerror', None) or error}."
             ) from error
 
-    async def _answer_batched(self, endpoint: str, body: bytes) -> bytes:
+    async def _answer_batched(self, asked: Asked) -> bytes:
         service = self._service
-        return await Answering(service.located, service.gateway.collect).answer(endpoint, body)
+        return await Answering(service.located, service.gateway.collect).answer(asked)
 
     async def run(self) -> int:
         """Listen, load, serve, drain; returns the exit code."""

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 from servery.batch.batch_store import BatchStore
 from servery.batch.file_store import FileStore
-from servery.batch.runner import Answer, BatchRunner
+from servery.batch.runner import Answer, Asked, BatchRunner
 from servery.engine.request import BACKGROUND
 from servery.upstream.ask import Api, Ask, new_answer_id, read_head
 from servery.wire.errors import ApiError, invalid, shown, unsupported
@@ -67,32 +67,36 @@ def _locked(folder: Path) -> BinaryIO:
 class Answering:
     """Answers the requests of batches in the background.
 
-    `located` tells by which name a model is served, and the base's; `collect` gives the body of an answer.
+    `located` tells by which name a model is served, and the base's; `collect` gives the body of an
+    answer by what is asked and the request's id.
     """
 
-    def __init__(self, located: Callable[[str], tuple[str, str]], collect: Callable[[Ask], Awaitable[bytes]]) -> None:
+    def __init__(
+        self, located: Callable[[str], tuple[str, str]], collect: Callable[[Ask, str], Awaitable[bytes]]
+    ) -> None:
         self._located = located
         self._collect = collect
 
-    async def answer(self, endpoint: str, body: bytes) -> bytes:
+    async def answer(self, asked: Asked) -> bytes:
         """The body of the answer; raises `ApiError`."""
-        head = read_head(body)
+        head = read_head(asked.body)
         if head.stream:
             raise unsupported("stream", "nobody reads along in a batch.")
         if head.previous_response_id is not None:
             raise unsupported("previous_response_id", "requests of a batch stand alone.")
         model, base = self._located(head.model)
         ask = Ask(
-            api=_APIS[endpoint],
-            body=body,
+            api=_APIS[asked.endpoint],
+            body=asked.body,
             head=head,
             model=model,
             base=base,
-            answer_id=new_answer_id(_APIS[endpoint]),
+            answer_id=new_answer_id(_APIS[asked.endpoint]),
             created=int(time.time()),
             priority=BACKGROUND,
+            owner=asked.owner,
         )
-        return await self._collect(ask)
+        return await self._collect(ask, asked.request_id)
 
 
 def no_storage() -> ApiError:

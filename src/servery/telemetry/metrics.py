@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.telemetry.answer_timing import AnswerTiming
 from servery.telemetry.gateway_metrics import GatewayMetrics
+from servery.telemetry.process_metrics import watch_process
 from servery.telemetry.residency import ModelState, Residency
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -38,6 +39,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._engines = _EngineCollector()
         self._registry.register(self._engines)
+        watch_process(self._registry)
         self._models: dict[str, ModelMetrics] = {}
         self.gateway = GatewayMetrics(self._registry)
         counter, histogram = self._counter, self._histogram
