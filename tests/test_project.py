@@ -89,9 +89,7 @@ def test_every_required_package_is_used() -> None:
         "pyyaml": "yaml",
     }
     used = imported_packages(SOURCE)
-    # uvicorn picks these two by name when they are there.
-    asked_for_by_name = {"uvloop", "httptools"}
-    wanted = {r.name for r in (*requirements(), *requirements("engine"), *requirements("bedrock"))} - asked_for_by_name
+    wanted = {r.name for r in (*requirements(), *requirements("engine"), *requirements("bedrock"))}
     assert sorted(name for name in wanted if module.get(name, name) not in used) == []
 
 

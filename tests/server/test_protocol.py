@@ -1,13 +1,13 @@
 import asyncio
 import json
+import logging
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
-import uvicorn
 
 from servery.server import protocol
-from servery.server.protocol import BoundedProtocol
-from servery.server.serve import _set_up_logging
+from servery.server.listener import Listener
 from servery.upstream.upstream import Chunk
 from servery.wire.errors import failed
 from tests.server.fakes import FakeUpstream, Step, make_app
@@ -19,22 +19,19 @@ def with_connection(story: Story, *script: Step) -> None:
     """Run `story` with a connection to a server that speaks our protocol and answers by `script`."""
 
     async def run() -> None:
-        config = uvicorn.Config(make_app(FakeUpstream(*script)), lifespan="off", log_config=None)
-        config.load()
-        state = uvicorn.server.ServerState()
-        server = await asyncio.get_running_loop().create_server(
-            lambda: BoundedProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-        )
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        try:
-            async with asyncio.timeout(10):
-                await story(reader, writer)
-        finally:
-            writer.close()
-            server.close()
-            for _ in range(1000):  # until the server's side is closed too
-                await asyncio.sleep(0.001 if state.connections else 0)
-            await asyncio.gather(*state.tasks)
+        listener = Listener(make_app(FakeUpstream(*script)).answer)
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            sock.setblocking(False)
+            serving = asyncio.create_task(listener.serve(sock))
+            reader, writer = await asyncio.open_connection(*sock.getsockname())
+            try:
+                async with asyncio.timeout(10):
+                    await story(reader, writer)
+            finally:
+                writer.close()
+                listener.end()
+                await serving
+            assert listener.connections == 0
 
     asyncio.run(run())
 
@@ -154,6 +151,5 @@ def test_a_stream_that_ends_with_an_error_is_cut_and_not_ended(caplog: pytest.Lo
         assert json.loads(last.removeprefix(b"data: "))["error"]["message"] == "broken"
         assert rest == b""
 
-    _set_up_logging("info")
     with_connection(story, Chunk(data=b"data: {}\n\n"), failed("broken"))
-    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -1,9 +1,8 @@
 """`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/rerank`, `/v1/messages`: what a model answers."""
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
+from functools import partial
 
 from servery.server.interrupt import Reason
 from servery.server.request import Request
@@ -79,23 +78,11 @@ async def answer(
         cut_by=exchange.interrupt.by,
     )
     exchange.record = under_way.record
-    async with watched(exchange):
+    with exchange.request.watched(partial(_gone, exchange)):
         await service.gateway.handle(under_way)
 
 
-@contextlib.asynccontextmanager
-async def watched(exchange: Exchange) -> AsyncGenerator[None, None]:
-    """Inside, a client that closes its connection interrupts the exchange; the body must have been read."""
-    watch = asyncio.create_task(_watch(exchange))
-    try:
-        yield
-    finally:
-        watch.cancel()
-
-
-async def _watch(exchange: Exchange) -> None:
-    while (await exchange.request.receive())["type"] != "http.disconnect":
-        pass
+def _gone(exchange: Exchange) -> None:
     if not exchange.reply.is_complete:  # after a complete answer, "disconnect" only means that it is over
         exchange.interrupt.fire(Reason.CLIENT)
 

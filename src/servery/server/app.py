@@ -5,8 +5,9 @@ import contextlib
 import logging
 
 from servery.server.interrupt import ClientGone, Interrupt, Reason, interruption
+from servery.server.outlet import AsgiOutlet, Outlet
 from servery.server.reply import Reply
-from servery.server.request import Request
+from servery.server.request import Request, Watch
 from servery.server.routes import Destination, Route, find, no_route, spoken
 from servery.server.service import Exchange, Service
 from servery.server.types import Receive, Scope, Send
@@ -28,12 +29,16 @@ class App:
         """ASGI's entry; of its protocols only HTTP is spoken."""
         if scope["type"] != "http":
             raise ValueError(f"Servery's application does not speak {scope['type']!r}.")
-        request = Request(scope, receive, self._service.clock())
+        await self.answer(scope, receive, AsgiOutlet(send))
+
+    async def answer(self, scope: Scope, receive: Receive, outlet: Outlet, watch: Watch | None = None) -> None:
+        """Answer one request by way of `outlet`; `watch` as `Request` has it."""
+        request = Request(scope, receive, self._service.clock(), watch)
         found = find(request.method, request.path)
         route = None if found is None else found.any_route
         exchange = Exchange(
             request=request,
-            reply=Reply(send, request.id, spoken(route, request.headers)),
+            reply=Reply(outlet, request.id, spoken(route, request.headers)),
             interrupt=_interrupt(),
             arguments={} if found is None else found.matched.arguments,
         )

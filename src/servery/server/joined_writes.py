@@ -26,6 +26,11 @@ class JoinedWrites:
             self._loop.call_soon(self._flush)
         self._held.append(data)
 
+    def write_last(self, data: bytes) -> None:
+        """Send `data` now, behind what is held: nothing more will come in this turn."""
+        self._held.append(data)
+        self._flush()
+
     def close(self) -> None:
         """Send what is held and close."""
         self._flush()
@@ -39,4 +44,4 @@ class JoinedWrites:
     def _flush(self) -> None:
         held, self._held = self._held, []
         if held and not self._transport.is_closing():
-            self._transport.write(b"".join(held))
+            self._transport.write(held[0] if len(held) == 1 else b"".join(held))

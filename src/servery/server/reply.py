@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
-from servery.server.types import Send
+from servery.server.outlet import Outlet
 from servery.wire.dialect import OPENAI, Dialect
 from servery.wire.errors import ApiError
 
@@ -21,8 +21,8 @@ _FILE_BYTES = 256 << 10  # read and sent at a time
 class Reply:
     """Writes one response, in the words of `dialect`. The status is final with the first byte; an error after that goes in-band."""
 
-    def __init__(self, send: Send, request_id: str, dialect: Dialect = OPENAI) -> None:
-        self._send = send
+    def __init__(self, outlet: Outlet, request_id: str, dialect: Dialect = OPENAI) -> None:
+        self._outlet = outlet
         self._request_id = request_id
         self._dialect = dialect
         self._comment: asyncio.Task[None] | None = None
@@ -47,14 +47,14 @@ class Reply:
     ) -> None:
         """Send a complete response."""
         length = ("content-length", str(len(body)))
-        await self._start(status, (("content-type", content_type), length, *headers))
+        self._start(status, (("content-type", content_type), length, *headers))
         await self._write(body, is_last=True)
 
     async def file(self, path: Path, size_bytes: int, content_type: str = "application/octet-stream") -> None:
         """Send a file, a piece at a time."""
         with path.open("rb") as file:
             headers = (("content-type", content_type), ("content-length", str(size_bytes)))
-            await self._start(200, headers)
+            self._start(200, headers)
             while data := file.read(_FILE_BYTES):
                 await self._write(data)
             await self._write(b"", is_last=True)
@@ -64,7 +64,7 @@ class Reply:
         await self._comment_sent()
         if not self.is_started:
             self._is_stream = True
-            await self._start(200, _STREAM_HEADERS)
+            self._start(200, _STREAM_HEADERS)
         await self._write(events)
 
     async def end_stream(self) -> None:
@@ -111,15 +111,15 @@ class Reply:
     async def _write_comment(self) -> None:
         if not self.is_started:
             self._is_stream = True
-            await self._start(200, _STREAM_HEADERS)
+            self._start(200, _STREAM_HEADERS)
         await self._write(self._dialect.keep_alive)
 
-    async def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+    def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self.status = status
         named = (*headers, *self.headers, (self._dialect.request_id_header, self._request_id))
         encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in named]
-        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+        self._outlet.begin(status, encoded)
 
     async def _write(self, data: bytes, *, is_last: bool = False) -> None:
         self.is_complete = is_last
-        await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
+        await self._outlet.write(data, is_last=is_last)

@@ -1,13 +1,18 @@
 """A request as it comes in: its head at once, its body bounded."""
 
+import asyncio
+import contextlib
 import re
 import secrets
+from collections.abc import Callable, Iterator
 
 from servery.server.interrupt import ClientGone
 from servery.server.types import Receive, Scope
 from servery.wire.errors import ApiError
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+# Has something called when the client goes before its answer is complete.
+Watch = Callable[[Callable[[], None]], None]
 # A body over the limit is read on, and thrown away, up to this many times the limit: a connection that is closed while
 # its client is still sending is reset, and the client never reads why.
 _DISCARD_FACTOR = 16
@@ -16,10 +21,11 @@ _DISCARD_FACTOR = 16
 class Request:
     """One HTTP request. Header names are in lower case; of headers that occur twice the last counts.
 
-    `peer` is the address that the connection came from, if that is known.
+    `peer` is the address that the connection came from, if that is known. Without `watch` only `receive` tells when the
+    client goes.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, arrived_s: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, arrived_s: float, watch: Watch | None = None) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
@@ -27,8 +33,27 @@ class Request:
         client = scope.get("client")
         self.peer: str | None = client[0] if client else None
         self.receive = receive
+        self._watch = watch
         self.arrived_s = arrived_s
         self.id = _request_id(self.headers.get(b"x-request-id", b""))
+
+    @contextlib.contextmanager
+    def watched(self, gone: Callable[[], None]) -> Iterator[None]:
+        """Inside, `gone` is called when the client closes its connection; the body must have been read."""
+        if self._watch is not None:
+            self._watch(gone)
+            yield
+            return
+        watching = asyncio.create_task(self._until_gone(gone))
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    async def _until_gone(self, gone: Callable[[], None]) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        gone()
 
     async def json_body(self, max_bytes: int) -> bytes:
         """The body of a request that says it is JSON.

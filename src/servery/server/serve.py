@@ -1,7 +1,6 @@
 """`servery serve`: the process that listens, from the first line it prints to its exit code."""
 
 import asyncio
-import contextlib
 import errno
 import logging
 import random
@@ -9,11 +8,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import uvicorn
 import uvloop
 
 from servery.batch.runner import Asked
@@ -28,10 +26,10 @@ from servery.server.app import App
 from servery.server.front import Fronts
 from servery.server.house import House
 from servery.server.implied import implied_fleet
+from servery.server.listener import Listener
 from servery.server.option_error import OptionError
 from servery.server.options import ServeOptions
 from servery.server.places import Places
-from servery.server.protocol import BoundedProtocol
 from servery.server.reload import Reloader
 from servery.server.service import Service
 from servery.server.storage import Answering, Storage, open_storage
@@ -43,9 +41,6 @@ log = logging.getLogger("servery.serve")
 
 DONE = 0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Idle connections are kept longer than the usual load balancer keeps them (60 s), so that it is never ours that close
-# under a request.
-_KEEP_ALIVE_S = 75
 _OTHER_PORT = "choose another with --port, or 0 for any that is free"
 _ADVICE = {
     errno.EADDRNOTAVAIL: "--host takes an address of this machine, or 0.0.0.0 for all of them",
@@ -66,14 +61,6 @@ def run(options: ServeOptions) -> int:
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         return runner.run(_Serving(options, sock, started_s).run())
-
-
-class _Listener(uvicorn.Server):
-    """Uvicorn without its own signal handling: signals mean draining, which it knows nothing of."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class _Serving:
@@ -103,7 +90,7 @@ class _Serving:
             storage=None if options.files is None else self._open_storage(options.files),
         )
         self._reloader = None if live is None else Reloader(live, self._service, self._places)
-        self._listener = _Listener(_uvicorn_config(App(self._service)))
+        self._listener = Listener(App(self._service).answer)
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
     def _open_ledger(self) -> None:
@@ -162,7 +149,7 @@ class _Serving:
         self._open_ledger()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signals.put_nowait, number)
-        listening = asyncio.create_task(self._listener.serve([self._sock]))
+        listening = asyncio.create_task(self._listener.serve(self._sock))
         told = asyncio.create_task(self._signals.get())
         loading = asyncio.create_task(self._load())
         storage = self._service.storage
@@ -213,7 +200,7 @@ class _Serving:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        self._listener.should_exit = True
+        self._listener.end()
         upstreams = {id(each): each for each in (*self._house.upstreams.values(), *self._gateway.upstreams)}
         results = await asyncio.gather(
             listening, self._places.stop(list(upstreams.values())), return_exceptions=True
@@ -235,22 +222,6 @@ async def _all_started(upstreams: Sequence[Upstream]) -> None:
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
-
-
-def _uvicorn_config(app: App) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=5,
-    )
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:
@@ -327,11 +298,3 @@ def _say(text: str) -> None:
 
 def _set_up_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
-    # Uvicorn tells of every start and stop, and warns of every client that is no HTTP client.
-    logging.getLogger("uvicorn").setLevel(max(logging.ERROR, logging.getLogger().level))
-    logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
-
-
-def _is_no_cut(record: logging.LogRecord) -> bool:
-    """False for uvicorn's complaint about an answer left unfinished: that is how `Reply` has a connection closed."""
-    return "returned without completing response" not in record.getMessage()

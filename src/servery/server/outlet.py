@@ -1,0 +1,38 @@
+"""Where the bytes of a response go, whoever runs the application: our own protocol, or any server that speaks ASGI."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from servery.server.types import Send
+
+Field = tuple[bytes, bytes]
+
+
+class Outlet(Protocol):
+    """One response on its way out."""
+
+    def begin(self, status: int, fields: Sequence[Field]) -> None:
+        """The head; it leaves with the first bytes of the body."""
+
+    async def write(self, data: bytes, *, is_last: bool) -> None:
+        """Bytes of the body; waits as long as the client reads slower than they come. Without effect once it has gone."""
+
+
+class AsgiOutlet:
+    """A response by ASGI's `send`."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._head: tuple[int, Sequence[Field]] | None = None
+
+    def begin(self, status: int, fields: Sequence[Field]) -> None:
+        """Keep the head until there is something of the body."""
+        self._head = status, fields
+
+    async def write(self, data: bytes, *, is_last: bool) -> None:
+        """Send what there is."""
+        if self._head is not None:
+            status, fields = self._head
+            self._head = None
+            await self._send({"type": "http.response.start", "status": status, "headers": fields})
+        await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
