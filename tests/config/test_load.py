@@ -312,6 +312,10 @@ def test_a_missing_price_says_how_to_write_one_and_what_the_catalog_has() -> Non
             "line 4: models.m.retry.attempts: expected int >= 1.",
         ),
         (
+            "{deployments: [here], timeouts: {queue: 5}}",
+            "line 4: models.m.timeouts.queue: 5 is not a time with its unit; write for instance 500ms, 2s, 10m or 1h.",
+        ),
+        (
             "{deployments: [here], hedge: {after: 1s}}",
             "line 4: models.m.hedge: there is no second deployment to ask; name one in the model's deployments, or remove it.",
         ),

@@ -20,6 +20,9 @@ EARLY = (
 # What goes wrong after three words.
 LATE = ("stall", "stall-with-comments", "cut", "cut-mid-event", "reset-late", "malformed", "error", "no-done", "huge")
 
+# What goes wrong with an answer that is not streamed, once it has a head: nothing comes behind it, or not all of it.
+WHOLE = ("headers-only", "half")
+
 
 class Dummy:
     """`begun` is set when a request has come, `left` when a client went away before the end of its answer.
@@ -58,6 +61,10 @@ class Dummy:
             await self._early(model, writer, reader)
             return
         if not body.get("stream"):
+            if model in WHOLE:
+                await _send(writer, _whole(b"200 OK", b"application/json", b"{" if model == "half" else b"", 100))
+                await self._until_gone(reader, writer, b"")
+                return
             answer = {"id": "x", "object": "chat.completion", "created": 1, "model": model, "choices": [
                 {"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}],
                 "usage": {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11}}  # fmt: skip

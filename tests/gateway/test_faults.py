@@ -200,7 +200,7 @@ def test_a_deployment_that_can_go_on_hides_the_late_faults_too(fault: str) -> No
     run(story)
 
 
-@pytest.mark.parametrize("fault", ["cut", "500", "reset"])
+@pytest.mark.parametrize("fault", ["cut", "500", "reset", "half", "headers-only", "html", "json", "bad-length", "429"])
 def test_an_answer_that_is_not_streamed_is_tried_elsewhere_whenever_it_fails(fault: str) -> None:
     async def story() -> None:
         async with gate(fault, others=True) as made:

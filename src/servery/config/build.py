@@ -197,7 +197,8 @@ class Builder:
 
     def _timeouts(self, section: sections.TimeoutsSection, at: errors.Path) -> Timeouts:
         names = sections.TimeoutsSection.__struct_fields__
-        values = {f"{name}_s": self._read(parse_duration, getattr(section, name), (*at, name), 1.0) for name in names}
+        given = {name: value for name in names if (value := getattr(section, name)) is not None}
+        values = {f"{name}_s": self._read(parse_duration, value, (*at, name), 1.0) for name, value in given.items()}
         return Timeouts(**values)
 
     def _retry(self, section: sections.RetrySection, at: errors.Path) -> Retry:

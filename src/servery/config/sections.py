@@ -118,6 +118,11 @@ class TimeoutsSection(_Section, frozen=True):
     first_token: Duration = "60s"  # noqa: S105 (a time)
     stall: Annotated[Duration, Meta(description="The longest silence in the middle of an answer.")] = "30s"
     total: Annotated[Duration, Meta(description="All of it, retries included.")] = "10m"
+    queue: Annotated[Duration | None, Meta(description="The wait for a turn; else as `first_token`.")] = None
+    answer: Annotated[
+        Duration | None,
+        Meta(description="Until one deployment begins an answer that is not streamed; else no limit but `total`."),
+    ] = None
 
 
 class RetrySection(_Section, frozen=True):

@@ -74,12 +74,23 @@ class Slo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """The most that each phase of an exchange may take; `total_s` bounds them together, retries included."""
+    """The most that each phase of an exchange may take; `total_s` bounds them together, retries included.
+
+    `queue_s` is for the wait until a deployment has a place, None: as long as for a first token. `answer_s` is for a
+    deployment elsewhere to begin an answer that is not streamed, None: any time.
+    """
 
     connect_s: float = 5.0
     first_token_s: float = 60.0
     stall_s: float = 30.0
     total_s: float = 600.0
+    queue_s: float | None = None
+    answer_s: float | None = None
+
+    @property
+    def turn_s(self) -> float:
+        """How long a request waits for its turn."""
+        return self.first_token_s if self.queue_s is None else self.queue_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

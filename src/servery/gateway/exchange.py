@@ -109,13 +109,14 @@ class Exchange:
 
     def call(self, form: AnswerForm | None = None, *, continued: str | None = None, spent_tokens: int = 0) -> Call:
         """The next attempt's."""
-        number = self._calls
+        number, timeouts = self._calls, self.model.config.timeouts
         self._calls += 1
         return Call(
             id=f"{self.ask.answer_id}-{number}",
             deadline=self.deadline_s,
             priority=self.ask.priority,
-            connect_s=self.model.config.timeouts.connect_s,
+            connect_s=timeouts.connect_s,
+            stall_s=None if self.ask.is_stream else timeouts.stall_s,
             form=form,
             continued=continued,
             spent_tokens=spent_tokens,

@@ -131,8 +131,9 @@ class RemoteUpstream:
         target = self._url.path + outgoing.path
         headers = await self._headers(outgoing, target)
         left_s = math.inf if call.deadline is None else max(0.001, call.deadline - time.monotonic())
-        # How long a first token and each further one may take is judged by whoever waits for them.
-        deadlines = Deadlines(connect_s=call.connect_s or _CONNECT_S, head_s=math.inf, stall_s=math.inf, total_s=left_s)
+        # How long a first token and each further one of a stream may take is judged by whoever waits for them.
+        stall_s = math.inf if call.stall_s is None else call.stall_s
+        deadlines = Deadlines(connect_s=call.connect_s or _CONNECT_S, head_s=math.inf, stall_s=stall_s, total_s=left_s)
         client, origin = self._client(), self._url.origin
         # A kept connection that turns out to be closed cost the deployment nothing: nothing was computed.
         return await client.request(

@@ -22,6 +22,9 @@ from servery.wire.usage import Usage
 class Call:
     """One attempt at an answer: until when it is wanted (monotonic seconds), and how long a connection may take.
 
+    `stall_s` is how long a deployment elsewhere may be silent once it has begun an answer that is not streamed; of a stream
+    that is judged by whoever waits for its next piece.
+
     `id` is no other attempt's. `priority` is the engine's: lower numbers first. `form` writes the answer to a chat in the
     client's form; None: `Ask.form` makes one. An answer that goes on where another upstream left it has no `form` of its
     own: of its stream only `deltas` are read, so it is not to be passed on as it comes. `continued` is what the client
@@ -32,6 +35,7 @@ class Call:
     deadline: float | None = None
     priority: int = 0
     connect_s: float | None = None
+    stall_s: float | None = None
     form: AnswerForm | None = None
     continued: str | None = None
     spent_tokens: int = 0

@@ -1,10 +1,15 @@
 import asyncio
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from servery.config.types import Fallbacks, ModelConfig, Place, Retry, Timeouts
 from servery.config.types import Kind as DeploymentKind
+from servery.gateway.dispatch.deployment import Deployment
+from servery.gateway.dispatch.place import First, Ranked
+from servery.upstream.ask import Ask
 from servery.upstream.failure import Deadline, Kind, UpstreamFailure
 from servery.upstream.upstream import Chunk, Health
 from servery.wire.errors import ApiError, context_length_exceeded, invalid, rate_limited, unavailable
@@ -120,6 +125,75 @@ def test_an_answer_that_is_not_streamed_may_take_its_time_in_silence() -> None:
     async def story() -> None:
         made, _ = stage((100.0, Chunk(data=b"{}")), model={"timeouts": Timeouts(first_token_s=10.0)})
         assert (await made.ask(stream=False)).client.data == b"{}"
+
+    run(story)
+
+
+OWN = {"a": {"kind": DeploymentKind.EMBEDDED}}
+LIMITS = {"timeouts": Timeouts(first_token_s=10.0, stall_s=5.0)}
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "took_s"),
+    [
+        ((100.0, Chunk(data=b"{}")), "first_token_timeout", 10.0),
+        ((9.0, Chunk(tokens=1), 4.0, Chunk(tokens=1), 100.0, Chunk(data=b"{}")), "stall_timeout", 18.0),
+        ((9.0, Chunk(tokens=1), 4.0, Chunk(tokens=1), 4.0, Chunk(data=b"{}")), None, 17.0),
+    ],
+)
+def test_of_an_engine_of_this_process_silence_is_known_also_when_it_does_not_stream(
+    script: tuple[Step, ...], error: str | None, took_s: float
+) -> None:
+    async def story() -> None:
+        made, (own,) = stage(script, model=LIMITS, deployments=OWN)
+        told = await made.ask(stream=False)
+        assert (told.row.error, told.took_s, own.closed) == (error, took_s, 1)
+        assert (await made.ask(stream=False, priority=1)).status == 200  # what is in the background has time
+
+    run(story)
+
+
+def test_a_limit_for_answers_that_are_not_streamed_sends_them_elsewhere_in_time() -> None:
+    async def story() -> None:
+        made, (slow, _) = stage((100.0, *OK), OK, model={"timeouts": Timeouts(answer_s=7.0)})
+        told = await made.ask(stream=False)
+        assert (told.row.deployment, told.took_s, slow.closed) == ("b", 7.0, 1)
+        assert [call.stall_s for call in slow.calls] == [30.0]
+
+    run(story)
+
+
+class Hesitant(First):
+    """Has everybody wait for a second, again and again."""
+
+    def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
+        return Ranked([], wait_s=1.0)
+
+
+def test_a_turn_is_waited_for_as_long_as_the_limit_says_and_then_refused_with_the_time_to_come_back() -> None:
+    async def story() -> None:
+        made, (only,) = stage(OK, model={"timeouts": Timeouts(queue_s=3.5)})
+        fleet = made.gateway.fleet
+        models = {"m": dataclasses.replace(fleet.models["m"], placement=Hesitant())}
+        made.gateway.swap(dataclasses.replace(fleet, models=models))
+        told = await made.ask()
+        assert (told.status, told.row.error, told.took_s, only.calls) == (429, "overloaded", 3.5, [])
+        assert told.error is not None
+        assert told.error.retry_after_s == 1.0
+
+    run(story)
+
+
+def test_a_place_is_waited_for_as_long_as_the_limit_says_at_all_deployments_together() -> None:
+    async def story() -> None:
+        busy = {name: {"max_concurrency": 1} for name in "ab"}
+        made, _ = stage(OK, OK, model={"timeouts": Timeouts(queue_s=3.0)}, deployments=busy)
+        held = [await each.enter(0) for each in made.gateway.fleet.deployments.values()]
+        told = await made.ask()
+        assert (told.status, told.took_s, told.row.attempts) == (429, 3.0, 0)
+        for each in held:
+            each.leave()
+        assert (await made.ask()).status == 200
 
     run(story)
 

@@ -10,13 +10,13 @@ from servery.wire.errors import rate_limited
 def shed(exchange: Exchange) -> None:
     """Raise `ApiError` (429) if every deployment of the model is full and the wait for each is longer than allowed.
 
-    Interactive requests (priority 0 or less) wait up to the limit for the first token, those in the background not at all:
+    Interactive requests (priority 0 or less) wait up to the limit for their turn, those in the background not at all:
     who sends them asks again when there is room.
     """
     served = exchange.model
     waits_s = [_wait_s(each) for each in served.deployments]
     least_s = min(waits_s, default=0.0)
-    patience_s = served.config.timeouts.first_token_s if exchange.ask.priority <= 0 else 0.0
+    patience_s = served.config.timeouts.turn_s if exchange.ask.priority <= 0 else 0.0
     if least_s <= patience_s:
         return
     message = (

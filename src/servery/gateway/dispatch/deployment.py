@@ -90,7 +90,7 @@ class Deployment:
         """That too many wait already."""
         slots = self.slots
         message = f"'{self.name}' has {slots.in_flight} requests, as many as it may, and {slots.waiting} wait."
-        return UpstreamFailure(Kind.OVERLOADED, message)
+        return UpstreamFailure(Kind.OVERLOADED, message, retry_after_s=slots.predicted_wait_s or None)
 
     async def enter(self, priority: int) -> "Lease":
         """Be counted as sent there, once there is a place; raises `UpstreamFailure` if too many wait, or if it went away."""

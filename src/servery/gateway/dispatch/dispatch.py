@@ -21,6 +21,7 @@ from servery.gateway.dispatch.patience import Patience
 from servery.gateway.dispatch.place import Ranked
 from servery.gateway.dispatch.served import Served
 from servery.gateway.exchange import Exchange
+from servery.upstream.ask import Api
 from servery.upstream.failure import Deadline, Kind, UpstreamFailure
 from servery.upstream.upstream import Call, Chunk
 from servery.wire.errors import ApiError
@@ -91,6 +92,7 @@ class _Search:
         self._full: set[str] = set()
         self._is_over_budget = False
         self._is_begun = False
+        self._queued_s: float | None = None  # since when it waits for its turn
         self._attempts = 0
 
     async def open(self) -> Opened:
@@ -160,11 +162,11 @@ class _Search:
         return attempt
 
     async def _lease(self, deployment: Deployment) -> Lease:
-        """A place there, waited for as long as for a first token; raises `UpstreamFailure`."""
+        """A place there, waited for as long as may be; raises `UpstreamFailure`."""
         if deployment.slots.is_free:
             return await deployment.enter(self._exchange.ask.priority)
         try:
-            async with asyncio.timeout(self._served.config.timeouts.first_token_s):
+            async with asyncio.timeout(self._turn_left_s()):
                 return await deployment.enter(self._exchange.ask.priority)
         except TimeoutError:
             raise deployment.full() from None
@@ -203,14 +205,30 @@ class _Search:
         raise _nothing(attempt)
 
     async def _whole(self, attempt: Attempt, record: "Record") -> Chunk:
-        """All of an answer that is not streamed; an upstream need not tell of its progress, so only the whole is bounded."""
-        body = bytearray()
-        async for chunk in attempt.chunks:
-            self._take(attempt, chunk, record)
-            body += chunk.data
+        """All of an answer that is not streamed."""
+        body, limit_s = bytearray(), self._whole_limit_s(attempt)
+        if limit_s is None:
+            async for chunk in attempt.chunks:
+                self._take(attempt, chunk, record)
+                body += chunk.data
+        else:
+            async with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, limit_s) as patience:
+                async for chunk in attempt.chunks:
+                    if chunk.tokens:
+                        patience.advance(Deadline.STALL, self._served.config.timeouts.stall_s)
+                    self._take(attempt, chunk, record)
+                    body += chunk.data
         if not body:
             raise _nothing(attempt)
         return Chunk(data=bytes(body))
+
+    def _whole_limit_s(self, attempt: Attempt) -> float | None:
+        """How long it may take to begin. An engine of this process tells of its first token; others begin with the end."""
+        ask, timeouts = self._exchange.ask, self._served.config.timeouts
+        is_telling = attempt.deployment.is_own and ask.api not in (Api.EMBEDDINGS, Api.RERANK)
+        if is_telling and ask.priority <= 0:
+            return timeouts.first_token_s
+        return None if is_telling else timeouts.answer_s
 
     def _take(self, attempt: Attempt, chunk: Chunk, record: "Record") -> None:
         self._is_begun = self._is_begun or chunk.tokens > 0
@@ -222,7 +240,7 @@ class _Search:
         while True:
             ranked = self._ranked()
             if ranked.wait_s is not None:
-                await self._wait(ranked.wait_s)
+                await self._queue(ranked.wait_s)
                 continue
             order = sorted(ranked.order, key=self._is_second_choice)
             if order:
@@ -285,6 +303,21 @@ class _Search:
             now = self._clock()
             for deployment in outliers(self._served.deployments, now):
                 deployment.breaker.eject(now)
+
+    async def _queue(self, wait_s: float) -> None:
+        """Wait for the deployment that may keep the SLO next; raises `UpstreamFailure` if that takes too long."""
+        left_s = self._turn_left_s()
+        if left_s <= 0:
+            limit_s = self._served.config.timeouts.turn_s
+            message = f"No deployment of '{self._served.name}' was predicted to keep its SLO within {limit_s:g} s."
+            raise self._spent(UpstreamFailure(Kind.OVERLOADED, message, retry_after_s=wait_s))
+        await self._wait(min(wait_s, left_s))
+
+    def _turn_left_s(self) -> float:
+        """How long the request may go on to wait for its turn, of all the time that it may."""
+        now = self._clock()
+        self._queued_s = now if self._queued_s is None else self._queued_s
+        return self._served.config.timeouts.turn_s - (now - self._queued_s)
 
     async def _wait(self, delay_s: float) -> None:
         """Raises `UpstreamFailure` if the time for the whole answer does not last so long."""

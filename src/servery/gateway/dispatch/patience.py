@@ -57,6 +57,13 @@ class Patience:
         """Something came."""
         self._since_s = self._loop.time()
 
+    def advance(self, deadline: Deadline, limit_s: float) -> None:
+        """Something came; from the first time on this silence is meant."""
+        if self._deadline is deadline:
+            self.progress()
+        else:
+            self.expect(deadline, limit_s)
+
     def expect(self, deadline: Deadline, limit_s: float) -> None:
         """From here on another silence is meant."""
         self._deadline, self._limit_s = deadline, limit_s
