@@ -105,7 +105,7 @@ def test_every_block_names_its_language() -> None:
 
 
 def test_the_metrics_page_names_every_metric_and_no_other() -> None:
-    exported = set(re.findall(r"^# TYPE (\S+) ", Metrics().render().decode(), re.MULTILINE))
+    exported = set(re.findall(r"^# TYPE (servery_\S+) ", Metrics().render().decode(), re.MULTILINE))
     page = (ROOT / "docs" / "operations.md").read_text()
     assert set(re.findall(r"`(servery_[a-z0-9_]+)`", page)) - {"servery_"} == exported
 
