@@ -1,138 +1,197 @@
-"""What a batch in the background does to interactive requests: their time to the first token with it and without.
+"""What a batch in the background does to interactive requests: their time to the first token beside it and alone.
 
-One engine answers the same interactive requests, which arrive at random moments (Poisson), once with nothing else to do
-and once with a batch that never ends; blocks of both take turns. Time counts from the moment of arrival, so a request
-that comes while a step of the batch runs waits for its end.
+One server answers the same interactive chats, which arrive at random moments (Poisson), once with nothing else to do
+and once beside a batch that never ends. The two take turns, block by block, each pair of blocks with the same moments
+and with prompts of the same length; which comes first changes every time. A pair's ratio is that of its two medians.
+Time counts at the client, from before it sends to the first event with text. A batch has answered its first requests
+before its block begins, and has ended before the next one.
 
-python -m benchmarks.batch_lane [--model DIRECTORY] [--requests 200] [--rate 8] [--batch 16]
+python -m benchmarks.batch_lane [--model DIRECTORY] [--pairs 20] [--requests 12] [--rate 8] [--threads 1]
 """
 
 import argparse
+import asyncio
+import json
 import random
 import statistics
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
+import openai
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.result import ceiling, interleaved, median_ratio, publish
-from servery import amuse
-from servery.engine.config import EngineConfig
-from servery.engine.core import EngineCore
-from servery.engine.request import BACKGROUND, NewRequest, SamplingParams
+from benchmarks.result import ceiling, interleaved, median_interval, publish
+from conformance.server import serving
+from servery.bench.address import Address
+from servery.bench.client import Client
+from servery.bench.prompts import Messages, PromptMaker, token_counter
+from servery.bench.sample import Sample, ask
+from servery.bench.span import Span
 
-BLOCK = 20  # interactive requests in a row under the same condition
 CONDITIONS = ("alone", "beside a batch")
+# More than a block can see the end of.
+BATCH_LINES = 4000
+BATCH_TOKENS = 64
+PAUSE_S = 0.05
 
 
 class Lane:
-    """An engine with interactive requests that arrive by a schedule, and perhaps a batch."""
+    """A server with chats that arrive by a schedule, and perhaps a batch."""
 
-    def __init__(self, core: EngineCore, prompt_tokens: int, output_tokens: int, batch: int, seed: int) -> None:
-        self._core = core
-        self._prompt_tokens = prompt_tokens
+    def __init__(self, url: str, model: str, output_tokens: int) -> None:
+        self._address = Address.parse(url)
+        self._model = model
         self._output_tokens = output_tokens
-        self._batch = batch
-        self._random = random.Random(seed)
-        self._number = 0
+        self._openai = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        self._idle: list[Client] = []
+        self._file_id = ""
 
-    def block(self, gaps_s: list[float], *, has_batch: bool) -> tuple[list[float], float]:
-        """Seconds to the first token of requests with these gaps between them, and the batch's tokens per second."""
-        core, began, arrival_s = self._core, perf_counter(), 0.0
-        arrivals = {}
-        for gap_s in gaps_s:
+    def upload(self, prompts: Sequence[Messages]) -> None:
+        """Leave the file that batches are made of."""
+        lines = [_line(number, self._model, prompts[number % len(prompts)]) for number in range(BATCH_LINES)]
+        self._file_id = self._openai.files.create(file=("batch.jsonl", "".join(lines).encode()), purpose="batch").id
+
+    async def block(self, gaps_s: Sequence[float], prompts: Sequence[Messages]) -> list[float]:
+        """Seconds to the first token of a chat with each of these prompts, with these gaps between them."""
+        began, arrival_s = perf_counter(), 0.0
+        asking = []
+        for gap_s, messages in zip(gaps_s, prompts, strict=True):
             arrival_s += gap_s
-            arrivals[self._new_id("chat")] = arrival_s
-        waiting = list(arrivals.items())
-        first: dict[str, float] = {}
-        under_way: set[str] = set()
-        in_batch: set[str] = set()
-        batch_tokens = 0
-        while waiting or under_way:
-            now_s = perf_counter() - began
-            while waiting and waiting[0][1] <= now_s:
-                request_id, _ = waiting.pop(0)
-                under_way.add(request_id)
-                self._add(request_id, 0)
-            while has_batch and len(in_batch) < self._batch:
-                in_batch.add(batch_id := self._new_id("batch"))
-                self._add(batch_id, BACKGROUND)
-            if not core.has_work:
-                sleep(max(0.0, waiting[0][1] - now_s))
-                continue
-            for output in core.step():
-                if output.request_id in in_batch:
-                    batch_tokens += len(output.token_ids)
-                elif output.token_ids:
-                    first.setdefault(output.request_id, perf_counter() - began)
-                if output.finish_reason is not None:
-                    under_way.discard(output.request_id)
-                    in_batch.discard(output.request_id)
-        for batch_id in in_batch:
-            core.abort(batch_id)
-        took_s = perf_counter() - began
-        return [first[request_id] - arrived_s for request_id, arrived_s in arrivals.items()], batch_tokens / took_s
+            await asyncio.sleep(max(0.0, began + arrival_s - perf_counter()))
+            asking.append(asyncio.create_task(self._ask(messages)))
+        return [_ttft_s(sample) for sample in await asyncio.gather(*asking)]
 
-    def _add(self, request_id: str, priority: int) -> None:
-        prompt = [self._random.randrange(5, 1_000) for _ in range(self._prompt_tokens)]
-        params = SamplingParams(max_tokens=self._output_tokens, temperature=0.0, ignore_eos=True)
-        self._core.add(NewRequest(request_id=request_id, prompt=prompt, params=params, priority=priority), seed=0)
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[list[float]]:
+        """Inside, a batch runs; the list has then its answers per second, paused or not."""
+        rate: list[float] = []
+        batch_id = self._openai.batches.create(
+            input_file_id=self._file_id, endpoint="/v1/chat/completions", completion_window="24h"
+        ).id
+        await self._until(batch_id, answered=1)
+        before, began = self._answered(batch_id), perf_counter()
+        yield rate
+        rate.append((self._answered(batch_id) - before) / (perf_counter() - began))
+        self._openai.batches.cancel(batch_id)
+        while self._openai.batches.retrieve(batch_id).status != "cancelled":
+            await asyncio.sleep(PAUSE_S)
 
-    def _new_id(self, kind: str) -> str:
-        self._number += 1
-        return f"{kind}-{self._number}"
+    def close(self) -> None:
+        """Close the connections."""
+        for client in self._idle:
+            client.close()
+        self._openai.close()
 
+    async def _ask(self, messages: Messages) -> Sample:
+        client = self._idle.pop() if self._idle else Client(self._address)
+        options = {"max_tokens": self._output_tokens, "temperature": 0.0, "ignore_eos": True}
+        sample = await ask(client, {"model": self._model, "messages": messages, **options})
+        self._idle.append(client)
+        return sample
 
-def measure(lane: Lane, requests: int, rate: float, seed: int) -> dict[str, Any]:
-    """Blocks of both conditions in turns; every pair of blocks has the same gaps."""
-    draw = random.Random(seed)
-    blocks = [[draw.expovariate(rate) for _ in range(BLOCK)] for _ in range(requests // BLOCK)]
-    ttfts: dict[str, list[float]] = {name: [] for name in CONDITIONS}
-    rates: list[float] = []
-    for number, name in interleaved(CONDITIONS, len(blocks)):
-        found, tokens_per_s = lane.block(blocks[number], has_batch=name == CONDITIONS[1])
-        ttfts[name] += found
-        if name == CONDITIONS[1]:
-            rates.append(tokens_per_s)
-    return {"runs": ttfts, "batch_tokens_per_s": statistics.median(rates)}
+    async def _until(self, batch_id: str, answered: int) -> None:
+        while self._answered(batch_id) < answered:
+            await asyncio.sleep(PAUSE_S)
+
+    def _answered(self, batch_id: str) -> int:
+        counts = self._openai.batches.retrieve(batch_id).request_counts
+        return 0 if counts is None else counts.completed
 
 
-def percentiles(seconds: list[float]) -> dict[str, float]:
+def _line(number: int, model: str, messages: Messages) -> str:
+    body = {"model": model, "messages": messages, "max_tokens": BATCH_TOKENS, "ignore_eos": True}
+    line = {"custom_id": str(number), "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return json.dumps(line) + "\n"
+
+
+def _ttft_s(sample: Sample) -> float:
+    if sample.ttft_s is None:
+        raise SystemExit(f"a chat got no answer: {sample.error}")
+    return sample.ttft_s
+
+
+async def measure(lane: Lane, maker: PromptMaker, pairs: int, requests: int, rate: float) -> dict[str, Any]:
+    """Blocks of both conditions in turns: their times, the ratio of each pair's medians, and the batch's pace."""
+    draw = random.Random(maker.seed)
+    gaps_s = [[draw.expovariate(rate) for _ in range(requests)] for _ in range(pairs)]
+    ttfts_s: dict[str, list[list[float]]] = {name: [] for name in CONDITIONS}
+    paces: list[float] = []
+    for number, name in interleaved(CONDITIONS, pairs):
+        prompts = [await maker.next() for _ in range(requests)]
+        if name == CONDITIONS[0]:
+            ttfts_s[name].append(await lane.block(gaps_s[number], prompts))
+            continue
+        async with lane.batch() as pace:
+            ttfts_s[name].append(await lane.block(gaps_s[number], prompts))
+        paces += pace
+    return {"runs": ttfts_s, "ratio": ratio(*ttfts_s.values()), "batch_answers_per_s": statistics.median(paces)}
+
+
+def ratio(alone_s: Sequence[Sequence[float]], beside_s: Sequence[Sequence[float]]) -> dict[str, float]:
+    """The median of the ratios of the pairs' medians, and between what it truly lies with 95 % probability."""
+    ratios = [
+        statistics.median(beside) / statistics.median(alone) for alone, beside in zip(alone_s, beside_s, strict=True)
+    ]
+    low, high = median_interval(ratios)
+    return {"median": statistics.median(ratios), "low": low, "high": high}
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     """In milliseconds."""
     ordered = sorted(seconds)
     return {f"p{p}": 1e3 * ordered[min(len(ordered) - 1, p * len(ordered) // 100)] for p in (50, 95, 99)}
 
 
+async def run(url: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of a server that runs."""
+    client = Client(Address.parse(url))
+    model = await client.first_model()
+    maker = PromptMaker(await token_counter(client, model), Span(options.prompt_tokens, options.prompt_tokens), 0, 1)
+    lane = Lane(url, model, options.output_tokens)
+    try:
+        lane.upload([await maker.next() for _ in range(200)])
+        warm = [await maker.next() for _ in range(8)]
+        async with lane.batch():
+            await lane.block([0.05] * len(warm), warm)
+        await lane.block([0.05] * len(warm), warm)
+        return await measure(lane, maker, options.pairs, options.requests, options.rate)
+    finally:
+        lane.close()
+        client.close()
+
+
 def main() -> None:
-    """Measure, print, publish."""
+    """Serve, measure, print, publish."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--model", type=Path, help="directory of a checkpoint; else amuse")
-    arguments.add_argument("--requests", type=int, default=200)
-    arguments.add_argument("--rate", type=float, default=4.0, help="interactive requests per second")
+    arguments.add_argument("--pairs", type=int, default=20)
+    arguments.add_argument("--requests", type=int, default=12, help="interactive requests of a block")
+    arguments.add_argument("--rate", type=float, default=8.0, help="interactive requests per second")
     arguments.add_argument("--prompt-tokens", type=int, default=200)
     arguments.add_argument("--output-tokens", type=int, default=16)
-    arguments.add_argument("--batch", type=int, default=16, help="requests of the batch at a time")
     arguments.add_argument("--threads", type=int)
     options = arguments.parse_args()
-    model = options.model or amuse.path()
-    core = EngineCore(EngineConfig(model=model, threads=options.threads, kv_memory_bytes=64 << 20))
-    lane = Lane(core, options.prompt_tokens, options.output_tokens, options.batch, seed=1)
-    lane.block([0.0] * 5, has_batch=True)  # warm up
-    figures = measure(lane, options.requests, options.rate, seed=2)
-    shown = {name: percentiles(seconds) for name, seconds in figures["runs"].items()}
-    ratio = median_ratio(figures["runs"][CONDITIONS[1]], figures["runs"][CONDITIONS[0]])
+    server = [] if options.model is None else [str(options.model)]
+    server += [] if options.threads is None else ["--threads", str(options.threads)]
+    with tempfile.TemporaryDirectory() as folder, serving(*server, "--files", folder) as served:
+        figures = asyncio.run(run(served.url, options))
+    shown = {name: percentiles([each for block in runs for each in block]) for name, runs in figures["runs"].items()}
     table = Table("interactive requests", "TTFT p50 ms", "p95 ms", "p99 ms")
     for name, values in shown.items():
         table.add_row(name, *(f"{value:.1f}" for value in values.values()))
-    console = Console()
+    console, found = Console(), figures["ratio"]
     console.print(table)
     console.print(
-        f"with over without: {ratio['median']:.2f}x; the batch got {figures['batch_tokens_per_s']:.0f} tokens/s"
+        f"TTFT beside a batch over alone: {found['median']:.3f}x ({found['low']:.3f} to {found['high']:.3f} with 95 %); "
+        f"the batch got {figures['batch_answers_per_s']:.1f} answers/s meanwhile"
     )
     settings = {name: value for name, value in vars(options).items() if name != "model"}
-    publish("batch_lane", {"settings": settings, "bandwidth": ceiling(), "ttft_ms": shown, "ratio": ratio, **figures})
+    publish("batch_lane", {"settings": settings, "bandwidth": ceiling(), "ttft_ms": shown, **figures})
 
 
 if __name__ == "__main__":

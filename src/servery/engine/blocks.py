@@ -151,13 +151,19 @@ class BlockPool:
                 self._cached -= block in self.index
                 self._hold(block)
 
-    def release(self, blocks: Sequence[int]) -> None:
-        """Give up one hold on each block of a table, the last first; published ones stay cached."""
-        for block in reversed(blocks):
+    def release(self, blocks: Sequence[int], kept: int | None = None) -> None:
+        """Give up one hold on each block of a table, the last first; published ones stay cached.
+
+        With `kept`, only the first so many do, unless somebody else holds them: the others make no cached one wait longer.
+        """
+        for number in range(len(blocks) - 1, -1, -1):
+            block = blocks[number]
             if self._refs[block] < 1:
                 raise IntegrityError(f"block {block} is released but nobody holds it ({self!r}).")
             self._refs[block] -= 1
             if not self._refs[block]:
+                if kept is not None and number >= kept:
+                    self.index.forget(block)
                 self._enqueue(block)
 
     def _follower(self, block: int) -> int:

@@ -14,6 +14,7 @@ from servery.engine.admission import check_servable
 from servery.engine.architecture import ModelConfig
 from servery.engine.available_memory import available_bytes
 from servery.engine.config import EngineConfig
+from servery.engine.doorbell import Doorbell, Interrupted, Interruption
 from servery.engine.errors import CannotSleep, EngineError, LoadError, NotEnoughMemory
 from servery.engine.loaded_model import load
 from servery.engine.lora.pool import AdapterPool
@@ -46,6 +47,7 @@ class _Counters:
     step_tokens: int = 0
     read_bytes: int = 0
     failed_steps: int = 0
+    interrupted_steps: int = 0
 
 
 class EngineCore:
@@ -61,14 +63,16 @@ class EngineCore:
         progress: Progress | None = None,
         planned: Callable[[KVPlan], None] = lambda plan: None,
         before_step: Callable[[float | None], None] = lambda expected_s: None,
+        bell: Doorbell | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Load the model and reserve its KV cache; raises `LoadError`. `progress` is told (bytes done, bytes total).
 
         `planned` is told what memory will be taken, before it is; `before_step` how long the step that begins should
-        take, None before any was measured.
+        take, None before any was measured. A step in the background is left when `bell` is rung after `listen`.
         """
         self._clock, self._before_step, self._counters = clock, before_step, _Counters()
+        self._bell, self._heard = bell, 0
         self._checkpoint, self._door = config.model, Door()
         loaded = load(config, progress=progress, planned=planned)
         self.info = loaded.info
@@ -90,6 +94,11 @@ class EngineCore:
     def has_work(self) -> bool:
         """Whether a step would find anything to do."""
         return self.scheduler.has_work or len(self._intake) > 0
+
+    def listen(self) -> None:
+        """To be called before looking who has come: whoever rings from now on is not known to have been seen."""
+        if self._bell is not None:
+            self._heard = self._bell.rings
 
     def check(self, request: NewRequest) -> None:
         """Raise `InvalidRequest` or `PromptTooLong` if the request can never be served as it is."""
@@ -138,6 +147,8 @@ class EngineCore:
         With nothing to run but grammars being compiled, waits for one, but never long.
         """
         outputs = self._admit_compiled()
+        if self._holds_back:
+            return outputs
         self._draft()
         step = self.scheduler.schedule(self._clock())
         if not step.scheduled:
@@ -145,6 +156,9 @@ class EngineCore:
             return [*outputs, *step.refused]
         try:
             step, results = self._run(step)
+        except Interrupted:
+            self._leave(step)
+            return [*outputs, *step.refused]
         except (RuntimeError, MemoryError) as error:
             return [*outputs, *step.refused, *self._fail(step, error)]
         outputs += step.refused
@@ -171,7 +185,7 @@ class EngineCore:
         if self._speculator is not None:
             step, proposals = self._speculator.complete(step)
         started = time.perf_counter()
-        results = self._runner.run(step, proposals)
+        results = self._runner.run(step, proposals, self._interruption(step))
         elapsed_s = time.perf_counter() - started
         self._count(step, elapsed_s)
         self.scheduler.observe(step, elapsed_s)
@@ -212,6 +226,7 @@ class EngineCore:
             step_tokens=counters.step_tokens,
             read_bytes=counters.read_bytes,
             failed_steps=counters.failed_steps,
+            interrupted_steps=counters.interrupted_steps,
             adapters=self.adapters.num_loaded,
             adapter_bytes=self.adapters.nbytes,
             structure=self._structure.stats(),
@@ -220,7 +235,8 @@ class EngineCore:
     def _admit_compiled(self) -> list[Output]:
         """Queue the requests whose grammars are ready; the outputs tell of those that are refused."""
         outputs: list[Output] = []
-        for arrival, outcome in self._intake.ready(0.0 if self.scheduler.has_work else COMPILE_WAIT_S):
+        is_busy = self.scheduler.has_work and not self._holds_back
+        for arrival, outcome in self._intake.ready(0.0 if is_busy else COMPILE_WAIT_S):
             try:
                 if isinstance(outcome, EngineError):
                     raise outcome
@@ -234,6 +250,24 @@ class EngineCore:
     def _load_vocabulary(self) -> Vocabulary:
         config = self._model_config
         return Vocabulary(Tokenizer.load(self._checkpoint), config.vocab_size, config.eos_token_ids)
+
+    @property
+    def _holds_back(self) -> bool:
+        """Whether there is only background work to compute, while somebody else waits for a grammar."""
+        return self.scheduler.has_work and self.scheduler.is_idle and self._intake.is_awaited
+
+    def _interruption(self, step: Step) -> Interruption | None:
+        """What a step in the background looks at; nothing ends the others."""
+        if self._bell is None or not step.is_background:
+            return None
+        return Interruption(self._bell, self._heard)
+
+    def _leave(self, step: Step) -> None:
+        """Nothing of the step counts: what it was to compute is computed another time."""
+        self._counters.interrupted_steps += 1
+        for item in step.scheduled:
+            item.sequence.drafts = []
+        self._sweep_adapters()
 
     def _fail(self, step: Step, error: Exception) -> list[Output]:
         log.exception("a step of %d tokens failed", step.num_tokens)

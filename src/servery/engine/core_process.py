@@ -9,10 +9,12 @@ import sys
 
 import msgspec
 
-from servery.engine.channel import FrameReader, FromCore, LoadFailed, Loading, Ready, Stop, ToCore, encode_config, frame
+from servery.engine.channel import Add, FrameReader, FromCore, LoadFailed, Loading, Ready, Stop, ToCore, encode_config, frame
 from servery.engine.config import EngineConfig
 from servery.engine.core_errors import ended_while_loading, load_error
+from servery.engine.doorbell import Doorbell
 from servery.engine.pulse import Pulse, shared_memory
+from servery.engine.request import BACKGROUND
 from servery.engine.stats import EngineInfo
 from servery.engine.vitals import read_vitals
 from servery.engine.watchdog import LOOK_S, Watchdog
@@ -33,9 +35,11 @@ class CoreProcess:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         pulse: Pulse,
+        bell: Doorbell,
     ) -> None:
         self.decoder = msgspec.msgpack.Decoder(FromCore)
         self.pulse = pulse
+        self._bell = bell
         self.hang: str | None = None  # why it was killed, if it was for hanging
         self._process = process
         self._encoder = msgspec.msgpack.Encoder()
@@ -54,6 +58,8 @@ class CoreProcess:
             try:
                 pulse = Pulse(memory)
                 on_failure.callback(pulse.close)
+                bell = Doorbell(memory)
+                on_failure.callback(bell.close)
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
@@ -68,7 +74,7 @@ class CoreProcess:
             finally:
                 os.close(memory)
             on_failure.pop_all()
-        return cls(process, reader, writer, pulse)
+        return cls(process, reader, writer, pulse, bell)
 
     @property
     def pid(self) -> int:
@@ -97,6 +103,8 @@ class CoreProcess:
         """Send one message; without effect once the process is gone."""
         if not self._writer.is_closing():
             self._writer.write(frame(self._encoder.encode(message)))
+            if isinstance(message, Add) and message.request.priority < BACKGROUND:
+                self._bell.ring()  # not before it is there to be found
 
     async def receive(self) -> list[FromCore]:
         """The next messages; an empty list when the process has closed its end, or sends what is no message."""
@@ -141,4 +149,5 @@ class CoreProcess:
         status = await self._process.wait()
         self._writer.close()
         self.pulse.close()
+        self._bell.close()
         return status

@@ -13,6 +13,7 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.attention.backend import AttentionBackend
 from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.batch import Batch
+from servery.engine.doorbell import Interruption
 from servery.engine.embedding import Embedding
 from servery.engine.kv import KVCache
 from servery.engine.latent import LatentOutput
@@ -43,7 +44,14 @@ class StepLoop(Protocol):
         """Let each step tell how many seconds its linears, its attention and the rest took."""
         ...
 
-    def run(self, batch: Batch, cache: KVCache, angles: Sequence[Tensor], given: Tensor | None) -> Tensor:
+    def run(
+        self,
+        batch: Batch,
+        cache: KVCache,
+        angles: Sequence[Tensor],
+        given: Tensor | None,
+        interruption: Interruption | None,
+    ) -> Tensor:
         """As `Decoder.forward`; `angles` are the tables of all ropes, `given` what `Decoder.embed` gives."""
         ...
 
@@ -167,13 +175,16 @@ class Decoder:
         return other
 
     @torch.inference_mode()
-    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
-        """Run one step: write the tokens' keys and values into `cache`, return final hidden states [T, hidden_size]."""
+    def forward(self, batch: Batch, cache: KVCache, interruption: Interruption | None = None) -> Tensor:
+        """Run one step: write the tokens' keys and values into `cache`, return final hidden states [T, hidden_size].
+
+        Raises `Interrupted` as soon as `interruption` says so; some are written then.
+        """
         if self._loop is None or not self._loop.takes(cache):
-            return self._norm(self.through_layers(self.embed(batch.input_ids), batch, cache))
+            return self._norm(self.through_layers(self.embed(batch.input_ids), batch, cache, interruption))
         longest = batch.longest_context
         given = None if self._loop.embeds else self.embed(batch.input_ids)
-        return self._loop.run(batch, cache, [rope.table(longest) for rope in self._ropes], given)
+        return self._loop.run(batch, cache, [rope.table(longest) for rope in self._ropes], given, interruption)
 
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:
@@ -182,12 +193,16 @@ class Decoder:
         return hidden if self._embedding_scale is None else hidden * self._embedding_scale
 
     @torch.inference_mode()
-    def through_layers(self, hidden: Tensor, batch: Batch, cache: KVCache) -> Tensor:
-        """What the last layer gives for what the first one is given, both [T, hidden_size]."""
+    def through_layers(
+        self, hidden: Tensor, batch: Batch, cache: KVCache, interruption: Interruption | None = None
+    ) -> Tensor:
+        """What the last layer gives for what the first one is given, both [T, hidden_size]. Raises `Interrupted`."""
         longest = batch.longest_context
         angles = [rope.at(batch.positions, longest) for rope in self._ropes]
         plan = self._attention.plan(batch, cache)
         for index, layer in enumerate(self._layers):
+            if interruption is not None:
+                interruption.check()
             cos, sin = angles[self._rope_of_layer[index]]
             x = layer.attention_norm(hidden) if layer.attention_norm else hidden
             query, keys_values = layer.project(x, cos, sin)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.batch import Batch
+from servery.engine.doorbell import Interrupted, Interruption
 from servery.engine.embedding import Embedding
 from servery.engine.kv import KVCache
 from servery.engine.native.attention import NativeAttention, first_extent
@@ -16,6 +17,7 @@ from servery.engine.native.library import (
     BAD_SHAPE,
     BF16,
     F32,
+    INTERRUPTED,
     ModelStruct,
     NativeContext,
     RowsStruct,
@@ -62,8 +64,15 @@ class NativeLoop:
         self._listener = listener
         self._step.seconds = None if listener is None else cast(self._seconds, POINTER(c_double))
 
-    def run(self, batch: Batch, cache: KVCache, angles: Sequence[Tensor], given: Tensor | None) -> Tensor:
-        """Final hidden states [tokens, hidden_size]; the keys and values are in `cache` then."""
+    def run(
+        self,
+        batch: Batch,
+        cache: KVCache,
+        angles: Sequence[Tensor],
+        given: Tensor | None,
+        interruption: Interruption | None,
+    ) -> Tensor:
+        """Final hidden states [tokens, hidden_size]; the keys and values are in `cache` then. Raises `Interrupted`."""
         if cache is not self._cache:
             self._bind(cache)
         out = torch.empty((len(batch.input_ids), self._hidden_size), dtype=self._dtype)
@@ -77,7 +86,11 @@ class NativeLoop:
         step.out = _rows(out)
         if given is not None:
             step.given = _rows(given)
+        step.rings = None if interruption is None else interruption.bell.address
+        step.heard = 0 if interruption is None else interruption.heard
         status = self._context.library.servery_step(self._context.handle, byref(self._plan.model), byref(step))
+        if status == INTERRUPTED:
+            raise Interrupted
         if status:
             raise self._complaint(status, batch)
         self._tell()

@@ -32,6 +32,7 @@ from servery.engine.channel import (
 )
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
+from servery.engine.doorbell import Doorbell
 from servery.engine.errors import CannotSleep, EngineError, InvalidRequest, LoadError, NotEnoughMemory, Overloaded
 from servery.engine.loading_bar import LoadingBar
 from servery.engine.lora.background import BackgroundReader
@@ -56,6 +57,7 @@ def serve(core: EngineCore, channel: CoreChannel, pulse: Pulse) -> None:
 def _loop(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, pulse: Pulse) -> None:
     while True:
         pulse.beat()
+        core.listen()
         idle_s = READING_S if reader.is_busy else HEARTBEAT_S
         for message in channel.receive(0.0 if core.has_work else idle_s):
             if isinstance(message, Stop):
@@ -132,19 +134,19 @@ def main(fd: int, memory: int, config: EngineConfig) -> int:
     with socket.socket(fileno=fd) as sock:
         channel = CoreChannel(sock)
         try:
-            return _load_and_serve(config, channel, Pulse(memory))
+            return _load_and_serve(config, channel, Pulse(memory), Doorbell(memory))
         except ConnectionError as error:  # at any moment, also while the model was being loaded
             log.warning("the server is gone (%s); the engine stops", error)
             return 0
 
 
-def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse) -> int:
+def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse, bell: Doorbell) -> int:
     def planned(plan: KVPlan) -> None:
         channel.send(Loading(needed_bytes=plan.needed_bytes, text=str(plan)))
 
     try:
         with LoadingBar(f"loading {config.model.name}") as progress:
-            core = EngineCore(config, progress=progress, planned=planned, before_step=pulse.step)
+            core = EngineCore(config, progress=progress, planned=planned, before_step=pulse.step, bell=bell)
     except LoadError as error:
         needed_bytes = error.needed_bytes if isinstance(error, NotEnoughMemory) else None
         channel.send(LoadFailed(message=str(error), needed_bytes=needed_bytes))

@@ -9,6 +9,7 @@ from torch import Tensor
 from servery.engine.batch import Batch
 from servery.engine.block_tables import BlockTables
 from servery.engine.decoder import Decoder
+from servery.engine.doorbell import Interrupted, Interruption
 from servery.engine.kv import KVCache
 from servery.engine.lora.pool import AdapterPool
 from servery.engine.request import Sequence, TokenLogprobs
@@ -40,18 +41,30 @@ class Runner:
         self._tables = BlockTables()
 
     @torch.inference_mode()
-    def run(self, step: Step, proposals: Mapping[Sequence, Tensor] | None = None) -> dict[Sequence, StepResult]:
+    def run(
+        self,
+        step: Step,
+        proposals: Mapping[Sequence, Tensor] | None = None,
+        interruption: Interruption | None = None,
+    ) -> dict[Sequence, StepResult]:
         """Compute the step's tokens and drafts, write their KV and sample where the newest token is reached.
 
         Drafts are verified: the result has those that stand and one token after them. `proposals` are the
         distributions [drafts, V] of those that were drawn by chance. A sequence whose logits are not finite gets a
-        result with `error` set; the others are unaffected.
+        result with `error` set; the others are unaffected. Raises `Interrupted` as soon as `interruption` says so, which
+        leaves nothing behind that a step with the same tokens would not overwrite.
         """
         step = self._adapters.arranged(step)
         pending = self._structure.start(step) if self._structure is not None else PendingMasks([], None)
         batch = Batch.build([_row(item) for item in step.scheduled], self._cache.block_size, self._tables)
-        with self._adapters.decoder(step, batch) as decoder:
-            hidden = decoder.forward(batch, self._cache)
+        try:
+            with self._adapters.decoder(step, batch) as decoder:
+                hidden = decoder.forward(batch, self._cache, interruption)
+            if interruption is not None:
+                interruption.check()
+        except Interrupted:
+            pending.wait()  # nobody else may use what they are computed by before
+            raise
         results = {item.sequence: StepResult() for item in step.scheduled}
         self._report_states(step, batch, hidden, results)
         self._sample(step, batch, hidden, results, proposals or {}, pending)

@@ -19,7 +19,7 @@ from servery.engine.request import FinishReason, NewRequest, Output, Sequence, S
 from servery.engine.scheduler_config import SchedulerConfig
 from servery.engine.scheduler_stats import SchedulerCounters, SchedulerStats
 from servery.engine.step import IdleReason, Scheduled, Step, StepPlan
-from servery.engine.step_cost import StepCost
+from servery.engine.step_cost import StepCosts
 from servery.engine.waiting import WaitingQueue, rank
 
 __all__ = ["IdleReason", "Scheduled", "Scheduler", "SchedulerConfig", "SchedulerStats", "Step", "StepResult"]
@@ -38,7 +38,7 @@ class Scheduler:
         self._waiting = WaitingQueue(config.max_waiting_requests, config.max_waiting_tokens)
         self._running: dict[Sequence, None] = {}  # a set that keeps the order of admission
         self._requests: dict[str, dict[int, Sequence]] = {}  # completions that have not ended, by index
-        self._cost = StepCost()
+        self._costs = StepCosts()
         self._counters = SchedulerCounters()
         self._next_order = 0
 
@@ -48,15 +48,21 @@ class Scheduler:
         return bool(self._requests)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing but background work, or nothing at all."""
+        first = self._waiting[0] if len(self._waiting) else None
+        return (first is None or first.is_background) and all(sequence.is_background for sequence in self._running)
+
+    @property
     def decoding(self) -> list[Sequence]:
-        """The running sequences of which only the newest token is to be computed: to these, drafts can be added."""
-        return [sequence for sequence in self._running if len(sequence.tokens) - sequence.computed == 1]
+        """Those in the next step of which only the newest token is to be computed: to these, drafts can be added."""
+        return [sequence for sequence in self._taking_part() if len(sequence.tokens) - sequence.computed == 1]
 
     @property
     def spare_tokens(self) -> int:
         """What those who decode and the prefills in sight leave of the next step's budget: drafts get no more."""
         decoding = prefilling = 0
-        for sequence in self._running:
+        for sequence in self._taking_part():
             missing = len(sequence.tokens) - sequence.computed
             decoding += missing == 1
             prefilling += missing if missing > 1 else 0
@@ -152,11 +158,11 @@ class Scheduler:
 
     def observe(self, step: Step, seconds: float) -> None:
         """Learn how long the step took to run; later steps are kept under the target time by it."""
-        self._cost.observe(step.num_tokens, seconds)
+        self._costs.observe(step.num_tokens, seconds, is_background=step.is_background)
 
     def expected_s(self, step: Step) -> float | None:
         """How long the step should take to run, as far as that can be learnt from earlier ones; None before any."""
-        return self._cost.predict(step.num_tokens) or None
+        return self._costs.of(is_background=step.is_background).predict(step.num_tokens) or None
 
     def forget_cached(self) -> None:
         """The KV cache has lost its content; nobody may hold any of it."""
@@ -201,23 +207,18 @@ class Scheduler:
 
     # Deciding: the budget.
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether there is nothing but background work."""
-        first = self._waiting[0] if len(self._waiting) else None
-        return (first is None or first.is_background) and all(sequence.is_background for sequence in self._running)
-
     def _taking_part(self) -> list[Sequence]:
         """Those that run and may do so in the next step: what is in the background pauses, and keeps its blocks."""
-        is_idle = self._is_idle
+        is_idle = self.is_idle
         return [sequence for sequence in self._running if is_idle or not sequence.is_background]
 
     def _plan(self, num_decoding: int) -> StepPlan:
         limit = self.config.max_step_tokens
         target_s = self.config.target_step_s if num_decoding else self.config.longest_step_s
-        if self._is_idle:
-            target_s = self.config.background_step_s  # whoever comes now waits for its end
-        if target_s is not None and (affordable := self._cost.budget(target_s)) is not None:
+        is_idle = self.is_idle
+        if is_idle:
+            target_s = self.config.background_step_s  # whoever comes may have to wait for its end
+        if target_s is not None and (affordable := self._costs.of(is_background=is_idle).budget(target_s)) is not None:
             # Everyone who decodes gets a token, and prefill at least a block: it must end some day.
             limit = min(limit, max(affordable, num_decoding + self.config.block_size))
         return StepPlan(limit, math.ceil(self.config.prefill_share * limit))
@@ -319,7 +320,7 @@ class Scheduler:
             return
         frontier = self._frontier(self._taking_part())
         owed = self._owed_blocks()
-        is_idle = self._is_idle
+        is_idle = self.is_idle
         position = 0
         # Those that wait for another's blocks are stepped over, but the queue is not searched without end.
         while plan.left and position < min(len(self._waiting), self.config.max_running):
@@ -414,6 +415,10 @@ class Scheduler:
             self.pool.index.publish(sequence.block_ids[number], digests[number])
         sequence.published = full
 
+    def _kept_blocks(self, sequence: Sequence) -> int | None:
+        """How many stay cached after it; None: all. A batch must not evict the prefixes of those who come back to them."""
+        return sequence.cached_tokens // self.config.block_size if sequence.is_background else None
+
     def _count_drafts(self, item: Scheduled, output: Output) -> None:
         output.num_drafts = item.num_drafts
         self._counters.draft_rounds += 1
@@ -433,7 +438,7 @@ class Scheduler:
         if sequence in self._running:
             del self._running[sequence]
             # It keeps its table, so that a step decided before can still run; nobody is given the blocks until the next.
-            self.pool.release(sequence.block_ids)
+            self.pool.release(sequence.block_ids, self._kept_blocks(sequence))
         else:
             self._waiting.remove(sequence)
         completions = self._requests[sequence.request_id]

@@ -63,6 +63,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     step_tokens: int = 0
     read_bytes: int = 0
     failed_steps: int = 0
+    interrupted_steps: int = 0
     adapters: int = 0
     adapter_bytes: int = 0
     structure: StructureStats = StructureStats()

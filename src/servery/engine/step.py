@@ -41,6 +41,11 @@ class Step(msgspec.Struct, frozen=True):
     now: float = 0.0
     idle_reason: IdleReason | None = None
 
+    @property
+    def is_background(self) -> bool:
+        """Whether nobody waits for it: the background takes part in no step of others."""
+        return bool(self.scheduled) and self.scheduled[0].sequence.is_background
+
 
 def shortened(step: Step) -> Step:
     """The step without the drafts that its sequences have given up since it was decided; their blocks stay reserved."""

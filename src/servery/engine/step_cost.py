@@ -55,3 +55,20 @@ class StepCost:
             slope = mean_s / mean_n  # nothing to tell the parts by yet: the cautious reading is that tokens cost all
         self.per_token_s = min(max(slope, 0.0), mean_s / mean_n)
         self.fixed_s = mean_s - self.per_token_s * mean_n
+
+
+class StepCosts:
+    """Of the steps in the background apart: they are of another kind, and what is known of the others must not suffer."""
+
+    def __init__(self) -> None:
+        self._usual = StepCost()
+        self._background = StepCost()
+
+    def observe(self, num_tokens: int, seconds: float, *, is_background: bool) -> None:
+        """Learn from one step."""
+        (self._background if is_background else self._usual).observe(num_tokens, seconds)
+
+    def of(self, *, is_background: bool) -> StepCost:
+        """What is known of such steps; before any in the background, what is known of the others."""
+        is_known = is_background and self._background.predict(1) > 0.0
+        return self._background if is_known else self._usual

@@ -8,7 +8,7 @@
 #pragma GCC visibility push(default)
 extern "C" {
 
-enum NativeStatus { NATIVE_OK = 0, NATIVE_NO_MEMORY = 1, NATIVE_BAD_SHAPE = 2 };
+enum NativeStatus { NATIVE_OK = 0, NATIVE_NO_MEMORY = 1, NATIVE_BAD_SHAPE = 2, NATIVE_INTERRUPTED = 3 };
 
 enum NativeType { TYPE_F32 = 0, TYPE_BF16 = 1, TYPE_I8 = 2 };
 
@@ -123,6 +123,8 @@ struct NativeStep {
   NativeRows given;          // what the first layer is given [tokens, hidden_size], where `ids` do not say it
   NativeRows out;            // [tokens, hidden_size]
   double *seconds;           // [PARTS], where the time went is added; null: nobody asks
+  const int64_t *rings;      // the step is left as soon as this is not `heard`; null: nobody interrupts it
+  int64_t heard;
 };
 
 struct NativeContext;

@@ -13,7 +13,7 @@ HOW_TO_BUILD = "python -m servery.engine.native.build"
 # Variants that are faster than torch, so that `auto` chooses them.
 FAST_VARIANTS = frozenset({"avx2", "avx512", "avx512bf16"})
 
-BAD_SHAPE = 2
+BAD_SHAPE, INTERRUPTED = 2, 3
 F32, BF16, I8 = 0, 1, 2
 KIND_F32, KIND_BF16, KIND_I8, KIND_I4 = 0, 1, 2, 3
 NORM_NONE, NORM_RMS, NORM_CENTERED, NORM_SCALE = 0, 1, 2, 3
@@ -150,6 +150,8 @@ class StepStruct(Structure):
         ("given", RowsStruct),
         ("out", RowsStruct),
         ("seconds", POINTER(c_double)),
+        ("rings", c_void_p),
+        ("heard", c_int64),
     )
 
 

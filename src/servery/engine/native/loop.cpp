@@ -78,6 +78,7 @@ class Loop {
 
   // The result of attention takes the place of the queries: whoever writes has read.
   void attend(const NativeAttention &attention) {
+    if (!goes_on()) return;
     bool is_planned = is_planned_ && attention.window == window_;
     note(run_attention(context_, attention, step_.extents, step_.extent, qkv_, qkv_, is_planned));
     is_planned_ = true, window_ = attention.window;
@@ -94,6 +95,7 @@ class Loop {
 
   void linear(const NativeLinear *weight, const NativeRows &from, const RowMaker &made, const NativeRows &y,
               const NativeRows &residual) {
+    if (!goes_on()) return;
     note(run_linear(context_, {weight, step_.tokens, model_.type, from, y, residual, made, {}}));
     tell(PART_LINEARS);
   }
@@ -107,6 +109,12 @@ class Loop {
   template <class Work>
   void rows(int64_t size, const Work &work) {
     context_->pool.run(step_.tokens, SHARED_WORK / size + 1, work);
+  }
+
+  // Whether there is anything to be computed still.
+  bool goes_on() {
+    if (step_.rings && __atomic_load_n(step_.rings, __ATOMIC_RELAXED) != step_.heard) note(NATIVE_INTERRUPTED);
+    return status_ == NATIVE_OK;
   }
 
   void note(int32_t status) { status_ = status_ == NATIVE_OK ? status : status_; }

@@ -9,7 +9,7 @@ import llguidance
 
 from servery.engine.constraint import Constraint
 from servery.engine.errors import EngineError, InvalidRequest, Overloaded
-from servery.engine.request import FinishReason, NewRequest, Output
+from servery.engine.request import BACKGROUND, FinishReason, NewRequest, Output
 from servery.engine.structure.compiler import Compiler
 
 RETRY_AFTER_S = 1.0
@@ -39,6 +39,11 @@ class Intake:
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._arrivals
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody here is not in the background."""
+        return any(arrival.request.priority < BACKGROUND for arrival in self._arrivals.values())
 
     def take(self, request: NewRequest, seed: int, constraint: Constraint) -> None:
         """Have the request's grammar compiled; raises `InvalidRequest` for an id in use, `Overloaded` when full."""
