@@ -510,3 +510,35 @@ def test_steps_of_the_background_are_short():
     for tokens in (1, 32):
         drive.scheduler.observe(Step((), num_tokens=tokens), 0.001 * tokens)
     assert drive.step() == {"batch/0": 10}, "10 tokens take 10 ms"
+
+
+def test_a_batch_evicts_nobodys_prefix():
+    """With 16 blocks and a batch of any length, whoever comes back to a conversation finds it still."""
+    drive = Drive(num_blocks=16, max_model_len=32, max_running=2)
+    drive.add(request("chat", other(300, 20), max_tokens=2))
+    drive.finish()
+    for number in range(20):
+        drive.add(request(f"batch{number}", other(400 + 20 * number, 14), max_tokens=2, priority=BACKGROUND))
+        drive.finish()
+    assert drive.stats.cached_blocks == 5, "the chat's five full blocks"
+    drive.add(request("again", other(300, 20), max_tokens=2))
+    assert drive.step() == {"again/0": 4}, "of its prefix the last block is computed, for its logits"
+
+
+def test_what_the_background_found_cached_stays_so():
+    drive = Drive(num_blocks=16, max_model_len=32, max_running=2)
+    drive.add(request("chat", other(300, 20), max_tokens=2))
+    drive.finish()
+    drive.add(request("batch", [*other(300, 12), *other(700, 8)], max_tokens=2, priority=BACKGROUND))
+    drive.finish()
+    assert drive.stats.cached_blocks == 5
+
+
+def test_nobody_drafts_for_what_pauses():
+    drive = Drive(max_step_tokens=16)
+    drive.add(request("batch", 4, max_tokens=9, priority=BACKGROUND))
+    drive.step()
+    assert [each.request_id for each in drive.scheduler.decoding] == ["batch"]
+    drive.add(request("chat", other(300, 6), max_tokens=3))
+    drive.step()
+    assert [each.request_id for each in drive.scheduler.decoding] == ["chat"]

@@ -1,6 +1,6 @@
 import pytest
 
-from servery.engine.step_cost import StepCost
+from servery.engine.step_cost import StepCost, StepCosts
 
 
 def test_nothing_is_known_before_the_first_step():
@@ -61,3 +61,11 @@ def test_coefficients_are_never_negative():
         cost.observe(tokens, seconds)
         assert cost.fixed_s >= 0.0
         assert cost.per_token_s >= 0.0
+
+
+def test_the_background_does_not_change_what_is_known_of_others():
+    costs = StepCosts()
+    costs.observe(10, 0.010, is_background=False)
+    assert costs.of(is_background=True).predict(10) == 0.010, "nothing better is known yet"
+    costs.observe(10, 0.050, is_background=True)
+    assert [costs.of(is_background=each).predict(10) for each in (False, True)] == [0.010, 0.050]

@@ -51,6 +51,7 @@ def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
         "engine_aborted_sequences_total{}": 1,
         "engine_steps_total{}": 7,
         "engine_failed_steps_total{}": 0,
+        "engine_interrupted_steps_total{}": 0,
         "engine_step_seconds_total{}": 0.5,
         "engine_step_tokens_total{}": 90,
         "engine_read_bytes_total{}": 1000,

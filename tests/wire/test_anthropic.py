@@ -155,6 +155,7 @@ def test_a_count_needs_no_length() -> None:
         ({"tools": [{"name": "f", "input_schema": {"type": "array"}}]}, "tools[0].input_schema.type"),
         ({"tools": [{"name": "f", "input_schema": {}}] * 2}, "tools[1].name"),
         ({"tools": [{"name": "", "input_schema": {}}]}, "tools[0].name"),
+        ({"tools": [{"name": "f" * 129, "input_schema": {}}]}, "tools[0].name"),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
         ({"thinking": {"type": "enabled", "budget_tokens": 5}}, "thinking.budget_tokens"),
         ({"thinking": {"type": "adaptive", "display": "omitted"}}, "thinking.display"),

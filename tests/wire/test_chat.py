@@ -68,6 +68,16 @@ def test_what_the_server_can_do_is_accepted(fields: dict[str, Any]) -> None:
             "response_format.json_schema.name",
             "missing_required_parameter",
         ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "my schema", "schema": {}}}},
+            "response_format.json_schema.name",
+            "invalid_value",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f" * 65}}]},
+            "tools[0].function.name",
+            "string_above_max_length",
+        ),
         ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.function", "missing_required_parameter"),
         (
             {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "nobody"}}},

@@ -43,7 +43,7 @@ def allowed(mode: Any, *names: str) -> AllowedChoice:
     ],
 )
 def test_a_choice_is_which_may_and_whether_one_must_be_called(choice: Any, parallel: bool | None, use: ToolUse) -> None:
-    check_tools([A, B], choice, function_param)
+    check_tools([A, B], choice, function_param, 64)
     assert tool_use([A, B], choice, parallel) == use
 
 
@@ -66,7 +66,10 @@ def test_the_model_is_trusted_where_nothing_is_promised(tools: list[Tool], choic
     ("tools", "choice", "param", "told"),
     [
         ([A, A], None, "tools[1].function.name", "'tools[1].function.name' is 'a', as that of tools[0] is."),
-        ([Tool(Function(" "))], None, "tools[0].function.name", "'tools[0].function.name' is empty; at least one"),
+        (
+            [Tool(Function("a b"))], None, "tools[0].function.name",
+            "Invalid 'tools[0].function.name': string does not match pattern. Expected a string that matches",
+        ),
         (
             [Tool(Function("a", parameters={"type": "array"}))], None, "tools[0].function.parameters.type",
             "'tools[0].function.parameters' has the type \"array\"; it must be \"object\": arguments have names",
@@ -82,6 +85,6 @@ def test_the_model_is_trusted_where_nothing_is_promised(tools: list[Tool], choic
 )  # fmt: skip
 def test_what_can_never_be_followed_is_refused(tools: list[Tool], choice: Any, param: str, told: str) -> None:
     with pytest.raises(ApiError) as caught:
-        check_tools(tools, choice, function_param)
+        check_tools(tools, choice, function_param, 64)
     assert (caught.value.status, caught.value.param) == (400, param)
     assert caught.value.message.startswith(told)

@@ -9,7 +9,18 @@ import sys
 
 import msgspec
 
-from servery.engine.channel import Add, FrameReader, FromCore, LoadFailed, Loading, Ready, Stop, ToCore, encode_config, frame
+from servery.engine.channel import (
+    Add,
+    FrameReader,
+    FromCore,
+    LoadFailed,
+    Loading,
+    Ready,
+    Stop,
+    ToCore,
+    encode_config,
+    frame,
+)
 from servery.engine.config import EngineConfig
 from servery.engine.core_errors import ended_while_loading, load_error
 from servery.engine.doorbell import Doorbell

@@ -264,6 +264,7 @@ def _counters(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
         ("engine_aborted_sequences", "Sequences aborted.", lambda s: s.scheduler.finished_abort),
         ("engine_steps", "Steps run.", lambda s: s.steps),
         ("engine_failed_steps", "Steps that failed.", lambda s: s.failed_steps),
+        ("engine_interrupted_steps", "Steps of the background left for others.", lambda s: s.interrupted_steps),
         ("engine_step_seconds", "Time spent in steps.", lambda s: s.step_s),
         ("engine_step_tokens", "Positions computed in steps.", lambda s: s.step_tokens),
         ("structured_grammars_compiled", "Forms of answers compiled.", lambda s: s.structure.compiled),

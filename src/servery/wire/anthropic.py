@@ -165,6 +165,11 @@ class AnthropicChat(ChatRequest, frozen=True, kw_only=True):
         return f"tools[{at}].{'input_schema' if field == 'parameters' else field}"
 
     @property
+    def most_name_chars(self) -> int:
+        """As Anthropic has it."""
+        return 128
+
+    @property
     def insists_on_reasoning(self) -> bool:
         """Agents send a budget to every model."""
         return False

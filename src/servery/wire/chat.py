@@ -190,6 +190,11 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
         return f"tools[{at}].function.{field}"
 
     @property
+    def most_name_chars(self) -> int:
+        """How long the name of a function may be."""
+        return 64
+
+    @property
     def insists_on_reasoning(self) -> bool:
         """Whether a budget is an error for a model that does not reason, and so stays below any."""
         return True
@@ -200,7 +205,7 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
         check_unsupported(self, _UNSUPPORTED)
         check_neutral(self, CHAT_NEUTRAL)
         check_messages(self.messages)
-        check_tools(self.tools, self.tool_choice, self.function_param)
+        check_tools(self.tools, self.tool_choice, self.function_param, self.most_name_chars)
         _check_reasoning(self)
         _check_answer_form(self)
         if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):

@@ -31,6 +31,7 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 _RENAMED = {
     "max_tokens": "max_output_tokens",
     "messages": "input",
+    "response_format.json_schema.name": "text.format.name",
     "response_format.json_schema.schema": "text.format.schema",
     "verbosity": "text.verbosity",
 }

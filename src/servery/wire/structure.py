@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from servery.wire.errors import invalid, unsupported
+from servery.wire.names import check_name
 
 _FORMS = ("json", "regex", "choice", "grammar", "json_object")
 _UNSUPPORTED = {  # 'disable_fallback' goes without saying: what cannot be enforced is refused
@@ -154,6 +155,8 @@ def _of_response_format(asked: ResponseFormat | None) -> list[Wanted]:
     if isinstance(asked, JsonSchemaFormat):
         param = "value.schema" if asked.json_schema is None else "json_schema.schema"
         schema = asked.named
+        if asked.value is None:
+            check_name("response_format.json_schema.name", schema.name)
         return [Wanted(f"response_format.{param}", "json_schema", schema.schema, bool(schema.strict))]
     if isinstance(asked, RegexFormat):
         return [Wanted("response_format.value", "regex", asked.value)]

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from servery.wire.errors import did_you_mean, invalid, shown
+from servery.wire.names import check_name
 
 _WORDS = ("auto", "none", "required")
 
@@ -93,7 +94,10 @@ def tool_use(tools: Sequence[Tool] | None, choice: ToolChoice | None, parallel: 
 
 
 def check_tools(
-    tools: Sequence[Tool] | None, choice: ToolChoice | None, function_param: Callable[[int, str], str]
+    tools: Sequence[Tool] | None,
+    choice: ToolChoice | None,
+    function_param: Callable[[int, str], str],
+    most_name_chars: int,
 ) -> None:
     """Raise `ApiError` for functions that cannot be called or told apart, and for a choice that can never be followed.
 
@@ -102,8 +106,7 @@ def check_tools(
     names: list[str] = []
     for at, tool in enumerate(tools or ()):
         param, name = function_param(at, "name"), tool.function.name
-        if not name.strip():
-            raise invalid(f"'{param}' is empty; at least one character is needed.", param)
+        check_name(param, name, most_name_chars)
         if name in names:
             raise invalid(f"'{param}' is '{shown(name)}', as that of tools[{names.index(name)}] is.", param)
         names.append(name)

@@ -7,6 +7,7 @@ import torch
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.batch import Batch
+from servery.engine.doorbell import Doorbell, Interrupted, Interruption
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import BFLOAT16, FLOAT32, FP8, INT8
 from servery.engine.loader import load_model
@@ -192,6 +193,20 @@ def test_tokens_that_are_not_there_are_refused(variant, saved):
     native = load(saved("uneven"), native=context(require(variant)))
     with pytest.raises(ValueError, match=r"^token ids up to 250; this model has 250 tokens\.$"):
         run(native, [[([3, 250], 0, [0])]])
+
+
+def test_a_step_that_is_left_can_be_run_again(variant, saved):
+    native, bell = load(saved("qwen3_tied"), native=context(require(variant))), Doorbell(-1)
+    expected, _ = run(native)
+    cache = KVCache(native.config, 32, BLOCK, native.dtype, kv_format=FLOAT32)
+    rows = []
+    for step in STEPS:
+        batch, waiting = Batch.build(step, BLOCK), Interruption(bell, bell.rings)
+        bell.ring()
+        with pytest.raises(Interrupted):
+            native.forward(batch, cache, waiting)
+        rows.append(native.logits(native.forward(batch, cache, Interruption(bell, bell.rings))))
+    assert torch.equal(torch.cat(rows), expected)
 
 
 def test_steps_tell_where_their_time_went(variant, saved):
