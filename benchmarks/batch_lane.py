@@ -15,10 +15,10 @@ import json
 import random
 import statistics
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import openai
@@ -73,13 +73,12 @@ class Lane:
         batch_id = self._openai.batches.create(
             input_file_id=self._file_id, endpoint="/v1/chat/completions", completion_window="24h"
         ).id
-        await self._until(batch_id, answered=1)
+        self._wait(lambda: self._answered(batch_id) > 0)
         before, began = self._answered(batch_id), perf_counter()
         yield rate
         rate.append((self._answered(batch_id) - before) / (perf_counter() - began))
         self._openai.batches.cancel(batch_id)
-        while self._openai.batches.retrieve(batch_id).status != "cancelled":
-            await asyncio.sleep(PAUSE_S)
+        self._wait(lambda: self._openai.batches.retrieve(batch_id).status == "cancelled")
 
     def close(self) -> None:
         """Close the connections."""
@@ -94,9 +93,10 @@ class Lane:
         self._idle.append(client)
         return sample
 
-    async def _until(self, batch_id: str, answered: int) -> None:
-        while self._answered(batch_id) < answered:
-            await asyncio.sleep(PAUSE_S)
+    def _wait(self, is_over: Callable[[], bool]) -> None:
+        """Look until it is; nothing else has to run meanwhile."""
+        while not is_over():
+            sleep(PAUSE_S)
 
     def _answered(self, batch_id: str) -> int:
         counts = self._openai.batches.retrieve(batch_id).request_counts
