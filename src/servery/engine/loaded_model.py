@@ -25,6 +25,7 @@ from servery.engine.native.choice import choose_kernels, kernels_name
 from servery.engine.quantization.config import stored_method
 from servery.engine.quantizer.choice import quantizer_for
 from servery.engine.quantizer.quantizer import Quantizer
+from servery.engine.sampling import sampler_of
 from servery.engine.sampling_rows import SamplingRows
 from servery.engine.shortage import shortages
 from servery.engine.speculation.loading import ProposerSource, open_proposer
@@ -72,7 +73,7 @@ def load(config: EngineConfig, *, progress: Progress | None, planned: Callable[[
     kv_format = resolve_kv_format(config.kv_dtype, dtype)
     limits = AdapterLimits(max_loras=config.adapter_places, max_rank=config.max_lora_rank)
     quantizer = quantizer_for(config, model_config)
-    rows = SamplingRows()
+    rows = SamplingRows(sampler_of(native))
     with (
         open_weights(config.model, model_config, dtype, progress=progress) as weights,
         open_proposer(config, model_config, dtype, native) as source,

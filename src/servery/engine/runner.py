@@ -13,7 +13,7 @@ from servery.engine.doorbell import Interrupted, Interruption
 from servery.engine.kv import KVCache
 from servery.engine.lora.pool import AdapterPool
 from servery.engine.request import Sequence, TokenLogprobs
-from servery.engine.sampler import SamplingRow, largest, sample, token_logprobs
+from servery.engine.sampler import SamplingRow, largest, token_logprobs
 from servery.engine.sampling_rows import SamplingRows
 from servery.engine.scheduler import Scheduled, Step, StepResult
 from servery.engine.speculation.verification import Check, agreed, verify
@@ -133,11 +133,11 @@ class Runner:
         masks = pending.wait()
         if masks or any(item.num_drafts for item in sampling):
             self._verify(logits, sampling, results, proposals, masks)
-        elif (token_ids := self._largest(logits, sampling)) is not None:
+        elif (token_ids := self._next(logits, sampling)) is not None:
             for item, token_id in zip(sampling, token_ids, strict=True):
                 results[item.sequence].token_ids = [token_id]
         else:
-            sampled = sample(logits, [self._rows.row(item.sequence, []) for item in sampling])
+            sampled = self._rows.sampler.sample(logits, [self._rows.row(item.sequence, []) for item in sampling])
             for item, (token_id, logprobs, error) in zip(sampling, sampled, strict=True):
                 result = results[item.sequence]
                 result.token_ids, result.error = [] if error else [token_id], error
@@ -146,6 +146,12 @@ class Runner:
     def _largest(self, logits: Tensor, sampling: list[Scheduled]) -> list[int] | None:
         """The tokens if nobody asks for more than the largest logit, and all are usable; else None."""
         return largest(logits) if all(item.sequence.takes_largest for item in sampling) else None
+
+    def _next(self, logits: Tensor, sampling: list[Scheduled]) -> list[int] | None:
+        """The tokens that can be had without a row for each; else None."""
+        if (token_ids := self._largest(logits, sampling)) is not None:
+            return token_ids
+        return self._rows.sampler.next_tokens(logits, [item.sequence for item in sampling])
 
     def _verify(
         self,
@@ -170,7 +176,7 @@ class Runner:
             )
             for item in sampling
         ]
-        for item, verified in zip(sampling, verify(logits, checks), strict=True):
+        for item, verified in zip(sampling, verify(logits, checks, self._rows.sampler), strict=True):
             result = results[item.sequence]
             result.token_ids, result.logprobs, result.error = verified
 

@@ -96,7 +96,7 @@ def draw(logits: Tensor, rows: Sequence[SamplingRow]) -> list[Sampled]:
         for i, token_id in zip(warped.rows, race(warped.weights, drawing, warped.ids, logits.shape[1]), strict=True):
             token_ids[i] = token_id
     return [
-        Sampled(token_ids[i]) if math.isfinite(peak[i]) else Sampled(-1, error=_unusable(row, peak[i]))
+        Sampled(token_ids[i]) if math.isfinite(peak[i]) else Sampled(-1, error=unusable(row, peak[i]))
         for i, row in enumerate(rows)
     ]
 
@@ -133,7 +133,8 @@ def token_logprobs(logits: Tensor, token_ids: Sequence[int], top: int | Sequence
     return result
 
 
-def _unusable(row: SamplingRow, peak: float) -> str:
+def unusable(row: SamplingRow, peak: float) -> str:
+    """Why no token can be chosen from a row whose largest logit is `peak`."""
     return (
         f"The model's logits at position {row.position} are not finite (their maximum is {peak}), so no token can be "
         "chosen; the checkpoint is damaged, or dtype float32 is needed."
@@ -267,14 +268,12 @@ def _without_unlikely(weights: Tensor, params: Sequence[SamplingParams]) -> Tens
 
 def race(weights: Tensor, rows: Sequence[SamplingRow], ids: Tensor | None, vocab_size: int) -> list[int]:
     """The winner of each row's race among `weights` [S, M] (at least one above 0) of the tokens `ids` (None: all)."""
-    if weights.shape[1] > _BLOCK**2:
-        if ids is not None:  # blocks are of the vocabulary, whoever is left in them
-            weights = weights.new_zeros(len(weights), vocab_size).scatter_(1, ids, weights)
-        won = _race_of_blocks(weights, rows)
-    elif ids is None:
-        won = _race(weights, rows, torch.arange(vocab_size))
-    else:
+    if ids is not None:
         won = ids.gather(1, _race(weights, rows, ids))
+    elif vocab_size > _BLOCK**2:
+        won = _race_of_blocks(weights, rows)
+    else:
+        won = _race(weights, rows, torch.arange(vocab_size))
     token_ids: list[int] = won[:, 0].tolist()
     return token_ids
 

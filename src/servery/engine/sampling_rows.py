@@ -5,12 +5,14 @@ from weakref import WeakKeyDictionary
 from servery.engine.penalties import TokenHistory
 from servery.engine.request import Sequence
 from servery.engine.sampler import SamplingRow
+from servery.engine.sampling import TORCH, Sampler
 
 
 class SamplingRows:
-    """Makes sampling rows; counts a sequence's tokens for its penalties once, however many steps it takes."""
+    """Makes sampling rows for a sampler; counts a sequence's tokens for its penalties once, however many steps it takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: Sampler = TORCH) -> None:
+        self.sampler = sampler
         self._histories: WeakKeyDictionary[Sequence, TokenHistory] = WeakKeyDictionary()
 
     def row(self, sequence: Sequence, drafts: list[int]) -> SamplingRow:

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from servery.engine.native.sampling import NativeSampler
 from servery.engine.penalties import TokenHistory
 from servery.engine.request import SamplingParams
 from servery.engine.sampler import SamplingRow, sample, token_logprobs, warped_probs
+from servery.engine.sampling import TORCH, Sampler
 from servery.engine.speculation.confidence import confidences
 from servery.engine.speculation.proposal import draw_proposals, is_coupled, proposal_probs
 from servery.engine.speculation.verification import Check, Verified, agreed, verify
+from tests.engine.native.kernels import best_context
 
 V = 6
 PROMPT = [1, 4, 1]
@@ -50,7 +53,12 @@ def rows_of(params: SamplingParams, seed: int, tokens: list[int], drafts: list[i
 
 
 def speculate(
-    params: SamplingParams, draft: Tensor | None, seeds: list[int], window: int, doubtful: float = 0.0
+    params: SamplingParams,
+    draft: Tensor | None,
+    seeds: list[int],
+    window: int,
+    doubtful: float = 0.0,
+    sampler: Sampler = TORCH,
 ) -> tuple[list[list[int]], Counter[str]]:
     """LENGTH tokens of each seed, `window` drafts at a time; without a draft model the drafts are constant.
 
@@ -67,7 +75,7 @@ def speculate(
                 rows = [rows_of(params, *one)[-1] for one in zip(seeds, texts, drafts, strict=True)]
                 logits = draft[[row.tokens[-1] for row in rows]]
                 sure = [confidence >= doubtful for confidence in confidences(logits)]
-                tokens = draw_proposals(logits, rows)
+                tokens = draw_proposals(logits, rows, sampler)
             for at_run, (of, token) in enumerate(zip(drafts, tokens, strict=True)):
                 if len(of) == at and (draft is None or sure[at_run]):
                     of.append(token)
@@ -75,13 +83,14 @@ def speculate(
         if window and draft is not None and not is_coupled(params):
             drawing = [row for check in checks for row in check.rows[:-1]]
             lengths = [len(check.drafts) for check in checks]
-            proposals = proposal_probs(draft[[row.tokens[-1] for row in drawing]], drawing).split(lengths)
+            rows_of_drafts = draft[[row.tokens[-1] for row in drawing]]
+            proposals = proposal_probs(rows_of_drafts, drawing, sampler).split(lengths)
             checks = [
                 check._replace(proposal=probs if len(probs) else None)
                 for check, probs in zip(checks, proposals, strict=True)
             ]
         logits = TARGET[[row.tokens[-1] for check in checks for row in check.rows]]
-        for text, check, verified in zip(texts, checks, verify(logits, checks), strict=True):
+        for text, check, verified in zip(texts, checks, verify(logits, checks, sampler), strict=True):
             counts.update(drafted=len(check.drafts), accepted=len(verified.token_ids) - 1)
             assert verified.token_ids[:-1] == check.drafts[: len(verified.token_ids) - 1]
             text.extend(verified.token_ids)
@@ -124,16 +133,18 @@ JUDGED = {
 }
 
 
-@pytest.mark.parametrize("runs", [120, pytest.param(800, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [60, pytest.param(800, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.parametrize("name", JUDGED)
-def test_texts_are_as_likely_as_without_drafts_for_every_warping(name, runs):
+def test_texts_are_as_likely_as_without_drafts_for_every_warping(name, kernels, runs):
     """Each of 64 warpings within 5 standard deviations of a chi-square, and their sum within 3.5."""
     drafter, seed, doubtful = JUDGED[name]
+    sampler = TORCH if kernels == "torch" else NativeSampler(best_context())
     total, degrees = 0.0, 0
     for number, warping in enumerate(WARPINGS):
         params = SamplingParams(seed=seed, **warping)
         seeds = [len(WARPINGS) * run + number for run in range(runs)]
-        texts, _ = speculate(params, DRAFTERS.get(drafter), seeds, 1 + number % 2, doubtful)
+        texts, _ = speculate(params, DRAFTERS.get(drafter), seeds, 1 + number % 2, doubtful, sampler)
         statistic, freedom = distance(texts, expected(params))
         assert statistic - freedom < 5 * math.sqrt(2 * freedom) + 5, warping
         total, degrees = total + statistic, degrees + freedom

@@ -23,7 +23,7 @@ FLAGS = "-std=c++17 -O3 -g1 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-ma
 _AVX2 = "-mavx2 -mfma -mf16c"
 _AVX512 = f"{_AVX2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512"
 # What all variants share.
-_COMMON = ("attention", "interface", "loop", "pool")
+_COMMON = ("attention", "interface", "loop", "pool", "sampling")
 # Each compiles `variant.cpp` with its own flags; which of them runs is decided when the library is opened.
 X86_VARIANTS = {"avx2": _AVX2, "avx512": _AVX512, "avx512bf16": f"{_AVX512} -mavx512bf16"}
 

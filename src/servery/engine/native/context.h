@@ -28,7 +28,7 @@ struct NativeContext {
   NativeContext(const Kernels *k, int threads, const int *cpus) : kernels(k), pool(threads, cpus) {}
   const Kernels *kernels;
   Pool pool;
-  Scratch x, states, activations;
+  Scratch x, states, activations, choosing;
   std::vector<AttentionItem> items;
   std::vector<AttentionJoin> joins;
 };

@@ -127,6 +127,38 @@ struct NativeStep {
   int64_t heard;
 };
 
+enum { NATIVE_MOST_TOPS = 20 };
+
+// What decides the token of a row of logits, and what is asked about it. Pointers may be null where their count is 0.
+struct NativeChoice {
+  double top_p, min_p;
+  uint64_t seed;
+  int64_t position;
+  int64_t top_k;                          // 0: no limit
+  const int64_t *seen;                    // [seen_count] different tokens before this one
+  const float *counts;                    // [seen_count] how often each was generated
+  const int64_t *biased;                  // [biased_count] different tokens
+  const float *biases;                    // [biased_count] what is added to their logits
+  const int64_t *allowed, *barred;        // [..._count] tokens; if any is allowed, no others are
+  const uint32_t *mask;                   // a bit for each token, lowest first, 1: allowed; null: all are
+  float *probs;                           // [vocab_size] what is drawn from; null: nobody asks
+  int64_t seen_count, biased_count, allowed_count, barred_count;
+  float temperature;                      // 0: the largest logit is taken
+  float repetition, frequency, presence;  // penalties of `seen`
+  int32_t logprobs;                       // how many of the most likely tokens are told; -1: none, and not the chosen
+  int32_t reserved;
+};
+
+// `peak` is the largest logit after all changes; if it is not finite, nothing else means anything.
+struct NativeChosen {
+  int64_t token_id;
+  float peak;
+  float logprob;
+  int64_t tops;
+  int64_t top_ids[NATIVE_MOST_TOPS];  // most likely first, of equal ones the lowest ids
+  float top_logprobs[NATIVE_MOST_TOPS];
+};
+
 struct NativeContext;
 
 // A digest of the sources that this library was built from.
@@ -158,6 +190,9 @@ int32_t servery_unpack_rows(NativeContext *context, const NativeLinear *linear, 
 // Causal attention of `query` [tokens, heads * head_dim] over a cache that holds the step's own keys and values.
 int32_t servery_attention(NativeContext *context, const NativeAttention *attention, int64_t count,
                           const NativeExtent *extents, const NativeRows *query, const NativeRows *out);
+// A token for each of `rows` rows of float32 logits.
+int32_t servery_sample(NativeContext *context, int64_t rows, const NativeRows *logits, int64_t vocab_size,
+                       const NativeChoice *choices, NativeChosen *chosen);
 // All layers of a step, from ids to normed hidden states.
 int32_t servery_step(NativeContext *context, const NativeModel *model, const NativeStep *step);
 }

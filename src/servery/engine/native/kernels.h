@@ -90,6 +90,18 @@ struct HeadsCall {
   NativeRows qkv;
 };
 
+// Rows slot, slot + slots and so on are those that may use the room of a slot: `SAMPLE_ROOM` bytes for each token.
+struct SampleCall {
+  NativeRows logits;
+  int64_t rows, vocab_size;
+  const NativeChoice *choices;
+  NativeChosen *chosen;
+  char *room;
+  int64_t room_bytes, slots;
+};
+
+constexpr int64_t SAMPLE_ROOM = 24;
+
 constexpr int64_t CHUNK = 64;         // positions whose states are joined with those of others
 constexpr int64_t TILE = 16;          // positions whose keys are mirrored at a time
 constexpr int64_t STATE_HEADER = 16;  // floats before the values of a row's state: largest score, sum of weights
@@ -107,6 +119,7 @@ struct Kernels {
   void (*embed_rows)(const EmbedCall &, int64_t begin, int64_t end);       // rows
   void (*norm_rows)(const NormCall &, int64_t begin, int64_t end);         // rows
   void (*place_heads)(const HeadsCall &, int64_t begin, int64_t end);      // rows
+  void (*sample_rows)(const SampleCall &, int64_t begin, int64_t end);     // slots
   int64_t vector_width;
   void (*attend_items)(const AttentionCall &, int64_t begin, int64_t end);  // items
   void (*join_states)(const AttentionCall &, int64_t begin, int64_t end);   // joins

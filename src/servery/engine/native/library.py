@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -155,6 +155,52 @@ class StepStruct(Structure):
     )
 
 
+MOST_TOPS = 20
+
+
+class ChoiceStruct(Structure):
+    """`NativeChoice` of interface.h."""
+
+    _fields_ = (
+        ("top_p", c_double),
+        ("min_p", c_double),
+        ("seed", c_uint64),
+        ("position", c_int64),
+        ("top_k", c_int64),
+        ("seen", c_void_p),
+        ("counts", c_void_p),
+        ("biased", c_void_p),
+        ("biases", c_void_p),
+        ("allowed", c_void_p),
+        ("barred", c_void_p),
+        ("mask", c_void_p),
+        ("probs", c_void_p),
+        ("seen_count", c_int64),
+        ("biased_count", c_int64),
+        ("allowed_count", c_int64),
+        ("barred_count", c_int64),
+        ("temperature", c_float),
+        ("repetition", c_float),
+        ("frequency", c_float),
+        ("presence", c_float),
+        ("logprobs", c_int32),
+        ("reserved", c_int32),
+    )
+
+
+class ChosenStruct(Structure):
+    """`NativeChosen` of interface.h."""
+
+    _fields_ = (
+        ("token_id", c_int64),
+        ("peak", c_float),
+        ("logprob", c_float),
+        ("tops", c_int64),
+        ("top_ids", c_int64 * MOST_TOPS),
+        ("top_logprobs", c_float * MOST_TOPS),
+    )
+
+
 # Result and arguments of each function of interface.h.
 _FUNCTIONS = {
     "servery_digest": (c_char_p, ()),
@@ -169,6 +215,7 @@ _FUNCTIONS = {
     "servery_linear": (c_int32, (c_void_p, _LINEAR, c_int64, _ROWS, _ROWS, _ROWS)),
     "servery_attention": (c_int32, (c_void_p, POINTER(AttentionStruct), c_int64, POINTER(ExtentStruct), _ROWS, _ROWS)),
     "servery_step": (c_int32, (c_void_p, POINTER(ModelStruct), POINTER(StepStruct))),
+    "servery_sample": (c_int32, (c_void_p, c_int64, _ROWS, c_int64, c_void_p, c_void_p)),
     "servery_unpack_rows": (c_int32, (c_void_p, _LINEAR, c_int64, c_void_p, _ROWS)),
 }
 

@@ -5,6 +5,7 @@
 #include "linear.h"
 #include "pack.h"
 #include "rows.h"
+#include "sampling.h"
 #include "staging.h"
 
 #define JOIN_(a, b) a##b
@@ -15,6 +16,6 @@
 const Kernels *JOIN(VARIANT, _kernels)() {
   static const Kernels kernels = {TEXT(VARIANT), PW, panels_bytes, staged_type, staged_stride,
                                   stage_rows, linear_panels, pack_panels, unpack_rows,
-                                  embed_rows, norm_rows, place_heads, W, attend_items, join_states};
+                                  embed_rows, norm_rows, place_heads, sample_rows, W, attend_items, join_states};
   return &kernels;
 }

@@ -184,10 +184,10 @@ class DraftModel:
         sampling = [self._rows.row(draft.sequence, draft.tokens) for draft in drafts]
         drawn = [at for at, row in enumerate(sampling) if not is_coupled(row.params)]
         if drawn:
-            probs = proposal_probs(logits[drawn], [sampling[at] for at in drawn])
+            probs = proposal_probs(logits[drawn], [sampling[at] for at in drawn], self._rows.sampler)
             for at, each in zip(drawn, probs[:, None], strict=True):
                 drafts[at].probs.append(each)
-        for draft, token in zip(drafts, draw_proposals(logits, sampling), strict=True):
+        for draft, token in zip(drafts, draw_proposals(logits, sampling, self._rows.sampler), strict=True):
             draft.tokens.append(token)
 
     def _observe(self, num_rows: int, num_tokens: int, seconds: float) -> None:

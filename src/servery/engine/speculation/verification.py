@@ -24,7 +24,8 @@ from torch import Tensor
 
 from servery.engine.randomness import Use, seed_for, uniforms
 from servery.engine.request import TokenLogprobs
-from servery.engine.sampler import Sampled, SamplingRow, draw, race, sample, sampled_logprobs, warped_probs
+from servery.engine.sampler import Sampled, SamplingRow, race, sampled_logprobs
+from servery.engine.sampling import TORCH, Sampler
 
 
 class Check(NamedTuple):
@@ -58,17 +59,17 @@ class _Judged(NamedTuple):
     replacement: int | None
 
 
-def verify(logits: Tensor, checks: Sequence[Check]) -> list[Verified]:
+def verify(logits: Tensor, checks: Sequence[Check], sampler: Sampler = TORCH) -> list[Verified]:
     """Judge every sequence's drafts by its rows of `logits` [R, V], which are those of all `checks` in their order."""
     rows = [row for check in checks for row in check.rows]
     if len(rows) == len(checks):
-        return [_sampled(one) for one in sample(logits, rows)]
+        return [_sampled(one) for one in sampler.sample(logits, rows)]
     logits = logits.float()
     starts = [0, *accumulate(len(check.rows) for check in checks)]
-    judged = _reject(logits, checks, starts)
+    judged = _reject(logits, checks, starts, sampler)
     wanted = [row for at, check in enumerate(checks) for row in _rows_to_draw(check, starts[at], judged.get(at))]
     index = torch.tensor(wanted, dtype=torch.int64, device=logits.device)
-    drawn = dict(zip(wanted, draw(logits[index], [rows[row] for row in wanted]), strict=True))
+    drawn = dict(zip(wanted, sampler.draw(logits[index], [rows[row] for row in wanted]), strict=True))
     verified = [_text(check, starts[at], judged.get(at), drawn) for at, check in enumerate(checks)]
     return _with_logprobs(verified, starts, logits, rows)
 
@@ -135,7 +136,7 @@ def _agreeing(check: Check, drawn: Sequence[int]) -> int:
     return len(check.drafts)
 
 
-def _reject(logits: Tensor, checks: Sequence[Check], starts: Sequence[int]) -> dict[int, _Judged]:
+def _reject(logits: Tensor, checks: Sequence[Check], starts: Sequence[int], sampler: Sampler) -> dict[int, _Judged]:
     """The verdict of rejection sampling for the checks, by number, that have a proposal."""
     drawn = [at for at, check in enumerate(checks) if check.proposal is not None]
     if not drawn:
@@ -143,7 +144,7 @@ def _reject(logits: Tensor, checks: Sequence[Check], starts: Sequence[int]) -> d
     rows = [row for at in drawn for row in checks[at].rows[:-1]]
     drafts = [draft for at in drawn for draft in checks[at].drafts]
     index = torch.tensor([starts[at] + row for at in drawn for row in range(len(checks[at].drafts))])
-    target = warped_probs(logits[index.to(logits.device)], rows)
+    target = sampler.warped_probs(logits[index.to(logits.device)], rows)
     proposal = torch.cat([probs for at in drawn if (probs := checks[at].proposal) is not None])
     stands = _stands(target, proposal, drafts, rows)
     judged, begin, refused = {}, 0, {}
