@@ -15,6 +15,7 @@ from servery.gateway.gateway import Gateway
 from servery.telemetry.ledger import LedgerRow
 from servery.telemetry.metrics import Metrics
 from servery.upstream.ask import Api, Ask, read_head
+from servery.upstream.caller import ANYBODY, Caller
 from servery.upstream.upstream import Call, Chunk
 from servery.wire.errors import ApiError
 from servery.wire.message import MessageDelta
@@ -143,6 +144,7 @@ class Stage:
     models: Sequence[ModelConfig] = ()
     deployments: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     total_s: float = 600.0
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rows = Rows()
@@ -156,10 +158,13 @@ class Stage:
         config = Config(
             models={each.name: each for each in models},
             deployments={name: deployment(name, **self.deployments.get(name, {})) for name in self.upstreams},
+            **self.config,
         )
         return Fleet.of(config, lambda each: self.upstreams[each.name], now, random.Random(1).random, before)
 
-    def exchange(self, client: Reader, *, api: Api = Api.CHAT, priority: int = 0, **fields: Any) -> Exchange:
+    def exchange(
+        self, client: Reader, *, api: Api = Api.CHAT, priority: int = 0, caller: Caller = ANYBODY, **fields: Any
+    ) -> Exchange:
         """A request of a client for model `m`, streamed unless it says otherwise."""
         asked = {"input": "hi"} if api is Api.RESPONSES else {"messages": [{"role": "user", "content": "hi"}]}
         body = msgspec.json.encode({"model": "m", "stream": True, **asked, **fields})
@@ -167,7 +172,7 @@ class Stage:
         at = len(self.rows.rows)
         ask = Ask(
             api=api, body=body, head=head, model=head.model, base=head.model, answer_id=f"id{at}", created=5,
-            priority=priority,
+            priority=priority, owner=caller.tenant, caller=caller,
         )  # fmt: skip
         return self.gateway.exchange(
             ask, client, request_id="req", arrived_s=now(), deadline_s=now() + self.total_s, keep_alive_s=15.0,

@@ -103,15 +103,15 @@ def make_service(*upstreams: Upstream, residences: Mapping[str, Residence] | Non
     models = tuple(ServedModel(name=each.name, engine=EngineConfig(model=Path("/nowhere"))) for each in upstreams)
     served = ServeOptions(models=models, **options)
     by_name: dict[str, Upstream] = {each.name: each for each in upstreams}
-    metrics = Metrics()
+    metrics, keys = Metrics(), served.key_ring()
     return Service(
         upstreams=by_name,
         gateway=Gateway(implied_fleet(by_name, served.request_timeout_s, _now), metrics, clock=_now),
         metrics=metrics,
         options=served,
         residences=residences or {},
-        keys=served.user_keys,
-        admin=AdminDoor(served.admin_keys, served.api_keys, served.host),
+        keys=keys,
+        admin=AdminDoor(served.admin_keys, keys, served.host),
         clock=_now,
     )
 

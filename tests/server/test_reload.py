@@ -63,11 +63,12 @@ async def site(folder: Path) -> AsyncIterator[tuple[Site, asyncio.Event]]:
         file.write_text(FILE.format(name="a", key="one", url=server.url, model="well", total="10s"))
         config = load_config(file, {})
         options = configured_options(config, api_keys=("beside",))
+        keys = options.key_ring()
         places = Places(House(options, metrics, lambda name, info: None))
         gateway = Gateway(Fleet.of(config, places.upstream, time.monotonic, random.random), metrics)
         service = Service(
-            upstreams=Fronts(lambda: gateway.fleet), gateway=gateway, options=options, keys=options.user_keys,
-            admin=AdminDoor(options.admin_keys, options.api_keys, options.host), clock=time.monotonic, metrics=metrics,
+            upstreams=Fronts(lambda: gateway.fleet), gateway=gateway, options=options, keys=keys,
+            admin=AdminDoor(options.admin_keys, keys, options.host), clock=time.monotonic, metrics=metrics,
         )  # fmt: skip
         reloader = Reloader(LiveConfig(config, {}), service, places)
         try:

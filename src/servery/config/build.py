@@ -1,5 +1,6 @@
 """A parsed file becomes a `Config`: each section on its own, then what must hold between them."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from msgspec import UNSET
 
 from servery.byte_size import parse_byte_size
 from servery.config import errors, sections
+from servery.config.access import limits_of, parse_digest, parse_time
 from servery.config.catalog import Catalog
 from servery.config.errors import Fault
 from servery.config.kinds import FACTS, KindFacts
@@ -23,7 +25,10 @@ from servery.config.types import (
     DeploymentConfig,
     Fallbacks,
     Hedge,
+    KeyConfig,
     Kind,
+    Limits,
+    LimitsConfig,
     ModelConfig,
     Place,
     Price,
@@ -68,6 +73,7 @@ class Builder:
         if server is None:
             return None
         config = self._server(server, known, deployments, source)
+        config = dataclasses.replace(config, **self._access(root, known))
         return None if self.faults else config
 
     # The sections one by one.
@@ -87,8 +93,64 @@ class Builder:
             self._retry(section.retry, ("defaults", "retry"))
         return root.get("defaults", {}) if len(self.faults) == before else {}
 
-    def _named(self, root: Mapping[str, Any], section: str) -> list[tuple[str, Any]]:
+    def _access(self, root: Mapping[str, Any], models: Mapping[str, ModelConfig]) -> dict[str, Any]:
+        """Who may ask for what, and how much: fields of `Config`."""
+        keys = {
+            name: key
+            for name, value in self._named(root, "keys", may_lack=True)
+            if (key := self._api_user(name, value, models)) is not None
+        }
+        owners = {
+            name: self._limits(section.limits, ("owners", name, "limits"))
+            for name, value in self._named(root, "owners", may_lack=True)
+            if (section := self._section(sections.OwnerSection, value, ("owners", name))) is not None
+        }
+        limiting = self._section(sections.LimitingSection, root.get("limits", {}), ("limits",))
+        return {
+            "keys": MappingProxyType(keys),
+            "owners": MappingProxyType(owners),
+            "limits": LimitsConfig() if limiting is None else self._limiting(limiting, ("limits",)),
+        }
+
+    def _api_user(self, name: str, value: Any, models: Mapping[str, ModelConfig]) -> KeyConfig | None:
+        at = ("keys", name)
+        section = self._section(sections.KeySection, value, at)
+        if section is None:
+            return None
+        for model in section.models or []:
+            if model not in models:
+                self._fault((*at, "models"), f"there is no model '{model}'.{did_you_mean(model, models)}")
+        given = [section.sha256] if isinstance(section.sha256, str) else section.sha256
+        if not given:
+            self._fault((*at, "sha256"), "name at least one; remove the key to revoke it.")
+        expires = section.expires
+        return KeyConfig(
+            name=name,
+            digests=tuple(self._read(parse_digest, each, (*at, "sha256"), b"") for each in given),
+            owner=section.owner or "",
+            models=None if section.models is None else frozenset(section.models),
+            tiers=None if section.tiers is None else frozenset(section.tiers),
+            expires_s=None if expires is None else self._read(parse_time, expires, (*at, "expires"), 0.0),
+            limits=self._limits(section.limits, (*at, "limits")),
+        )
+
+    def _limits(self, section: sections.LimitsSection, at: errors.Path) -> Limits:
+        return self._read(limits_of, section, at, Limits())
+
+    def _limiting(self, section: sections.LimitingSection, at: errors.Path) -> LimitsConfig:
+        if section.redis is not None and urlsplit(section.redis).scheme not in ("redis", "rediss", "unix"):
+            self._fault((*at, "redis"), "this is no address of a Redis; write redis://HOST:6379/0.")
+        return LimitsConfig(
+            redis=None if section.redis is None else Secret(section.redis),
+            deadline_s=self._read(parse_duration, section.deadline, (*at, "deadline"), 0.1),
+            on_failure=section.on_failure,
+            default_max_tokens=section.default_max_tokens,
+        )
+
+    def _named(self, root: Mapping[str, Any], section: str, *, may_lack: bool = False) -> list[tuple[str, Any]]:
         entries = root.get(section)
+        if may_lack and entries in (None, {}):
+            return []
         if not isinstance(entries, dict) or not entries:
             given = (
                 "is missing"
@@ -126,6 +188,7 @@ class Builder:
             host=section.host,
             port=section.port,
             ledger=None if section.ledger is None else self._folder / Path(section.ledger).expanduser(),
+            key_store=None if section.key_store is None else self._folder / Path(section.key_store).expanduser(),
             drain_timeout_s=self._read(parse_duration, section.drain_timeout, (*at, "drain_timeout"), 30.0),
             keep_alive_s=self._read(parse_duration, section.keep_alive, (*at, "keep_alive"), 15.0),
             max_body_bytes=self._read(_bytes, section.max_body, (*at, "max_body"), 1),
@@ -186,6 +249,7 @@ class Builder:
                 content_policy=tuple(section.fallbacks.content_policy),
             ),
             overload=section.overload,
+            limits=self._limits(section.limits, (*at, "limits")),
         )
 
     def _slo(self, section: sections.SloSection, at: errors.Path) -> Slo:

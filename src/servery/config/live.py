@@ -15,7 +15,7 @@ from servery.config.load import load_config
 from servery.config.types import Config
 
 # What a running server has taken up for good: sockets that are bound, files that are open.
-_FIXED = ("host", "port", "ledger")
+_FIXED = ("host", "port", "ledger", "key_store")
 
 
 @dataclass(frozen=True, slots=True)

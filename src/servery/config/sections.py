@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from servery.config.types import Continues, Kind, Overload, Place, Tier
+from servery.config.types import Continues, Kind, OnFailure, Overload, Place, Tier
 
 API_NAMES = ("chat", "completions", "embeddings", "rerank", "messages", "responses")
 
@@ -45,6 +45,10 @@ class ServerSection(_Section, frozen=True):
     ] = []
     api_key_file: Annotated[str | None, Meta(description="A file with one key per line, besides `api_keys`.")] = None
     admin_keys: Annotated[list[str], Meta(description="Keys for the admin routes; write ${NAME}.")] = []
+    key_store: Annotated[
+        str | None,
+        Meta(description="The SQLite file with the keys that `servery keys` makes; with it a key is needed."),
+    ] = None
     ledger: Annotated[str | None, Meta(description="The SQLite file with one row per exchange; null: none.")] = None
     drain_timeout: Annotated[Duration, Meta(description="How long answers under way may go on at the end.")] = "30s"
     keep_alive: Annotated[Duration, Meta(description="After what silence a stream gets a comment.")] = "15s"
@@ -156,6 +160,62 @@ class FallbacksSection(_Section, frozen=True):
     content_policy: Annotated[list[Name], Meta(description="When its filter refuses the prompt.")] = []
 
 
+Rate = Annotated[int, Meta(ge=1, le=10**9)]
+
+
+class LimitsSection(_Section, frozen=True):
+    """The most that a key, an owner or a model may take; what is left out is not limited."""
+
+    requests_per_minute: Annotated[Rate | None, Meta(description="Requests, as a steady rate.")] = None
+    input_tokens_per_minute: Annotated[Rate | None, Meta(description="Tokens of prompts.")] = None
+    output_tokens_per_minute: Annotated[Rate | None, Meta(description="Generated tokens.")] = None
+    concurrency: Annotated[Rate | None, Meta(description="Exchanges under way at a time.")] = None
+    dollars_per_day: Annotated[Dollars | None, Meta(description="From midnight to midnight, UTC.")] = None
+    dollars_per_month: Annotated[Dollars | None, Meta(description="A calendar month, UTC.")] = None
+    burst: Annotated[
+        Duration, Meta(description="For how long rates save up what is not used: 1s to 1h. So much may come at once.")
+    ] = "60s"
+
+
+class KeySection(_Section, frozen=True):
+    """A key that clients send. Its name here is its id in records."""
+
+    sha256: Annotated[
+        str | list[str], Meta(description="The SHA-256 of the key in hex (two while one takes the other's place).")
+    ]
+    owner: Annotated[Name | None, Meta(description="Whose key it is: one of `owners`, or any other name.")] = None
+    models: Annotated[list[Name] | None, Meta(description="The models that it may ask for; else all.")] = None
+    tiers: Annotated[list[Tier] | None, Meta(description="The tiers that may answer it; else all.")] = None
+    expires: Annotated[
+        Any,
+        Meta(
+            description="When it ends: 2027-01-31 (UTC), or with a time: 2027-01-31T12:00:00Z.",
+            extra_json_schema={"type": "string"},
+        ),
+    ] = None
+    limits: LimitsSection = LimitsSection()
+
+
+class OwnerSection(_Section, frozen=True):
+    """Somebody who has keys, and what all of these together may take."""
+
+    limits: LimitsSection
+
+
+class LimitingSection(_Section, frozen=True):
+    """Where limits are counted, and what is done without that."""
+
+    redis: Annotated[str | None, Meta(description="For several gateways together: redis://HOST:6379/0.")] = None
+    deadline: Annotated[Duration, Meta(description="How long Redis may take to answer.")] = "100ms"
+    on_failure: Annotated[
+        OnFailure, Meta(description="Without Redis: refuse what has limits (closed), or count here alone (local).")
+    ] = OnFailure.CLOSED
+    default_max_tokens: Annotated[
+        int,
+        Meta(ge=1, le=10**7, description="The longest answer where output is limited and the request says nothing."),
+    ] = 4096
+
+
 class ModelSection(_Section, frozen=True):
     """A name that clients ask for."""
 
@@ -170,6 +230,7 @@ class ModelSection(_Section, frozen=True):
     hedge: HedgeSection | None = None
     fallbacks: FallbacksSection = FallbacksSection()
     overload: Annotated[Overload, Meta(description="What happens when the SLO cannot be met.")] = Overload.BEST_EFFORT
+    limits: Annotated[LimitsSection, Meta(description="What all who ask for it together may take.")] = LimitsSection()
 
 
 class DefaultsSection(_Section, frozen=True):
@@ -186,6 +247,9 @@ class FileSections(_Section, frozen=True):
     models: Annotated[dict[str, ModelSection], Meta(min_length=1)]
     server: ServerSection = ServerSection()
     defaults: DefaultsSection = DefaultsSection()
+    keys: dict[str, KeySection] = {}
+    owners: dict[str, OwnerSection] = {}
+    limits: LimitingSection = LimitingSection()
 
 
 def json_schema() -> dict[str, Any]:

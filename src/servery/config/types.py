@@ -178,6 +178,59 @@ class DeploymentConfig:
     health: Probe = Probe()
 
 
+class OnFailure(enum.Enum):
+    """What happens to requests that have limits while the store that counts them for all gateways does not answer.
+
+    `CLOSED`: they are refused. `LOCAL`: each gateway counts by itself.
+    """
+
+    CLOSED = "closed"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most that a key, an owner or a model may take; None: as much as it likes.
+
+    What a rate leaves unused is saved up for `burst_s` at most: 600 requests per minute with a burst of 6 s let 60 come at
+    once. Days and months are those of UTC.
+    """
+
+    requests_per_minute: int | None = None
+    input_tokens_per_minute: int | None = None
+    output_tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    microusd_per_day: int | None = None
+    microusd_per_month: int | None = None
+    burst_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyConfig:
+    """A key that clients send, known by the SHA-256 of what is sent; the name is its id. None: any model, any tier."""
+
+    name: str
+    digests: tuple[bytes, ...]
+    owner: str = ""
+    models: frozenset[str] | None = None
+    tiers: frozenset[Tier] | None = None
+    expires_s: float | None = None
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """How limits are counted: in this process, or in a Redis for all gateways, which has `deadline_s` to answer.
+
+    `default_max_tokens` is the most that an answer may have whose request says nothing, where output is limited.
+    """
+
+    redis: Secret | None = None
+    deadline_s: float = 0.1
+    on_failure: OnFailure = OnFailure.CLOSED
+    default_max_tokens: int = 4096
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """A name that clients ask for, and where it runs: tiers of deployments' names, those to be filled first in front."""
@@ -191,6 +244,7 @@ class ModelConfig:
     hedge: Hedge | None = None
     fallbacks: Fallbacks = Fallbacks()
     overload: Overload = Overload.BEST_EFFORT
+    limits: Limits = Limits()
 
     @property
     def deployments(self) -> tuple[str, ...]:
@@ -202,7 +256,8 @@ class ModelConfig:
 class Config:
     """All of it. `generation` counts the configurations that this process has taken up, from 1; `source` is the file.
 
-    `files` are others that were read for it: mounted secrets, certificates.
+    `files` are others that were read for it: mounted secrets, certificates. `keys` are known by their digests alone;
+    further ones are in `key_store`. `owners` have limits over all of their keys.
     """
 
     models: Mapping[str, ModelConfig]
@@ -218,3 +273,7 @@ class Config:
     drain_timeout_s: float = 30.0
     keep_alive_s: float = 15.0
     max_body_bytes: int = 4 << 20
+    keys: Mapping[str, KeyConfig] = field(default_factory=lambda: MappingProxyType({}))
+    owners: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
+    limits: LimitsConfig = LimitsConfig()
+    key_store: Path | None = None

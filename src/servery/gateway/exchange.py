@@ -11,6 +11,7 @@ from urllib.parse import quote
 from servery.upstream.upstream import Call
 
 if TYPE_CHECKING:
+    from servery.gateway.admit.limits.meter import Lease
     from servery.gateway.dispatch.attempt import Attempt
     from servery.gateway.dispatch.served import Served
     from servery.gateway.fleet import Fleet
@@ -58,8 +59,8 @@ class Exchange:
     """One on its way. Times are seconds of one monotonic clock; `fleet` is the snapshot that it keeps to its end.
 
     `cut_by` tells whether it was ended from outside, and by whom: "client", "timeout", "shutdown". `served` is the model
-    that answers, `attempts` the deployments that were asked, in their order, but the one that answers last. `is_begun` is set when the first of a stream is
-    sent, `outcome` once, at the end.
+    that answers, `attempts` the deployments that were asked, in their order, but the one that answers last, `lease` what
+    limits it has reserved. `is_begun` is set when the first of a stream is sent, `outcome` once, at the end.
     """
 
     ask: Ask
@@ -73,6 +74,7 @@ class Exchange:
     cut_by: Callable[[], str | None]
     served: Served | None = None
     attempts: list[Attempt] = field(default_factory=list)
+    lease: Lease | None = None
     is_begun: bool = False
     outcome: Outcome | None = None
     _calls: int = 0
@@ -84,9 +86,14 @@ class Exchange:
             raise ValueError("nobody chose a model for the exchange")
         return self.served
 
+    def choose(self, served: Served) -> None:
+        """Ask a model at those of its deployments that are of the tiers which the caller may have."""
+        tiers = self.ask.caller.tiers
+        self.served = served if tiers is None else served.within(tiers)
+
     def turn_to(self, served: Served) -> None:
         """Ask another model, which the answer names."""
-        self.served = served
+        self.choose(served)
         self.ask = replace(self.ask, model=served.name, base=served.name)
 
     @property

@@ -4,6 +4,8 @@ import random
 import time
 from collections.abc import Callable
 
+from servery.gateway.admit.limits.limiter import Limiter
+from servery.gateway.admit.limits.memory import MemoryLimits
 from servery.gateway.dispatch.slo_placement import CheapestWithinSlo
 from servery.gateway.exchange import Client, Exchange
 from servery.gateway.fleet import Fleet
@@ -25,14 +27,16 @@ class Gateway:
         metrics: Metrics,
         book: Book | None = None,
         *,
+        limiter: Limiter | None = None,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`clock` is monotonic, `chance` gives numbers in [0, 1)."""
+        """`clock` is monotonic, `chance` gives numbers in [0, 1). Without a `limiter` this process counts by itself."""
         self._fleet = fleet
         self._metrics = metrics
         self._clock = clock
-        self._pipeline = Pipeline(metrics, book, clock=clock, chance=chance)
+        limiter = limiter or Limiter(MemoryLimits(clock), metrics.gateway)
+        self._pipeline = Pipeline(metrics, book, limiter=limiter, clock=clock, chance=chance)
         metrics.gateway.watch(self.figures)
         metrics.gateway.watch_predictions(self.predictions)
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from servery.gateway.admit.choice import choose
+from servery.gateway.admit.limits.limiter import Limiter
 from servery.gateway.admit.shed import shed
 from servery.gateway.dispatch.dispatch import Dispatcher, Opened
 from servery.gateway.exchange import Exchange
@@ -24,11 +25,13 @@ class Pipeline:
         metrics: Metrics,
         book: Book | None = None,
         *,
+        limiter: Limiter,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._clock = clock
+        self._limiter = limiter
         self._dispatcher = Dispatcher(clock, chance)
         self._settlement = Settlement(metrics, book, clock, wall)
 
@@ -36,7 +39,7 @@ class Pipeline:
         """Have the exchange answered. Raises `ApiError` with what its client is to be told, as a status or in-band."""
         error: BaseException | None = None
         try:
-            self._admit(exchange)
+            await self._admit(exchange)
             with Silence(exchange.client, exchange.keep_alive_s, is_broken=exchange.ask.is_stream) as silence:
                 opened = await self._dispatch(exchange)
                 await Relay(exchange, silence, self._dispatcher, self._clock).run(opened)
@@ -49,9 +52,10 @@ class Pipeline:
         finally:
             self._settlement.settle(exchange, error)
 
-    def _admit(self, exchange: Exchange) -> None:
+    async def _admit(self, exchange: Exchange) -> None:
         choose(exchange)
         shed(exchange)
+        await self._limiter.admit(exchange)
 
     async def _dispatch(self, exchange: Exchange) -> Opened:
         try:

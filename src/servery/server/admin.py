@@ -8,8 +8,9 @@ who would look as if he were of this machine.
 import ipaddress
 from collections.abc import Iterable
 
-from servery.server.auth import Keys
+from servery.server.auth import KeyRing
 from servery.server.request import Request
+from servery.upstream.caller import ANYBODY, Caller
 from servery.wire.errors import ApiError
 
 _HOW = "start the server with --admin-key, or with the key in $SERVERY_ADMIN_KEY"
@@ -19,20 +20,19 @@ _PROXIES = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-f
 
 
 class AdminDoor:
-    """Lets in who may change what is served; `admin_keys` are asked for, `api_keys` do not do, `host` is listened on."""
+    """Lets in who may change what is served; `admin_keys` are asked for, those of `users` do not do, `host` is listened on."""
 
-    def __init__(self, admin_keys: Iterable[str], api_keys: Iterable[str], host: str) -> None:
-        self._admins = Keys(admin_keys)
-        self._users = Keys(api_keys)
+    def __init__(self, admin_keys: Iterable[str], users: KeyRing, host: str) -> None:
+        self._admins = KeyRing(admin_keys)
+        self._users = users
         self._is_local = is_loopback(host)
 
-    def renew(self, admin_keys: Iterable[str], api_keys: Iterable[str]) -> None:
+    def renew(self, admin_keys: Iterable[str]) -> None:
         """From here on ask for these keys."""
         self._admins.renew(admin_keys)
-        self._users.renew(api_keys)
 
-    def check(self, request: Request) -> bytes:
-        """The digest of the admin key, empty where none is needed; raises `ApiError`: 401 without a key, else 403."""
+    def check(self, request: Request) -> Caller:
+        """Who it is, nobody known where no key is needed; raises `ApiError`: 401 without a key, else 403."""
         if not self._admins.is_empty:
             if self._users.are_in(request.headers) and not self._admins.are_in(request.headers):
                 raise _forbidden("This takes an admin key (--admin-key); the API key that was given is none.")
@@ -46,7 +46,7 @@ class AdminDoor:
             if header in request.headers:
                 who = "a browser" if header in _BROWSERS else "a proxy"
                 raise _forbidden(f"The header '{header.decode()}' says that {who} sent this; without keys: no. {_HOW}.")
-        return b""
+        return ANYBODY
 
 
 def is_loopback(host: str) -> bool:

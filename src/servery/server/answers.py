@@ -61,6 +61,7 @@ async def answer(
         created=int(time.time()),
         pass_headers=_passed(exchange.request),
         owner=exchange.owner,
+        caller=exchange.caller,
         conversation=None if conversation is None else conversation(head),
         as_list=as_list,
     )

@@ -81,9 +81,9 @@ class App:
     async def _handle(self, found: Destination | None, exchange: Exchange) -> None:
         service = self._service
         if found is not None and found.any_route.is_admin:
-            exchange.owner = service.admin.check(exchange.request)
+            exchange.caller = service.admin.check(exchange.request)
         elif found is None or not found.any_route.is_open:
-            exchange.owner = service.keys.check(exchange.request.headers)
+            exchange.caller = service.keys.check(exchange.request.headers)
         if found is None:
             raise no_route(exchange.request.path)
         route = found.route()

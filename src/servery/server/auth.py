@@ -1,53 +1,121 @@
-"""Who may ask: API keys, compared in constant time and never logged."""
+"""Who may ask: API keys, kept as digests, compared in constant time and never logged."""
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
+from servery.config.types import KeyConfig
+from servery.upstream.caller import ANYBODY, Caller
 from servery.wire.errors import ApiError
 
 _CHALLENGE = (("www-authenticate", "Bearer"),)
 
 
-class Keys:
-    """The accepted keys, kept as digests; without any, everybody is served."""
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a key with this digest is, until when (Unix time)."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self.renew(keys)
+    digest: bytes
+    caller: Caller
+    expires_s: float | None = None
 
-    def renew(self, keys: Iterable[str]) -> None:
-        """From here on accept these, and no more those of before."""
-        self._digests = [_digest(key.encode()) for key in keys]
+
+class KeyRing:
+    """All keys that may ask for answers: plain ones, the configuration's, and those that a store has.
+
+    A key is found by its SHA-256. Keys are long and random, so that the time which a lookup takes by a digest tells
+    nothing that helps to guess one; what was found is compared in constant time all the same.
+    """
+
+    def __init__(
+        self, plain: Iterable[str], named: Iterable[KeyConfig] = (), wall: Callable[[], float] = time.time
+    ) -> None:
+        """`wall` is Unix time."""
+        self._wall = wall
+        self._stored: tuple[Admission, ...] | None = None
+        self._by_digest: dict[bytes, Admission] = {}
+        self._by_key: dict[str, Caller] = {}
+        self.renew(plain, named)
+
+    def renew(self, plain: Iterable[str], named: Iterable[KeyConfig] = ()) -> None:
+        """From here on accept these besides what the store has, and no more those of before."""
+        self._own = (*map(_of_plain, plain), *(each for key in named for each in admissions_of(key)))
+        self._index()
+
+    def take(self, stored: Iterable[Admission]) -> None:
+        """From here on accept what the store has now. Where there is a store a key is needed, even if it has none."""
+        self._stored = tuple(stored)
+        self._index()
 
     @property
     def is_empty(self) -> bool:
         """Whether no key is needed."""
-        return not self._digests
+        return not self._own and self._stored is None
 
-    def check(self, headers: Mapping[bytes, bytes]) -> bytes:
-        """The digest of the accepted key that `headers` carry, as a bearer token or, else, as `x-api-key`.
+    def check(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """Whose key `headers` carry, as a bearer token or, else, as `x-api-key`.
 
-        Empty where no key is needed; raises `ApiError` (401) where one is and there is none.
+        Raises `ApiError` (401) where a key is needed: without one, and in the same words for a key that was never made,
+        has expired or was revoked.
         """
-        if self.is_empty:
-            return b""
+        if not self._by_digest and self.is_empty:
+            return ANYBODY
         key = _given(headers)
         if not key:
-            raise _refusal("No API key was given. Send it in the header: 'Authorization: Bearer YOUR_KEY'.")
-        if not self.has(key):
-            raise _refusal("The API key is not accepted by this server.")
-        return _digest(key)
+            raise _missing()
+        digest = digest_of(key)
+        found = self._by_digest.get(digest)
+        if found is None or not hmac.compare_digest(found.digest, digest) or self._is_over(found):
+            raise _unknown()
+        return found.caller
 
     def are_in(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether `headers` carry one of the keys."""
-        key = _given(headers)
-        return bool(key) and self.has(key)
+        found = self._by_digest.get(digest_of(_given(headers)))
+        return found is not None and not self._is_over(found)
 
-    def has(self, key: bytes) -> bool:
-        """Whether it is one of them."""
-        given = _digest(key)
-        # Summed, not searched: every key is compared, so that the time does not tell which one it was.
-        return sum(hmac.compare_digest(given, known) for known in self._digests) > 0
+    def caller(self, key_id: str) -> Caller:
+        """Who has the key of this id now; raises `ApiError` (401) for one that is no more."""
+        if self.is_empty:
+            return ANYBODY
+        if key_id not in self._by_key:
+            raise _unknown()
+        return self._by_key[key_id]
+
+    def _is_over(self, found: Admission) -> bool:
+        return found.expires_s is not None and found.expires_s <= self._wall()
+
+    def _index(self) -> None:
+        known = (*(self._stored or ()), *self._own)  # of two for one key the one that was written by hand
+        self._by_digest = {each.digest: each for each in known}
+        self._by_key = {each.caller.key: each.caller for each in known}
+
+
+def admissions_of(key: KeyConfig) -> list[Admission]:
+    """What a configured key's digests are: all of them the same caller."""
+    caller = Caller(
+        tenant=tenant_of(key.owner, key.name),
+        key=key.name,
+        owner=key.owner,
+        models=key.models,
+        tiers=key.tiers,
+        limits=key.limits,
+    )
+    return [Admission(digest, caller, key.expires_s) for digest in key.digests]
+
+
+def tenant_of(owner: str, key_id: str) -> bytes:
+    """The digest by which one tenant's things are told from another's: all keys of an owner are one, others alone."""
+    kind, name = ("owner", owner) if owner else ("key", key_id)
+    return hashlib.sha256(f"servery {kind} {len(name)}:{name}".encode()).digest()
+
+
+def _of_plain(key: str) -> Admission:
+    """A key that was written as it is: its id is the beginning of its digest, its tenant itself."""
+    digest = digest_of(key.encode())
+    return Admission(digest, Caller(tenant=digest, key=f"key_{digest.hex()[:12]}"))
 
 
 def _given(headers: Mapping[bytes, bytes]) -> bytes:
@@ -55,8 +123,17 @@ def _given(headers: Mapping[bytes, bytes]) -> bytes:
     return token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"").strip()
 
 
-def _digest(key: bytes) -> bytes:
+def digest_of(key: bytes) -> bytes:
+    """The SHA-256 by which a key is known."""
     return hashlib.sha256(key).digest()
+
+
+def _missing() -> ApiError:
+    return _refusal("No API key was given. Send it in the header: 'Authorization: Bearer YOUR_KEY'.")
+
+
+def _unknown() -> ApiError:
+    return _refusal("The API key is not accepted by this server.")
 
 
 def _refusal(message: str) -> ApiError:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from servery.config.types import Config
+from servery.config.types import Config, KeyConfig
 from servery.engine.config import EngineConfig
 from servery.engine.gguf.files import SUFFIX, is_gguf, model_name
 from servery.engine.parsing.format import AUTO, find_formats
 from servery.server.adapter_options import AdapterOptions
 from servery.server.admin import is_loopback
 from servery.server.aliases import check_aliases
-from servery.server.auth import Keys
+from servery.server.auth import KeyRing
 from servery.server.model_folder import models_in
 from servery.server.option_error import OptionError
 from servery.server.residence_options import ResidenceOptions
@@ -135,15 +135,19 @@ class ServeOptions:
         taken = {model.name for model in self.models}
         return {name: model for name, model in self.models_dir.models().items() if name not in taken}
 
-    @property
-    def user_keys(self) -> Keys:
+    def key_ring(self) -> KeyRing:
         """Who may ask for answers: whoever has a key, if keys are asked for."""
-        return Keys(self.accepted_keys)
+        return KeyRing(self.accepted_keys, self._named_keys)
 
     @property
     def accepted_keys(self) -> tuple[str, ...]:
         """The keys of whoever may ask for answers; none where nobody is asked for one."""
-        return (*self.api_keys, *self.admin_keys) if self.api_keys else ()
+        is_asked = self.api_keys or self._named_keys
+        return (*self.api_keys, *self.admin_keys) if is_asked else ()
+
+    @property
+    def _named_keys(self) -> tuple[KeyConfig, ...]:
+        return () if self.config is None else tuple(self.config.keys.values())
 
     def _check_files(self) -> None:
         """Raise `OptionError` for bounds of what is not kept, or that exclude each other."""

@@ -69,8 +69,8 @@ class Reloader:
         fleet = Fleet.of(change.config, self._places.upstream, time.monotonic, random.random, before)
         self._places.follow(fleet, before)
         gateway.swap(fleet)
-        service.keys.renew(options.accepted_keys)
-        service.admin.renew(options.admin_keys, options.api_keys)
+        service.keys.renew(options.accepted_keys, change.config.keys.values())
+        service.admin.renew(options.admin_keys)
 
 
 def _beside(given: Sequence[str], said: Sequence[Secret]) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ class _Serving:
         self._places = Places(self._house)
         self._ledger = None if options.ledger is None else Ledger(options.ledger)
         self._gateway = gateway = Gateway(self._fleet(options.config), metrics, self._ledger)
+        keys = options.key_ring()
         live = None if options.config is None else LiveConfig(options.config)
         self._service = Service(
             upstreams=self._house.upstreams if live is None else Fronts(lambda: gateway.fleet),
@@ -84,8 +85,8 @@ class _Serving:
             reload=None if live is None else self._reload,
             metrics=metrics,
             options=options,
-            keys=options.user_keys,
-            admin=AdminDoor(options.admin_keys, options.api_keys, options.host),
+            keys=keys,
+            admin=AdminDoor(options.admin_keys, keys, options.host),
             clock=time.monotonic,
             storage=None if options.files is None else self._open_storage(options.files),
         )

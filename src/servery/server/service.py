@@ -10,7 +10,7 @@ from servery.gateway.gateway import Gateway
 from servery.gateway.settle.record import Record
 from servery.server.admin import AdminDoor
 from servery.server.aliases import alias_target, whole_names
-from servery.server.auth import Keys
+from servery.server.auth import KeyRing
 from servery.server.interrupt import Interrupt, Reason
 from servery.server.lifecycle import Lifecycle
 from servery.server.options import ServeOptions
@@ -19,6 +19,7 @@ from servery.server.request import Request
 from servery.server.response_store import ResponseStore
 from servery.server.storage import Storage, no_storage
 from servery.telemetry.metrics import Metrics
+from servery.upstream.caller import ANYBODY, Caller
 from servery.upstream.residence import Residence
 from servery.upstream.upstream import Upstream
 from servery.wire.anthropic import AnthropicRequest, CountRequest
@@ -66,7 +67,7 @@ class Service:
     look_for: Callable[[str], Awaitable[None]] = _nothing_new
     reload: Callable[[], object] | None = None
     options: ServeOptions
-    keys: Keys
+    keys: KeyRing
     admin: AdminDoor
     clock: Callable[[], float]
     metrics: Metrics = field(default_factory=Metrics)
@@ -142,7 +143,7 @@ class Exchange:
     """One request and its answer.
 
     `arguments` are the parts of its path that its route has names for; `record` is there once it is known which model
-    answers; `owner` is a digest of the key that it came with, empty where none is needed; `total_s` the most that its answer may take,
+    answers; `caller` is whose key it came with; `total_s` the most that its answer may take,
     where its model has a limit of its own.
     """
 
@@ -152,7 +153,12 @@ class Exchange:
     arguments: Mapping[str, str] = field(default_factory=dict)
     record: Record | None = None
     total_s: float | None = None
-    owner: bytes = b""
+    caller: Caller = ANYBODY
+
+    @property
+    def owner(self) -> bytes:
+        """The caller's tenant: what it left here is its own."""
+        return self.caller.tenant
 
     async def body(self, options: ServeOptions) -> bytes:
         """The request's JSON, bounded in bytes and time; then the time for the answer begins to run."""

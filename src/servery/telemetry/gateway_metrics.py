@@ -47,6 +47,7 @@ class GatewayMetrics:
         self._misses = counter("slo_misses", "Exchanges that missed their model's SLO.", "model_name")
         self._met = counter("slo_met", "Exchanges that met it.", "model_name")
         self._cost = counter("cost_microusd", "Micro-dollars by the price per token.", "model_name", "deployment")
+        self._refusals = counter("limit_refusals", "Requests over a limit.", "scope", "limit")
         self._deployments = _Deployments()
         registry.register(self._deployments)
         self._predictions = _Predictions()
@@ -59,6 +60,10 @@ class GatewayMetrics:
     def watch_predictions(self, read: Callable[[], Sequence[PredictionFigures]]) -> None:
         """Report how good predictions were whenever the metrics are read."""
         self._predictions.read = read
+
+    def count_refusal(self, scope: str, measure: str) -> None:
+        """Count a request that a limit on `measure` refused, of a "key", an "owner" or a "model"."""
+        self._refusals.labels(scope, measure).inc()
 
     def count(self, model: str, row: LedgerRow, attempts: Sequence[tuple[str, str]]) -> None:
         """Count an exchange of a served model that is over, and its attempts: at which deployment, with what result."""

@@ -7,12 +7,13 @@ the client's form. So every API reaches every kind of upstream, and nobody decod
 import enum
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from servery.upstream.caller import ANYBODY, Caller
 from servery.wire.anthropic import decode_anthropic
 from servery.wire.anthropic_answer import AnthropicForm
 from servery.wire.body import decode
@@ -85,6 +86,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     max_completion_tokens: int | None = None
     max_output_tokens: int | None = None
     n: int | None = None
+    best_of: int | None = None
     temperature: float | None = None
     seed: int | None = None
     user: str | None = None
@@ -143,7 +145,7 @@ class Ask:
     """One request for an answer of the model `base`, or of its adapter if `model` is `base:adapter`.
 
     `model` is the name that the answer shows. `created` is Unix time; `priority` the engine's, lower numbers first;
-    `owner` a digest of the client's key. `pass_headers` are those of `PASSED_HEADERS` that the client sent.
+    `owner` is the tenant's digest, `caller` who it is. `pass_headers` are those of `PASSED_HEADERS` that the client sent.
     `conversation` comes with requests of the Responses API; `as_list` wraps a whole answer of TGI's, as its `/` does.
     """
 
@@ -157,6 +159,7 @@ class Ask:
     pass_headers: Sequence[tuple[str, str]] = ()
     priority: int = 0
     owner: bytes = b""
+    caller: Caller = ANYBODY
     conversation: Conversation | None = None
     as_list: bool = False
 
@@ -195,6 +198,10 @@ class Ask:
         fields: dict[str, Any] = {**self.fields, **values}
         kept = {name: value for name, value in fields.items() if value is not msgspec.UNSET}
         return msgspec.json.encode(kept)
+
+    def with_body(self, body: bytes, head: Head) -> "Ask":
+        """The same request with another body, whose head this is."""
+        return replace(self, body=body, head=head)
 
     def typed(self) -> ModelRequest:
         """The checked request, for `model`; raises `ApiError` for whatever is wrong with it or not understood."""

@@ -45,7 +45,7 @@ class ApiError(Exception):
         headers = list(self.extra_headers)
         if self.retry_after_s is not None:
             headers.append(("retry-after", str(max(1, math.ceil(self.retry_after_s)))))
-            headers.append(("retry-after-ms", str(max(1, math.ceil(1000 * self.retry_after_s)))))
+            headers.append(("retry-after-ms", str(max(1, math.ceil(round(1000 * self.retry_after_s, 3))))))
         if self.is_final:
             headers.append(("x-should-retry", "false"))
         return headers

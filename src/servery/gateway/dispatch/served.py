@@ -1,9 +1,9 @@
 """A model that can be asked for, and where it runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 
-from servery.config.types import ModelConfig
+from servery.config.types import ModelConfig, Tier
 from servery.gateway.dispatch.budget import RetryBudget
 from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.dispatch.place import Placement
@@ -27,3 +27,8 @@ class Served:
     def deployments(self) -> list[Deployment]:
         """All of them, tier after tier."""
         return [deployment for tier in self.tiers for deployment in tier]
+
+    def within(self, tiers: Container[Tier]) -> "Served":
+        """The model with those of its deployments alone that are of these tiers, perhaps none."""
+        kept = [[each for each in tier if each.config.tier in tiers] for tier in self.tiers]
+        return replace(self, tiers=[tier for tier in kept if tier])

@@ -1,9 +1,10 @@
-"""What is left to do when an exchange is over: count it, and write its row. Always, once, and without waiting for anything."""
+"""What is left to do when an exchange is over: settle its limits, count it, and write its row. Always, once, and without waiting for anything."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from servery.gateway.admit.limits.limiter import settle as settle_limits
 from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.exchange import Exchange, Outcome
 from servery.gateway.settle.row import row_of
@@ -44,6 +45,7 @@ class Settlement:
         e2e_s = self._clock() - exchange.arrived_s
         name = None if outcome is Outcome.COMPLETED else error_name(error, outcome)
         row = row_of(exchange, outcome, name, _status(error, outcome), at_s=self._wall() - e2e_s, e2e_s=e2e_s)
+        settle_limits(exchange, row.cost_microusd)
         model = exchange.ask.base if exchange.served is None else exchange.served.name
         self._metrics.gateway.count(model, row, [_ended(attempt) for attempt in exchange.attempts])
         for attempt in exchange.attempts:

@@ -1,0 +1,75 @@
+"""The headers that tell a client how much it may still take: OpenAI's, and Anthropic's for its own API. Pure."""
+
+import datetime
+import math
+from collections.abc import Iterator, Sequence
+
+from servery.gateway.admit.limits.meter import UNIT, Measure, Meter
+
+_TOKENS = (Measure.INPUT_TOKENS, Measure.OUTPUT_TOKENS)
+# What a header speaks of: one measure, or tokens of both kinds, of which the scarcer counts.
+_SUBJECTS = (
+    ("requests", (Measure.REQUESTS,)),
+    ("tokens", _TOKENS),
+    ("input-tokens", (Measure.INPUT_TOKENS,)),
+    ("output-tokens", (Measure.OUTPUT_TOKENS,)),
+)
+
+
+class HeaderNames:
+    """Which meters a plan's headers speak of, found out once for all of its requests: by their place in the plan."""
+
+    __slots__ = ("_subjects",)
+
+    def __init__(self, meters: Sequence[Meter]) -> None:
+        self._subjects = tuple(
+            (name, places)
+            for name, measures in _SUBJECTS
+            if (places := tuple((at, meter) for at, meter in enumerate(meters) if meter.measure in measures))
+        )
+
+    def openai(self, used: Sequence[int]) -> list[tuple[str, str]]:
+        """`x-ratelimit-limit-requests` and so on; `used` is of each meter."""
+        found = []
+        for name, meter, left, reset_ms in self._scarcest(used):
+            found.append((f"x-ratelimit-limit-{name}", str(meter.limit)))
+            found.append((f"x-ratelimit-remaining-{name}", str(left)))
+            found.append((f"x-ratelimit-reset-{name}", go_duration(reset_ms)))
+        return found
+
+    def anthropic(self, used: Sequence[int], at_s: float) -> list[tuple[str, str]]:
+        """`anthropic-ratelimit-requests-limit` and so on, with the moment of the reset (RFC 3339)."""
+        found = []
+        for name, meter, left, reset_ms in self._scarcest(used):
+            found.append((f"anthropic-ratelimit-{name}-limit", str(meter.limit)))
+            found.append((f"anthropic-ratelimit-{name}-remaining", str(left)))
+            found.append((f"anthropic-ratelimit-{name}-reset", _moment(at_s + reset_ms / 1000)))
+        return found
+
+    def _scarcest(self, used: Sequence[int]) -> Iterator[tuple[str, Meter, int, int]]:
+        """Of each subject the meter with the least left, how much that is, and how long until nothing is used of it."""
+        for name, places in self._subjects:
+            at, meter = places[0]
+            if len(places) > 1:
+                at, meter = min(places, key=lambda each: each[1].capacity - used[each[0]])
+            held = used[at]
+            left = (meter.capacity - held) // UNIT
+            yield name, meter, max(0, left), -(-held // meter.rate)
+
+
+def go_duration(span_ms: int) -> str:
+    """A time as Go writes it, and OpenAI: 12ms, 1.5s, 6m0s, 1h0m0s."""
+    if span_ms < 1000:
+        return f"{span_ms}ms" if span_ms else "0s"
+    seconds, rest_ms = divmod(span_ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    text = f"{seconds}.{rest_ms:03d}".rstrip("0") + "s" if rest_ms else f"{seconds}s"
+    if not minutes:
+        return text
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}"
+
+
+def _moment(at_s: float) -> str:
+    """The second by which it is so, in UTC."""
+    return f"{datetime.datetime.fromtimestamp(math.ceil(at_s), datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,149 @@
+"""Limits as the pipeline sees them: an exchange reserves what it may take, and settles what it took."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from servery.config.types import Config, Kind, Limits, Price, Tier
+from servery.gateway.admit.limits.estimate import capped, check_bounds, check_conflict, cost_of
+from servery.gateway.admit.limits.headers import HeaderNames
+from servery.gateway.admit.limits.meter import Cost, LimitStore, Measure, Plan, Verdict, meters
+from servery.gateway.admit.limits.refusal import refused
+from servery.gateway.cost import cost_microusd
+from servery.gateway.dispatch.served import Served
+from servery.gateway.exchange import Exchange
+from servery.gateway.fleet import Fleet
+from servery.upstream.ask import Api
+from servery.upstream.caller import Caller
+
+# Beyond the time that an exchange may take in all: its lease must not end before it.
+_LEASE_MARGIN_S = 30.0
+_MOST_TERMS = 100_000
+_NO_LIMITS = Limits()
+
+
+class RefusalCounts(Protocol):
+    """Who counts refusals."""
+
+    def count_refusal(self, scope: str, measure: str) -> None:
+        """A request was refused by a limit on `measure` of a key, an owner or a model."""
+
+
+class _Terms:
+    """On what terms a caller asks a model: the meters, and the dearest prices that a request can come to."""
+
+    __slots__ = (
+        "caller",
+        "cap_name",
+        "default_tokens",
+        "fleet",
+        "headers",
+        "input_price",
+        "needs_cap",
+        "output_price",
+        "plan",
+    )
+
+    def __init__(self, caller: Caller, served: Served, fleet: Fleet) -> None:
+        config = fleet.config
+        self.caller = caller
+        self.fleet = fleet
+        self.plan = Plan(
+            [
+                *meters("key", caller.key, caller.limits or _NO_LIMITS),
+                *meters("owner", caller.owner, config.owners.get(caller.owner, _NO_LIMITS)),
+                *meters("model", served.name, served.config.limits),
+            ]
+        )
+        self.headers = HeaderNames(self.plan.meters)
+        prices = [
+            (max(price.input_per_mtok, price.cached_per_mtok), price.output_per_mtok)
+            for price in _prices(served.name, config, caller.tiers)
+        ]
+        self.input_price = max((each for each, _ in prices), default=0)
+        self.output_price = max((each for _, each in prices), default=0)
+        self.default_tokens = config.limits.default_max_tokens
+        measures = {meter.measure for meter in self.plan.meters}
+        is_paid = self.output_price > 0 and not measures.isdisjoint((Measure.DAY, Measure.MONTH))
+        self.needs_cap = is_paid or Measure.OUTPUT_TOKENS in measures
+        kinds = {each.config.kind for each in served.deployments}
+        self.cap_name = "max_completion_tokens" if Kind.OPENAI in kinds else None
+
+
+class Limiter:
+    """Admits exchanges whose callers, owners and models have enough left, by what `store` counts."""
+
+    def __init__(self, store: LimitStore, counts: RefusalCounts | None = None) -> None:
+        self._store = store
+        self._counts = counts
+        self._terms: dict[tuple[str, str], _Terms] = {}
+
+    async def admit(self, exchange: Exchange) -> None:
+        """Reserve what the exchange may take; raises `ApiError`: 400 for bounds that contradict, 429 at a limit, 503."""
+        check_conflict(exchange.ask.head)
+        terms = self._of(exchange)
+        if not terms.plan.meters:
+            return
+        check_bounds(exchange.ask.head)
+        if terms.needs_cap:
+            exchange.ask = capped(exchange.ask, terms.default_tokens, terms.cap_name)
+        cost = cost_of(exchange.ask, terms.default_tokens, terms.input_price, terms.output_price)
+        lease_ms = int(1000 * (exchange.deadline_s - exchange.arrived_s + _LEASE_MARGIN_S))
+        verdict = await self._store.reserve(terms.plan, cost, lease_ms)
+        exchange.lease = verdict.lease
+        self._tell(exchange, terms, verdict)
+        if verdict.lease is None:
+            short = terms.plan.short(cost, verdict.used)
+            if self._counts is not None:
+                for meter, _ in short:
+                    self._counts.count_refusal(meter.scope, meter.measure.value)
+            raise refused(short, cost, verdict.at_s)
+
+    def _of(self, exchange: Exchange) -> _Terms:
+        caller, served = exchange.ask.caller, exchange.model
+        key = caller.key, served.name
+        found = self._terms.get(key)
+        if found is None or found.caller is not caller or found.fleet is not exchange.fleet:
+            if len(self._terms) >= _MOST_TERMS:
+                self._terms.clear()
+            found = self._terms[key] = _Terms(caller, served, exchange.fleet)
+        return found
+
+    def _tell(self, exchange: Exchange, terms: _Terms, verdict: Verdict) -> None:
+        names = terms.headers
+        is_anthropic = exchange.ask.api is Api.MESSAGES
+        exchange.client.headers += (
+            names.anthropic(verdict.used, verdict.at_s) if is_anthropic else names.openai(verdict.used)
+        )
+        if verdict.is_local:
+            exchange.client.headers.append(("x-servery-limits", "local"))
+
+
+def settle(exchange: Exchange, microusd: int) -> None:
+    """Let an exchange that is over have taken what it took; `microusd` is what its attempts cost, all of them.
+
+    Whoever leaves before a count of the prompt has come pays for the prompt as it was estimated: it is being computed.
+    """
+    lease = exchange.lease
+    if lease is None:
+        return
+    record, attempts = exchange.record, exchange.attempts
+    input_tokens = record.prompt_tokens
+    if attempts and attempts[-1].is_abandoned and not input_tokens and record.usage is None:
+        input_tokens = lease.cost.input_tokens
+        microusd += cost_microusd(attempts[-1].deployment.config.price, input_tokens, 0, 0)
+    lease.settle(Cost(1, input_tokens, record.generated_tokens, microusd))
+
+
+def _prices(model: str, config: Config, tiers: frozenset[Tier] | None) -> Iterator[Price]:
+    """Of all deployments that a request for a model can reach, by fallbacks too."""
+    seen, waiting = set(), [model]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in config.models:
+            continue
+        seen.add(name)
+        found = config.models[name]
+        waiting += [*found.fallbacks.error, *found.fallbacks.context_window, *found.fallbacks.content_policy]
+        for deployment in (config.deployments[each] for each in found.deployments):
+            if tiers is None or deployment.tier in tiers:
+                yield deployment.price

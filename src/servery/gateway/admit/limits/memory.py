@@ -1,0 +1,190 @@
+"""Limits counted in this process."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from servery.gateway.admit.limits.meter import (
+    UNIT,
+    Cost,
+    Lease,
+    Measure,
+    Meter,
+    Plan,
+    Verdict,
+    day_of,
+    month_of,
+)
+
+# A clock that goes back by more than this is believed, else a bucket waits until it is where it was.
+_SETBACK_MS = 60_000
+_MOST_PLANS = 100_000
+
+
+class _Bucket:
+    """What was taken at a rate, and not leaked until `at_ms`."""
+
+    __slots__ = ("at_ms", "used")
+
+    def __init__(self, now_ms: int) -> None:
+        self.used = 0
+        self.at_ms = now_ms
+
+    def leak(self, now_ms: int, rate: int) -> int:
+        elapsed = now_ms - self.at_ms
+        if elapsed > 0:
+            self.used = max(0, self.used - elapsed * rate)
+            self.at_ms = now_ms
+        elif elapsed < -_SETBACK_MS:
+            self.at_ms = now_ms
+        return self.used
+
+
+class _Purse:
+    """What is spent in a window: the day or the month of that number."""
+
+    __slots__ = ("used", "window")
+
+    def __init__(self) -> None:
+        self.window = 0
+        self.used = 0
+
+    def turn(self, window: int) -> int:
+        if window > self.window:  # never back: a clock that is set back spends no money twice
+            self.window = window
+            self.used = 0
+        return self.used
+
+
+class _Places:
+    """The leases under way, each with the time at which it expires."""
+
+    __slots__ = ("leases", "next_ms")
+
+    def __init__(self) -> None:
+        self.leases: dict[int, int] = {}
+        self.next_ms = math.inf
+
+    def count(self, now_ms: int) -> int:
+        if self.next_ms <= now_ms:
+            self.leases = {each: expires_ms for each, expires_ms in self.leases.items() if expires_ms > now_ms}
+            self.next_ms = min(self.leases.values(), default=math.inf)
+        return len(self.leases)
+
+    def add(self, lease_id: int, expires_ms: int) -> None:
+        self.leases[lease_id] = expires_ms
+        self.next_ms = min(self.next_ms, expires_ms)
+
+
+class _Bound:
+    """A plan with what is counted for it; tuples, because this is walked for every request."""
+
+    __slots__ = ("buckets", "holders", "places", "purses")
+
+    def __init__(self, meters: Sequence[Meter], holders: Sequence["_Bucket | _Purse | _Places"]) -> None:
+        pairs = list(zip(meters, holders, strict=True))
+        self.holders = tuple(holders)
+        self.buckets = tuple(
+            (holder, meter.rate, meter.capacity, meter.part) for meter, holder in pairs if isinstance(holder, _Bucket)
+        )
+        self.places = tuple((holder, meter.capacity) for meter, holder in pairs if isinstance(holder, _Places))
+        self.purses = tuple(
+            (holder, meter.measure is Measure.MONTH, meter.capacity)
+            for meter, holder in pairs
+            if isinstance(holder, _Purse)
+        )
+
+
+class MemoryLimits:
+    """A `LimitStore` of one process. `clock` is monotonic, `wall` Unix time; both in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._holders: dict[tuple[str, str, Measure], _Bucket | _Purse | _Places] = {}
+        self._bound: dict[Plan, _Bound] = {}
+        self._day = self._month = 0
+        self._ids = 0
+
+    async def reserve(self, plan: Plan, cost: Cost, lease_ms: int) -> Verdict:
+        """Reserve the cost on all meters, or on none; never waits."""
+        now_ms, wall_s = int(1000 * self._clock()), self._wall()
+        bound = self._bound.get(plan) or self._bind(plan, now_ms)
+        windows = self._windows(int(wall_s))
+        if not _fits(bound, cost, now_ms, windows):
+            return Verdict(None, _held(bound), wall_s)
+        self._ids += 1
+        expires_ms = now_ms + lease_ms
+        for bucket, _, _, part in bound.buckets:
+            bucket.used += cost[part] * UNIT
+        for places, _ in bound.places:
+            places.add(self._ids, expires_ms)
+        for purse, _, _ in bound.purses:
+            purse.used += cost.microusd
+        return Verdict(Lease(self, plan, cost, self._ids, expires_ms, windows), _held(bound), wall_s)
+
+    def settle(self, lease: Lease, used: Cost) -> None:
+        """Count `used` instead of what was reserved; a lease that has expired keeps that."""
+        now_ms = int(1000 * self._clock())
+        bound = self._bound.get(lease.plan) or self._bind(lease.plan, now_ms)
+        for places, _ in bound.places:
+            places.leases.pop(int(lease.id), None)
+        if lease.expires_ms <= now_ms:
+            return
+        reserved = lease.cost
+        for bucket, rate, _, part in bound.buckets:
+            if more := used[part] - reserved[part]:
+                bucket.used = max(0, bucket.leak(now_ms, rate) + more * UNIT)
+        if more := used.microusd - reserved.microusd:
+            for purse, is_month, _ in bound.purses:
+                if purse.window == lease.windows[is_month]:
+                    purse.used += more
+
+    def spend(self, meter: Meter, microusd: int) -> None:
+        """Count money that was spent in the window of now before this process began."""
+        purse = self._holder(meter, int(1000 * self._clock()))
+        if isinstance(purse, _Purse):
+            purse.turn(self._windows(int(self._wall()))[meter.measure is Measure.MONTH])
+            purse.used += microusd
+
+    def _windows(self, at_s: int) -> tuple[int, int]:
+        day = day_of(at_s)
+        if day != self._day:
+            self._day, self._month = day, month_of(day)
+        return day, self._month
+
+    def _bind(self, plan: Plan, now_ms: int) -> _Bound:
+        if len(self._bound) >= _MOST_PLANS:  # plans of earlier configurations
+            self._bound.clear()
+        bound = _Bound(plan.meters, [self._holder(meter, now_ms) for meter in plan.meters])
+        self._bound[plan] = bound
+        return bound
+
+    def _holder(self, meter: Meter, now_ms: int) -> "_Bucket | _Purse | _Places":
+        key = meter.scope, meter.name, meter.measure
+        found = self._holders.get(key)
+        if found is None:
+            found = _Bucket(now_ms) if meter.rate else _Purse() if meter.measure.is_budget else _Places()
+            self._holders[key] = found
+        return found
+
+
+def _fits(bound: _Bound, cost: Cost, now_ms: int, windows: tuple[int, int]) -> bool:
+    """Whether all meters take it; brings all of them to the time of now."""
+    fits = True
+    for bucket, rate, capacity, part in bound.buckets:
+        used, amount = bucket.leak(now_ms, rate), cost[part]
+        if amount and used + amount * UNIT > capacity:
+            fits = False
+    for places, most in bound.places:
+        if places.count(now_ms) >= most:
+            fits = False
+    for purse, is_month, most in bound.purses:
+        used = purse.turn(windows[is_month])
+        if cost.microusd and used + cost.microusd > most:
+            fits = False
+    return fits
+
+
+def _held(bound: _Bound) -> list[int]:
+    return [len(each.leases) if isinstance(each, _Places) else each.used for each in bound.holders]

@@ -1,0 +1,29 @@
+"""Who asks."""
+
+from dataclasses import dataclass
+
+from servery.config.types import Limits, Tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Caller:
+    """The key that a request came with: its id, whose it is, what it may ask for and how much.
+
+    `tenant` is a digest: what is one tenant's (files, batches, cached prompts) is nobody else's. Keys of one owner are one
+    tenant, so that a new key of theirs finds what the old one left. `models` and `tiers` are None where any will do.
+    """
+
+    tenant: bytes = b""
+    key: str = ""
+    owner: str = ""
+    models: frozenset[str] | None = None
+    tiers: frozenset[Tier] | None = None
+    limits: Limits | None = None
+
+    def may_ask(self, model: str) -> bool:
+        """Whether it may ask for the model of this name."""
+        return self.models is None or model in self.models
+
+
+# Whoever asks where no key is needed.
+ANYBODY = Caller()

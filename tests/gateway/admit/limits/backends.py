@@ -1,0 +1,51 @@
+"""Every store of limits, with a clock that the test turns: one contract, one set of tests."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+
+from servery.config.types import Limits
+from servery.gateway.admit.limits.memory import MemoryLimits
+from servery.gateway.admit.limits.meter import LimitStore, Plan, meters
+
+# 2026-02-28T23:58:20Z, so that a day and a month end soon.
+START_S = 1_772_323_100
+T = TypeVar("T")
+
+
+@dataclass
+class Clock:
+    """Time in whole milliseconds."""
+
+    now_ms: int = 1000 * START_S
+
+    def __call__(self) -> float:
+        return self.now_ms / 1000
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How to make an empty store of one kind, and to wait until it has counted what was settled."""
+
+    store: Callable[[Clock], LimitStore]
+    settled: Callable[[Any], Awaitable[None]]
+    run: Callable[[Coroutine[Any, Any, Any]], Any]
+    examples: int
+
+
+async def _at_once(store: object) -> None:
+    """There is nothing to wait for."""
+
+
+@contextlib.contextmanager
+def in_memory(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with asyncio.Runner() as runner:
+        yield Backend(lambda clock: MemoryLimits(clock, clock), _at_once, runner.run, examples=60)
+
+
+def plan_of(*scopes: tuple[str, str, Limits]) -> Plan:
+    return Plan([meter for scope in scopes for meter in meters(*scope)])
