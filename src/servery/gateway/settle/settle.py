@@ -1,4 +1,4 @@
-"""What is left to do when an exchange is over: settle its limits, count it, and write its row. Always, once, and without waiting for anything."""
+"""What is left to do when an exchange is over: settle its limits, count it, write its row. Always, once, without waiting."""
 
 import asyncio
 from collections.abc import Callable
