@@ -59,7 +59,12 @@ class TranslatedStream:
         tokens = sum(1 for delta in deltas if delta.reasoning or delta.content or delta.calls)
         self._tokens += tokens
         return Chunk(
-            data=data, index=index, tokens=tokens, finish_reason=deltas[-1].finish_reason, deltas=tuple(deltas)
+            data=data,
+            index=index,
+            tokens=tokens,
+            finish_reason=deltas[-1].finish_reason,
+            deltas=tuple(deltas),
+            is_refusal=any(delta.is_refusal for delta in deltas),
         )
 
     def _begin(self) -> bytes:
@@ -86,4 +91,11 @@ class TranslatedBody:
         """The answer."""
         messages, usage = self._read(b"".join(self._pieces))
         ends = [Chunk(index=message.index, finish_reason=message.finish_reason) for message in messages]
-        return [*ends, Chunk(data=self._form.body(messages, usage), usage=usage)]
+        is_refusal = all(map(_is_declined, messages))
+        return [*ends, Chunk(data=self._form.body(messages, usage), usage=usage, is_refusal=is_refusal)]
+
+
+def _is_declined(message: Message) -> bool:
+    """Whether it is no answer: a refusal, or nothing but the word of a filter."""
+    has_words = bool(message.content or message.calls)
+    return message.is_refusal or (message.finish_reason == "content_filter" and not has_words)

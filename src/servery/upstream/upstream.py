@@ -51,6 +51,7 @@ class Chunk:
     the upstream knows it. `tokens` are new ones of completion `index`; `finish_reason` is set when that completion ends.
     `prompt_tokens`, `cached_tokens` and `queued_s` come once per prompt, with its first piece. `usage` is the upstream's
     own count of the whole answer, which counts more than the sum of the pieces; `is_estimated` if any count is a guess.
+    `is_refusal`: what it says is that there will be no answer.
     """
 
     data: bytes = b""
@@ -63,6 +64,7 @@ class Chunk:
     deltas: tuple[MessageDelta, ...] = ()
     usage: Usage | None = None
     is_estimated: bool = False
+    is_refusal: bool = False
 
     def saying(self, data: bytes, finish_reason: str | None, deltas: tuple[MessageDelta, ...] = ()) -> "Chunk":
         """The same piece, with what it says to the client."""

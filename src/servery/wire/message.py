@@ -42,7 +42,7 @@ class MessageDelta(msgspec.Struct, frozen=True, kw_only=True):
 
     `logprobs` are of the tokens that `content` was made of, None unless they were asked for. `finish_reason` comes with
     the last delta: "stop", "length", "tool_calls", "content_filter"; `stop` is then the stop string that was found, if
-    one was.
+    one was. `is_refusal`: `content` says that there will be no answer.
     """
 
     index: int = 0
@@ -52,6 +52,7 @@ class MessageDelta(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: list[TokenLogprob] | None = None
     finish_reason: str | None = None
     stop: str | None = None
+    is_refusal: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -77,6 +78,7 @@ class Message(msgspec.Struct, kw_only=True):
     logprobs: list[TokenLogprob] | None = None
     finish_reason: str = "stop"
     stop: str | None = None
+    is_refusal: bool = False
 
     def add(self, delta: MessageDelta) -> None:
         """Take in the next delta of this completion."""

@@ -6,12 +6,13 @@ that may answer instead.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.dispatch.backoff import full_jitter_s
+from servery.gateway.dispatch.declined import MOST_HELD_BYTES, declines, joined
 from servery.gateway.dispatch.deployment import Deployment, Lease, Standing
 from servery.gateway.dispatch.fallback import stand_ins
 from servery.gateway.dispatch.hedge import first_to_begin
@@ -30,17 +31,22 @@ if TYPE_CHECKING:
     from servery.gateway.settle.record import Record
 
 
+_NO_WORDS = (Api.EMBEDDINGS, Api.RERANK)
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An answer that has begun: the first piece with data of a stream, or all of one that is not streamed.
 
     `form` is what wrote it, if anybody did; `record` has counted what came.
+    `is_refusal`: it is the whole of an answer that declines to answer, where others may be asked.
     """
 
     attempt: Attempt
     first: Chunk
     form: LateForm
     record: "Record"
+    is_refusal: bool = False
 
 
 class Dispatcher:
@@ -56,25 +62,40 @@ class Dispatcher:
         Raises `UpstreamFailure` when all has been tried that may be, `ApiError` for what is the client's own fault.
         """
         errors: list[ApiError | UpstreamFailure] = []
+        refused: list[Opened] = []
         waiting = [exchange.model.name]
         known = set(waiting)
         while waiting:
-            if errors:
+            if errors or refused:
                 exchange.turn_to(exchange.fleet.served(waiting[0]))
             del waiting[0]
             served = exchange.model
+            found: Sequence[str] = served.config.fallbacks.content_policy
             try:
-                return await _Search(exchange, served, self._clock, self._random).open()
+                opened = await _Search(exchange, served, self._clock, self._random).open()
+                if not opened.is_refusal:
+                    return opened
+                refused.append(opened)
             except (ApiError, UpstreamFailure) as error:
                 errors.append(error)
-                found = [name for name in stand_ins(served.config.fallbacks, error) if name not in known]
-                waiting[:0] = found
-                known.update(found)
+                found = stand_ins(served.config.fallbacks, error)
+            waiting[:0] = [name for name in found if name not in known]
+            known.update(found)
+        if refused:
+            return _returned(exchange, refused[0])
         raise errors[0]
 
     async def open_at(self, exchange: Exchange, deployment: Deployment, call: Call) -> Attempt:
         """An attempt at one deployment, nothing of it read; raises `UpstreamFailure` when it cannot take it."""
         return await _Search(exchange, exchange.model, self._clock, self._random).enter(deployment, call)
+
+
+def _returned(exchange: Exchange, refused: Opened) -> Opened:
+    """The refusal after all: nobody else would answer."""
+    exchange.turn_to(exchange.fleet.served(refused.attempt.ask.base))
+    exchange.answer_by(refused.attempt)
+    exchange.record.take(refused.record)
+    return refused
 
 
 class _Search:
@@ -94,6 +115,7 @@ class _Search:
         self._is_begun = False
         self._queued_s: float | None = None  # since when it waits for its turn
         self._attempts = 0
+        self._minds_refusals = bool(served.config.fallbacks.content_policy) and exchange.ask.api not in _NO_WORDS
 
     async def open(self) -> Opened:
         self._served.budget.count(self._clock())
@@ -183,44 +205,62 @@ class _Search:
         attempt.is_hedge = is_hedge
         try:
             with attempt.judged():
-                first = await (self._first(attempt, record) if exchange.ask.is_stream else self._whole(attempt, record))
+                first, is_refusal = await (
+                    self._first(attempt, record) if exchange.ask.is_stream else self._whole(attempt, record)
+                )
         except BaseException as error:
             if isinstance(error, UpstreamFailure):
                 self._failed[deployment.name] = error
                 self._eject_outliers(error)
             await attempt.close()
             raise
+        if is_refusal:
+            attempt.succeed()
+            return Opened(attempt, first, form, record.kept(), is_refusal=True)
         return Opened(attempt, first, form, record)
 
-    async def _first(self, attempt: Attempt, record: "Record") -> Chunk:
-        """The first piece with data of a stream; progress without data shows that the model is at work."""
-        timeouts = self._served.config.timeouts
+    async def _first(self, attempt: Attempt, record: "Record") -> tuple[Chunk, bool]:
+        """The first piece with data of a stream, and whether it is all of a refusal that others may mend.
+
+        Progress without data shows that the model is at work. Where refusals are minded, what comes before the first word
+        is held back, and of a refusal all.
+        """
+        timeouts, held, is_refusal = self._served.config.timeouts, list[Chunk](), False
         async with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, timeouts.first_token_s) as patience:
             async for chunk in attempt.chunks:
+                is_refusal = is_refusal or (self._minds_refusals and declines(chunk, attempt.tokens))
                 self._take(attempt, chunk, record)
                 if chunk.data:
-                    return chunk
+                    held.append(chunk)
+                if held and not (is_refusal or (self._minds_refusals and not attempt.tokens)):
+                    return joined(held), False
+                if is_refusal and sum(len(each.data) for each in held) > MOST_HELD_BYTES:
+                    return joined(held), False
                 if chunk.tokens:
-                    patience.expect(Deadline.STALL, timeouts.stall_s)
-        raise _nothing(attempt)
+                    patience.advance(Deadline.STALL, timeouts.stall_s)
+        if not held:
+            raise _nothing(attempt)
+        return joined(held), is_refusal
 
-    async def _whole(self, attempt: Attempt, record: "Record") -> Chunk:
-        """All of an answer that is not streamed."""
-        body, limit_s = bytearray(), self._whole_limit_s(attempt)
+    async def _whole(self, attempt: Attempt, record: "Record") -> tuple[Chunk, bool]:
+        """All of an answer that is not streamed, and whether it is a refusal that others may mend."""
+        limit_s = self._whole_limit_s(attempt)
         if limit_s is None:
-            async for chunk in attempt.chunks:
-                self._take(attempt, chunk, record)
-                body += chunk.data
-        else:
-            async with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, limit_s) as patience:
-                async for chunk in attempt.chunks:
-                    if chunk.tokens:
-                        patience.advance(Deadline.STALL, self._served.config.timeouts.stall_s)
-                    self._take(attempt, chunk, record)
-                    body += chunk.data
+            return await self._all(attempt, record, None)
+        async with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, limit_s) as patience:
+            return await self._all(attempt, record, patience)
+
+    async def _all(self, attempt: Attempt, record: "Record", patience: Patience | None) -> tuple[Chunk, bool]:
+        body, is_refusal = bytearray(), False
+        async for chunk in attempt.chunks:
+            if patience is not None and chunk.tokens:
+                patience.advance(Deadline.STALL, self._served.config.timeouts.stall_s)
+            self._take(attempt, chunk, record)
+            body += chunk.data
+            is_refusal = is_refusal or (self._minds_refusals and chunk.is_refusal)
         if not body:
             raise _nothing(attempt)
-        return Chunk(data=bytes(body))
+        return Chunk(data=bytes(body)), is_refusal
 
     def _whole_limit_s(self, attempt: Attempt) -> float | None:
         """How long it may take to begin. An engine of this process tells of its first token; others begin with the end."""

@@ -47,6 +47,10 @@ class Record:
         other.restart(model)
         return other
 
+    def kept(self) -> "Record":
+        """It as it is now, whatever becomes of this one."""
+        return copy.copy(self)
+
     def take(self, other: "Record") -> None:
         """Be the record of the attempt that answers."""
         vars(self).update(vars(other))

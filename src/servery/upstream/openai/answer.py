@@ -71,6 +71,11 @@ class _Said(msgspec.Struct, frozen=True):
         return self.reasoning_content or self.reasoning or ""
 
     @property
+    def is_refusal(self) -> bool:
+        """Whether all that it says is that there will be no answer."""
+        return bool(self.refusal) and not self.content and not self.tool_calls
+
+    @property
     def text(self) -> str:
         """What it says, be it a refusal."""
         return self.content or self.refusal or ""
@@ -100,6 +105,13 @@ class Choice(msgspec.Struct, frozen=True):
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
     stop_reason: Any = None  # vLLM: the stop string, or the id of a token
+
+
+def is_declined(choice: Choice) -> bool:
+    """Whether a whole choice has no answer: a refusal, or nothing but the word of a filter."""
+    said = choice.message
+    has_words = bool(said.content or choice.text or said.tool_calls)
+    return said.is_refusal or (choice.finish_reason == "content_filter" and not has_words)
 
 
 class ChatChunk(msgspec.Struct, frozen=True):
@@ -175,6 +187,7 @@ class OpenAIStream:
                 content=said.text,
                 calls=pieces,
                 logprobs=_logprobs(choice.logprobs),
+                is_refusal=said.is_refusal,
             )
         ]
         if choice.finish_reason is not None:
@@ -213,6 +226,7 @@ def _message(choice: Choice) -> Message:
         logprobs=_logprobs(choice.logprobs),
         finish_reason=end.finish_reason or "stop",
         stop=end.stop,
+        is_refusal=said.is_refusal,
     )
 
 

@@ -8,7 +8,7 @@ from servery.upstream.anthropic.answer import AnthropicUsage
 from servery.upstream.anthropic.answer import finish_reason as anthropic_finish_reason
 from servery.upstream.anthropic.errors import event_error as anthropic_error
 from servery.upstream.ask import Api
-from servery.upstream.openai.answer import OpenAIUsage
+from servery.upstream.openai.answer import Choice, OpenAIUsage, is_declined
 from servery.upstream.openai.errors import event_error as openai_error
 from servery.upstream.refusal import malformed
 from servery.upstream.relay.watches import Response, ResponsesUsage
@@ -27,13 +27,8 @@ _NEEDED: Mapping[Api, str] = {
 }
 
 
-class _Choice(msgspec.Struct, frozen=True):
-    index: int = 0
-    finish_reason: str | None = None
-
-
 class _Choices(msgspec.Struct, frozen=True):
-    choices: list[_Choice]
+    choices: list[Choice]
 
 
 class _Ended(msgspec.Struct, frozen=True):
@@ -60,11 +55,11 @@ class RelayedBody:
         try:
             fields = _FIELDS.decode(body)
             self._check(fields)
-            usage, reasons = _usage(self._api, fields), _reasons(self._api, body)
+            usage, (reasons, is_refusal) = _usage(self._api, fields), _ends(self._api, body)
         except msgspec.DecodeError as error:
             raise malformed(self._deployment, f"an answer that cannot be read: {error}") from error
         ends = [Chunk(index=index, finish_reason=reason) for index, reason in reasons]
-        return [*ends, Chunk(data=self._named(body, fields), usage=usage)]
+        return [*ends, Chunk(data=self._named(body, fields), usage=usage, is_refusal=is_refusal)]
 
     def _check(self, fields: Mapping[str, msgspec.Raw]) -> None:
         error, needed = fields.get("error", _NULL), _NEEDED[self._api]
@@ -93,13 +88,16 @@ def _usage(api: Api, fields: Mapping[str, msgspec.Raw]) -> Usage | None:
     return msgspec.json.decode(given, type=OpenAIUsage).usage()
 
 
-def _reasons(api: Api, body: bytes) -> list[tuple[int, str]]:
-    """Why each completion ended, by its index."""
+def _ends(api: Api, body: bytes) -> tuple[list[tuple[int, str]], bool]:
+    """Why each completion ended, by its index; and whether all of it is that there is no answer."""
     if api in (Api.CHAT, Api.COMPLETIONS):
         choices = msgspec.json.decode(body, type=_Choices).choices
-        return [(choice.index, choice.finish_reason or "stop") for choice in choices]
+        reasons = [(choice.index, choice.finish_reason or "stop") for choice in choices]
+        return reasons, bool(choices) and all(map(is_declined, choices))
     if api is Api.MESSAGES:
-        return [(0, anthropic_finish_reason(msgspec.json.decode(body, type=_Ended).stop_reason or ""))]
+        reason = anthropic_finish_reason(msgspec.json.decode(body, type=_Ended).stop_reason or "")
+        return [(0, reason)], reason == "content_filter"
     if api is Api.RESPONSES:
-        return [(0, msgspec.json.decode(body, type=Response).finish_reason)]
-    return []
+        response = msgspec.json.decode(body, type=Response)
+        return [(0, response.finish_reason)], response.is_declined
+    return [], False

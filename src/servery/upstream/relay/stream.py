@@ -109,6 +109,7 @@ def _joined(chunks: Sequence[Chunk]) -> list[Chunk]:
                 data=last.data + chunk.data,
                 tokens=last.tokens + chunk.tokens,
                 usage=chunk.usage or last.usage,
+                is_refusal=last.is_refusal or (chunk.is_refusal and not last.tokens),
             )
         else:
             joined.append(chunk)

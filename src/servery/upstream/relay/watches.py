@@ -30,6 +30,7 @@ class ChatWatch:
         self._n = n
         self._hides_usage = hides_usage
         self._finished: set[int] = set()
+        self._is_begun = False
         self._is_done = False
 
     @property
@@ -47,7 +48,8 @@ class ChatWatch:
             or b'"finish_reason": "' in lines
             or b'"usage": {' in lines
         )
-        return None if is_telling or self._n > 1 or not _is_object(lines) else 1
+        is_looked_at = is_telling or self._n > 1 or not self._is_begun  # what it begins with may be a refusal
+        return None if is_looked_at or not _is_object(lines) else 1
 
     def see(self, lines: bytes) -> Chunk:
         """The event, as it goes on to the client."""
@@ -62,14 +64,16 @@ class ChatWatch:
         if not chunk.choices:
             is_hidden = self._hides_usage and usage is not None
             return Chunk(data=b"" if is_hidden else lines + _BLANK, usage=usage)
-        choice = chunk.choices[0]
+        choice, tokens = chunk.choices[0], sum(map(_says_something, chunk.choices))
+        self._is_begun = self._is_begun or tokens > 0
         self._finished.update(each.index for each in chunk.choices if each.finish_reason is not None)
         return Chunk(
             data=lines + _BLANK,
             index=choice.index,
-            tokens=sum(map(_says_something, chunk.choices)),
+            tokens=tokens,
             finish_reason=choice.finish_reason,
             usage=usage,
+            is_refusal=all(each.delta.is_refusal for each in chunk.choices),
         )
 
 
@@ -138,6 +142,15 @@ class ResponsesUsage(msgspec.Struct, frozen=True):
         return Usage.of(self.input_tokens, self.output_tokens, cached or 0, reasoned or 0)
 
 
+class _Part(msgspec.Struct, frozen=True):
+    type: str = ""
+
+
+class _Item(msgspec.Struct, frozen=True):
+    type: str = ""
+    content: list[_Part] | None = None
+
+
 class _Details(msgspec.Struct, frozen=True):
     reason: str | None = None
 
@@ -149,6 +162,15 @@ class Response(msgspec.Struct, frozen=True):
     usage: ResponsesUsage | None = None
     incomplete_details: _Details | None = None
     error: Any = None
+    output: list[_Item] = []
+
+    @property
+    def is_declined(self) -> bool:
+        """Whether it has no answer: a refusal, or nothing but the word of a filter."""
+        said = [part.type for item in self.output if item.type == "message" for part in item.content or ()]
+        if any(item.type.endswith("_call") for item in self.output) or any(each != "refusal" for each in said):
+            return False
+        return bool(said) or self.finish_reason == "content_filter"
 
     @property
     def finish_reason(self) -> str:
@@ -178,7 +200,8 @@ class ResponsesWatch:
     def plain(self, lines: bytes) -> int | None:
         """One token for a piece of text, of reasoning or of arguments."""
         name, _, data = lines.partition(b"\n")
-        return 1 if name.startswith(b"event: response.") and name.endswith(b".delta") and _is_object(data) else None
+        is_piece = name.startswith(b"event: response.") and name.endswith(b".delta") and b"refusal" not in name
+        return 1 if is_piece and _is_object(data) else None
 
     def see(self, lines: bytes) -> Chunk:
         """The event, as it goes on to the client."""
@@ -189,7 +212,8 @@ class ResponsesWatch:
         if event.type == "error":
             raise openai_error(msgspec.json.decode(data), self.deployment)
         if event.type not in _LAST or event.response is None:
-            return Chunk(data=lines + _BLANK, tokens=int(event.type.endswith(".delta")))
+            is_refusal = event.type == "response.refusal.delta"
+            return Chunk(data=lines + _BLANK, tokens=int(event.type.endswith(".delta")), is_refusal=is_refusal)
         response = event.response
         if event.type == "response.failed":
             raise openai_error(response.error or {}, self.deployment)
