@@ -6,7 +6,7 @@
 // result does not depend on how a step is cut, who shares it, or on threads.
 //
 // The keys of a chunk are mirrored, TILE at a time, so that a score needs no sum across lanes; values are read as they
-// lie. While one chunk is computed, the next one is on its way from memory.
+// lie. While one chunk is computed, the next one, of whichever sequence, is on its way from memory.
 #pragma once
 #include <math.h>
 
@@ -19,8 +19,6 @@ namespace {
 constexpr int CHAINS = W == 16 ? 4 : 2;  // sums of a score that are added up side by side, then together
 constexpr float NEVER = -INFINITY;
 constexpr int TILE_ROWS = W == 16 ? 4 : 2;  // query rows for which a key or value is read once
-
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <int Type>
 constexpr int item_bytes() {
@@ -48,12 +46,12 @@ inline void store_dimensions(vi words, float *mirrored) {
 template <int Type>
 void mirror_keys(const Head &head, int64_t first, int64_t size, Ahead *ahead, float *mirrored) {
   constexpr int PER_WORD = 4 / item_bytes<Type>();
-  int64_t count = size / PER_WORD, lines = ahead->lines(CHUNK / W * ((count + W - 1) / W));
+  int64_t count = size / PER_WORD;
   for (int64_t group = 0; group < TILE; group += W) {
     const char *const *rows = head.chunk->rows + first + group;
     int64_t at = 0;
     for (; at + W <= count; at += W) {
-      ahead->ask(lines);
+      ahead->ask();
       vi words[W];
 #pragma GCC unroll 16
       for (int i = 0; i < W; i++) words[i] = load<vi>(rows[i] + head.key + at * 4);
@@ -243,22 +241,25 @@ void attend_head(const AttentionCall &call, const AttentionItem &item, int64_t b
   if (count) attend_rows<Type>(attention, kv_head, head, rows, count, ahead, room.mirrored);
 }
 
-// The states of an item's rows after one chunk; `is_followed`: the next one comes next.
+// Chunk `number` of an item's sequence, as much of it as the item's tokens see.
 template <int Type>
-void attend_chunk(const AttentionCall &call, const AttentionItem &item, int64_t number, bool is_followed,
-                  const Room &room) {
-  const NativeAttention &attention = *call.attention;
+Chunk chunk_of(const AttentionCall &call, const AttentionItem &item, int64_t number) {
   const NativeExtent &extent = call.extents[item.extent];
-  const NativeCache &cache = attention.cache;
-  int64_t position = extent.start + item.token, first = first_seen(attention, position), last = position + item.tokens;
-  auto chunk = [&](int64_t begin) {
-    return chunk_at(cache, extent, begin, larger(begin, first), least(begin + CHUNK, last), item_bytes<Type>());
-  };
-  int64_t begin = number * CHUNK, size = cache.head_dim * item_bytes<Type>();
-  Chunk now = chunk(begin), then = is_followed ? chunk(begin + CHUNK) : now;
-  Ahead ahead(is_followed ? &then : nullptr, 2 * cache.kv_heads * size, cache.kv_heads);
+  int64_t begin = number * CHUNK, position = extent.start + item.token;
+  int64_t from = larger(begin, first_seen(*call.attention, position)), to = least(begin + CHUNK, position + item.tokens);
+  return chunk_at(call.attention->cache, extent, begin, from, to, item_bytes<Type>());
+}
+
+// The states of an item's rows after chunk `number`, while what comes `then` is on its way.
+template <int Type>
+void attend_chunk(const AttentionCall &call, const AttentionItem &item, int64_t number, const Chunk &now,
+                  const Chunk *then, const Room &room) {
+  const NativeCache &cache = call.attention->cache;
+  int64_t size = cache.head_dim * item_bytes<Type>(), tiles = (now.to + TILE - 1) / TILE - now.from / TILE;
+  int64_t squares = larger(size / 4 / W, 1) * (TILE / W);
+  Ahead ahead(then, 2 * cache.kv_heads * size, cache.kv_heads * tiles * squares);
   for (int64_t h = 0; h < cache.kv_heads; h++)
-    attend_head<Type>(call, item, begin, h, {&now, h * size, (h + cache.kv_heads) * size}, &ahead, room);
+    attend_head<Type>(call, item, number * CHUNK, h, {&now, h * size, (h + cache.kv_heads) * size}, &ahead, room);
 }
 
 // Joins a state to the state of all chunks before it.
@@ -302,28 +303,39 @@ inline void read_queries(const AttentionCall &call, const AttentionItem &item, f
                                          fill(call.attention->scale));
 }
 
+// The chunks of an item one by one; `now` is the first of them, and becomes that of the `next` item, if there is one.
 template <int Type>
-void attend_item(const AttentionCall &call, const AttentionItem &item) {
+void attend_item(const AttentionCall &call, const AttentionItem &item, const AttentionItem *next, Chunk *now) {
   int64_t size = call.attention->cache.head_dim, rows = item.tokens * call.attention->heads;
   Room room = room_of(call, item);
   read_queries(call, item, room.queries);
-  if (!item.is_whole) return attend_chunk<Type>(call, item, item.first_chunk, false, room);
-  begin_joined(*call.attention, rows, room.joined);
-  for (int64_t chunk = item.first_chunk; chunk < item.last_chunk; chunk++) {
-    attend_chunk<Type>(call, item, chunk, chunk + 1 < item.last_chunk, room);
-    for (int64_t r = 0; r < rows; r++)
+  if (item.is_whole) begin_joined(*call.attention, rows, room.joined);
+  for (int64_t number = item.first_chunk; number < item.last_chunk; number++) {
+    bool is_last = number + 1 == item.last_chunk;
+    Chunk then;
+    if (!is_last) then = chunk_of<Type>(call, item, number + 1);
+    else if (next) then = chunk_of<Type>(call, *next, next->first_chunk);
+    attend_chunk<Type>(call, item, number, *now, is_last && !next ? nullptr : &then, room);
+    for (int64_t r = 0; r < rows && item.is_whole; r++)
       join_state(room.states + r * (size + STATE_HEADER), size, room.joined + r * (size + STATE_HEADER));
+    if (!is_last || next) *now = then;
   }
-  write_rows(call, item, room.joined);
+  if (item.is_whole) write_rows(call, item, room.joined);
+}
+
+template <int Type>
+void attend_all(const AttentionCall &call, const AttentionItem *item, const AttentionItem *end) {
+  if (item == end) return;
+  Chunk now = chunk_of<Type>(call, *item, item->first_chunk);
+  for (; item < end; item++) attend_item<Type>(call, *item, item + 1 < end ? item + 1 : nullptr, &now);
 }
 
 void attend_items(const AttentionCall &call, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; i++) {
-    int32_t type = call.attention->cache.type;
-    if (type == TYPE_F32) attend_item<TYPE_F32>(call, call.items[i]);
-    else if (type == TYPE_BF16) attend_item<TYPE_BF16>(call, call.items[i]);
-    else attend_item<TYPE_I8>(call, call.items[i]);
-  }
+  const AttentionItem *first = call.items + begin, *last = call.items + end;
+  int32_t type = call.attention->cache.type;
+  if (type == TYPE_F32) attend_all<TYPE_F32>(call, first, last);
+  else if (type == TYPE_BF16) attend_all<TYPE_BF16>(call, first, last);
+  else attend_all<TYPE_I8>(call, first, last);
 }
 
 // The states of items of one chunk each, joined in the room of the first of them.

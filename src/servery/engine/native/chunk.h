@@ -43,17 +43,14 @@ inline void find_scales(const NativeCache &cache, const Chunk &chunk, int64_t he
 // Asks for the rows of the chunk that comes next, in the order in which they lie, a few lines at a time.
 class Ahead {
  public:
-  // Null: there is none.
-  Ahead(const Chunk *chunk, int64_t row_bytes, int64_t heads)
+  // `times`: how often it is asked, at least. Null: there is none.
+  Ahead(const Chunk *chunk, int64_t row_bytes, int64_t times)
       : chunk_(chunk), row_bytes_(row_bytes), place_(chunk ? chunk->from : 0) {
-    lines_ = chunk ? (chunk->to - chunk->from) * row_bytes / 64 / heads : 0;
+    lines_ = chunk ? ((chunk->to - chunk->from) * row_bytes / 64 + times - 1) / times : 0;
   }
 
-  // Lines to ask for at a time, if that is done `times` times for each head.
-  int64_t lines(int64_t times) const { return (lines_ + times - 1) / times; }
-
-  void ask(int64_t lines) {
-    for (; lines > 0 && chunk_ && place_ < chunk_->to; lines--) {
+  void ask() {
+    for (int64_t line = 0; line < lines_ && place_ < chunk_->to; line++) {
       __builtin_prefetch(chunk_->rows[place_] + at_, 0, 2);
       at_ += 64;
       if (at_ >= row_bytes_) place_++, at_ = 0;

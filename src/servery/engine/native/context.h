@@ -35,6 +35,8 @@ struct NativeContext {
 
 // Work below which a second thread costs more than it computes, in multiplications.
 constexpr int64_t SHARED_WORK = 1 << 15;
+// The same in numbers that are normed, rotated, gated or rounded, each of which takes more than a multiplication.
+constexpr int64_t SHARED_NUMBERS = 1 << 12;
 
 // A linear layer of a call whose rows to come from, and go to, are set; returns a `NativeStatus`.
 int32_t run_linear(NativeContext *context, LinearCall call);

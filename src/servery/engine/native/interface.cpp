@@ -82,7 +82,7 @@ bool reserve_rows(NativeContext *context, LinearCall *call) {
 
 int32_t run_linear(NativeContext *context, LinearCall call) {
   if (!reserve_rows(context, &call)) return NATIVE_NO_MEMORY;
-  int64_t row_grain = SHARED_WORK / call.linear->k + 1;
+  int64_t row_grain = SHARED_NUMBERS / call.linear->k + 1;
   context->pool.run(call.rows, row_grain,
                     [&](int64_t begin, int64_t end) { context->kernels->stage_rows(call, begin, end); });
   int64_t panel_grain = SHARED_WORK / (call.rows * call.linear->k * context->kernels->panel_width) + 1;
@@ -150,7 +150,7 @@ int32_t servery_unpack_rows(NativeContext *context, const NativeLinear *linear, 
   for (int64_t i = 0; i < count; i++)
     if (ids[i] < 0 || ids[i] >= linear->n) return NATIVE_BAD_SHAPE;
   UnpackCall call = {linear, ids, *y};
-  context->pool.run(count, SHARED_WORK / linear->k + 1,
+  context->pool.run(count, SHARED_NUMBERS / linear->k + 1,
                     [&](int64_t begin, int64_t end) { context->kernels->unpack_rows(call, begin, end); });
   return NATIVE_OK;
 }

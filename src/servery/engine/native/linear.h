@@ -12,14 +12,32 @@
 #pragma once
 #include <math.h>
 
+#include <type_traits>
+
 #include "dot.h"
 #include "kernels.h"
 
 namespace {
 
 constexpr int64_t BLOCK_ROWS = 240;           // rows whose sums are kept while a panel is in the cache
-constexpr int64_t BLOCK_BYTES = 256 << 10;    // of a panel that is read again for each group of rows
+constexpr int64_t BLOCK_BYTES = 256 << 10;    // of a panel that is read again for each tile of rows
+constexpr int64_t HALF_BLOCK_BYTES = 32 << 10;  // the same where the rows are one tile, whose halves take turns
 constexpr int PREFETCH_BYTES = 2048;          // ahead of what is read: hides the latency of main memory
+constexpr int LINES = PW * 4 / 64;            // lines of the cache that a step reads
+// Where a block is read more than once, what comes after it is asked for in two of the times: main memory is read while
+// all of them compute, not while one of them waits.
+constexpr int SHARED_LINES = (LINES + 1) / 2;
+constexpr int MOST_TALL_ROWS = 2 * MAX_ROWS;  // of a tile of half a panel
+// Up to so many columns whole numbers of a group are exact in float32: 127 * 255 * 512 < 2^24.
+constexpr int64_t EXACT_COLUMNS = 512;
+
+// Asks for the next P lines of what will be read: to the nearest cache what is read but once.
+template <int P>
+inline const char *ask(const char *ahead) {
+#pragma GCC unroll 4
+  for (int p = 0; p < P; p++) __builtin_prefetch(ahead + p * 64, 0, P == LINES ? 3 : 2);
+  return ahead + P * 64;
+}
 
 // What differs between kinds: how much a step takes of the panel and of an input row, and what it does with them.
 struct F32 {
@@ -55,21 +73,28 @@ struct I8 {
   }
 };
 
-// `steps` steps for R rows, added to their sums [R][PW], which begin at 0 if `is_first`.
-template <class Kind, int R>
-void tile(const char *w, const char *x, int64_t x_stride, int64_t steps, void *sums, bool is_first) {
+// `steps` steps for R rows and N vectors of a panel, added to their sums in [R][PW], which begin at 0 if `is_first`; P lines
+// of `ahead` a step.
+template <class Kind, int R, int N, int P>
+void tile(const char *w, const char *x, int64_t x_stride, int64_t steps, const char *ahead, float *sums, bool is_first) {
   typedef typename Kind::Sum Sum;
-  Sum sum[R][NV] = {};
-  if (!is_first) memcpy(sum, sums, sizeof sum);
-  for (int64_t i = 0; i < steps; i++, w += Kind::PANEL_BYTES, x += Kind::X_BYTES) {
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; v++) prefetch(w + PREFETCH_BYTES + v * W * 4);
-#pragma GCC unroll 8
+  Sum sum[R][N] = {};
+  if (!is_first)
+#pragma GCC unroll 12
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; v++) sum[r][v] = Kind::step(sum[r][v], w + v * W * 4, x + r * x_stride);
+      for (int v = 0; v < N; v++) sum[r][v] = load<Sum>(sums + r * PW + v * W);
+  for (int64_t i = 0; i < steps; i++, w += Kind::PANEL_BYTES, x += Kind::X_BYTES) {
+    ahead = ask<P>(ahead);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+      for (int v = 0; v < N; v++) sum[r][v] = Kind::step(sum[r][v], w + v * W * 4, x + r * x_stride);
   }
-  memcpy(sums, sum, sizeof sum);
+#pragma GCC unroll 12
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int v = 0; v < N; v++) store(sums + r * PW + v * W, sum[r][v]);
 }
 
 // Bytes of a group of KIND_I4 in a panel.
@@ -85,94 +110,156 @@ inline int64_t panel_bytes(const NativeLinear &linear) {
   return round_up(linear.k, step) / step * PW * 4 + (linear.kind == KIND_I8 ? PW * 12 : 0);
 }
 
-// One group of columns for R rows: whole-number sums, then their scales; adds to the float sums [R][PW].
-// `x` are the rows' codes of the group, `x_sums` and `x_scales` the sum of these and their scale, `x_groups` apart.
-template <int R>
-void group_tile(const NativeLinear &linear, const char *w, const char *x, int64_t x_stride, const int32_t *x_sums,
-                const float *x_scales, int64_t x_groups, float *sums) {
-  vi sum[R][NV] = {};
-  for (int64_t i = 0; i < linear.group / 8; i++, w += PW * 4, x += 8) {
+// Where the rows of a tile are, in groups: codes, and for each group their sum and scale, `groups` apart.
+struct GroupRows {
+  const char *codes;
+  int64_t stride;
+  const int32_t *sums;
+  const float *scales;
+  int64_t groups;
+};
+
+// What a group's codes are less than: zero points, in groups of up to EXACT_COLUMNS or longer ones, or minima.
+enum GroupOffsets { SHORT_ZEROS, LONG_ZEROS, MINIMA };
+
+// What the whole number `sum` is worth, and `total`, that of the inputs' codes.
+template <GroupOffsets Offsets>
+inline vf worth(vi sum, vf scale, vi zero, vf minimum, int32_t total) {
+  if (Offsets == MINIMA) return to_float(sum) * scale - minimum * fill((float)total);
+  // The same number either way; the first takes fewer instructions.
+  if (Offsets == SHORT_ZEROS) return (to_float(sum) - to_float(zero) * fill((float)total)) * scale;
+  return to_float(sum - zero * fill(total)) * scale;
+}
+
+// One group of columns for R rows and N vectors from `vector` on: whole-number sums, then their scales; adds to the float
+// sums in [R][PW].
+template <int R, int N, int P, GroupOffsets Offsets>
+const char *group_tile(const NativeLinear &linear, const char *w, int vector, GroupRows x, const char *ahead, float *sums) {
+  vi sum[R][N] = {};
+  const char *words = w + vector * W * 4;
+  for (int64_t i = 0; i < linear.group / 8; i++, words += PW * 4, x.codes += 8) {
+    ahead = ask<P>(ahead);
+    // Half the nibbles for all rows, then the others: so all that is read more than once stays in registers.
+#pragma GCC unroll 2
+    for (int high = 0; high < 2; high++) {
+      vi codes[N];
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; v++) {
-      prefetch(w + PREFETCH_BYTES + v * W * 4);
-      vi words = load<vi>(w + v * W * 4);
-      vi low = words & 0x0f0f0f0f, high = (vi)((vu)words >> 4) & 0x0f0f0f0f;
-#pragma GCC unroll 8
+      for (int v = 0; v < N; v++) codes[v] = (vi)(load<vu>(words + v * W * 4) >> (4 * high)) & 0x0f0f0f0f;
+#pragma GCC unroll 12
       for (int r = 0; r < R; r++) {
-        sum[r][v] = dot_unsigned(sum[r][v], low, fill(load<int32_t>(x + r * x_stride)));
-        sum[r][v] = dot_unsigned(sum[r][v], high, fill(load<int32_t>(x + r * x_stride + 4)));
+        vi inputs = fill(load<int32_t>(x.codes + r * x.stride + 4 * high));
+#pragma GCC unroll 8
+        for (int v = 0; v < N; v++) sum[r][v] = dot_unsigned(sum[r][v], codes[v], inputs);
       }
     }
   }
-  const char *scales = w, *offsets = w + PW * (linear.wide_scales ? 4 : 2);
+  const char *scales = w + linear.group / 8 * PW * 4, *offsets = scales + PW * (linear.wide_scales ? 4 : 2);
+  vf scale[N], minimum[N];
+  vi zero[N];
 #pragma GCC unroll 8
-  for (int v = 0; v < NV; v++) {
-    vf scale = linear.wide_scales ? load<vf>(scales + v * W * 4) : from_bf16(load<vh>(scales + v * W * 2));
-    vi zero = {};
-    vf minimum = {};
-    if (linear.has_minima) minimum = load<vf>(offsets + v * W * 4);
-    else zero = widen(load<vub>(offsets + v * W));
+  for (int v = 0; v < N; v++) {
+    int64_t at = (vector + v) * W;
+    scale[v] = linear.wide_scales ? load<vf>(scales + at * 4) : from_bf16(load<vh>(scales + at * 2));
+    minimum[v] = Offsets == MINIMA ? load<vf>(offsets + at * 4) : vf{};
+    zero[v] = Offsets == MINIMA ? vi{} : widen(load<vub>(offsets + at));
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      vf exact = to_float(sum[r][v] - zero * fill(x_sums[r * x_groups]));
-      vf value = exact * scale - minimum * fill((float)x_sums[r * x_groups]);
-      float *at = sums + r * PW + v * W;
-      store(at, load<vf>(at) + value * fill(x_scales[r * x_groups]));
+    for (int v = 0; v < N; v++) {
+      vf value = worth<Offsets>(sum[r][v], scale[v], zero[v], minimum[v], x.sums[r * x.groups]);
+      float *to = sums + r * PW + (vector + v) * W;
+      store(to, load<vf>(to) + value * fill(x.scales[r * x.groups]));
     }
+  return ahead;
+}
+
+template <int R, int N, int P, GroupOffsets Offsets>
+void group_tiles(const NativeLinear &linear, const char *w, int vector, const StagedRows &x, int64_t row,
+                 int64_t first_group, int64_t groups, const char *ahead, float *sums) {
+  int64_t size = group_bytes(linear), all = linear.k / linear.group, scale_lines = size / 64 - linear.group / 8 * LINES;
+  for (int64_t g = first_group; g < first_group + groups; g++, w += size) {
+    int64_t at = row * all + g;
+    GroupRows rows = {x.data + row * x.stride + g * linear.group, x.stride, x.sums + at, x.scales + at, all};
+    ahead = group_tile<R, N, P, Offsets>(linear, w, vector, rows, ahead, sums);
+    for (int64_t line = 0; line < scale_lines; line += LINES) ahead = ask<P>(ahead);
   }
 }
 
-template <int R>
-void group_tiles(const NativeLinear &linear, const char *w, const StagedRows &x, int64_t row, int64_t first_group,
-                 int64_t groups, float *sums) {
-  int64_t size = group_bytes(linear), all = linear.k / linear.group;
-  for (int64_t g = first_group; g < first_group + groups; g++, w += size)
-    group_tile<R>(linear, w, x.data + row * x.stride + g * linear.group, x.stride, x.sums + row * all + g,
-                  x.scales + row * all + g, all, sums);
-}
-
-// R rows from `row` on against part of a panel: units [first, first + units) of steps or groups.
-template <int R>
-void any_tile(const NativeLinear &linear, const char *w, const StagedRows &x, int64_t row, int64_t first,
-              int64_t units, float *sums) {
-  const char *from = x.data + row * x.stride;
+// R rows from `row` on against N vectors of part of a panel: units [first, first + units) of steps or groups.
+template <int R, int N, int P>
+void any_tile(const NativeLinear &linear, const char *w, int vector, const StagedRows &x, int64_t row, int64_t first,
+              int64_t units, const char *ahead, float *sums) {
+  const char *from = x.data + row * x.stride, *part = w + vector * W * 4;
+  float *to = sums + vector * W;
   bool is_first = first == 0;
-  if (linear.kind == KIND_I4) group_tiles<R>(linear, w, x, row, first, units, sums);
-  else if (linear.kind == KIND_F32) tile<F32, R>(w, from + first * 4, x.stride, units, sums, is_first);
-  else if (linear.kind == KIND_I8) tile<I8, R>(w, from + first * 4, x.stride, units, sums, is_first);
-  else if (x.type == TYPE_BF16) tile<Bf16, R>(w, from + first * 4, x.stride, units, sums, is_first);
-  else tile<Bf16Wide, R>(w, from + first * 8, x.stride, units, sums, is_first);
+  if (linear.kind == KIND_F32) return tile<F32, R, N, P>(part, from + first * 4, x.stride, units, ahead, to, is_first);
+  if (linear.kind == KIND_I8) return tile<I8, R, N, P>(part, from + first * 4, x.stride, units, ahead, to, is_first);
+  if (linear.kind == KIND_I4 && linear.has_minima)
+    return group_tiles<R, N, P, MINIMA>(linear, w, vector, x, row, first, units, ahead, sums);
+  if (linear.kind == KIND_I4 && linear.group > EXACT_COLUMNS)
+    return group_tiles<R, N, P, LONG_ZEROS>(linear, w, vector, x, row, first, units, ahead, sums);
+  if (linear.kind == KIND_I4)
+    return group_tiles<R, N, P, SHORT_ZEROS>(linear, w, vector, x, row, first, units, ahead, sums);
+  if (x.type == TYPE_BF16) return tile<Bf16, R, N, P>(part, from + first * 4, x.stride, units, ahead, to, is_first);
+  tile<Bf16Wide, R, N, P>(part, from + first * 8, x.stride, units, ahead, to, is_first);
 }
 
-void tile_of(int64_t r, const NativeLinear &linear, const char *w, const StagedRows &x, int64_t row, int64_t first,
-             int64_t units, float *sums) {
-  switch (r) {
-    case 1: return any_tile<1>(linear, w, x, row, first, units, sums);
-    case 2: return any_tile<2>(linear, w, x, row, first, units, sums);
-    case 3: return any_tile<3>(linear, w, x, row, first, units, sums);
-#if defined(__AVX512F__) || defined(__aarch64__)
-    case 4: return any_tile<4>(linear, w, x, row, first, units, sums);
-    case 5: return any_tile<5>(linear, w, x, row, first, units, sums);
-    case 6: return any_tile<6>(linear, w, x, row, first, units, sums);
-#endif
+// Calls `some` with the constant that `value` is, of at least Value up to Most.
+template <int Value, int Most, class Some>
+inline void with_constant(int64_t value, const Some &some) {
+  if (value == Value) return some(std::integral_constant<int, Value>());
+  if constexpr (Value < Most) with_constant<Value + 1, Most>(value, some);
+}
+
+// Rows that one tile holds, the weights passing by once.
+void single_tile(const NativeLinear &linear, const char *w, const StagedRows &x, int64_t row, int64_t count,
+                 int64_t units, float *sums) {
+  with_constant<1, MAX_ROWS>(count, [&](auto rows) {
+    any_tile<decltype(rows)::value, NV, LINES>(linear, w, 0, x, row, 0, units, w + PREFETCH_BYTES, sums);
+  });
+}
+
+// Rows that one tile holds of half a panel.
+void tall_tile(const NativeLinear &linear, const char *w, const StagedRows &x, int64_t row, int64_t count,
+               int64_t first, int64_t units, int64_t bytes, float *sums) {
+  for (int half = 0; half < 2; half++)
+    with_constant<MAX_ROWS + 1, MOST_TALL_ROWS>(count, [&](auto rows) {
+      const char *ahead = w + bytes + half * (bytes / 2);
+      any_tile<decltype(rows)::value, NV / 2, SHARED_LINES>(linear, w, half * NV / 2, x, row, first, units, ahead, sums);
+    });
+}
+
+// Rows in tiles of nearly the same size.
+void many_tiles(const NativeLinear &linear, const char *w, const StagedRows &x, int64_t row, int64_t count,
+                int64_t first, int64_t units, int64_t bytes, float *sums) {
+  int64_t tiles = (count + MAX_ROWS - 1) / MAX_ROWS;
+  for (int64_t t = 0; t < tiles; t++) {
+    int64_t from = count * t / tiles, to = count * (t + 1) / tiles;
+    with_constant<1, MAX_ROWS>(to - from, [&](auto rows) {
+      const char *ahead = w + bytes + (t & 1) * (bytes / 2);
+      any_tile<decltype(rows)::value, NV, SHARED_LINES>(linear, w, 0, x, row + from, first, units, ahead,
+                                                        sums + from * PW);
+    });
   }
 }
 
-// Rows [begin, end) in tiles of nearly the same size.
+// The sums [rows][PW] of a panel for rows [begin, end).
 void panel_sums(const NativeLinear &linear, const char *panel, const StagedRows &x, int64_t begin, int64_t end,
                 float *sums) {
   int64_t unit_bytes = linear.kind == KIND_I4 ? group_bytes(linear) : PW * 4;
   int64_t units = linear.kind == KIND_I4 ? linear.k / linear.group
                                          : round_up(linear.k, k_step(linear.kind)) / k_step(linear.kind);
-  int64_t rows = end - begin, tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
-  int64_t block = tiles == 1 ? units : (BLOCK_BYTES / unit_bytes > 1 ? BLOCK_BYTES / unit_bytes : 1);
+  int64_t rows = end - begin;
   if (linear.kind == KIND_I4) memset(sums, 0, (size_t)(rows * PW) * 4);
-  for (int64_t first = 0; first < units; first += block)
-    for (int64_t t = 0; t < tiles; t++) {
-      int64_t row = rows * t / tiles, next = rows * (t + 1) / tiles;
-      tile_of(next - row, linear, panel + first * unit_bytes, x, begin + row, first, least(block, units - first),
-              sums + row * PW);
-    }
+  if (rows <= MAX_ROWS) return single_tile(linear, panel, x, begin, rows, units, sums);
+  bool is_tall = rows <= MOST_TALL_ROWS;
+  int64_t block = larger((is_tall ? HALF_BLOCK_BYTES : BLOCK_BYTES) / unit_bytes, 1);
+  for (int64_t first = 0; first < units; first += block) {
+    int64_t count = least(block, units - first);
+    (is_tall ? tall_tile : many_tiles)(linear, panel + first * unit_bytes, x, begin, rows, first, count,
+                                       count * unit_bytes, sums);
+  }
 }
 
 // What the codes' sums of a row mean, in place: y = (dot - zero * sum of x) * scale of w * scale of x.

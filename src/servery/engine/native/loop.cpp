@@ -108,7 +108,7 @@ class Loop {
   // Work on all rows, each of so many numbers.
   template <class Work>
   void rows(int64_t size, const Work &work) {
-    context_->pool.run(step_.tokens, SHARED_WORK / size + 1, work);
+    context_->pool.run(step_.tokens, SHARED_NUMBERS / size + 1, work);
   }
 
   // Whether there is anything to be computed still.

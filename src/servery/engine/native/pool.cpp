@@ -14,8 +14,9 @@ namespace {
 constexpr auto SPIN = std::chrono::microseconds(60);
 constexpr int SPINS_PER_LOOK = 64;
 constexpr int SPINS_FOR_OTHERS = 4096;
-// Pieces per thread: enough that a thread that is held up leaves its share to the others.
-constexpr long PIECES = 4;
+// Pieces per thread: enough that a thread that is held up leaves its share to the others, and that at the end nobody
+// waits long for the last one.
+constexpr long PIECES = 12;
 
 void relax() {
 #if defined(__x86_64__)

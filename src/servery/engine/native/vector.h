@@ -191,5 +191,6 @@ inline void store_one_as(void *row, int32_t type, int64_t at, float value) {
 
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 }  // namespace
