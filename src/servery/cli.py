@@ -344,7 +344,8 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
 def _add_roofline(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(verb="bench roofline")
     verb.add_argument("model", nargs="?", metavar="MODEL", help="a directory, a GGUF file, amuse or amuse-draft")
-    verb.add_argument("--context", type=at_least(1), default=512, metavar="TOKENS", help="length of what decodes")
+    context = "length of what decodes (default: 512, or the model's context if that is less)"
+    verb.add_argument("--context", type=at_least(1), metavar="TOKENS", help=context)
     verb.add_argument("--json", type=file_to_write, metavar="FILE", help="write everything measured there")
     add_engine_options(verb)
 

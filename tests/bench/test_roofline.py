@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from servery.bench.bandwidth import Bandwidth
-from servery.bench.roofline import Machine, RooflineOptions, run
+from servery.bench.roofline import Machine, RooflineOptions, decoding_context, run
 from servery.bench.step_times import PartTime
 from servery.engine.config import EngineConfig
+from servery.engine.errors import LoadError
 
 MACHINE = Machine(
     threads=1, bandwidth=Bandwidth(10e9, 9e9, 1, 512 << 20, 9), operations_per_s={"float32": 100e9, "bfloat16": 200e9}
@@ -19,6 +20,20 @@ def test_the_limit_of_a_part_is_the_larger_of_reading_and_multiplying() -> None:
 
     assert MACHINE.limit_s(reading, "bfloat16") == pytest.approx(0.1)
     assert (MACHINE.limit_s(multiplying, "float32"), MACHINE.limit_s(multiplying, "bfloat16")) == (10.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit", "context"), [(None, 4096, 512), (None, 256, 256), (256, 256, 256), (16, 256, 16)]
+)
+def test_what_decodes_is_as_long_as_was_said(asked: int | None, limit: int, context: int) -> None:
+    assert decoding_context(asked, limit) == context
+
+
+def test_a_context_that_the_model_has_not_is_refused() -> None:
+    with pytest.raises(
+        LoadError, match=r"^--context is 257 and the model's context is 256 tokens; give at most that\.$"
+    ):
+        decoding_context(257, 256)
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def test_the_answer_and_the_stream_are_the_same(client: openai.OpenAI) -> None:
 
     assert whole.output_text == text == streamed.output_text
     assert (whole.status, streamed.status) == ("completed", "completed")
+    assert (whole.temperature, whole.top_p, streamed.top_p) == (0, 1, 1), "what the client leaves out is shown, too"
     assert whole.usage is not None
     assert whole.usage.total_tokens == whole.usage.input_tokens + whole.usage.output_tokens
 

@@ -66,6 +66,26 @@ def test_an_adapter_is_loaded_listed_and_unloaded(tmp_path: Path) -> None:
     run(story)
 
 
+def test_an_adapter_is_deleted_as_openais_clients_delete_a_model(tmp_path: Path) -> None:
+    async def story() -> None:
+        upstream = FakeUpstream()
+        app = loading_app(tmp_path, upstream)
+        for name in ("m:sql", "sql"):
+            upstream.loaded = {"sql": tmp_path}
+            gone = await ask(app, "DELETE", f"/v1/models/{name}", **KEY)
+            assert (gone.status, gone.json) == (200, {"id": name, "object": "model", "deleted": True})
+            assert upstream.loaded == {}
+        model = await ask(app, "DELETE", "/v1/models/m", **KEY)
+        assert (model.status, model.error["code"], model.error["param"]) == (400, "not_deletable", "model")
+        assert model.error["message"].startswith(
+            "The model 'm' is no adapter, and nothing else can be deleted; POST /v1/"
+        )
+        assert (await ask(app, "DELETE", "/v1/models/nobody", **KEY)).status == 404
+        assert (await ask(app, "DELETE", "/v1/models/m:sql")).status == 401
+
+    run(story)
+
+
 def test_a_request_reaches_the_base_of_its_adapter(tmp_path: Path) -> None:
     async def story() -> None:
         first, second = FakeUpstream(Chunk(data=b"{}")), FakeUpstream(name="n")

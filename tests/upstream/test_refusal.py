@@ -1,6 +1,6 @@
 import pytest
 
-from servery.upstream.refusal import retry_after_s
+from servery.upstream.refusal import retry_after_s, unspoken
 
 DATE = "Sat, 21 Nov 2026 12:00:30 GMT"
 NOW_S = 1795262400.0  # half a minute before
@@ -21,3 +21,21 @@ NOW_S = 1795262400.0  # half a minute before
 )
 def test_when_to_ask_again_is_read_in_all_its_forms(headers: dict[str, str], wait_s: float | None) -> None:
     assert retry_after_s(headers, NOW_S) == wait_s
+
+
+ELSEWHERE = (
+    "TGI's /generate, /generate_stream and / are answered by models that run in this server, and this one runs "
+    "elsewhere: ask /v1/chat/completions for it (InferenceClient.chat_completion)."
+)
+
+
+@pytest.mark.parametrize(
+    ("api", "told"),
+    [
+        ("rerank", "The model is not served for rerank; its deployments' 'apis' do not have it."),
+        ("generate", ELSEWHERE),
+    ],
+)
+def test_an_api_that_nobody_speaks_is_named_with_what_to_do(api: str, told: str) -> None:
+    error = unspoken(api).error
+    assert (error.status, error.code, error.message) == (400, "unsupported_api", told)

@@ -114,6 +114,14 @@ def test_the_request_is_repeated_in_the_response() -> None:
     assert (answer["tools"], answer["metadata"], answer["temperature"]) == ([tool], {"a": "b"}, 0.5)
 
 
+def test_what_the_client_leaves_out_is_shown_as_it_is_in_force() -> None:
+    unknown, known = form(top_p=0.9), form(top_p=0.9)
+    known.tell({"temperature": 0.6, "top_p": 0.8})
+    shown = [json.loads(each.body([Message(index=0)], USAGE)) for each in (unknown, known)]
+
+    assert [(each["temperature"], each["top_p"]) for each in shown] == [(None, 0.9), (0.6, 0.9)]
+
+
 def test_a_call_keeps_its_arguments_and_an_error_its_shape() -> None:
     message = Message(index=0, calls=[Call(id="c", name="add", arguments='{"a":1}')], finish_reason="tool_calls")
     (item,) = json.loads(form().body([message], USAGE))["output"]

@@ -29,15 +29,18 @@ _GEMM_SIZE = 1024
 _GEMM_ROUNDS = 10
 _DECODE_ROWS = (1, 8, 32)
 _PREFILL_TOKENS = 256
+_USUAL_CONTEXT = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RooflineOptions:
-    """The model to be timed, None for the machine alone; `context` is the length of the sequences that decode."""
+    """The model to be timed, None for the machine alone; `context` is the length of the sequences that decode,
+    None for the usual 512 or, if that is less, the model's own limit.
+    """
 
     engine: EngineConfig | None
     threads: int
-    context: int = 512
+    context: int | None = None
     json_path: Path | None = None
 
 
@@ -66,7 +69,7 @@ def run(options: RooflineOptions) -> int:
     if options.engine is not None:
         core = EngineCore(options.engine)
         dtype = core.info.dtype
-        steps = _steps(core, options.context)
+        steps = _steps(core, decoding_context(options.context, core.info.max_model_len))
         console.print(_model_table(machine, steps, dtype))
         weights = format_byte_size(core.info.weight_bytes)
         console.print(f"{core.info.architecture}, {dtype}, weights {weights}, kernels {core.info.kernels}")
@@ -101,16 +104,22 @@ def _gemm_rate(name: str) -> float:
     return 2 * size**3 / min(times)
 
 
+def decoding_context(asked: int | None, limit: int) -> int:
+    """The length of what decodes; raises `LoadError` for one that the model has not."""
+    if asked is not None and asked > limit:
+        raise LoadError(f"--context is {asked} and the model's context is {limit} tokens; give at most that.")
+    return min(_USUAL_CONTEXT, limit) if asked is None else asked
+
+
 def _steps(core: EngineCore, context: int) -> list[StepTime]:
     """Decoding at several batch sizes, and a piece of a prompt; what the cache has no room for is left out."""
-    longest = min(context, core.info.max_model_len)
     timer = StepTimer(core.model, core.cache)
-    cases = [(rows, 1, longest) for rows in _DECODE_ROWS]
-    cases.append((1, min(_PREFILL_TOKENS, longest), min(_PREFILL_TOKENS, longest)))
+    cases = [(rows, 1, context) for rows in _DECODE_ROWS]
+    cases.append((1, min(_PREFILL_TOKENS, context), min(_PREFILL_TOKENS, context)))
     room = core.info.num_blocks
     fitting = [case for case in cases if case[0] * -(-case[2] // core.info.block_size) <= room]
     if not fitting:
-        raise LoadError(f"the KV cache has no room for a context of {longest} tokens; raise --kv-memory.")
+        raise LoadError(f"the KV cache has no room for a context of {context} tokens; raise --kv-memory.")
     return [timer.time(*case) for case in fitting]
 
 

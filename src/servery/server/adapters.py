@@ -5,6 +5,7 @@ from pathlib import Path
 
 from servery.engine.adapter_source import CONFIG_FILE, WEIGHTS_FILE
 from servery.server.service import Exchange, Service, only_model
+from servery.upstream.upstream import Upstream
 from servery.wire.adapters import decode_load, decode_unload, encode_loaded, encode_unloaded
 from servery.wire.errors import ApiError, invalid, shown
 
@@ -27,9 +28,14 @@ async def unload(service: Service, exchange: Exchange) -> None:
     """Take an adapter's name away; what is being answered with it is finished."""
     request = decode_unload(await exchange.body(service.options))
     _require_folder(service)
-    base = service.base(only_model(service, request.model))
-    users = base.unload_adapter(request.lora_name)
+    users = unload_adapter(service, service.base(only_model(service, request.model)), request.lora_name)
     await exchange.reply.whole(encode_unloaded(request.lora_name, users), content_type=_TEXT)
+
+
+def unload_adapter(service: Service, base: Upstream, name: str) -> int:
+    """Take its name away from an adapter of `base`; returns how many requests still use it. Raises `ApiError`."""
+    _require_folder(service)
+    return base.unload_adapter(name)
 
 
 def adapter_folder(root: Path, given: str) -> Path:

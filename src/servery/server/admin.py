@@ -45,7 +45,7 @@ class AdminDoor:
         for header in (*_BROWSERS, *_PROXIES):
             if header in request.headers:
                 who = "a browser" if header in _BROWSERS else "a proxy"
-                raise _forbidden(f"The header '{header.decode()}' says that {who} sent this; without keys: no. {_HOW}.")
+                raise _forbidden(f"The header '{header.decode()}' says that {who} sent this; that takes a key: {_HOW}.")
         return ANYBODY
 
 

@@ -1,7 +1,8 @@
-"""`GET /v1/models` and `/v1/models/{id}`, in OpenAI's words or, to its clients, in Anthropic's."""
+"""`/v1/models` and `/v1/models/{id}`, in OpenAI's words or, to its clients, in Anthropic's."""
 
 import msgspec
 
+from servery.server.adapters import unload_adapter
 from servery.server.aliases import whole_names
 from servery.server.service import Exchange, Service
 from servery.wire.anthropic_models import (
@@ -10,7 +11,8 @@ from servery.wire.anthropic_models import (
     is_anthropic,
     read_model_page,
 )
-from servery.wire.models import Model, encode_model, encode_models
+from servery.wire.errors import invalid, shown
+from servery.wire.models import Model, encode_deleted, encode_model, encode_models
 
 
 async def models(service: Service, exchange: Exchange) -> None:
@@ -38,6 +40,21 @@ async def model(service: Service, exchange: Exchange) -> None:
     told = found if name == asked else _called(asked, found)
     encode = encode_anthropic_model if is_anthropic(exchange.request.headers) else encode_model
     await exchange.reply.whole(encode(told))
+
+
+async def delete(service: Service, exchange: Exchange) -> None:
+    """Unload an adapter: here that is what a fine-tuned model is, and no other can be deleted."""
+    asked = exchange.arguments["id"]
+    name = service.unaliased(asked)
+    base = service.upstream(name)
+    if name == base.name:
+        message = (
+            f"The model '{shown(asked)}' is no adapter, and nothing else can be deleted; POST /v1/models/unload takes it "
+            "out of memory."
+        )
+        raise invalid(message, "model", "not_deletable")
+    unload_adapter(service, base, name.rpartition(":")[2])
+    await exchange.reply.whole(encode_deleted(asked))
 
 
 def _called(alias: str, model: Model) -> Model:

@@ -49,6 +49,8 @@ class ResponseStore:
         body = msgspec.json.encode(response)
         conversation = [*history, *asked, *said]
         size_bytes = len(body) + len(msgspec.json.encode(conversation))
+        if size_bytes > self._max_bytes:
+            return  # it would push out everybody else's first, and then itself
         self._responses[response["id"]] = StoredResponse(body, asked, conversation, owner, size_bytes)
         self.size_bytes += size_bytes
         while len(self._responses) > self._max_responses or self.size_bytes > self._max_bytes:

@@ -94,6 +94,7 @@ ROUTES: Sequence[Route] = (
     Route(path="/is_sleeping", method="GET", handler=residence.is_sleeping),
     Route(path="/v1/models", method="GET", handler=models.models, dialect=None),
     Route(path="/v1/models/{id...}", method="GET", handler=models.model, dialect=None),
+    Route(path="/v1/models/{id...}", method="DELETE", handler=models.delete, is_work=True, is_admin=True),
     Route(path="/metrics", method="GET", handler=health.metrics),
     Route(path="/health", method="GET", handler=health.health, is_open=True),
     Route(path="/ready", method="GET", handler=health.ready, is_open=True),

@@ -53,6 +53,8 @@ from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest, encode_tex
 
 # How many prompts or inputs of one request are with the engine at a time; the rest must not fill its queue.
 _INPUTS_AT_A_TIME = 16
+# How the engine samples where neither the client nor the model says.
+_UNSAID = {"temperature": SamplingParams().temperature, "top_p": SamplingParams().top_p}
 # After so long without a heartbeat no more requests are to be sent. Idle the engine gives one four times a second, and a
 # step takes well under a second; while it is busy for longer than this, a new request would do better elsewhere anyway.
 _MAX_READY_AGE_S = 5.0
@@ -208,7 +210,9 @@ class EmbeddedUpstream:
     def _answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
         request = ask.typed()
         if isinstance(request, ChatRequest):
-            return self._chat(request, call, call.form or ask.form())
+            form = call.form or ask.form()
+            form.tell({**_UNSAID, **self._require_loaded().defaults})
+            return self._chat(request, call, form)
         if isinstance(request, CompletionRequest):
             return self._completion(request, ask, call)
         if isinstance(request, RerankRequest):

@@ -66,6 +66,11 @@ def cannot(param: str, why: str) -> UpstreamFailure:
 def unspoken(api: str) -> UpstreamFailure:
     """What a deployment says to an API that it has nothing for: another deployment may, else the client is told 400."""
     message = f"The model is not served for {api}; its deployments' 'apis' do not have it."
+    if api == "generate":
+        message = (
+            "TGI's /generate, /generate_stream and / are answered by models that run in this server, and this one runs "
+            "elsewhere: ask /v1/chat/completions for it (InferenceClient.chat_completion)."
+        )
     error = ApiError(400, message, param="model", code="unsupported_api")
     return UpstreamFailure(Kind.STATUS, message, status=error.status, error=error)
 

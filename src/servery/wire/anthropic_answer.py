@@ -1,6 +1,6 @@
 """`POST /v1/messages`: the answer, whole or as typed events, and the words of Anthropic's API for everything else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +32,9 @@ class AnthropicForm:
         self._kind: str | None = None  # of the open one
         self._finish_reason = "stop"
         self._stop: str | None = None
+
+    def tell(self, defaults: Mapping[str, float]) -> None:
+        """It is not shown."""
 
     def start(self, usage: Usage) -> bytes:
         """The message without content."""

@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions`: the answer, whole or as a stream of chunks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -93,6 +93,9 @@ class ChatForm:
         self._shows_reasoning = shows_reasoning
         self._no_usage = None if include_usage else msgspec.UNSET
         self._begun: set[int] = set()
+
+    def tell(self, defaults: Mapping[str, float]) -> None:
+        """It is not shown."""
 
     def start(self, usage: Usage) -> bytes:
         """Nothing: each completion says by itself that it begins."""

@@ -1,6 +1,6 @@
 """A message that a model writes, whole and as it grows: what all APIs have to tell, before one of them says it its way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -99,6 +99,9 @@ class AnswerForm(Protocol):
 
     One instance per answer: it may keep what its API numbers or repeats. All give bytes; of a stream, whole events.
     """
+
+    def tell(self, defaults: Mapping[str, float]) -> None:
+        """How the model is sampled from where the client does not say, before anything is written, by who knows it."""
 
     def start(self, usage: Usage) -> bytes:
         """What comes before the first delta; of `usage` only the prompt's part is known."""

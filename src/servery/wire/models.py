@@ -34,6 +34,11 @@ def encode_model(model: Model) -> bytes:
     return msgspec.json.encode(model)
 
 
+def encode_deleted(model_id: str) -> bytes:
+    """The body that answers a DELETE."""
+    return msgspec.json.encode({"id": model_id, "object": "model", "deleted": True})
+
+
 def encode_models(models: list[Model]) -> bytes:
     """The body of `/v1/models`."""
     return msgspec.json.encode(ModelList(models))

@@ -5,7 +5,7 @@ response comes first (in progress) and last (completed or incomplete).
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -47,10 +47,15 @@ class ResponsesForm:
         self._created = created
         self._request = request
         self._keep = keep
+        self._defaults: Mapping[str, float] = {}
         self._message = Message(index=0)
         self._output: list[_Fields] = []  # items that are done
         self._open: _OpenItem | None = None
         self._number = 0
+
+    def tell(self, defaults: Mapping[str, float]) -> None:
+        """What is shown where the client does not say; null where nobody tells."""
+        self._defaults = defaults
 
     def start(self, usage: Usage) -> bytes:
         """The response, in progress."""
@@ -110,12 +115,12 @@ class ResponsesForm:
             "reasoning": {"effort": None if request.reasoning is None else request.reasoning.effort, "summary": None},
             "service_tier": "default",
             "store": request.is_stored,
-            "temperature": request.temperature,
+            "temperature": self._defaults.get("temperature") if request.temperature is None else request.temperature,
             "text": {"format": shown_format},
             "tool_choice": request.tool_choice or "auto",
             "tools": [_given(tool) for tool in request.tools or []],
             "top_logprobs": request.top_logprobs or 0,
-            "top_p": request.top_p,
+            "top_p": self._defaults.get("top_p") if request.top_p is None else request.top_p,
             "truncation": "disabled",
             "usage": None if usage is None else _usage(usage),
             "user": request.user,

@@ -1,6 +1,6 @@
 """The form of an answer, made when somebody writes in it: most answers come in the client's form from elsewhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from servery.wire.message import AnswerForm, Message, MessageDelta
 from servery.wire.usage import Usage
@@ -12,6 +12,7 @@ class LateForm:
     def __init__(self, make: Callable[[], AnswerForm]) -> None:
         self._make = make
         self._made: AnswerForm | None = None
+        self._defaults: Mapping[str, float] = {}
 
     @property
     def is_begun(self) -> bool:
@@ -21,6 +22,10 @@ class LateForm:
     def take(self, form: AnswerForm) -> None:
         """Be this form, in which something was written already."""
         self._made = form
+
+    def tell(self, defaults: Mapping[str, float]) -> None:
+        """As the form's own; that writes nothing yet."""
+        self._defaults = defaults
 
     def start(self, usage: Usage) -> bytes:
         """As the form's own."""
@@ -41,4 +46,5 @@ class LateForm:
     def _form(self) -> AnswerForm:
         if self._made is None:
             self._made = self._make()
+            self._made.tell(self._defaults)
         return self._made
