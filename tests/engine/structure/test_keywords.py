@@ -98,6 +98,8 @@ def test_what_cannot_be_enforced_is_told_with_its_place_and_what_to_write(schema
             {**INTEGERS, "propertyNames": {"pattern": "^a"}},
             {"type": "object", "patternProperties": {"^a": {"type": "integer"}}, "additionalProperties": False},
         ),
+        ({"type": "string", "maxLength": 2**32}, {"type": "string"}),
+        ({"maxItems": 10**20, "minItems": 2}, {"minItems": 2}),
         ({"propertyNames": {"enum": []}}, {"properties": {}, "additionalProperties": False}),
         ({"items": {"uniqueItems": False}, "const": {"uniqueItems": False}}, {"items": {}, "const": {"uniqueItems": False}}),
     ],
@@ -142,3 +144,26 @@ def test_a_mapping_with_named_keys_as_pydantic_writes_it_can_be_enforced() -> No
 
     assert accepts(wanted, json.dumps({"a": 1, "b": 2}))
     assert not accepts(wanted, json.dumps({"c": 1}))
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"minimum": -(2**63), "maximum": 2**63 - 1},
+        {"minimum": -(2**63)},
+        {"exclusiveMinimum": -1e300, "exclusiveMaximum": 1e300},
+        {"minimum": 0, "maximum": 2**64 - 1},
+    ],
+)
+@pytest.mark.parametrize("kind", ["integer", "number"])
+def test_bounds_that_a_type_of_integers_has_can_be_enforced(kind: str, bounds: dict[str, Any]) -> None:
+    check_constraint(constraint.json_schema({"type": kind, **bounds}))
+
+
+@pytest.mark.parametrize("bounds", [{"minimum": 10**25}, {"maximum": -1e20}])
+def test_bounds_that_leave_nothing_near_are_told_of_with_their_place(bounds: dict[str, Any]) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer", **bounds}}}
+    with pytest.raises(
+        InvalidRequest, match=r"the bounds at '/properties/n' leave only numbers beyond 9223372036854774784"
+    ):
+        check_constraint(constraint.json_schema(schema))

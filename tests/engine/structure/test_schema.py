@@ -1,5 +1,7 @@
 """What a JSON schema must satisfy beyond what the compiler looks at."""
 
+from typing import Any
+
 import pytest
 
 from servery.engine.errors import InvalidRequest
@@ -17,6 +19,23 @@ def test_one_free_property_can_be_counted_on() -> None:
     check_schema({"minProperties": 3, "required": ["a", "b"]})
     with pytest.raises(InvalidRequest, match="'minProperties' is 4 at '/items'"):
         check_schema({"items": {"minProperties": 4, "required": ["a", "b"]}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"minLength": 10**12}, "'minLength' is 1000000000000 at '/'; at most 2147483647 can be enforced."),
+        ({"items": {"minItems": 1e20}}, "'minItems' is 1e+20 at '/items'; at most 2147483647 can be enforced."),
+    ],
+)
+def test_sizes_that_nothing_has_are_refused_by_name(schema: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_schema(schema)
+    assert told in str(caught.value)
+
+
+def test_sizes_up_to_the_limit_are_taken() -> None:
+    check_schema({"minLength": 2**31 - 1})
 
 
 def test_patterns_are_counted_through_references_and_cycles() -> None:

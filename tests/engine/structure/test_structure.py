@@ -313,5 +313,10 @@ def test_a_grammar_with_no_text_is_an_error_that_says_so(llm: LLM) -> None:
         answers(llm, constraint.json_schema({"$ref": "#"}))
 
 
+def test_a_grammar_that_says_too_much_is_an_error_that_says_so(llm: LLM) -> None:
+    with pytest.raises((InvalidRequest, RequestFailed), match="it says too much at once; ask for fewer repetitions"):
+        answers(llm, constraint.regex("a{10000000}"))
+
+
 def test_an_empty_text_fulfils_a_form_that_allows_it(llm: LLM) -> None:
     assert [one.text for one in answers(llm, constraint.regex(""))] == [""]

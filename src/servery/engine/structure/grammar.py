@@ -40,6 +40,7 @@ _JSON_OPTIONS: "JsonCompileOptions" = {
 }
 _AT = re.compile(r"\A(?:at )?(\d+)\((\d+)\): ")
 _LEADS_NOWHERE = "NoExtensionBias"  # llguidance's name for: no token may come next, and the text is not complete
+_TOO_LARGE = "too many expressions constructed"  # of what it may take to read one text
 _RULE = re.compile(r"::=")
 _INTERSECTION = re.compile(r'"(?:\\.|[^"\\\n])*"|(?://|#)[^\n]*|/(?:\\.|[^/\\\n])+/|(&|~(?!\s*\d))')
 
@@ -118,6 +119,8 @@ def _reason(constraint: Constraint, message: str) -> str:
 
 def told_of(error: str) -> str:
     """What llguidance says of a grammar that leads nowhere, in words; anything else as it is."""
+    if _TOO_LARGE in error:
+        return "it says too much at once; ask for fewer repetitions, or smaller ones"
     return "no text that the model can write fulfils it" if error.startswith(_LEADS_NOWHERE) else error
 
 

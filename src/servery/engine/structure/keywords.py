@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from servery.engine.structure.schema import map_schema, subschemas
+from servery.engine.structure.schema import MAX_SIZE, map_schema, subschemas
 
 _CASES = "write the cases out with 'anyOf'"
 # What is told of a keyword that is not here.
@@ -22,6 +22,9 @@ _INSTEAD: Mapping[str, str] = {
     "unevaluatedItems": "use 'items'",
     **dict.fromkeys(("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor"), "use '$ref'"),
 }
+_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+# The compiler counts in float64, and to 2^63.
+_FARTHEST = 2**63 - 1024
 _KEYS = re.compile(r"Unimplemented keys: \[(.*)\]")
 
 
@@ -33,6 +36,9 @@ def complaint(schema: Any, message: str) -> str | None:
     if first.startswith("oneOf constraints"):
         where = _place(schema, lambda node: "oneOf" in node)
         return f"the branches of 'oneOf'{where} do not exclude each other by their types or constants; use 'anyOf'."
+    if first.startswith("Failed to generate regex for"):
+        where = _place(schema, lambda node: any(abs(node.get(name, 0)) >= _FARTHEST for name in _BOUNDS))
+        return f"the bounds{where} leave only numbers beyond {_FARTHEST} or -{_FARTHEST}, which cannot be enforced."
     if first.startswith("Resource '"):
         where = _place(schema, lambda node: not str(node.get("$ref", "#")).startswith("#"))
         return f"the reference{where} leads outside of the schema; put what it refers to under '$defs'."
@@ -71,13 +77,28 @@ def _patterns(node: Mapping[str, Any]) -> list[str]:
 
 
 def _plain_node(node: dict[str, Any]) -> dict[str, Any]:
-    kept = {keyword: value for keyword, value in node.items() if not _says_nothing(keyword, value, node)}
+    kept = {
+        keyword: _within_reach(keyword, value)
+        for keyword, value in node.items()
+        if not _says_nothing(keyword, value, node)
+    }
     return _named(kept) if "propertyNames" in kept else kept
+
+
+def _within_reach(keyword: str, value: Any) -> Any:
+    """A bound on numbers that is farther out than the compiler can count, as the last that it can: nearly all are left."""
+    if not isinstance(value, int | float):
+        return value
+    if keyword in ("minimum", "exclusiveMinimum"):
+        return max(value, -_FARTHEST)
+    return min(value, _FARTHEST) if keyword in ("maximum", "exclusiveMaximum") else value
 
 
 def _says_nothing(keyword: str, value: Any, node: Mapping[str, Any]) -> bool:
     """Whether a keyword allows everything where it stands (JSON Schema 2020-12, sections 10.2.2 and 6.4, 6.5)."""
     match keyword:
+        case "maxLength" | "maxItems" | "maxProperties":
+            return isinstance(value, int | float) and value > MAX_SIZE
         case "uniqueItems":
             return value is False or node.get("maxItems") in (0, 1)
         case "not":

@@ -10,6 +10,7 @@ import numpy as np
 from llguidance.numpy import fill_next_token_bitmask_par, fill_next_token_bitmask_par_with_draft_tokens
 
 from servery.engine.structure.follower import Follower, Plan, Reasoned
+from servery.engine.structure.grammar import told_of
 from servery.engine.structure.mask import Mask
 from servery.engine.structure.vocabulary import Vocabulary
 
@@ -76,7 +77,7 @@ def fill_masks(
 def _rows(vocabulary: Vocabulary, request: MaskRequest, plan: Plan, bits: Mask) -> "list[Mask | None]":
     follower, begin = request.follower, len(plan.reasoned)
     if begin < len(bits) and follower.error is None and follower.matcher.is_error():
-        follower.error = follower.matcher.get_error().partition("\n")[0]
+        follower.error = told_of(follower.matcher.get_error().partition("\n")[0])
     if follower.error is not None:
         bits[:] = 0
         return list(bits)

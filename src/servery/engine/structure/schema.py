@@ -10,6 +10,7 @@ from typing import Any
 from servery.engine.constraint import invalid_constraint
 
 MAX_DEPTH = 100  # of nested objects and lists in a schema; the compiler's own limit is 128
+MAX_SIZE = 2**31 - 1  # of a text or a list: more than any answer can have
 # Whether an intersection of n patterns is empty takes the compiler 2^n: 12 patterns 6 ms, 22 patterns 5 s.
 MAX_JOINT_PATTERNS = 12
 
@@ -29,6 +30,7 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     if _depth(schema) > MAX_DEPTH:
         raise invalid_constraint(f"it is nested more than {MAX_DEPTH} levels deep.")
     for path, node in subschemas(schema):
+        _check_sizes(path, node)
         _check_min_properties(path, node)
         _check_strings(path, node)
     try:
@@ -86,6 +88,14 @@ def _without_annotation(node: dict[str, Any]) -> dict[str, Any]:
     if isinstance(format_, str) and format_ not in ENFORCED_FORMATS:
         del node["format"]
     return node
+
+
+def _check_sizes(path: str, node: Mapping[str, Any]) -> None:
+    """What no answer can be as long as would otherwise be refused in words about the pattern that it became."""
+    for keyword in ("minLength", "minItems", "minProperties"):
+        least = node.get(keyword)
+        if isinstance(least, int | float) and least > MAX_SIZE:
+            raise invalid_constraint(f"'{keyword}' is {least} at '{path or '/'}'; at most {MAX_SIZE} can be enforced.")
 
 
 def _check_min_properties(path: str, node: Mapping[str, Any]) -> None:
