@@ -70,7 +70,13 @@ def test_a_missing_engine_is_recognised() -> None:
 def test_every_required_package_is_pinned_within_its_range() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {canonicalize_name(name): pin for name, found, pin in (line.partition("==") for line in lines) if found}
-    wanted = [*requirements(), *requirements("engine"), *requirements("bedrock"), *requirements("dev")]
+    wanted = [
+        *requirements(),
+        *requirements("engine"),
+        *requirements("bedrock"),
+        *requirements("postgres"),
+        *requirements("dev"),
+    ]
     outside = [
         str(r) for r in wanted if not r.specifier.contains(pins.get(canonicalize_name(r.name), "0"), prereleases=True)
     ]
@@ -89,7 +95,8 @@ def test_every_required_package_is_used() -> None:
         "pyyaml": "yaml",
     }
     used = imported_packages(SOURCE)
-    wanted = {r.name for r in (*requirements(), *requirements("engine"), *requirements("bedrock"))}
+    extras = ("engine", "bedrock", "postgres")
+    wanted = {r.name for r in (*requirements(), *(each for extra in extras for each in requirements(extra)))}
     assert sorted(name for name in wanted if module.get(name, name) not in used) == []
 
 

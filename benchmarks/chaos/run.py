@@ -18,7 +18,7 @@ from benchmarks.chaos.stage import Stage, stage
 from benchmarks.chaos.trouble import Trouble
 from benchmarks.chaos.verdict import Held, judge, leaks
 from benchmarks.served import Server, cpu_s, open_files, resident_bytes, threads
-from servery.telemetry.ledger import read_rows
+from servery.telemetry.ledger.reading import rows_in
 
 # The share of the run that is warm-up: caches and pools fill.
 _WARM_UP = 0.25
@@ -78,7 +78,7 @@ async def _run(options: ChaosOptions, folder: Path) -> dict[str, Any]:
         metrics = await _metrics(made.client)
         left = await _left(made, metrics)
         code = made.gateway.stop()
-    rows = read_rows(made.ledger)
+    rows = rows_in(made.ledger)
     verdict = judge(load.seen, load.batches, rows)
     grown = slope(watched.at_s, watched.bytes)
     violations = [

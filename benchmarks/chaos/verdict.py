@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from benchmarks.chaos.client import Temper
 from benchmarks.chaos.faulty import TEXT
 from benchmarks.chaos.load import Batch, Seen
-from servery.telemetry.ledger import LedgerRow
+from servery.telemetry.ledger.row import LedgerRow
 
 _TERMINAL = frozenset(("completed", "client_gone", "timeout", "shutdown", "refused", "failed"))
 _LEAVERS = (Temper.LEAVES, Temper.RESETS)

@@ -282,7 +282,11 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     )
     add = verb.add_argument_group("the server").add_argument
     add("--config", type=Path, metavar="FILE", help="serve the models of a configuration; `servery config example`")
-    add("--ledger", type=Path, metavar="FILE", help="keep a row for every exchange there, in SQLite; never its content")
+    add(
+        "--ledger",
+        metavar="FILE",
+        help="keep a row for every exchange there, in SQLite or at postgresql://...; no content",
+    )
     add(
         "--alias",
         action="append",

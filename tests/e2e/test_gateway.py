@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from servery.telemetry.ledger import LedgerRow, read_rows
+from servery.telemetry.ledger.reading import rows_in
+from servery.telemetry.ledger.row import LedgerRow
 from tests.e2e.server_process import ServerProcess, eventually
 from tests.gateway.dummy import dummy
 
@@ -99,8 +100,8 @@ class Fleet:
 
     def row_of(self, attempts: int) -> LedgerRow:
         """The row of an exchange with so many attempts, which is on disk within about a second."""
-        eventually(lambda: any(row.attempts == attempts for row in read_rows(self.ledger)), "its row", 5.0)
-        return [row for row in read_rows(self.ledger) if row.attempts == attempts][-1]
+        eventually(lambda: any(row.attempts == attempts for row in rows_in(self.ledger)), "its row", 5.0)
+        return [row for row in rows_in(self.ledger) if row.attempts == attempts][-1]
 
 
 @pytest.fixture(scope="module")

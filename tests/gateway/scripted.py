@@ -12,7 +12,7 @@ from servery.config.types import Config, DeploymentConfig, Kind, ModelConfig, Pl
 from servery.gateway.exchange import Exchange
 from servery.gateway.fleet import Fleet
 from servery.gateway.gateway import Gateway
-from servery.telemetry.ledger import LedgerRow
+from servery.telemetry.ledger.row import LedgerRow
 from servery.telemetry.metrics import Metrics
 from servery.upstream.ask import Api, Ask, read_head
 from servery.upstream.caller import ANYBODY, Caller
@@ -125,6 +125,10 @@ class Rows:
 
     def __init__(self) -> None:
         self.rows: list[LedgerRow] = []
+        self.begun = 0
+
+    def begin(self) -> None:
+        self.begun += 1
 
     def add(self, row: LedgerRow) -> None:
         self.rows.append(row)

@@ -5,6 +5,7 @@ import pytest
 
 from servery.cli import parser
 from servery.config.errors import ConfigError
+from servery.config.types import LedgerConfig
 from servery.server.command import serve_options
 from servery.server.option_error import OptionError
 from servery.server.options import ServeOptions
@@ -31,7 +32,7 @@ def options(
 def test_the_file_says_what_the_command_line_would(tmp_path: Path) -> None:
     made = options(tmp_path)
     said = (made.port, made.api_keys, made.ledger, made.drain_timeout_s, made.request_timeout_s)
-    assert said == (1234, ("secret-key",), tmp_path / "rows.sqlite", 3.0, 300.0)
+    assert said == (1234, ("secret-key",), LedgerConfig(path=tmp_path / "rows.sqlite"), 3.0, 300.0)
     (engine,) = made.models
     assert engine.name == "here"
     assert (engine.engine.max_running, engine.engine.kv_memory_bytes, engine.engine.prefix_cache) == (3, 4 << 20, False)

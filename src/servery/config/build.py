@@ -16,6 +16,7 @@ from servery.config.access import limits_of, parse_digest, parse_time
 from servery.config.catalog import Catalog
 from servery.config.errors import Fault
 from servery.config.kinds import FACTS, KindFacts
+from servery.config.ledger_place import ledger_place
 from servery.config.references import broken_references
 from servery.config.secret import Secret
 from servery.config.sections import DeploymentSection, ModelSection
@@ -27,6 +28,7 @@ from servery.config.types import (
     Hedge,
     KeyConfig,
     Kind,
+    LedgerConfig,
     Limits,
     LimitsConfig,
     ModelConfig,
@@ -187,12 +189,25 @@ class Builder:
             admin_keys=tuple(self._key(key, (*at, "admin_keys", i)) for i, key in enumerate(section.admin_keys)),
             host=section.host,
             port=section.port,
-            ledger=None if section.ledger is None else self._folder / Path(section.ledger).expanduser(),
+            ledger=self._ledger(section, at),
             key_store=None if section.key_store is None else self._folder / Path(section.key_store).expanduser(),
             drain_timeout_s=self._read(parse_duration, section.drain_timeout, (*at, "drain_timeout"), 30.0),
             keep_alive_s=self._read(parse_duration, section.keep_alive, (*at, "keep_alive"), 15.0),
             max_body_bytes=self._read(_bytes, section.max_body, (*at, "max_body"), 1),
         )
+
+    def _ledger(self, section: sections.ServerSection, at: errors.Path) -> LedgerConfig | None:
+        kept = section.ledger_retention
+        retention_s = None if kept is None else self._read(parse_duration, kept, (*at, "ledger_retention"), 1.0)
+        if section.ledger is None:
+            if kept is not None:
+                self._fault((*at, "ledger_retention"), "there is no ledger; say where with `ledger`, or remove it.")
+            return None
+        try:
+            return ledger_place(section.ledger, self._folder, retention_s)
+        except ValueError as error:
+            self._fault((*at, "ledger"), f"{error}.")
+            return None
 
     def _deployment(self, name: str, value: Any) -> DeploymentConfig | None:
         at = ("deployments", name)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from servery.config.errors import ConfigError, Fault
 from servery.config.load import load_config
-from servery.config.types import Config
+from servery.config.types import Config, LedgerConfig
 
 # What a running server has taken up for good: sockets that are bound, files that are open.
 _FIXED = ("host", "port", "ledger", "key_store")
@@ -101,13 +101,17 @@ def _check_fixed(old: Config, new: Config) -> None:
         Fault(
             1,
             ("server", name),
-            f"it is {getattr(old, name)} until the server is started again, not {getattr(new, name)}.",
+            f"it is {_shown(getattr(old, name))} until the server is started again, not {_shown(getattr(new, name))}.",
         )
         for name in _FIXED
         if getattr(old, name) != getattr(new, name)
     ]
     if faults:
         raise ConfigError(str(new.source), faults)
+
+
+def _shown(value: object) -> object:
+    return value.shown if isinstance(value, LedgerConfig) else value
 
 
 def _stamp(config: Config) -> tuple[tuple[int, int, int] | None, ...]:

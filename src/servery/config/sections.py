@@ -17,8 +17,8 @@ API_NAMES = ("chat", "completions", "embeddings", "rerank", "messages", "respons
 Duration = Annotated[
     Any,
     Meta(
-        description="A time with its unit: 500ms, 2s, 10m, 1h.",
-        extra_json_schema={"type": "string", "pattern": r"^\d+(\.\d+)?\s*(us|ms|s|m|h)$"},
+        description="A time with its unit: 500ms, 2s, 10m, 1h, 90d.",
+        extra_json_schema={"type": "string", "pattern": r"^\d+(\.\d+)?\s*(us|ms|s|m|h|d)$"},
     ),
 ]
 Share = Annotated[
@@ -49,7 +49,13 @@ class ServerSection(_Section, frozen=True):
         str | None,
         Meta(description="The SQLite file with the keys that `servery keys` makes; with it a key is needed."),
     ] = None
-    ledger: Annotated[str | None, Meta(description="The SQLite file with one row per exchange; null: none.")] = None
+    ledger: Annotated[
+        str | None,
+        Meta(description="One row per exchange: an SQLite file, or postgresql://USER:${PASSWORD}@HOST/DB; null: none."),
+    ] = None
+    ledger_retention: Annotated[
+        Duration | None, Meta(description="Older rows of the ledger are deleted: 90d; null: none.")
+    ] = None
     drain_timeout: Annotated[Duration, Meta(description="How long answers under way may go on at the end.")] = "30s"
     keep_alive: Annotated[Duration, Meta(description="After what silence a stream gets a comment.")] = "15s"
     max_body: Annotated[str | int, Meta(description="The largest request body: 4MiB.")] = "4MiB"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from servery.config.secret import Secret
 
@@ -253,6 +254,26 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerConfig:
+    """Where the ledger is kept: in an SQLite file or in a PostgreSQL database, one of the two.
+
+    Rows older than `retention_s` are deleted; None: never.
+    """
+
+    path: Path | None = None
+    url: Secret | None = None
+    retention_s: float | None = None
+
+    @property
+    def shown(self) -> str:
+        """Where it is, without user, password and options."""
+        if self.url is None:
+            return str(self.path)
+        parts = urlsplit(self.url.reveal())
+        return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All of it. `generation` counts the configurations that this process has taken up, from 1; `source` is the file.
 
@@ -269,7 +290,7 @@ class Config:
     admin_keys: tuple[Secret, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8000
-    ledger: Path | None = None
+    ledger: LedgerConfig | None = None
     drain_timeout_s: float = 30.0
     keep_alive_s: float = 15.0
     max_body_bytes: int = 4 << 20

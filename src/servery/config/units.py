@@ -1,10 +1,12 @@
-"""Times, shares and money as people write them: `500ms`, `2s`, `10m`; `99%`, `0.99`; dollars, exactly."""
+"""Times, shares and money as people write them: `500ms`, `2s`, `10m`, `90d`; `99%`, `0.99`; dollars, exactly."""
 
 import re
 from decimal import Decimal
 
-_SECONDS = {"us": Decimal("1e-6"), "ms": Decimal("1e-3"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)", re.ASCII)
+_SECONDS = {
+    "us": Decimal("1e-6"), "ms": Decimal("1e-3"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400),
+}  # fmt: skip
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d)", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d+(?:\.\d+)?)", re.ASCII)
 _MICRO = 10**6

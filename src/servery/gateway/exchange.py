@@ -59,8 +59,9 @@ class Exchange:
     """One on its way. Times are seconds of one monotonic clock; `fleet` is the snapshot that it keeps to its end.
 
     `cut_by` tells whether it was ended from outside, and by whom: "client", "timeout", "shutdown". `served` is the model
-    that answers, `attempts` the deployments that were asked, in their order, but the one that answers last, `lease` what
-    limits it has reserved. `is_begun` is set when the first of a stream is sent, `outcome` once, at the end.
+    that answers, `attempts` the deployments that were asked, in their order, but the one that answers last; `waited_s` is
+    how long it was kept waiting for one, `lease` what limits it has reserved. `is_begun` is set when the first of a stream
+    is sent, `outcome` once, at the end. `task` is what the client calls the piece of work that this is part of.
     """
 
     ask: Ask
@@ -77,6 +78,8 @@ class Exchange:
     lease: Lease | None = None
     is_begun: bool = False
     outcome: Outcome | None = None
+    waited_s: float = 0.0
+    task: str | None = None
     _calls: int = 0
 
     @property

@@ -42,6 +42,7 @@ class Fleet:
                 tiers=tuple(tuple(deployments[each] for each in tier) for tier in model.tiers),
                 placement=_placement(model, clock, random, before),
                 budget=_budget(model, before),
+                prices=tuple({deployments[each].config.price for each in model.deployments}),
             )
             for name, model in config.models.items()
         }

@@ -2,14 +2,18 @@
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from servery.config.ledger_place import ledger_place
 from servery.config.load import load_config
+from servery.config.types import LedgerConfig
 from servery.engine_options import engine_settings
 from servery.server.adapter_options import AdapterOptions
 from servery.server.aliases import read_aliases
 from servery.server.configured import check_beside, configured_options
 from servery.server.key_options import admin_keys, api_keys
+from servery.server.option_error import OptionError
 from servery.server.options import DEFAULT_MODEL, ServeOptions, model_folder, served_models
 from servery.server.residence_options import ResidenceOptions
 
@@ -61,5 +65,12 @@ def _named(options: argparse.Namespace) -> ServeOptions:
         aliases=read_aliases(options.alias),
         residence=residence,
         models_dir=folder,
-        ledger=options.ledger,
+        ledger=_ledger(options.ledger),
     )
+
+
+def _ledger(given: str | None) -> LedgerConfig | None:
+    try:
+        return None if given is None else ledger_place(given, Path.cwd())
+    except ValueError as error:
+        raise OptionError(f"--ledger: {error}.") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from servery.config.types import Config, KeyConfig
+from servery.config.types import Config, KeyConfig, LedgerConfig
 from servery.engine.config import EngineConfig
 from servery.engine.gguf.files import SUFFIX, is_gguf, model_name
 from servery.engine.parsing.format import AUTO, find_formats
@@ -92,7 +92,7 @@ class ServeOptions:
     aliases: Mapping[str, str] = field(default_factory=dict)
     residence: ResidenceOptions = field(default_factory=ResidenceOptions)
     models_dir: ModelFolder | None = None
-    ledger: Path | None = None
+    ledger: LedgerConfig | None = None
     config: Config | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -33,7 +33,8 @@ from servery.server.places import Places
 from servery.server.reload import Reloader
 from servery.server.service import Service
 from servery.server.storage import Answering, Storage, open_storage
-from servery.telemetry.ledger import Ledger, LedgerError
+from servery.telemetry.ledger.errors import LedgerError
+from servery.telemetry.ledger.writer import Ledger, LostRun
 from servery.telemetry.metrics import Metrics
 from servery.upstream.upstream import Upstream
 
@@ -73,7 +74,9 @@ class _Serving:
         metrics = Metrics()
         self._house = House(options, metrics, lambda name, info: _say(_resolved(name, info)))
         self._places = Places(self._house)
-        self._ledger = None if options.ledger is None else Ledger(options.ledger)
+        self._ledger = ledger = None if options.ledger is None else Ledger(options.ledger)
+        if ledger is not None:
+            metrics.gateway.watch_ledger(lambda: ledger.figures)
         self._gateway = gateway = Gateway(self._fleet(options.config), metrics, self._ledger)
         keys = options.key_ring()
         live = None if options.config is None else LiveConfig(options.config)
@@ -97,9 +100,11 @@ class _Serving:
     def _open_ledger(self) -> None:
         if self._ledger is not None:
             try:
-                self._ledger.start()
+                lost = self._ledger.start()
             except LedgerError as error:
                 raise OptionError(str(error)) from error
+            for run in lost:
+                _say(_told_loss(run))
 
     def _fleet(self, config: Config | None) -> Fleet:
         if config is None:
@@ -223,6 +228,13 @@ async def _all_started(upstreams: Sequence[Upstream]) -> None:
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
+
+
+def _told_loss(run: LostRun) -> str:
+    return (
+        f"An earlier run did not come to its end: {run.rows} rows of the ledger are lost, and {run.under_way} exchanges "
+        f"were under way (run {run.id[:8]})."
+    )
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:

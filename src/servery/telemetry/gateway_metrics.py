@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from servery.telemetry.ledger import LedgerRow
+from servery.telemetry.ledger.figures import LedgerFigures
+from servery.telemetry.ledger.row import LedgerRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,8 @@ class GatewayMetrics:
         registry.register(self._deployments)
         self._predictions = _Predictions()
         registry.register(self._predictions)
+        self._ledger = _LedgerRows()
+        registry.register(self._ledger)
 
     def watch(self, read: Callable[[], Sequence[DeploymentFigures]]) -> None:
         """Report the deployments as they are whenever the metrics are read."""
@@ -65,6 +68,10 @@ class GatewayMetrics:
         """Count a request that a limit on `measure` refused, of a "key", an "owner" or a "model"."""
         self._refusals.labels(scope, measure).inc()
 
+    def watch_ledger(self, read: Callable[[], LedgerFigures]) -> None:
+        """Report how the ledger is whenever the metrics are read."""
+        self._ledger.read = read
+
     def count(self, model: str, row: LedgerRow, attempts: Sequence[tuple[str, str]]) -> None:
         """Count an exchange of a served model that is over, and its attempts: at which deployment, with what result."""
         self._exchanges.labels(model, row.outcome).inc()
@@ -74,8 +81,8 @@ class GatewayMetrics:
             self._retries.labels(model).inc(len(attempts) - 1)
         if row.is_slo_met is not None:
             (self._met if row.is_slo_met else self._misses).labels(model).inc()
-        if row.cost_microusd and row.deployment is not None:
-            self._cost.labels(model, row.deployment).inc(row.cost_microusd)
+        if row.cost_nanousd and row.deployment is not None:
+            self._cost.labels(model, row.deployment).inc(row.cost_nanousd / 1000)
 
     def count_hedge(self, model: str, result: str) -> None:
         """Count an attempt of a served model beside another one; "abandoned": the other was sooner."""
@@ -123,3 +130,23 @@ class _Predictions:
             actual.add_metric([each.model, each.deployment], each.actual_s)
             error.add_metric([each.model, each.deployment], each.error_s)
         yield from (number, actual, error)
+
+
+class _LedgerRows:
+    """What became of the ledger's rows."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], LedgerFigures | None] = lambda: None
+
+    def collect(self) -> Iterable[Metric]:
+        """As they are; nothing without a ledger."""
+        rows = CounterMetricFamily("servery_ledger_rows", "Rows of the ledger.", labels=["result"])
+        waiting = GaugeMetricFamily("servery_ledger_rows_waiting", "Rows that are not written yet.")
+        failures = CounterMetricFamily("servery_ledger_failures", "Batches that the database did not take.")
+        figures = self.read()
+        if figures is not None:
+            rows.add_metric(["written"], figures.written)
+            rows.add_metric(["lost"], figures.lost)
+            waiting.add_metric([], figures.waiting)
+            failures.add_metric([], figures.failures)
+        yield from (rows, waiting, failures)

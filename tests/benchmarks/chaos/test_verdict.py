@@ -11,15 +11,13 @@ from benchmarks.chaos.load import Batch, Seen
 from benchmarks.chaos.questions import PROMPTS, Question
 from benchmarks.chaos.reading import Told
 from benchmarks.chaos.verdict import Held, judge, leaks
-from servery.telemetry.ledger import LedgerRow
+from servery.telemetry.ledger.row import LedgerRow
+from tests.telemetry.ledger import rows
 
 QUESTION = Question("chat", "chat", PROMPTS[0], "greedy", is_stream=True)
-ROW = LedgerRow(
-    id="a1", request_id="r1", at_s=0.0, api="chat", owner="", model="chat", served_model="chat", deployment="one",
-    tier="embedded", is_stream=True, prompt_tokens=3, cached_tokens=0, generated_tokens=2, is_estimated=False, ttft_s=0.1,
-    tpot_s=0.1, e2e_s=0.3, is_slo_met=None, cost_microusd=0, attempts=1, outcome="completed", status=200, error=None,
-    generation=1,
-)  # fmt: skip
+ROW = rows.ROW._replace(
+    model="chat", served_model="chat", prompt_tokens=3, generated_tokens=2, extra_tokens=0, attempts=1, status=200
+)
 
 
 def seen(name: str = "r1", told: Told | None = None, question: Question = QUESTION, **heard: Any) -> Seen:
@@ -29,7 +27,7 @@ def seen(name: str = "r1", told: Told | None = None, question: Question = QUESTI
 
 
 def row(name: str = "r1", **fields: Any) -> LedgerRow:
-    return replace(ROW, id=f"a{name}", request_id=name, **fields)
+    return ROW._replace(id=f"a{name}", request_id=name, **fields)
 
 
 LEFT = {"has_left": True, "is_complete": False}

@@ -157,7 +157,7 @@ def test_what_both_took_is_on_the_bill_and_the_answer_is_the_winner_s() -> None:
         price = {"price": Price(input_per_mtok=1_000_000, output_per_mtok=1_000_000)}
         made = Stage({"a": loses, "b": wins}, model=AFTER_1_S, deployments={"a": price, "b": price})
         row = (await made.ask()).row
-        assert (row.prompt_tokens, row.generated_tokens, row.attempts, row.cost_microusd) == (5, 1, 2, 7 + 6)
+        assert (row.prompt_tokens, row.generated_tokens, row.attempts, row.cost_nanousd) == (5, 1, 2, 13_000)
 
     run(story)
 

@@ -7,6 +7,8 @@ from servery.config.types import Price, Retry, Slo, Timeouts
 from servery.gateway.cost import cost_microusd
 from servery.gateway.exchange import Outcome
 from servery.gateway.settle.settle import outcome_of
+from servery.telemetry.ledger.row import LedgerRow
+from servery.upstream.caller import Caller
 from servery.upstream.failure import Kind, UpstreamFailure
 from servery.upstream.upstream import Chunk
 from servery.wire.errors import failed, invalid, rate_limited
@@ -16,6 +18,8 @@ from tests.gateway.virtual_time import run
 
 CUT = UpstreamFailure(Kind.CUT, "cut")
 FULL = UpstreamFailure(Kind.THROTTLED, "later")
+# What is taken for the tokens of the prompt in these tests, where nobody tells: its bytes by four.
+GUESSED = round(len(b'[{"role":"user","content":"hi"}]') / 4)
 
 
 @pytest.mark.parametrize(
@@ -63,36 +67,35 @@ def test_what_is_cached_has_its_own_price_and_halves_are_rounded_up(tokens: tupl
 def test_a_row_says_all_of_an_exchange_and_nothing_of_its_content() -> None:
     async def story() -> None:
         price = Price(input_per_mtok=2_000_000, cached_per_mtok=1_000_000, output_per_mtok=10_000_000)
+        dear = Price(input_per_mtok=4_000_000, cached_per_mtok=2_000_000, output_per_mtok=20_000_000)
         script = (
-            1.0, Chunk(data=b"data: secret\n\n", tokens=1, prompt_tokens=100, cached_tokens=40), 0.5, piece("b"), 0.5, piece("c"),
+            1.0, Chunk(data=b"data: secret\n\n", tokens=1), 0.5, piece("b"), 0.5, piece("c"),
+            Chunk(usage=Usage.of(100, 3, 40, 2)),
         )  # fmt: skip
         stage = Stage(
             {"a": Scripted((CUT,)), "b": Scripted(script)},
-            deployments={"a": {"price": price}, "b": {"price": price}},
+            deployments={"a": {"price": dear}, "b": {"price": price}},
             model={"slo": Slo(ttft_s=1.0, tpot_s=0.5), "retry": Retry(base_s=0.0)},
         )
-        row = (await stage.ask(user="secret")).row
-        assert (row.api, row.model, row.served_model, row.deployment, row.tier) == (
-            "chat",
-            "m",
-            "m",
-            "b",
-            "self-hosted",
-        )
-        assert (row.prompt_tokens, row.cached_tokens, row.generated_tokens, row.is_estimated) == (100, 40, 3, False)
-        assert (row.ttft_s, row.tpot_s, row.e2e_s, row.is_slo_met) == (1.0, 0.5, 2.0, True)
-        assert (row.cost_microusd, row.attempts, row.outcome, row.status, row.error) == (
-            120 + 40 + 30,
-            2,
-            "completed",
-            200,
-            None,
-        )
+        exchange = stage.exchange(Reader(), user="secret", caller=Caller(key="k1", owner="ann"))
+        exchange.task = "t"
+        await stage.gateway.handle(exchange)
+        (row,) = stage.rows.rows
+        assert stage.rows.begun == 1
+        assert row == LedgerRow(
+            id="id0", request_id="req", at_s=row.at_s, api="chat", key_id="k1", owner="ann", task="t", model="m",
+            served_model="m", deployment="b", tier="self-hosted", is_stream=True, prompt_tokens=100,
+            cached_tokens=40, generated_tokens=3, reasoning_tokens=2, extra_tokens=GUESSED, is_estimated=True, queue_s=0.0, ttft_s=1.0, tpot_s=0.5,
+            e2e_s=2.0, is_slo_met=True, cost_nanousd=1000 * (120 + 40 + 30 + 4 * GUESSED),
+            dearest_nanousd=1000 * (2 * 190), cache="prefix",
+            route="place=first tier=1/1 why=listed after=cut", attempts=2, outcome="completed", status=200, error=None,
+            generation=1,
+        )  # fmt: skip
         assert "secret" not in repr(row)
         text = stage.metrics.render().decode()
         assert 'servery_attempts_total{deployment="a",result="cut"} 1.0' in text
         assert 'servery_attempts_total{deployment="b",result="ok"} 1.0' in text
-        assert 'servery_cost_microusd_total{deployment="b",model_name="m"} 190.0' in text
+        assert 'servery_cost_microusd_total{deployment="b",model_name="m"} 222.0' in text
         assert 'servery_slo_met_total{model_name="m"} 1.0' in text
 
     run(story)
@@ -124,7 +127,7 @@ def test_the_upstream_s_own_count_is_believed_and_marked_where_it_is_a_guess() -
         script = (piece("a"), Chunk(usage=Usage.of(50, 20, 10), is_estimated=True))
         priced = {"a": {"price": Price(input_per_mtok=2_000_000, output_per_mtok=3_000_000)}}
         row = (await Stage({"a": Scripted(script)}, deployments=priced).ask()).row
-        assert row.cost_microusd == 2 * 40 + 3 * 20
+        assert row.cost_nanousd == 1000 * (2 * 40 + 3 * 20)
         assert (row.prompt_tokens, row.cached_tokens, row.generated_tokens, row.is_estimated) == (50, 10, 20, True)
 
     run(story)

@@ -12,6 +12,8 @@ from servery.upstream.upstream import Chunk
 from servery.wire.errors import ApiError
 from servery.wire.usage import Usage
 
+RESUMED = "resume"  # why an attempt goes on with another one's answer
+
 
 class Attempt:
     """An answer under way. It is over once, by its end or by what is raised inside `judged`; then its watch is told.
@@ -26,8 +28,11 @@ class Attempt:
         chunks: AsyncGenerator[Chunk, None],
         clock: Callable[[], float],
         watch: Watch,
+        why: str = "",
     ) -> None:
+        """`why` says in a word why its deployment was chosen."""
         self.ask = ask
+        self.why = why
         self.chunks = chunks
         self.deployment = lease.deployment
         self.prompt_tokens = 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from servery.gateway.dispatch.attempt import Attempt
+from servery.gateway.dispatch.attempt import RESUMED, Attempt
 from servery.gateway.dispatch.backoff import full_jitter_s
 from servery.gateway.dispatch.declined import MOST_HELD_BYTES, declines, joined
 from servery.gateway.dispatch.deployment import Deployment, Lease, Standing
@@ -116,6 +116,7 @@ class _Search:
         self._queued_s: float | None = None  # since when it waits for its turn
         self._attempts = 0
         self._minds_refusals = bool(served.config.fallbacks.content_policy) and exchange.ask.api not in _NO_WORDS
+        self._why = RESUMED  # unless it is sought
 
     async def open(self) -> Opened:
         self._served.budget.count(self._clock())
@@ -179,7 +180,7 @@ class _Search:
         lease = await self._lease(deployment)
         watch = self._served.placement.sent(deployment, exchange.ask)
         chunks = deployment.upstream.answer(exchange.ask, call)
-        attempt = Attempt(exchange.ask, lease, chunks, self._clock, watch)
+        attempt = Attempt(exchange.ask, lease, chunks, self._clock, watch, self._why)
         exchange.attempts.append(attempt)
         return attempt
 
@@ -187,11 +188,14 @@ class _Search:
         """A place there, waited for as long as may be; raises `UpstreamFailure`."""
         if deployment.slots.is_free:
             return await deployment.enter(self._exchange.ask.priority)
+        began_s = self._clock()
         try:
             async with asyncio.timeout(self._turn_left_s()):
                 return await deployment.enter(self._exchange.ask.priority)
         except TimeoutError:
             raise deployment.full() from None
+        finally:
+            self._exchange.waited_s += self._clock() - began_s
 
     async def _attempt(self, deployment: Deployment, record: "Record", *, is_hedge: bool = False) -> Opened:
         exchange, form = self._exchange, LateForm(self._exchange.ask.form)
@@ -282,6 +286,7 @@ class _Search:
             if ranked.wait_s is not None:
                 await self._queue(ranked.wait_s)
                 continue
+            self._why = ranked.why
             order = sorted(ranked.order, key=self._is_second_choice)
             if order:
                 if order[0].name in self._failed:
@@ -363,7 +368,11 @@ class _Search:
         """Raises `UpstreamFailure` if the time for the whole answer does not last so long."""
         if self._clock() + delay_s >= self._exchange.deadline_s:
             raise self._spent(self._absence())
-        await asyncio.sleep(delay_s)
+        began_s = self._clock()
+        try:
+            await asyncio.sleep(delay_s)
+        finally:
+            self._exchange.waited_s += self._clock() - began_s
 
 
 def _nothing(attempt: Attempt) -> UpstreamFailure:

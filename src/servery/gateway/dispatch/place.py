@@ -16,10 +16,14 @@ from servery.upstream.ask import Ask
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The deployments in the order in which they are to be tried; with `wait_s` none before so long, then rank again."""
+    """The deployments in the order in which they are to be tried; with `wait_s` none before so long, then rank again.
+
+    `why` says in a word why the first is the first.
+    """
 
     order: Sequence[Deployment]
     wait_s: float | None = None
+    why: str = ""
 
 
 class Watch:
@@ -57,7 +61,7 @@ class First:
 
     def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
         """As they are listed, those that have a place in front."""
-        return free_first([deployment for tier in tiers for deployment in tier])
+        return free_first([deployment for tier in tiers for deployment in tier], "listed")
 
     def sent(self, deployment: Deployment, ask: Ask) -> Watch:
         """Nothing to be learnt."""
@@ -73,7 +77,7 @@ class Weighted:
 
     def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
         """Drawn one after the other without putting back."""
-        return free_first([deployment for tier in tiers for deployment in drawn(tier, self._random)])
+        return free_first([deployment for tier in tiers for deployment in drawn(tier, self._random)], "weight")
 
     def sent(self, deployment: Deployment, ask: Ask) -> Watch:
         """Nothing to be learnt."""
@@ -96,7 +100,7 @@ class LeastLoad:
         for tier in tiers:
             found = drawn(tier, self._random)
             ranked += [*sorted(found[:2], key=_load), *found[2:]]
-        return free_first(ranked)
+        return free_first(ranked, "load")
 
     def sent(self, deployment: Deployment, ask: Ask) -> Watch:
         """Nothing to be learnt: it looks at what is."""
@@ -116,9 +120,9 @@ def drawn(tier: Sequence[Deployment], random: Callable[[], float]) -> list[Deplo
     return sorted(tier, key=key)
 
 
-def free_first(ranked: Sequence[Deployment]) -> Ranked:
-    """Those that have a place before those at which the request would wait, otherwise in their order."""
-    return Ranked(sorted(ranked, key=lambda each: each.standing() is not Standing.FREE))
+def free_first(ranked: Sequence[Deployment], why: str) -> Ranked:
+    """Those that have a place before those at which the request would wait, otherwise in their order, which has its `why`."""
+    return Ranked(sorted(ranked, key=lambda each: each.standing() is not Standing.FREE), why=why)
 
 
 def _load(deployment: Deployment) -> float:

@@ -27,7 +27,7 @@ class PrefixAffinity:
             by_name = {each.name: each for each in tier}
             loads = defaultdict(Load, {each.name: Load(decoding=each.in_flight) for each in tier})
             ranked += [by_name[name] for name in by_affinity(list(by_name), loads, self._index, prefix)]
-        return free_first(ranked)
+        return free_first(ranked, "prefix")
 
     def sent(self, deployment: Deployment, ask: Ask) -> Watch:
         """From here on the deployment is taken to have the prompt."""

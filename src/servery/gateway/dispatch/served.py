@@ -3,7 +3,7 @@
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
-from servery.config.types import ModelConfig, Tier
+from servery.config.types import ModelConfig, Price, Tier
 from servery.gateway.dispatch.budget import RetryBudget
 from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.dispatch.place import Placement
@@ -11,12 +11,13 @@ from servery.gateway.dispatch.place import Placement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """One model; `placement` and `budget` are its own."""
+    """One model; `placement` and `budget` are its own, `prices` those of its deployments, each once."""
 
     config: ModelConfig
     tiers: Sequence[Sequence[Deployment]]
     placement: Placement
     budget: RetryBudget
+    prices: Sequence[Price] = ()
 
     @property
     def name(self) -> str:

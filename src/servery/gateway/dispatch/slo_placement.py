@@ -56,7 +56,8 @@ class CheapestWithinSlo:
             )
             raise rate_limited(message, decision.shed_s)
         wait_s = None if decision.wait_s is None else max(decision.wait_s, _SHORTEST_WAIT_S)
-        return Ranked([by_name[name] for name in decision.ranked], wait_s)
+        why = "within_slo" if decision.is_within_slo else "beyond_slo"
+        return Ranked([by_name[name] for name in decision.ranked], wait_s, why)
 
     def sent(self, deployment: Deployment, ask: Ask) -> Watch:
         """Counts the request with the deployment's load, and lets its times teach the model of it."""

@@ -23,6 +23,7 @@ class Record:
         self.timing = AnswerTiming(arrived_s)
         self.prompt_tokens = 0
         self.cached_tokens = 0
+        self.queued_s = 0.0
         self.usage: Usage | None = None
         self.is_estimated = False
         self.finish_reasons: list[str] = []
@@ -37,6 +38,7 @@ class Record:
         self._metrics = self._all.of_model(model)
         self.timing = AnswerTiming(self._arrived_s)
         self.prompt_tokens = self.cached_tokens = 0
+        self.queued_s = 0.0
         self.usage = None
         self.is_estimated = False
         self.finish_reasons = []
@@ -62,6 +64,7 @@ class Record:
             self.cached_tokens += chunk.cached_tokens
             self._metrics.count_prompt(chunk.prompt_tokens, chunk.cached_tokens)
         if chunk.queued_s is not None:
+            self.queued_s += chunk.queued_s
             self._metrics.observe_queue(chunk.queued_s)
         if chunk.tokens:
             gap_s = self.timing.add(chunk.index, chunk.tokens, self._clock())

@@ -8,7 +8,7 @@ from servery.gateway.admit.limits.limiter import settle as settle_limits
 from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.exchange import Exchange, Outcome
 from servery.gateway.settle.row import row_of
-from servery.telemetry.ledger import LedgerRow
+from servery.telemetry.ledger.row import LedgerRow
 from servery.telemetry.metrics import Metrics
 from servery.upstream.failure import UpstreamFailure
 from servery.wire.errors import ApiError
@@ -19,6 +19,9 @@ _CLIENT_GONE_STATUS = 499
 
 class Book(Protocol):
     """Where rows go."""
+
+    def begin(self) -> None:
+        """An exchange has begun, of which there will be a row."""
 
     def add(self, row: LedgerRow) -> None:
         """Take a row over; waits for nothing."""
@@ -35,6 +38,11 @@ class Settlement:
         self._clock = clock
         self._wall = wall
 
+    def begin(self) -> None:
+        """An exchange has begun."""
+        if self._book is not None:
+            self._book.begin()
+
     def settle(self, exchange: Exchange, error: BaseException | None) -> None:
         """Record what became of an exchange that ended with `error`, or well. A second time has no effect."""
         if exchange.outcome is not None:
@@ -45,7 +53,7 @@ class Settlement:
         e2e_s = self._clock() - exchange.arrived_s
         name = None if outcome is Outcome.COMPLETED else error_name(error, outcome)
         row = row_of(exchange, outcome, name, _status(error, outcome), at_s=self._wall() - e2e_s, e2e_s=e2e_s)
-        settle_limits(exchange, row.cost_microusd)
+        settle_limits(exchange, -(-row.cost_nanousd // 1000))
         model = exchange.ask.base if exchange.served is None else exchange.served.name
         self._metrics.gateway.count(model, row, [_ended(attempt) for attempt in exchange.attempts])
         for attempt in exchange.attempts:

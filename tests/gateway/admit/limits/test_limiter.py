@@ -309,7 +309,7 @@ def test_a_fallback_is_paid_by_its_own_price_and_its_dearest_is_reserved() -> No
         who = caller(microusd_per_day=1100)
         assert (await at.ask(caller=who, max_tokens=52)).status == 429
         assert (await at.ask(caller=who, max_tokens=50)).status == 200
-        assert at.rows.rows[-1].cost_microusd == 10 * 10 + 4 * 20
+        assert at.rows.rows[-1].cost_nanousd == 1000 * (10 * 10 + 4 * 20)
         assert "$0.00092 is left" in error_of(await at.ask(caller=who, max_tokens=50)).message
 
     run(story)

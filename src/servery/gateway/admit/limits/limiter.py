@@ -8,7 +8,6 @@ from servery.gateway.admit.limits.estimate import capped, check_bounds, check_co
 from servery.gateway.admit.limits.headers import HeaderNames
 from servery.gateway.admit.limits.meter import Cost, LimitStore, Measure, Plan, Verdict, meters
 from servery.gateway.admit.limits.refusal import refused
-from servery.gateway.cost import cost_microusd
 from servery.gateway.dispatch.served import Served
 from servery.gateway.exchange import Exchange
 from servery.gateway.fleet import Fleet
@@ -130,7 +129,6 @@ def settle(exchange: Exchange, microusd: int) -> None:
     input_tokens = record.prompt_tokens
     if attempts and attempts[-1].is_abandoned and not input_tokens and record.usage is None:
         input_tokens = lease.cost.input_tokens
-        microusd += cost_microusd(attempts[-1].deployment.config.price, input_tokens, 0, 0)
     lease.settle(Cost(1, input_tokens, record.generated_tokens, microusd))
 
 

@@ -1,0 +1,120 @@
+"""A ledger in a file: SQLite in WAL mode, which many may read while one writes."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from servery.telemetry.ledger.errors import DatabaseFailure, LedgerError
+from servery.telemetry.ledger.schema import Dialect
+
+_BUSY_S = 5.0
+_FREED_PAGES = 256
+_STREAMED_ROWS = 1_000
+# What is wrong with the values: the same statement fails again. The rest is the disk, a lock, the machine.
+_LASTING = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+
+
+_DIALECT: Final = Dialect(
+    types=MappingProxyType({str: "TEXT", float: "REAL", int: "INTEGER", bool: "INTEGER"}),
+    serial="INTEGER",
+    day="strftime('%Y-%m-%d', {column}, 'unixepoch')",
+    append_only=tuple(
+        f"CREATE TRIGGER IF NOT EXISTS audit_refuses_{verb.lower()} BEFORE {verb} ON audit "
+        "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+        for verb in ("UPDATE", "DELETE")
+    ),
+    table=" STRICT",
+)
+
+
+class SqliteDatabase:
+    """One connection. Writers wait up to five seconds for each other."""
+
+    dialect = _DIALECT
+
+    def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
+        """Raises `LedgerError`; makes the file unless it is only to be read."""
+        self.shown = str(path)
+        if is_read_only and not path.is_file():
+            raise LedgerError(f"there is no ledger at {path}; `ledger` in the configuration says where one is kept.")
+        try:
+            if not is_read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = _connected(path, is_read_only=is_read_only)
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(f"the ledger {path} cannot be used: {error}.") from error
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Carry out one statement; what it found."""
+        with _failures():
+            return self._connection.execute(sql, values).fetchall()
+
+    def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Carry out one statement for each of the rows."""
+        with _failures():
+            self._connection.executemany(sql, rows)
+
+    def stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """What a query finds, a little at a time and all as of one moment."""
+        with _failures():
+            cursor = self._connection.execute(sql, values)
+            cursor.arraysize = _STREAMED_ROWS
+            while found := cursor.fetchmany():
+                yield from found
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Inside, all or nothing is done, and nobody else writes."""
+        with _failures():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled back by itself
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def version(self) -> int:
+        """The version of its tables, 0 if there are none."""
+        return int(self.execute("PRAGMA user_version")[0][0])
+
+    def set_version(self, version: int) -> None:
+        """Note the version of its tables."""
+        self.execute(f"PRAGMA user_version = {version:d}")
+
+    def compact(self) -> None:
+        """Give some of the space back that deleted rows have left."""
+        self.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})")
+
+    def close(self) -> None:
+        """Let go of it; safe to call twice."""
+        self._connection.close()
+
+
+def _connected(path: Path, *, is_read_only: bool) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if is_read_only else 'rwc'}"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=_BUSY_S, isolation_level=None)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # raises for what is no database
+        if not is_read_only:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a file without tables
+            connection.execute("PRAGMA journal_mode = WAL")
+            # A crash of the machine may lose the last moments, never the file; one of the process loses nothing.
+            connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OverflowError, UnicodeError) as error:
+        is_lasting = isinstance(error, (*_LASTING, OverflowError, UnicodeError))
+        raise DatabaseFailure(str(error), is_lasting=is_lasting) from error
