@@ -1,10 +1,12 @@
 // Weights into panels and back; see linear.h for the layouts.
 #pragma once
 #include "linear.h"
+#include "transpose.h"
 
 namespace {
 
-constexpr int64_t PACK_K = 64;  // columns that are moved at a time, so that what is read and written stays in the cache
+constexpr int64_t PACK_K = 64;       // columns that are moved at a time, so that what is read and written stays in the cache
+constexpr int64_t PACK_WORDS = 256;  // the same of words that only change their places
 
 inline const char *row_at(const NativeRows &rows, int64_t row, int64_t item_bytes) {
   return (const char *)rows.data + row * rows.stride * item_bytes;
@@ -15,15 +17,26 @@ inline void scatter_words(const char *row, int64_t words, char *to) {
   for (int64_t i = 0; i < words; i++) memcpy(to + i * PW * 4, row + i * 4, 4);
 }
 
-// A weight that is stored as it is packed: its words change their places.
-inline void move_dense_panel(const PackCall &call, int64_t index, char *panel, int64_t item) {
-  const NativeLinear &linear = *call.linear;
-  int64_t columns = least(PW, linear.n - index * PW), words = linear.k * item / 4;
-  for (int64_t w0 = 0; w0 < words; w0 += PACK_K / 4)
-    for (int64_t c = 0; c < columns; c++) {
-      const char *row = row_at(call.weight, index * PW + c, item);
-      scatter_words(row + w0 * 4, least(PACK_K / 4, words - w0), panel + (w0 * PW + c) * 4);
-    }
+// Words [begin, end) of W rows from `rows` on, mirrored in squares, to `to`, where the first word of the first row goes.
+inline void move_squares(const char *rows, int64_t row_bytes, int64_t begin, int64_t end, char *to) {
+  for (int64_t word = begin; word < end; word += W) {
+    vi square[W];
+    for (int i = 0; i < W; i++) square[i] = load<vi>(rows + i * row_bytes + word * 4);
+    transpose(square);
+    for (int i = 0; i < W; i++) store(to + (word + i) * PW * 4, square[i]);
+  }
+}
+
+// The words of rows that are stored as they are packed change their places.
+inline void move_words(const char *rows, int64_t row_bytes, int64_t columns, int64_t words, char *panel) {
+  int64_t whole = columns / W * W, square = words / W * W;
+  for (int64_t begin = 0; begin < square; begin += PACK_WORDS)
+    for (int64_t c = 0; c < whole; c += W)
+      move_squares(rows + c * row_bytes, row_bytes, begin, least(begin + PACK_WORDS, square), panel + c * 4);
+  for (int64_t c = 0; c < columns; c++) {
+    int64_t begin = c < whole ? square : 0;
+    scatter_words(rows + c * row_bytes + begin * 4, words - begin, panel + (begin * PW + c) * 4);
+  }
 }
 
 inline void pack_dense_panel(const PackCall &call, int64_t index, char *panel) {
@@ -31,7 +44,7 @@ inline void pack_dense_panel(const PackCall &call, int64_t index, char *panel) {
   int64_t columns = least(PW, linear.n - index * PW), step = k_step(linear.kind);
   int64_t item = linear.kind == KIND_F32 ? 4 : 2;
   if (call.weight.type == (linear.kind == KIND_F32 ? TYPE_F32 : TYPE_BF16) && linear.k * item % 4 == 0)
-    return move_dense_panel(call, index, panel, item);
+    return move_words(row_at(call.weight, index * PW, item), call.weight.stride * item, columns, linear.k * item / 4, panel);
   for (int64_t k0 = 0; k0 < linear.k; k0 += PACK_K)
     for (int64_t c = 0; c < columns; c++)
       for (int64_t k = k0; k < least(k0 + PACK_K, linear.k); k++) {
@@ -45,11 +58,11 @@ inline void pack_i8_panel(const PackCall &call, int64_t index, char *panel) {
   const NativeLinear &linear = *call.linear;
   int64_t columns = least(PW, linear.n - index * PW);
   char *tail = panel + panel_bytes(linear) - PW * 12;
+  move_words(row_at(call.weight, index * PW, 1), call.weight.stride, columns, linear.k / 4, panel);
   for (int64_t c = 0; c < columns; c++) {
     const int8_t *row = (const int8_t *)row_at(call.weight, index * PW + c, 1);
     int32_t sum = 0;
     for (int64_t k = 0; k < linear.k; k++) sum += row[k];
-    scatter_words((const char *)row, linear.k / 4, panel + c * 4);
     for (int64_t k = linear.k / 4 * 4; k < linear.k; k++) panel[(k / 4 * PW + c) * 4 + k % 4] = (char)row[k];
     int64_t n = index * PW + c;
     store(tail + c * 4, call.scales[n]);
