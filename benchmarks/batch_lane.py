@@ -104,7 +104,8 @@ class Lane:
 
 
 def _line(number: int, model: str, messages: Messages) -> str:
-    body = {"model": model, "messages": messages, "max_tokens": BATCH_TOKENS, "ignore_eos": True}
+    said = [{"role": "user", "content": f"{number}. {messages[0]['content']}"}]  # no two lines share a prefix
+    body = {"model": model, "messages": said, "max_tokens": BATCH_TOKENS, "ignore_eos": True}
     line = {"custom_id": str(number), "method": "POST", "url": "/v1/chat/completions", "body": body}
     return json.dumps(line) + "\n"
 

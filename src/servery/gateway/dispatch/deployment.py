@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from servery.config.types import DeploymentConfig
 from servery.config.types import Kind as DeploymentKind
+from servery.engine.request import BACKGROUND
 from servery.gateway.dispatch.breaker import Breaker, BreakerPolicy
 from servery.gateway.dispatch.recent import RecentTimes
 from servery.gateway.dispatch.slots import QueueFull, Slots
@@ -93,26 +94,38 @@ class Deployment:
         return UpstreamFailure(Kind.OVERLOADED, message, retry_after_s=slots.predicted_wait_s or None)
 
     async def enter(self, priority: int) -> "Lease":
-        """Be counted as sent there, once there is a place; raises `UpstreamFailure` if too many wait, or if it went away."""
+        """Be counted as sent there, once there is a place; raises `UpstreamFailure` if too many wait, or if it went away.
+
+        What is in the background takes no place from others in an engine of this process, where it pauses for them.
+        """
+        has_place = not (self.is_own and priority >= BACKGROUND)
+        if has_place:
+            await self._take_place(priority)
+        now = self._clock()
+        if not self.breaker.admits(now):  # it went away while this one waited, or a probe is under way
+            failure = self.absence()
+            if has_place:
+                self.slots.give()
+            raise failure
+        return Lease(self, self._clock, is_probe=self.breaker.enter(now), has_place=has_place)
+
+    async def _take_place(self, priority: int) -> None:
         try:
             await self.slots.take(priority)
         except QueueFull:
             raise self.full() from None
-        now = self._clock()
-        if not self.breaker.admits(now):  # it went away while this one waited, or a probe is under way
-            failure = self.absence()
-            self.slots.give()
-            raise failure
-        return Lease(self, self._clock, is_probe=self.breaker.enter(now))
 
 
 class Lease:
     """One request at a deployment. Exactly one of the three is to be called when it is over; a second has no effect."""
 
-    def __init__(self, deployment: Deployment, clock: Callable[[], float], *, is_probe: bool) -> None:
+    def __init__(
+        self, deployment: Deployment, clock: Callable[[], float], *, is_probe: bool, has_place: bool = True
+    ) -> None:
         self.deployment = deployment
         self._clock = clock
         self._is_probe = is_probe
+        self._has_place = has_place
         self._since_s = clock()
         self._is_over = False
 
@@ -143,7 +156,7 @@ class Lease:
 
     def _end(self) -> bool:
         was_over, self._is_over = self._is_over, True
-        if not was_over:
+        if not was_over and self._has_place:
             self.deployment.slots.held(self._clock() - self._since_s)
             self.deployment.slots.give()
         return not was_over
