@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from servery.engine.errors import LoadError
 from servery.engine.request import FinishReason
 from servery.upstream.ask import ModelRequest
 from servery.upstream.upstream import Call, Chunk
@@ -83,6 +84,22 @@ def test_a_client_that_leaves_lets_go_of_its_adapter(tmp_path: Path) -> None:
             await anext(chunks)
         assert upstream.unload_adapter("sql") == 0
         assert engine.unloaded == [1]
+
+    run(story)
+
+
+def test_a_setting_of_the_engine_is_called_as_its_operator_typed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise LoadError("adapter 'b' has no place: 1 are held, 'a', and max_loras is 1; unload one")
+
+    async def story() -> None:
+        engine = FakeEngine(save_checkpoint(tmp_path))
+        upstream = await started(engine)
+        monkeypatch.setattr(engine, "load_adapter", full)
+        with pytest.raises(ApiError, match="'b' has no place: 1 are held, 'a', and --max-loras is 1; unload one"):
+            await upstream.load_adapter("b", tmp_path)
 
     run(story)
 

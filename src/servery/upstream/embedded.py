@@ -168,7 +168,7 @@ class EmbeddedUpstream:
             try:
                 await self.engine.load_adapter(AdapterSource(name, path))
             except LoadError as error:
-                fault = _without_folder(str(error), path)
+                fault = _without_folder(str(error), path).replace("max_loras", "--max-loras")  # as operators know it
                 param = "lora_name" if isinstance(error, BadAdapterName) else "lora_path"
                 raise invalid(f"The adapter '{shown(name)}' cannot be loaded: {fault}", param) from error
 

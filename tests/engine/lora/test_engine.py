@@ -78,7 +78,7 @@ def test_adapters_come_and_go_while_the_engine_runs(base: Path, folders: list[Pa
             two = await tokens(engine, "two")
             assert len({tuple(plain), tuple(one), tuple(two)}) == 3
             assert (info.name, info.rank) == ("two", 4)
-            with pytest.raises(LoadError, match="'three' has no place: 2 are held, 'one', 'two', and --max-loras is 2"):
+            with pytest.raises(LoadError, match="'three' has no place: 2 are held, 'one', 'two', and max_loras is 2"):
                 await engine.load_adapter(AdapterSource("three", folders[0]))
             assert engine.unload_adapter("one") == 0
             with pytest.raises(UnknownAdapter, match="loaded are: 'two'"):

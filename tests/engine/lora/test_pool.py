@@ -40,7 +40,7 @@ def test_without_places_nothing_is_wrapped_and_nothing_can_be_loaded(base: Path,
     core = core_of(base)
     assert core.adapters._adapted is core.adapters._plain
     assert core.info.adapter_reserve_bytes == 0
-    with pytest.raises(LoadError, match="'a' cannot be loaded: the engine was started without --max-loras"):
+    with pytest.raises(LoadError, match="'a' cannot be loaded: the engine was started without max_loras"):
         core.load_adapter(1, AdapterSource("a", folder))
 
 
@@ -48,7 +48,7 @@ def test_a_full_pool_names_who_is_in_it(base: Path, folder: Path) -> None:
     core = core_of(base, max_loras=2)
     core.load_adapter(1, AdapterSource("a", folder))
     core.load_adapter(2, AdapterSource("b", folder))
-    with pytest.raises(LoadError, match="'c' has no place: 2 are held, 'a', 'b', and --max-loras is 2; unload one"):
+    with pytest.raises(LoadError, match="'c' has no place: 2 are held, 'a', 'b', and max_loras is 2; unload one"):
         core.load_adapter(3, AdapterSource("c", folder))
     core.unload_adapter(1)
     core.load_adapter(4, AdapterSource("c", folder))

@@ -67,13 +67,13 @@ class AdapterPool:
         """
         limit, held = self._limits.max_loras, self._places.values()
         if not limit:
-            raise LoadError(f"adapter {source.name!r} cannot be loaded: the engine was started without --max-loras.")
+            raise LoadError(f"adapter {source.name!r} cannot be loaded: the engine was started without max_loras.")
         if len(held) >= limit:
             names = ", ".join(
                 repr(place.source.name) + " (in use until its last request ends)" * place.is_retired for place in held
             )
             raise LoadError(
-                f"adapter {source.name!r} has no place: {len(held)} are held, {names}, and --max-loras is {limit}; "
+                f"adapter {source.name!r} has no place: {len(held)} are held, {names}, and max_loras is {limit}; "
                 "unload one, or start the engine with more."
             )
         self._places[adapter_id] = _Place(source)
