@@ -254,7 +254,7 @@ class EngineCore:
     @property
     def _holds_back(self) -> bool:
         """Whether there is only background work to compute, while somebody else waits for a grammar."""
-        return self.scheduler.has_work and self.scheduler.is_idle and self._intake.is_awaited
+        return self._intake.is_awaited and self.scheduler.has_work and self.scheduler.is_idle
 
     def _interruption(self, step: Step) -> Interruption | None:
         """What a step in the background looks at; nothing ends the others."""

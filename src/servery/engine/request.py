@@ -236,6 +236,7 @@ class Sequence:
         "drafts",
         "first_scheduled",
         "index",
+        "is_background",
         "is_prompt_reported",
         "max_len",
         "order",
@@ -272,6 +273,7 @@ class Sequence:
         self.prompt_logprobs: list[TokenLogprobs | None] = []  # of the chunks so far, until reported
         # Here too, because they are asked at every step.
         self.takes_largest = parent.params.takes_largest
+        self.is_background = parent.priority >= BACKGROUND  # runs only when nothing else does
         self.asks_states = parent.pooling or parent.params.prompt_logprobs is not None
 
     @property
@@ -283,11 +285,6 @@ class Sequence:
     def params(self) -> SamplingParams:
         """The request's sampling parameters."""
         return self.parent.params
-
-    @property
-    def is_background(self) -> bool:
-        """Whether it only runs when nothing else does."""
-        return self.parent.priority >= BACKGROUND
 
     @property
     def needs_every_position(self) -> bool:
