@@ -23,8 +23,10 @@ from servery.telemetry.ledger.reading import rows_in
 # The share of the run that is warm-up: caches and pools fill.
 _WARM_UP = 0.25
 _SAMPLES = 300
-# Memory is flat if it certainly grew, while it was watched, by no more than this share of itself.
+# Memory is flat if it certainly grew, while it was watched, by no more than this share of itself. A shorter time cannot
+# tell: memory that was needed once is given back minutes later.
 _FLAT_SHARE = 0.03
+_LEAST_WATCHED_S = 600.0
 _BATCH_PAUSE_S = 20.0
 # A breaker that has opened often stays so for a minute, an engine that died often for half of one.
 _QUIET_S = 150.0
@@ -85,7 +87,8 @@ async def _run(options: ChaosOptions, folder: Path) -> dict[str, Any]:
         *verdict.violations, *trouble.violations, *left, *leaks(before, after, _ALLOWED),
         *_log(made.gateway), *([] if code == 0 else [f"the gateway ended with {code}"]),
     ]  # fmt: skip
-    if grown.low * (watched.at_s[-1] - watched.at_s[0]) > _FLAT_SHARE * watched.bytes[0]:
+    watched_s = watched.at_s[-1] - watched.at_s[0]
+    if watched_s >= _LEAST_WATCHED_S and grown.low * watched_s > _FLAT_SHARE * watched.bytes[0]:
         violations.append(f"memory grows by {grown.median * 3600 / 2**20:.1f} MiB an hour")
     counted = sum(_values(metrics, "servery_exchanges_total"))
     if counted != len(rows):
@@ -106,7 +109,7 @@ async def _run(options: ChaosOptions, folder: Path) -> dict[str, Any]:
             "slope_interval": [round(each * 3600 / 2**20, 2) for each in (grown.low, grown.high)],
         },
         "held": {"before": _plain(before), "after": _plain(after)},
-        "gateway_cpu_share": round(busy_s / (watched.at_s[-1] - watched.at_s[0]), 3),
+        "gateway_cpu_share": round(busy_s / watched_s, 3),
         "runs": {"memory": [watched.at_s, watched.bytes], "trouble": trouble.done},
     }  # fmt: skip
 

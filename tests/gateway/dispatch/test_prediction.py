@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from servery.gateway.dispatch.load import Load
-from servery.gateway.dispatch.prediction import LatencyModel, Margin
+from servery.gateway.dispatch.prediction import LatencyModel, Margin, Margins
 
 
 def a_load(draw: random.Random) -> Load:
@@ -22,7 +22,9 @@ def taught(model: LatencyModel, exchanges: int, draw: random.Random) -> None:
     for at in range(exchanges):
         load, tokens = a_load(draw), draw.randrange(1, 3_000)
         model.observe_ttft(load, tokens, served_in(load, tokens, draw), at * 0.1)
-        model.observe_tpot(load, (0.01 + 5e-4 * (load.in_flight + 1)) * draw.uniform(0.9, 1.1), at * 0.1)
+        model.observe_tpot(
+            load, load.in_flight + 1, (0.01 + 5e-4 * (load.in_flight + 1)) * draw.uniform(0.9, 1.1), at * 0.1
+        )
 
 
 def test_after_some_exchanges_the_median_error_is_small() -> None:
@@ -86,3 +88,38 @@ def test_a_margin_stays_between_one_and_ten() -> None:
     for _ in range(1_000):
         margin.observe(1.0, 1e6)
     assert margin.factor == pytest.approx(10.0)
+
+
+def test_each_size_of_prediction_has_a_margin_of_its_own_and_a_new_one_that_of_all() -> None:
+    margins, draw = Margins(0.9), random.Random(6)
+    for _ in range(3_000):
+        margins.observe(0.01, 0.01 * draw.uniform(0.5, 3.0))
+        margins.observe(1.0, draw.uniform(0.9, 1.1))
+    assert margins.factor(0.011) == pytest.approx(2.75, rel=0.1)
+    assert margins.factor(1.1) == pytest.approx(1.08, rel=0.05)
+    assert margins.factor(1.1) < margins.factor(30.0) < margins.factor(0.011)
+
+
+def test_the_wait_for_a_place_in_the_engine_is_learnt() -> None:
+    """Eight at a time, 0.1 s each: beyond them a line through all loads is wrong everywhere."""
+    model, draw = LatencyModel(), random.Random(7)
+
+    def took(requests: int) -> float:
+        return 0.02 + max(0, requests - 7) * 0.1
+
+    for at in range(600):
+        load = Load(decoding=draw.randrange(24))
+        model.observe_ttft(load, 100, took(load.in_flight), at * 0.1)
+    for requests in (0, 4, 8, 12, 20):
+        predicted = model.predict(Load(decoding=requests), 100, 60.0).ttft_s
+        assert predicted == pytest.approx(took(requests), abs=0.03)
+
+
+def test_the_time_per_token_is_that_of_the_answers_which_shared_the_steps() -> None:
+    """Two that come together meet an idle engine both, and share it to their end."""
+    model = LatencyModel()
+    for at in range(200):
+        answering = 1 + at % 8
+        model.observe_tpot(Load(), answering, 0.002 + 0.001 * answering, at * 0.1)
+    assert model.predict(Load(decoding=7), 100, 20.0).tpot_s == pytest.approx(0.010, rel=0.05)
+    assert model.predict(Load(), 100, 20.0).tpot_upper_s > 0.008  # what those took that met nobody

@@ -37,3 +37,29 @@ class Load:
         else:
             self.prefilling -= 1
             self.prefill_tokens -= tokens
+
+
+@dataclass(slots=True)
+class Answering:
+    """How many answers were under way at once, over time: its integral. Times are seconds of one clock."""
+
+    count: int = 0
+    _answer_s: float = 0.0
+    _at_s: float = 0.0
+
+    def begin(self, now_s: float) -> float:
+        """An answer has begun; returns a mark for `end`."""
+        mark = self._until(now_s)
+        self.count += 1
+        return mark
+
+    def end(self, mark: float, began_s: float, now_s: float) -> float:
+        """The answer that began so is over; returns how many were under way while it was, itself included."""
+        whole = self._until(now_s) - mark
+        self.count -= 1
+        return whole / (now_s - began_s) if now_s > began_s else float(self.count + 1)
+
+    def _until(self, now_s: float) -> float:
+        self._answer_s += self.count * (now_s - self._at_s)
+        self._at_s = now_s
+        return self._answer_s

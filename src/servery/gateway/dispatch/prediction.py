@@ -1,10 +1,12 @@
 """How long a deployment would take for a request: an online model of TTFT and TPOT.
 
-TTFT grows with the prompt's own tokens that no cache has, with those that wait before it, and with the answers under way
-that share each step; TPOT with the number of answers. Four and two weights, learnt from each exchange's own times. A
-prediction is judged against an SLO by an upper value, not by its mean: the learnt quantile of actual over predicted.
+TTFT grows with the prompt's own tokens that no cache has, with those that wait before it, and with the requests under way:
+a line with knees, because beyond what an engine runs at once each further request waits for another one's end. TPOT grows
+with the number of answers that share each step. The weights are learnt from each exchange's own times. A prediction is
+judged against an SLO by an upper value, not by its mean: the learnt quantile of actual over predicted.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -12,8 +14,10 @@ from servery.gateway.dispatch.load import Load
 from servery.gateway.dispatch.regression import Regression
 
 # Before anything is known: a fast server. An optimist tries every deployment, and learns; a pessimist never does.
-_TTFT_PRIOR = (0.05, 20e-6, 20e-6, 0.2e-3)  # seconds: always, per token, per token ahead, per answer under way
-_TTFT_SCALES = (1.0, 1_000.0, 4_000.0, 16.0)
+_KNEES = (4, 8, 16, 32, 64)  # requests under way
+# Seconds: always, per token, per token ahead, per request under way, and more beyond each knee.
+_TTFT_PRIOR = (0.05, 20e-6, 20e-6, 0.2e-3, *(0.0 for _ in _KNEES))
+_TTFT_SCALES = (1.0, 1_000.0, 4_000.0, 16.0, *(16.0 for _ in _KNEES))
 _TPOT_PRIOR = (0.005, 0.1e-3)
 _TPOT_SCALES = (1.0, 16.0)
 # What was learnt is believed half as much after this time without a new observation, so that a deployment which was slow
@@ -21,6 +25,8 @@ _TPOT_SCALES = (1.0, 16.0)
 _HALF_LIFE_S = 30.0
 _QUANTILE_STEP = 0.03
 _MOST_MARGIN = math.log(10.0)
+_BANDS_PER_OCTAVE = 2
+_SHORTEST_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +77,41 @@ class Margin:
         self._log = min(max(self._log + step, 0.0), _MOST_MARGIN)
 
 
+class Margins:
+    """A margin for each size of prediction, two to an octave: short times vary more, as a share of themselves, than long ones.
+
+    A size that was never predicted has the margin of all until it has one of its own.
+    """
+
+    def __init__(self, quantile: float) -> None:
+        self._of_all = Margin(quantile)
+        self._by_size: dict[int, Margin] = {}
+
+    def factor(self, predicted_s: float) -> float:
+        """By what a prediction of this size is multiplied."""
+        return self._by_size.get(_size(predicted_s), self._of_all).factor
+
+    def observe(self, predicted_s: float, actual_s: float) -> None:
+        """Learn from one pair."""
+        size = _size(predicted_s)
+        if size not in self._by_size:
+            self._by_size[size] = copy.copy(self._of_all)
+        self._by_size[size].observe(predicted_s, actual_s)
+        self._of_all.observe(predicted_s, actual_s)
+
+
+def _size(predicted_s: float) -> int:
+    return math.floor(_BANDS_PER_OCTAVE * math.log2(max(predicted_s, _SHORTEST_S)))
+
+
 class LatencyModel:
     """One deployment's times. `attainment` is the share of requests that the upper values are to cover."""
 
     def __init__(self, attainment: float = 0.99) -> None:
         self._ttft = Regression(_TTFT_PRIOR, _TTFT_SCALES)
         self._tpot = Regression(_TPOT_PRIOR, _TPOT_SCALES)
-        self._ttft_margin = Margin(attainment)
-        self._tpot_margin = Margin(attainment)
+        self._ttft_margins = Margins(attainment)
+        self._tpot_margins = Margins(attainment)
         self._observed_s: float | None = None
 
     def predict(self, load: Load, new_tokens: int, now_s: float) -> Prediction:
@@ -90,22 +123,26 @@ class LatencyModel:
         return Prediction(
             ttft_s=ttft_s,
             tpot_s=tpot_s,
-            ttft_upper_s=ttft_s * self._ttft_margin.factor**belief,
-            tpot_upper_s=tpot_s * self._tpot_margin.factor**belief,
+            ttft_upper_s=ttft_s * self._ttft_margins.factor(ttft_s) ** belief,
+            tpot_upper_s=tpot_s * self._tpot_margins.factor(tpot_s) ** belief,
         )
 
     def observe_ttft(self, at_start: Load, new_tokens: int, ttft_s: float, now_s: float) -> None:
         """Learn when the first token came of a request that met the load `at_start`."""
         features, _ = _features(at_start, new_tokens)
-        self._ttft_margin.observe(self._ttft.predict(features), ttft_s)
+        self._ttft_margins.observe(self._ttft.predict(features), ttft_s)
         self._ttft.observe(features, ttft_s)
         self._observed_s = now_s
 
-    def observe_tpot(self, at_start: Load, tpot_s: float, now_s: float) -> None:
-        """Learn how fast the further tokens of a request came."""
+    def observe_tpot(self, at_start: Load, answering: float, tpot_s: float, now_s: float) -> None:
+        """Learn how fast the further tokens came of a request that met the load `at_start`.
+
+        `answering` is how many answers were under way on average meanwhile: the time follows from that, but what can be
+        predicted is what follows from the start.
+        """
         _, features = _features(at_start, 0)
-        self._tpot_margin.observe(self._tpot.predict(features), tpot_s)
-        self._tpot.observe(features, tpot_s)
+        self._tpot_margins.observe(self._tpot.predict(features), tpot_s)
+        self._tpot.observe((1.0, answering), tpot_s)
         self._observed_s = now_s
 
     def _belief(self, now_s: float) -> float:
@@ -115,7 +152,9 @@ class LatencyModel:
 
 
 def _features(load: Load, new_tokens: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return (1.0, float(new_tokens), float(load.prefill_tokens), float(load.in_flight)), (1.0, float(load.in_flight + 1))
+    requests = float(load.in_flight)
+    beyond = [max(0.0, requests - knee) for knee in _KNEES]
+    return (1.0, float(new_tokens), float(load.prefill_tokens), requests, *beyond), (1.0, requests + 1.0)
 
 
 def _believed(model: Regression, features: tuple[float, ...], belief: float) -> float:

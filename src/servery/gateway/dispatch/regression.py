@@ -48,6 +48,17 @@ class Regression:
         error = value - sum(w * f for w, f in zip(self._weights, features, strict=True))
         self._weights = [w + g * error for w, g in zip(self._weights, gain, strict=True)]
         self._update_inverse(gain, direction)
+        self._hold_at_nothing()
+
+    def _hold_at_nothing(self) -> None:
+        """Move weights below nothing up to it, and the others as fits the observations best then."""
+        for _ in self._weights:
+            lowest = min(range(len(self._weights)), key=self._weights.__getitem__)
+            if self._weights[lowest] >= 0.0:
+                return
+            column, share = self._inverse[lowest], self._weights[lowest] / self._inverse[lowest][lowest]
+            self._weights = [weight - share * column[i] for i, weight in enumerate(self._weights)]
+            self._weights[lowest] = 0.0
 
     def _update_inverse(self, gain: Sequence[float], direction: Sequence[float]) -> None:
         # Forgetting lets directions that are never observed grow without end ("wind-up"): they stop at the prior's.

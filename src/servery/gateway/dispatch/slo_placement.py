@@ -7,7 +7,7 @@ from servery.config.types import ModelConfig, Slo
 from servery.gateway.cost import cost_microusd
 from servery.gateway.dispatch.cheapest import Option, cheapest_within_slo
 from servery.gateway.dispatch.deployment import Deployment, Standing
-from servery.gateway.dispatch.load import Load
+from servery.gateway.dispatch.load import Answering, Load
 from servery.gateway.dispatch.outcome import AttemptOutcome
 from servery.gateway.dispatch.place import Ranked, Watch
 from servery.gateway.dispatch.prediction import LatencyModel, Tally
@@ -35,6 +35,7 @@ class CheapestWithinSlo:
         self._prompts = Prompts()
         self._index = PrefixIndex()
         self._loads: defaultdict[str, Load] = defaultdict(Load)
+        self._answering: defaultdict[str, Answering] = defaultdict(Answering)
         self._models: dict[str, LatencyModel] = {}
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
         self._answer_tokens = _ANSWER_TOKENS
@@ -93,37 +94,40 @@ class CheapestWithinSlo:
         load.begin(new_tokens)
         return met, self._latency(name).predict(met, new_tokens, self._clock()).ttft_s
 
-    def first_token(self, name: str, new_tokens: int) -> None:
-        """Its first token has come."""
+    def first_token(self, name: str, new_tokens: int) -> tuple[float, float]:
+        """Its first token has come; returns a mark for `end`, and when that was."""
         self._loads[name].first_token(new_tokens)
+        now = self._clock()
+        return self._answering[name].begin(now), now
 
-    def end(self, name: str, new_tokens: int, met: Load, predicted_s: float, outcome: AttemptOutcome) -> None:
+    def end(self, name: str, lesson: "_Lesson", outcome: AttemptOutcome) -> None:
         """It is over."""
-        had_first = outcome.ttft_s is not None
-        self._loads[name].end(new_tokens, had_first_token=had_first)
-        model, now = self._latency(name), self._clock()
+        model, now, begun = self._latency(name), self._clock(), lesson.begun
+        self._loads[name].end(lesson.new_tokens, had_first_token=begun is not None)
+        answering = None if begun is None else self._answering[name].end(*begun, now)
         if outcome.ttft_s is not None:
-            model.observe_ttft(met, new_tokens, outcome.ttft_s, now)
-            self._tallies[name].add(predicted_s, outcome.ttft_s)
-        if outcome.tpot_s is not None:
-            model.observe_tpot(met, outcome.tpot_s, now)
+            model.observe_ttft(lesson.met, lesson.new_tokens, outcome.ttft_s, now)
+            self._tallies[name].add(lesson.predicted_s, outcome.ttft_s)
+        if outcome.tpot_s is not None and answering is not None:
+            model.observe_tpot(lesson.met, answering, outcome.tpot_s, now)
         if outcome.failure is None and not outcome.is_abandoned and outcome.tokens:
             self._answer_tokens += _NEWER * (outcome.tokens - self._answer_tokens)
 
 
 class _Lesson(Watch):
-    """Follows one attempt."""
+    """Follows one attempt; `begun` tells when its first token came, with the mark of that moment."""
 
     def __init__(self, placement: CheapestWithinSlo, name: str, new_tokens: int) -> None:
         self._placement = placement
         self._name = name
-        self._new_tokens = new_tokens
-        self._met, self._predicted_s = placement.begin(name, new_tokens)
+        self.new_tokens = new_tokens
+        self.met, self.predicted_s = placement.begin(name, new_tokens)
+        self.begun: tuple[float, float] | None = None
 
     def first_token(self) -> None:
         """The load moves on from prefill to decode."""
-        self._placement.first_token(self._name, self._new_tokens)
+        self.begun = self._placement.first_token(self._name, self.new_tokens)
 
     def over(self, outcome: AttemptOutcome) -> None:
         """The times are learnt."""
-        self._placement.end(self._name, self._new_tokens, self._met, self._predicted_s, outcome)
+        self._placement.end(self._name, self, outcome)
