@@ -99,7 +99,7 @@ def test_a_batch_is_complete_and_each_of_its_lines_has_its_row() -> None:
 
 def test_a_row_of_an_answer_that_nobody_asked_for_is_found() -> None:
     assert judge([], [], [row()]).violations == [
-        "row ar1 (chat) is of an exchange that nobody had: completed 200 None at one, 1 attempts, 3+2 tokens"
+        "row ar1 (chat) is of an exchange that nobody had: completed 200 None at d, 1 attempts, 3+2 tokens"
     ]
 
 
