@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[1]
 _DTYPES = {"bf16": {"dtype": "bfloat16"}, "auto": {}}
 # How many tokens an engine without steps is asked for, once and once more.
-WHOLE_TOKENS = (2, 8)
+WHOLE_TOKENS = (2, 10)
 
 
 class Missing(Exception):
@@ -126,10 +126,19 @@ def _installed(cache: Path, name: str) -> str:
 
 
 def _without_prompts(worker: Worker, work: Work) -> dict[str, Any]:
-    """What a few tokens more take an engine that has no steps, so that prompts and beginnings are not in it."""
+    """What a few tokens more take an engine that has no steps, so that prompts and beginnings are not in it.
+
+    What is made once is made before; it took longer than the tokens. Raises RuntimeError where fewer tokens still take longer.
+    """
+    worker.ask("batch", sequences=1, prompt=work.tokens, tokens=1)
     few, more = (
         worker.ask("batch", sequences=work.sequences, prompt=work.tokens, tokens=count) for count in WHOLE_TOKENS
     )
+    if more["cpu_s"] <= few["cpu_s"]:
+        raise RuntimeError(
+            f"{worker.contender.name}: {WHOLE_TOKENS[1]} tokens took {more['cpu_s']:.1f} s, {WHOLE_TOKENS[0]} took"
+            f" {few['cpu_s']:.1f} s; on a machine with less to do again"
+        )
     return {key: more[key] - few[key] for key in more}
 
 

@@ -148,7 +148,11 @@ ROWS: tuple[Row, ...] = (
             (_BF16,),
             {OURS: 1.8},
         )
-        for key, title, work in (("decode", "decode, batch 8", _EIGHT), ("prefill", "prefill of 256", _PROMPT))
+        for key, title, work in (
+            ("decode", "decode, batch 8", _EIGHT),
+            ("decode-32", "decode, batch 32", _MANY),
+            ("prefill", "prefill of 256", _PROMPT),
+        )
     ),
 )
 

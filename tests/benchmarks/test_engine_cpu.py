@@ -113,4 +113,4 @@ def test_prompts_do_not_count_where_an_engine_has_no_steps():
         def ask(self, do: str, sequences: int, prompt: int, tokens: int) -> dict[str, float]:
             return {"tokens": sequences * tokens, "wall_s": 60 + tokens, "cpu_s": 50 + tokens, "read_bytes": 0}
 
-    assert _without_prompts(Slow(), Work(32, 64, 3)) == {"tokens": 192, "wall_s": 6, "cpu_s": 6, "read_bytes": 0}
+    assert _without_prompts(Slow(), Work(32, 64, 3)) == {"tokens": 256, "wall_s": 8, "cpu_s": 8, "read_bytes": 0}

@@ -16,14 +16,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from servery.bench import bandwidth
+from servery.bench import bandwidth, scaling
 from servery.bench.bandwidth import Bandwidth
 from servery.bench.machine import Provenance
+from servery.bench.scaling import Scaling
 from servery.bench.step_times import PartTime, StepTime, StepTimer
 from servery.byte_size import format_byte_size
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
 from servery.engine.errors import LoadError
+from servery.engine.threads import usable_cores
 
 _GEMM_SIZE = 1024
 _GEMM_ROUNDS = 10
@@ -46,11 +48,15 @@ class RooflineOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Rates of `threads` threads: bytes read per second, operations per second of 1,024-cubed products by type."""
+    """Rates of `threads` threads: bytes read per second, operations per second of 1,024-cubed products by type.
+
+    `scaling` is what all cores do together beside one; None where there is but one.
+    """
 
     threads: int
     bandwidth: Bandwidth
     operations_per_s: dict[str, float]
+    scaling: Scaling | None = None
 
     def limit_s(self, part: PartTime, dtype: str) -> float:
         """The least time that `part` can take."""
@@ -79,11 +85,13 @@ def run(options: RooflineOptions) -> int:
 
 
 def measure_machine(threads: int) -> Machine:
-    """Read bandwidth, and products by type: float32, bfloat16, and int8 where torch has it."""
+    """Read bandwidth, products by type (float32, bfloat16, int8), and what all cores add to one."""
+    cores = usable_cores()
     return Machine(
         threads=threads,
         bandwidth=bandwidth.measure(threads),
         operations_per_s={name: _gemm_rate(name) for name in ("float32", "bfloat16", "int8")},
+        scaling=scaling.measure(cores) if cores > 1 else None,
     )
 
 
@@ -128,6 +136,10 @@ def _machine_table(machine: Machine) -> Table:
     table.add_row("read bandwidth", f"{machine.bandwidth.best_bytes_per_s / 1e9:.1f} GB/s")
     for name, rate in machine.operations_per_s.items():
         table.add_row(f"{name} products", f"{rate / 1e9:.0f} Gop/s")
+    if machine.scaling is not None:
+        found = machine.scaling
+        told = f"read {found.reading:.2f} times, multiply {found.multiplying:.2f} times as much"
+        table.add_row(f"{found.threads} cores beside one", told)
     return table
 
 

@@ -50,9 +50,10 @@ int32_t run_attention(NativeContext *context, const NativeAttention &attention, 
   if (!is_sound(context, attention)) return NATIVE_BAD_SHAPE;
   if (!is_planned && !context->states.reserve(plan_items(context, attention, count, extents) * 4))
     return NATIVE_NO_MEMORY;
-  AttentionCall call = {&attention, extents, query, out, context->items.data(), context->joins.data(),
+  int64_t item_count = (int64_t)context->items.size();
+  AttentionCall call = {&attention, extents, query, out, context->items.data(), item_count, context->joins.data(),
                         (float *)context->states.data};
-  context->pool.run((int64_t)context->items.size(), 1,
+  context->pool.run(item_count, 1,
                     [&](int64_t begin, int64_t end) { context->kernels->attend_items(call, begin, end); });
   context->pool.run((int64_t)context->joins.size(), 1,
                     [&](int64_t begin, int64_t end) { context->kernels->join_states(call, begin, end); });

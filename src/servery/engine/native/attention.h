@@ -327,7 +327,9 @@ template <int Type>
 void attend_all(const AttentionCall &call, const AttentionItem *item, const AttentionItem *end) {
   if (item == end) return;
   Chunk now = chunk_of<Type>(call, *item, item->first_chunk);
-  for (; item < end; item++) attend_item<Type>(call, *item, item + 1 < end ? item + 1 : nullptr, &now);
+  // The next item is this thread's as a rule, if not in this piece of its work then in the next.
+  const AttentionItem *last = call.items + call.item_count - 1;
+  for (; item < end; item++) attend_item<Type>(call, *item, item < last ? item + 1 : nullptr, &now);
 }
 
 void attend_items(const AttentionCall &call, int64_t begin, int64_t end) {

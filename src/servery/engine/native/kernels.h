@@ -65,6 +65,7 @@ struct AttentionCall {
   const NativeExtent *extents;
   NativeRows query, out;
   const AttentionItem *items;
+  int64_t item_count;
   const AttentionJoin *joins;
   float *states;
 };

@@ -16,7 +16,7 @@ constexpr int SPINS_PER_LOOK = 64;
 constexpr int SPINS_FOR_OTHERS = 4096;
 // Pieces per thread: enough that a thread that is held up leaves its share to the others, and that at the end nobody
 // waits long for the last one.
-constexpr long PIECES = 12;
+constexpr long PIECES = 8;
 
 void relax() {
 #if defined(__x86_64__)
@@ -55,7 +55,8 @@ Pool::Pool(int threads, const int *cpus) {
   if (cpus) places.assign(cpus, cpus + threads);
   for (int i = 1; i < threads; i++)
     if (places[i] == current_cpu()) std::swap(places[0], places[i]);
-  for (int i = 1; i < threads; i++) workers_.emplace_back(&Pool::serve, this, places[i]);
+  parts_.reset(new Part[threads]);
+  for (int i = 1; i < threads; i++) workers_.emplace_back(&Pool::serve, this, i, places[i]);
 }
 
 Pool::~Pool() {
@@ -68,9 +69,14 @@ Pool::~Pool() {
 }
 
 void Pool::share(long count, long grain, Call call, const void *data) {
-  long piece = count / (threads() * PIECES);
-  piece = piece > grain ? piece : grain;
-  call_ = call, data_ = data, count_ = count, piece_ = piece, pieces_ = (count + piece - 1) / piece;
+  long all = (long)workers_.size() + 1, piece = (count / all + PIECES - 1) / PIECES;
+  call_ = call, data_ = data, piece_ = piece > grain ? piece : grain, pieces_ = 0;
+  for (long i = 0; i < all; i++) {
+    Part &part = parts_[i];
+    part.begin = count * i / all, part.end = count * (i + 1) / all;
+    part.taken.store(0, std::memory_order_relaxed);
+    pieces_ += (part.end - part.begin + piece_ - 1) / piece_;
+  }
   done_.store(0, std::memory_order_relaxed);
   // Ordered with asleep_, see wait_for_work: either this sees the sleeper or the sleeper sees the work.
   left_.store(pieces_, std::memory_order_seq_cst);
@@ -78,7 +84,7 @@ void Pool::share(long count, long grain, Call call, const void *data) {
     std::lock_guard<std::mutex> lock(mutex_);
     wake_.notify_all();
   }
-  take_pieces();
+  take_pieces(0);
   for (int spins = 0; done_.load(std::memory_order_acquire) != pieces_; spins++) {
     if (spins < SPINS_FOR_OTHERS) relax();
     else std::this_thread::yield();  // a worker's core is somebody else's for the moment
@@ -87,19 +93,25 @@ void Pool::share(long count, long grain, Call call, const void *data) {
 
 // Whoever gets a piece of a job keeps the job from ending, so that what describes it is still there; one who comes late
 // gets a piece of the next job, or none.
-void Pool::take_pieces() {
-  for (;;) {
-    long left = left_.fetch_sub(1, std::memory_order_acq_rel);
-    if (left <= 0) return;
-    long begin = (pieces_ - left) * piece_;
-    call_(data_, begin, begin + piece_ < count_ ? begin + piece_ : count_);
+void Pool::take_pieces(int thread) {
+  while (left_.fetch_sub(1, std::memory_order_acq_rel) > 0) {
+    // One piece at least is there for whoever got here, perhaps of somebody else's part.
+    for (int i = thread; !take_piece_of(i);) i = i + 1 < threads() ? i + 1 : 0;
     done_.fetch_add(1, std::memory_order_release);
   }
 }
 
-void Pool::serve(int cpu) {
+bool Pool::take_piece_of(int thread) {
+  Part &part = parts_[thread];
+  long begin = part.begin + part.taken.fetch_add(1, std::memory_order_relaxed) * piece_;
+  if (begin >= part.end) return false;
+  call_(data_, begin, begin + piece_ < part.end ? begin + piece_ : part.end);
+  return true;
+}
+
+void Pool::serve(int thread, int cpu) {
   stay_on(cpu);
-  while (wait_for_work()) take_pieces();
+  while (wait_for_work()) take_pieces(thread);
 }
 
 // False when the pool closes.
