@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
@@ -49,6 +50,7 @@ class Client(Protocol):
         """Break the silence of a stream; waits for nothing."""
 
 
+@lru_cache(1024)
 def _in_header(name: str) -> str:
     """A name as a header can carry it, with %XX for what it cannot."""
     return quote(name, safe=" !#$&'()*+,-./:;=?@[]^_{|}~")

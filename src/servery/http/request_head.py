@@ -36,19 +36,27 @@ def encode_head(
     `prefix` goes before the target, for a proxy. A `host` among `headers` replaces the origin's. Raises `BadRequest` for anything that is not one clean line per
     header, for a target that is no path, and for headers that are the client's own (`OWN_HEADERS`).
     """
-    names = [_checked_name(name) for name, _ in headers]
-    if names.count(b"host") > 1:
-        raise BadRequest("The header 'host' is given twice; two servers could read the request differently.")
-    own = b"" if b"host" in names else b"\r\nhost: " + host.encode()
+    start, own, lines = _constant(method, prefix, target, host, tuple(headers))
     if body_bytes is None:
         own += b"\r\ntransfer-encoding: chunked"
     elif body_bytes or method in ("POST", "PUT", "PATCH"):
         own += b"\r\ncontent-length: %d" % body_bytes
+    return b"%b%b%b%b\r\n\r\n" % (start, own, fixed, lines)
+
+
+@lru_cache(256)
+def _constant(
+    method: str, prefix: str, target: str, host: str, headers: tuple[Header, ...]
+) -> tuple[bytes, bytes, bytes]:
+    """The first line, the host and the lines of the headers: the same in most requests that go to one place."""
+    names = [_checked_name(name) for name, _ in headers]
+    if names.count(b"host") > 1:
+        raise BadRequest("The header 'host' is given twice; two servers could read the request differently.")
+    own = b"" if b"host" in names else b"\r\nhost: " + host.encode()
     lines = b"".join([b"\r\n%s: %s" % header for header in headers])
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or lines.translate(None, _HEAD_BYTES):
         raise _unclean(headers)
-    start = b"%b %b%b HTTP/1.1" % (_checked_method(method), prefix.encode(), _checked_target(target))
-    return b"%b%b%b%b\r\n\r\n" % (start, own, fixed, lines)
+    return b"%b %b%b HTTP/1.1" % (_checked_method(method), prefix.encode(), _checked_target(target)), own, lines
 
 
 @lru_cache(512)

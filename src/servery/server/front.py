@@ -25,6 +25,9 @@ class Fronts(Mapping[str, Upstream]):
     def __getitem__(self, name: str) -> Upstream:
         return Front(self._fleet().models[name])
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._fleet().models
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._fleet().models)
 

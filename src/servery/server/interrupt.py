@@ -29,6 +29,8 @@ class Interrupt:
         self._task = task
         self._timer: asyncio.TimerHandle | None = None
         self._is_open = True
+        self._due_s = 0.0
+        self._due_for = Reason.TIMEOUT
         self.reason: Reason | None = None
 
     def fire(self, reason: Reason) -> None:
@@ -40,9 +42,21 @@ class Interrupt:
 
     def fire_after(self, delay_s: float, reason: Reason) -> None:
         """Fire later, instead of when it was to fire until now."""
-        if self._timer is not None:
+        loop = self._task.get_loop()
+        self._due_s, self._due_for = loop.time() + delay_s, reason
+        if self._timer is not None and self._timer.when() > self._due_s:
             self._timer.cancel()
-        self._timer = self._task.get_loop().call_later(delay_s, self.fire, reason)
+            self._timer = None
+        if self._timer is None and self._is_open:
+            self._timer = loop.call_at(self._due_s, self._ring)
+
+    def _ring(self) -> None:
+        """The time of some deadline has come; a later one may have taken its place."""
+        self._timer = None
+        if self._task.get_loop().time() >= self._due_s:
+            self.fire(self._due_for)
+        else:
+            self.fire_after(self._due_s - self._task.get_loop().time(), self._due_for)
 
     def by(self) -> str | None:
         """Who ended the request, in the word of the metrics; None if nobody did."""

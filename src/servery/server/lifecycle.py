@@ -1,8 +1,6 @@
 """Which requests are under way, and how the server stops: no new work, a limit for the old, then an end for all."""
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 
 from servery.server.interrupt import Interrupt, Reason
 from servery.wire.errors import ApiError, unavailable
@@ -26,19 +24,23 @@ class Lifecycle:
         """How many requests are under way."""
         return len(self._under_way)
 
-    @contextlib.contextmanager
-    def work(self, interrupt: Interrupt) -> Iterator[None]:
+    def work(self, interrupt: Interrupt) -> "_Work":
         """Count a request as under way inside; raises `ApiError` (503) when the server is stopping."""
+        return _Work(self, interrupt)
+
+    def begin(self, interrupt: Interrupt) -> None:
+        """There is one more under way; raises `ApiError` (503) when the server is stopping."""
         if self.is_draining:
             raise draining()
+        if not self._under_way:
+            self._is_idle.clear()
         self._under_way.add(interrupt)
-        self._is_idle.clear()
-        try:
-            yield
-        finally:
-            self._under_way.discard(interrupt)
-            if not self._under_way:
-                self._is_idle.set()
+
+    def end(self, interrupt: Interrupt) -> None:
+        """One is over."""
+        self._under_way.discard(interrupt)
+        if not self._under_way:
+            self._is_idle.set()
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new work, wait for what is under way, end what is left; whether all could finish by itself."""
@@ -62,6 +64,22 @@ class Lifecycle:
         except TimeoutError:
             return False
         return True
+
+
+class _Work:
+    """A block that is under way."""
+
+    __slots__ = ("_interrupt", "_lifecycle")
+
+    def __init__(self, lifecycle: Lifecycle, interrupt: Interrupt) -> None:
+        self._lifecycle = lifecycle
+        self._interrupt = interrupt
+
+    def __enter__(self) -> None:
+        self._lifecycle.begin(self._interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        self._lifecycle.end(self._interrupt)
 
 
 def draining() -> ApiError:

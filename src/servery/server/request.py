@@ -1,10 +1,10 @@
 """A request as it comes in: its head at once, its body bounded."""
 
 import asyncio
-import contextlib
+import random
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from servery.server.interrupt import ClientGone
 from servery.server.types import Receive, Scope
@@ -16,6 +16,7 @@ Watch = Callable[[Callable[[], None]], None]
 # A body over the limit is read on, and thrown away, up to this many times the limit: a connection that is closed while
 # its client is still sending is reset, and the client never reads why.
 _DISCARD_FACTOR = 16
+_chance = random.Random(secrets.randbits(256))
 
 
 class Request:
@@ -37,23 +38,9 @@ class Request:
         self.arrived_s = arrived_s
         self.id = _request_id(self.headers.get(b"x-request-id", b""))
 
-    @contextlib.contextmanager
-    def watched(self, gone: Callable[[], None]) -> Iterator[None]:
+    def watched(self, gone: Callable[[], None]) -> "_Watched":
         """Inside, `gone` is called when the client closes its connection; the body must have been read."""
-        if self._watch is not None:
-            self._watch(gone)
-            yield
-            return
-        watching = asyncio.create_task(self._until_gone(gone))
-        try:
-            yield
-        finally:
-            watching.cancel()
-
-    async def _until_gone(self, gone: Callable[[], None]) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-        gone()
+        return _Watched(self.receive, self._watch, gone)
 
     async def json_body(self, max_bytes: int) -> bytes:
         """The body of a request that says it is JSON.
@@ -69,6 +56,8 @@ class Request:
         return await self._read(max_bytes)
 
     def _check_content_type(self) -> None:
+        if self.headers.get(b"content-type") == b"application/json" and b"content-encoding" not in self.headers:
+            return
         given = self.headers.get(b"content-type", b"application/json").decode("latin-1")
         media, _, parameters = given.partition(";")
         if media.strip().lower() != "application/json":
@@ -107,6 +96,33 @@ class Request:
                 return bytes(body)
 
 
+class _Watched:
+    """A block in which the connection tells when it is lost; a task finds out where it does not tell."""
+
+    __slots__ = ("_gone", "_receive", "_task", "_watch")
+
+    def __init__(self, receive: Receive, watch: Watch | None, gone: Callable[[], None]) -> None:
+        self._receive = receive
+        self._watch = watch
+        self._gone = gone
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        if self._watch is not None:
+            self._watch(self._gone)
+        else:
+            self._task = asyncio.create_task(self._until_gone())
+
+    def __exit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone()
+
+
 def _too_large(max_bytes: int, *, is_closing: bool) -> ApiError:
     message = f"The request body is larger than this server's limit of {max_bytes} bytes (--max-body)."
     headers = [("connection", "close")] if is_closing else []
@@ -115,4 +131,4 @@ def _too_large(max_bytes: int, *, is_closing: bool) -> ApiError:
 
 def _request_id(given: bytes) -> str:
     """The client's id for the request if it can stand in logs and headers, else one of ours."""
-    return given.decode("ascii") if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    return given.decode("ascii") if _SANE_ID.fullmatch(given) else f"req_{_chance.getrandbits(96):024x}"

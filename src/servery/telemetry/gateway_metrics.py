@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from servery.telemetry.ledger.figures import LedgerFigures
 from servery.telemetry.ledger.row import LedgerRow
+from servery.telemetry.tallies import Counter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class GatewayMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"servery_{name}", text, labels, registry=registry)
+            return Counter(f"servery_{name}", text, labels, registry)
 
         self._exchanges = counter("exchanges", "Exchanges that are over.", "model_name", "outcome")
         self._attempts = counter("attempts", "Requests sent to deployments.", "deployment", "result")

@@ -5,7 +5,7 @@ Labels are bounded: models are the served ones, routes the known ones (`other` f
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
@@ -14,6 +14,7 @@ from servery.telemetry.answer_timing import AnswerTiming
 from servery.telemetry.gateway_metrics import GatewayMetrics
 from servery.telemetry.process_metrics import watch_process
 from servery.telemetry.residency import ModelState, Residency
+from servery.telemetry.tallies import Counter, Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -95,10 +96,10 @@ class Metrics:
         return generate_latest(self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"servery_{name}", text, labels, registry=self._registry)
+        return Counter(f"servery_{name}", text, labels, self._registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"servery_{name}", text, ("model_name",), buckets=buckets, registry=self._registry)
+        return Histogram(f"servery_{name}", text, ("model_name",), buckets, self._registry)
 
 
 class ModelMetrics:

@@ -5,6 +5,7 @@ the client's form. So every API reaches every kind of upstream, and nobody decod
 """
 
 import enum
+import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,9 +68,17 @@ _ID_PREFIXES: Mapping[Api, str] = {
 }
 
 
+_chance = random.Random(secrets.randbits(256))
+
+
 def new_answer_id(api: Api) -> str:
-    """An id that no other answer has, of the form that the API's own have."""
-    return _ID_PREFIXES[api] + secrets.token_hex(16)
+    """An id that no other answer has, of the form that the API's own have.
+
+    One that a later request may name is a secret of those who were told it; the others need only be different.
+    """
+    if api is Api.RESPONSES:
+        return _ID_PREFIXES[api] + secrets.token_hex(16)
+    return f"{_ID_PREFIXES[api]}{_chance.getrandbits(128):032x}"
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -203,7 +203,9 @@ class EmbeddedUpstream:
     async def _adapted(self, ask: Ask, adapter: str, call: Call) -> AsyncGenerator[Chunk, None]:
         """The answer with the adapter that the client names; it stays until the answer is over."""
         with engine_errors("model", self.engine), self.engine.adapters.use(adapter) as adapter_id:
-            async with contextlib.aclosing(self._answer(ask, replace(call, adapter=adapter_id))) as chunks:
+            async with contextlib.aclosing(
+                self._answer(ask, msgspec.structs.replace(call, adapter=adapter_id))
+            ) as chunks:
                 async for chunk in chunks:
                     yield chunk
 

@@ -1,8 +1,9 @@
 """The seam between a deployment elsewhere and its kind: what to send, how to read what comes. No I/O but signing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from servery.upstream.ask import Ask
 from servery.upstream.failure import UpstreamFailure
@@ -26,8 +27,7 @@ class AnswerReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """A request for an answer: POST `path`, which lies under the deployment's url, and who reads a good answer.
 
     `content_type` is what such an answer is.

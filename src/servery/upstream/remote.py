@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,6 +47,9 @@ class RemoteUpstream:
         self._provider = provider
         self._client = client
         self._created = int(time.time())
+        self._origin = str(self._url.origin)
+        # Most requests have the same headers as the one before.
+        self._last_headers: tuple[Sequence[tuple[str, str]], tuple[Header, ...]] = (), ()
         self._probe = HealthProbe(config, self._url, provider, client)
 
     async def start(self) -> None:
@@ -140,13 +143,18 @@ class RemoteUpstream:
             origin, "POST", target, headers, outgoing.body, deadlines=deadlines, is_repeatable=True
         )
 
-    async def _headers(self, outgoing: Outgoing, target: str) -> list[Header]:
-        address = f"{self._url.origin}{target}"
-        credentials = await self._provider.credentials("POST", address, outgoing.body)
-        own = {"content-type": "application/json", "accept": outgoing.content_type}
-        own |= {name: value.reveal() for name, value in self._config.headers.items()}
-        headers = {**dict(credentials), **dict(outgoing.headers), **{name.lower(): own[name] for name in own}}
-        return [(name.encode(), value.encode()) for name, value in headers.items()]
+    async def _headers(self, outgoing: Outgoing, target: str) -> Sequence[Header]:
+        credentials = await self._provider.credentials("POST", f"{self._origin}{target}", outgoing.body)
+        key = (*credentials, *outgoing.headers, ("accept", outgoing.content_type))
+        if key != self._last_headers[0]:
+            self._last_headers = key, self._encoded(key)
+        return self._last_headers[1]
+
+    def _encoded(self, more: Sequence[tuple[str, str]]) -> tuple[Header, ...]:
+        """The headers of a request; the configuration's count more than all others."""
+        own = {name.lower(): value.reveal() for name, value in self._config.headers.items()}
+        headers = {**dict(more), "content-type": "application/json", **own}
+        return tuple((name.encode(), value.encode()) for name, value in headers.items())
 
     async def _check(self, response: Response, outgoing: Outgoing) -> None:
         """Raise what an answer says that is not the one that was asked for."""

@@ -5,9 +5,10 @@ it needs no second look at the bytes, because each piece says what it means for 
 """
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from servery.engine.stats import EngineStats
 from servery.upstream.ask import Ask
@@ -18,8 +19,7 @@ from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
 from servery.wire.usage import Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One attempt at an answer: until when it is wanted (monotonic seconds), and how long a connection may take.
 
     `stall_s` is how long a deployment elsewhere may be silent once it has begun an answer that is not streamed; of a stream
@@ -42,8 +42,7 @@ class Call:
     adapter: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A piece of an answer.
 
     `data` are bytes for the client: whole events of a stream, without OpenAI's [DONE], or the body of an answer that is
@@ -68,11 +67,10 @@ class Chunk:
 
     def saying(self, data: bytes, finish_reason: str | None, deltas: tuple[MessageDelta, ...] = ()) -> "Chunk":
         """The same piece, with what it says to the client."""
-        return replace(self, data=data, finish_reason=finish_reason, deltas=deltas)
+        return msgspec.structs.replace(self, data=data, finish_reason=finish_reason, deltas=deltas)
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True, gc=False):
     """Whether new requests are taken, if not why, and how long ago the upstream gave a sign of life.
 
     `is_alive` is False for one that hung or died, until it is back. `is_wanted` is False for one that takes no requests

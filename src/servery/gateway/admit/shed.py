@@ -28,4 +28,5 @@ def shed(exchange: Exchange) -> None:
 
 def _wait_s(deployment: Deployment) -> float:
     """The predicted wait for a place; 0 where the request would not wait for one."""
-    return deployment.slots.predicted_wait_s if deployment.standing() is Standing.BUSY else 0.0
+    wait_s = deployment.slots.predicted_wait_s
+    return wait_s if wait_s and deployment.standing() is Standing.BUSY else 0.0

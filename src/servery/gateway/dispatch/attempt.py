@@ -1,7 +1,7 @@
 """One sending of a request to one deployment, from its first byte to its last, and what it came to."""
 
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
+from types import TracebackType
 
 from servery.gateway.dispatch.deployment import Lease
 from servery.gateway.dispatch.outcome import AttemptOutcome
@@ -74,23 +74,21 @@ class Attempt:
             return self.prompt_tokens, self.cached_tokens, self.tokens
         return usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens, usage.completion_tokens
 
-    @contextlib.contextmanager
-    def judged(self) -> Iterator[None]:
+    def judged(self) -> "_Judged":
         """Inside, what is raised ends the attempt as what it is; an error that is nobody's fault here is a failure."""
-        try:
-            yield
-        except UpstreamFailure as failure:
-            self._end(failure)
-            raise
-        except ApiError as error:
+        return _Judged(self)
+
+    def fault(self, error: BaseException) -> UpstreamFailure | None:
+        """End with what was raised; what it is to be raised as instead, None if it is that already."""
+        if isinstance(error, UpstreamFailure):
+            self._end(error)
+        elif isinstance(error, ApiError):
             found = failure_of(error)
             self._end(found)
-            if found is None:
-                raise
-            raise found from error
-        except BaseException:
+            return found
+        else:
             self.abandon()
-            raise
+        return None
 
     async def close(self) -> None:
         """Let go of the answer, whole or not; without a word from `judged` or `succeed` it is abandoned."""
@@ -136,3 +134,19 @@ class Attempt:
             cached_tokens=cached_tokens,
             tokens=tokens,
         )
+
+
+class _Judged:
+    """A block whose end by an error ends its attempt."""
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> None:
+        """Nothing is known yet."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is not None and (found := self._attempt.fault(error)) is not None:
+            raise found from error

@@ -66,12 +66,13 @@ class Deployment:
 
     def standing(self) -> Standing:
         """Whether anything is to be sent there now; asks only."""
-        now = self._clock()
-        if not self.breaker.admits(now) or self.throttle.is_on(now) or not self.slots.has_room:
+        now, slots = self._clock(), self.slots
+        is_free = slots.is_free
+        if not self.breaker.admits(now) or self.throttle.is_on(now) or not (is_free or slots.has_room):
             return Standing.AWAY
         if not self.upstream.health().is_ready:
             return Standing.UNREADY
-        return Standing.FREE if self.slots.is_free else Standing.BUSY
+        return Standing.FREE if is_free else Standing.BUSY
 
     def absence(self) -> UpstreamFailure:
         """Why nothing is to be sent there now, and for how long."""

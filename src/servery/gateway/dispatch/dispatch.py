@@ -287,7 +287,7 @@ class _Search:
                 await self._queue(ranked.wait_s)
                 continue
             self._why = ranked.why
-            order = sorted(ranked.order, key=self._is_second_choice)
+            order = ranked.order if len(ranked.order) < 2 else sorted(ranked.order, key=self._is_second_choice)
             if order:
                 if order[0].name in self._failed:
                     await self._wait(full_jitter_s(self._retry, self._attempts - 1, self._random()))

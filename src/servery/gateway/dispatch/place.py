@@ -122,6 +122,8 @@ def drawn(tier: Sequence[Deployment], random: Callable[[], float]) -> list[Deplo
 
 def free_first(ranked: Sequence[Deployment], why: str) -> Ranked:
     """Those that have a place before those at which the request would wait, otherwise in their order, which has its `why`."""
+    if len(ranked) < 2:
+        return Ranked(ranked, why=why)
     return Ranked(sorted(ranked, key=lambda each: each.standing() is not Standing.FREE), why=why)
 
 

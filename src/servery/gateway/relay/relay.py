@@ -23,7 +23,9 @@ class Relay:
     ) -> None:
         self._exchange = exchange
         self._silence = silence
-        self._resumption = Resumption(exchange, dispatcher, clock)
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._resumption: Resumption | None = None
 
     async def run(self, opened: Opened) -> None:
         """Send all of it; raises `UpstreamFailure` when it is cut short and nobody can go on with it."""
@@ -43,10 +45,15 @@ class Relay:
                     await self._pass_on(attempt, transcript, first)
                 break
             except UpstreamFailure as failure:
-                attempt, first, cut = await self._resumption.go_on(attempt, transcript, failure), None, failure
+                attempt, first, cut = await self._resumed(attempt, transcript, failure), None, failure
             except Diverged:
                 raise cut or ValueError("the first answer has nothing to diverge from") from None
         await self._exchange.client.end_stream()
+
+    async def _resumed(self, attempt: Attempt, transcript: Transcript, cut: UpstreamFailure) -> Attempt:
+        if self._resumption is None:
+            self._resumption = Resumption(self._exchange, self._dispatcher, self._clock)
+        return await self._resumption.go_on(attempt, transcript, cut)
 
     async def _pass_on(self, attempt: Attempt, transcript: Transcript, first: Chunk | None) -> None:
         """Send what comes, behind `first` which was read before; an attempt without goes on with another's answer."""

@@ -1,7 +1,8 @@
 """What the client has been told of an answer, and the pen with which it is told more."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+import msgspec
 
 from servery.gateway.dispatch.late_form import LateForm
 from servery.gateway.relay.continuation import Continuation, Said
@@ -76,7 +77,9 @@ class Transcript:
             return chunk
         usage = None if chunk.usage is None else self._total(chunk.usage)
         tokens = chunk.tokens if data else 0
-        return replace(chunk, tokens=tokens, prompt_tokens=0, cached_tokens=0, queued_s=None, usage=usage)
+        return msgspec.structs.replace(
+            chunk, tokens=tokens, prompt_tokens=0, cached_tokens=0, queued_s=None, usage=usage
+        )
 
     def _count(self, chunk: Chunk) -> None:
         self.tokens += chunk.tokens

@@ -6,7 +6,6 @@ server asked for, the usage, is left out.
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -85,7 +84,8 @@ class RelayedStream:
 
     def _seen(self, chunk: Chunk) -> Chunk:
         self._is_counted = self._is_counted or chunk.usage is not None
-        return replace(chunk, data=self._shown(chunk.data))
+        data = self._shown(chunk.data)
+        return chunk if data is chunk.data else msgspec.structs.replace(chunk, data=data)
 
     def _shown(self, data: bytes) -> bytes:
         """The events as the client is to have them."""
@@ -104,7 +104,7 @@ def _joined(chunks: Sequence[Chunk]) -> list[Chunk]:
     for chunk in chunks:
         last = joined[-1] if joined else None
         if last is not None and last.index == chunk.index and last.finish_reason is None:
-            joined[-1] = replace(
+            joined[-1] = msgspec.structs.replace(
                 chunk,
                 data=last.data + chunk.data,
                 tokens=last.tokens + chunk.tokens,

@@ -1,0 +1,1 @@
+"""The gateway alone on one core, beside its peers."""
