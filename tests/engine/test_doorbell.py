@@ -41,8 +41,9 @@ def test_a_ring_is_heard_at_the_other_end_and_only_once() -> None:
     with pytest.raises(Interrupted):
         listening.check()
     Interruption(engine, engine.rings).check()
-    server.close()
-    engine.close()
+    for end in (server, engine, server):
+        end.close()
+    server.ring()
 
 
 def test_a_server_rings_for_those_who_wait_and_for_no_one_else() -> None:

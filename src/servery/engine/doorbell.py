@@ -37,8 +37,8 @@ class Doorbell:
         self._rings.value += 1
 
     def close(self) -> None:
-        """Let go of the memory; the other end keeps it."""
-        del self._rings
+        """Let go of the memory; the other end keeps it. Safe to call twice; nobody hears a ring after it."""
+        self._rings = c_int64()  # a memory that something is made of cannot be closed
         self._memory.close()
 
 
