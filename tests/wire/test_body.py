@@ -100,7 +100,7 @@ def test_what_is_not_a_json_object_is_refused_with_the_fault(data: bytes, messag
         ),
         (
             body(messages='{"role": "bot", "content": "x"}'),
-            "Invalid value for 'messages[0].role': 'bot'.",
+            "Invalid value for 'messages[0].role': 'bot'. Use 'assistant', 'developer', 'system', 'tool' or 'user'.",
             "messages[0].role",
             "invalid_value",
         ),

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
+from servery.wire.allowed import allowed_words
 from servery.wire.errors import ApiError, did_you_mean, invalid, shown
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         value = decoder.decode(body)
         _check_keys(body)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), getattr(decoder.type, "__struct_fields__", ())) from None
+        raise _explain(str(error), decoder.type) from None
     except _Duplicate as error:
         raise invalid(f"The key {error} occurs twice in one object of the request body.", code="invalid_json") from None
     except RecursionError:
@@ -53,7 +54,7 @@ def convert(value: Any, kind: Any, path: str, *, flat: Sequence[str] = ()) -> An
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        told = _explain(str(error), within=path)
+        told = _explain(str(error), kind, within=path)
     param = told.param or ""
     for level in flat:
         param = param.replace(f".{level}", "")
@@ -94,13 +95,14 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _explain(message: str, known: Sequence[str] = (), within: str = "") -> ApiError:
-    """The error in the API's words; `known` are the fields at the top, `within` where the value stands in the body."""
-    path = within
+def _explain(message: str, kind: Any, within: str = "") -> ApiError:
+    """The error in the API's words about a value that is no `kind`; `within` is where it stands in the body."""
+    path, inner = within, ""
     if at := _AT.search(message):
         inner, message = at[1], message[: at.start()]
         path = f"{within}.{inner}" if within and inner and not inner.startswith("[") else within + inner
     if field := _FIELD.match(message):
+        known = () if within else getattr(kind, "__struct_fields__", ())
         return _field_error(field[2], path, known, is_missing=field[1].startswith("missing"))
     if expected := _EXPECTED.match(message):
         wanted, limits, got = (_plain(expected[1]), expected[2], _plain(expected[3]))
@@ -108,8 +110,13 @@ def _explain(message: str, known: Sequence[str] = (), within: str = "") -> ApiEr
         text = f"Invalid type{where}: expected {wanted}{limits}, but got {got} instead."
         return invalid(text, path or None, "invalid_type")
     if value := _INVALID.match(message):
-        return invalid(f"Invalid value for '{path}': {value[1]}.", path or None)
+        return invalid(f"Invalid value for '{path}': {value[1]}.{_instead(allowed_words(kind, inner))}", path or None)
     return invalid(f"Invalid value for '{path}': {message}." if path else f"{message}.", path or None)
+
+
+def _instead(words: Sequence[str]) -> str:
+    *others, last = map(repr, words or ("",))
+    return "" if not words else f" Use {', '.join(others)} or {last}." if others else f" Use {last}."
 
 
 def _field_error(name: str, path: str, known: Sequence[str], *, is_missing: bool) -> ApiError:
