@@ -155,6 +155,7 @@ def test_a_file_with_a_mistake_is_refused_as_a_whole(
         assert (done.status, done.output_file_id) == ("failed", None)
         assert done.errors is not None
         assert [(error.code, error.line) for error in done.errors.data] == [(code, at)]
+        assert "request body" not in done.errors.data[0].message, "nobody sent one: it is a line of a file"
 
     asyncio.run(story())
 

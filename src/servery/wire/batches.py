@@ -88,7 +88,11 @@ def decode_batch_request(body: bytes) -> BatchRequest:
 
 def decode_line(line: bytes, endpoint: str) -> BatchLine:
     """One line of a batch's file; raises `ApiError`."""
-    request = decode(line, _LINE)
+    try:
+        request = decode(line, _LINE)
+    except ApiError as error:
+        message = error.message.replace("The request body", "The line")
+        raise ApiError(error.status, message, code=error.code, param=error.param) from None
     if not request.custom_id:
         raise ApiError(
             400, "'custom_id' is empty; every request needs its own.", param="custom_id", code="invalid_value"
