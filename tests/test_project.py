@@ -95,7 +95,7 @@ def test_every_required_package_is_used() -> None:
         "pyyaml": "yaml",
     }
     used = imported_packages(SOURCE)
-    extras = ("engine", "bedrock", "postgres")
+    extras = ("engine", "bedrock", "postgres", "parquet")
     wanted = {r.name for r in (*requirements(), *(each for extra in extras for each in requirements(extra)))}
     assert sorted(name for name in wanted if module.get(name, name) not in used) == []
 

@@ -179,6 +179,7 @@ def parser() -> argparse.ArgumentParser:
     _add_verb(verbs, models).add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     _add_eval(verbs)
     _add_config(verbs)
+    _add_ledger(verbs)
     return top
 
 
@@ -218,8 +219,9 @@ def _our_errors() -> tuple[type[Exception], ...]:
     from servery.chat.conversation import ConversationError
     from servery.engine.errors import EngineError
     from servery.evals.errors import EvalError
+    from servery.telemetry.ledger.errors import LedgerError
 
-    return (ClientError, ConversationError, EngineError, EvalError, OSError)
+    return (ClientError, ConversationError, EngineError, EvalError, LedgerError, OSError)
 
 
 def _complain(options: argparse.Namespace, error: Exception, code: int) -> int:
@@ -382,6 +384,23 @@ def _add_config(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:
     command.add_check(_add_verb(parts, command.check))
     _add_verb(parts, command.schema)
     _add_verb(parts, command.example)
+
+
+def _add_ledger(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:
+    """The verbs after `servery ledger`, which live in a file of their own."""
+    from servery.telemetry.ledger import command
+
+    text = "Ask a ledger what was used and spent, export its rows, list what administrators did."
+    group = verbs.add_parser("ledger", help=text, description=text, allow_abbrev=False)
+    parts = group.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_VerbParser)
+    for run, add_options in (
+        (command.report, command.add_report),
+        (command.export, command.add_export),
+        (command.audit, command.add_audit),
+    ):
+        verb = _add_verb(parts, run)
+        verb.set_defaults(verb=f"ledger {run.__name__}")
+        add_options(verb)
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, float | int]:

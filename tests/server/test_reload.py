@@ -163,7 +163,7 @@ def test_a_bad_file_changes_nothing(
             made.write(key="two", **fields)
             with pytest.raises(ConfigError, match=message):
                 made.reloader.reload()
-            made.reloader.try_to_reload()
+            await made.reloader.try_to_reload("file")
             assert made.service.gateway.fleet is before
             assert (await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("one"))).status == 200
             assert (await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("two"))).status == 401

@@ -15,6 +15,7 @@ _TEXT = "text/plain; charset=utf-8"
 async def load(service: Service, exchange: Exchange) -> None:
     """Load an adapter from a folder below the one that the operator named."""
     request = decode_load(await exchange.body(service.options))
+    exchange.subject = f"{request.lora_name} from {request.lora_path}"
     root = _require_folder(service)
     base = service.base(only_model(service, request.model))
     if f"{base.name}:{request.lora_name}" in service.upstreams:
@@ -27,6 +28,7 @@ async def load(service: Service, exchange: Exchange) -> None:
 async def unload(service: Service, exchange: Exchange) -> None:
     """Take an adapter's name away; what is being answered with it is finished."""
     request = decode_unload(await exchange.body(service.options))
+    exchange.subject = request.lora_name
     _require_folder(service)
     users = unload_adapter(service, service.base(only_model(service, request.model)), request.lora_name)
     await exchange.reply.whole(encode_unloaded(request.lora_name, users), content_type=_TEXT)

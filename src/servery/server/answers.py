@@ -1,5 +1,6 @@
 """`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/rerank`, `/v1/messages`: what a model answers."""
 
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +9,10 @@ from servery.server.interrupt import Reason
 from servery.server.request import Request
 from servery.server.service import Exchange, Service
 from servery.upstream.ask import PASSED_HEADERS, Api, Ask, Conversation, Head, new_answer_id, read_head
+from servery.wire.errors import ApiError
+
+# As ids of requests are: they end up in the same tables.
+_TASK = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 async def chat(service: Service, exchange: Exchange) -> None:
@@ -78,6 +83,7 @@ async def answer(
         keep_alive_s=service.options.keep_alive_s,
         cut_by=exchange.interrupt.by,
     )
+    under_way.task = _task(exchange.request)
     exchange.record = under_way.record
     with exchange.request.watched(partial(_gone, exchange)):
         await service.gateway.handle(under_way)
@@ -86,6 +92,15 @@ async def answer(
 def _gone(exchange: Exchange) -> None:
     if not exchange.reply.is_complete:  # after a complete answer, "disconnect" only means that it is over
         exchange.interrupt.fire(Reason.CLIENT)
+
+
+def _task(request: Request) -> str | None:
+    """What the client calls the piece of work that this is part of; raises `ApiError` (400) for what is no name of one."""
+    given = request.headers.get(b"x-servery-task")
+    if given is not None and not _TASK.fullmatch(given):
+        message = "The header 'x-servery-task' must have 1 to 128 letters, digits or any of . _ : / + = @ -"
+        raise ApiError(400, message, code="invalid_value", param="x-servery-task")
+    return None if given is None else given.decode("ascii")
 
 
 def _passed(request: Request) -> list[tuple[str, str]]:

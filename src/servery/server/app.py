@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 
+from servery.server.audited import audited
 from servery.server.interrupt import ClientGone, Interrupt, Reason, interruption
 from servery.server.outlet import AsgiOutlet, Outlet
 from servery.server.reply import Reply
@@ -88,7 +89,11 @@ class App:
             raise no_route(exchange.request.path)
         route = found.route()
         with service.lifecycle.work(exchange.interrupt) if route.is_work else contextlib.nullcontext():
-            await route.handler(service, exchange)
+            if route.is_admin and route.is_work:
+                async with audited(service.audit, exchange, f"{route.method} {route.path}"):
+                    await route.handler(service, exchange)
+            else:
+                await route.handler(service, exchange)
 
     def _interruption(self, reason: Reason, exchange: Exchange) -> ApiError:
         options = self._service.options

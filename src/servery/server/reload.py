@@ -13,10 +13,12 @@ from servery.config.errors import ConfigError
 from servery.config.live import LiveConfig, Reload
 from servery.config.secret import Secret
 from servery.gateway.fleet import Fleet
+from servery.server.audited import LOCAL
 from servery.server.configured import configured_options
 from servery.server.option_error import OptionError
 from servery.server.places import Places
 from servery.server.service import Service
+from servery.telemetry.ledger.audit import Act
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Reloader:
         first, options = live.current, service.options
         self._keys_beside = _beside(options.api_keys, first.api_keys)
         self._admin_keys_beside = _beside(options.admin_keys, first.admin_keys)
+        self._heard: set[asyncio.Task[None]] = set()
         live.on_change(self._take_up)
 
     def reload(self) -> Reload:
@@ -46,19 +49,29 @@ class Reloader:
         )
         return done
 
-    def try_to_reload(self) -> None:
-        """Read the file again; what is wrong with it is logged, and nothing changes."""
+    async def try_to_reload(self, cause: str) -> None:
+        """Read the file again, because it changed or a signal came; what is wrong with it is logged, and nothing changes."""
+        outcome = "done"
         try:
             self.reload()
         except (ConfigError, OptionError) as error:
             log.error("the configuration stays as it was: %s", error)
+            outcome = "refused"
+        act = Act(who=LOCAL, action="reload", subject=str(self._live.current.source), source=cause, outcome=outcome)
+        await asyncio.to_thread(self._service.audit.record, act)
+
+    def hear(self) -> None:
+        """Read the file again because of a signal, without waiting for that."""
+        task = asyncio.create_task(self.try_to_reload("SIGHUP"))
+        self._heard.add(task)
+        task.add_done_callback(self._heard.discard)
 
     async def watch(self) -> None:
         """Read the file again whenever it changes, until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_S)
             if await asyncio.to_thread(self._live.is_stale):
-                self.try_to_reload()
+                await self.try_to_reload("file")
 
     def _take_up(self, change: Reload) -> None:
         service, gateway = self._service, self._service.gateway

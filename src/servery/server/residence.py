@@ -20,6 +20,7 @@ from servery.wire.residence import SleepQuery, decode_named_model, encode_is_sle
 async def load(service: Service, exchange: Exchange) -> None:
     """Bring a model into memory, also one that came into the folder of models since the start."""
     request = decode_named_model(await exchange.body(service.options))
+    exchange.subject = request.model or ""
     name = only_model(service, request.model)
     await service.look_for(name)
     residence = _chosen(service, name)[0]
@@ -30,6 +31,7 @@ async def load(service: Service, exchange: Exchange) -> None:
 async def unload(service: Service, exchange: Exchange) -> None:
     """Take a model out of memory until somebody loads it; answers under way have the time of a shutdown to end."""
     request = decode_named_model(await exchange.body(service.options))
+    exchange.subject = request.model or ""
     residence = _chosen(service, only_model(service, request.model))[0]
     await residence.unload(service.options.drain_timeout_s)
     await exchange.reply.whole(encode_model(service.place(residence.name).model()))
@@ -38,6 +40,7 @@ async def unload(service: Service, exchange: Exchange) -> None:
 async def sleep(service: Service, exchange: Exchange) -> None:
     """Let one model sleep, or all, once their answers under way have ended; the next request wakes them."""
     asked = await _asked(service, exchange, "level", "model")
+    exchange.subject = f"{asked.model or 'all'} to level {asked.level}"
     going = _chosen(service, asked.model)
     if asked.model is not None and going[0].state is ModelState.UNLOADED:
         raise _conflict(f"The model '{asked.model}' is not loaded; what is not there cannot sleep.", "model_not_loaded")
@@ -48,6 +51,7 @@ async def sleep(service: Service, exchange: Exchange) -> None:
 async def wake_up(service: Service, exchange: Exchange) -> None:
     """Wake one model, or all that sleep."""
     asked = await _asked(service, exchange, "model")
+    exchange.subject = asked.model or "all"
     chosen = _chosen(service, asked.model)
     if asked.model is not None and chosen[0].state is ModelState.UNLOADED:
         raise _conflict(

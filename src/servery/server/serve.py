@@ -34,6 +34,7 @@ from servery.server.places import Places
 from servery.server.reload import Reloader
 from servery.server.service import Service
 from servery.server.storage import Answering, Storage, open_storage
+from servery.telemetry.ledger.audit import AuditLog
 from servery.telemetry.ledger.errors import LedgerError
 from servery.telemetry.ledger.writer import Ledger, LostRun
 from servery.telemetry.metrics import Metrics
@@ -92,6 +93,7 @@ class _Serving:
             keys=keys,
             admin=AdminDoor(options.admin_keys, keys, options.host),
             clock=time.monotonic,
+            audit=AuditLog(options.ledger),
             storage=None if options.files is None else self._open_storage(options.files),
         )
         self._reloader = None if live is None else Reloader(live, self._service, self._places)
@@ -162,7 +164,7 @@ class _Serving:
         storage = self._service.storage
         others = [] if storage is None else [asyncio.create_task(storage.runner.run(), name="batches")]
         if self._reloader is not None:
-            loop.add_signal_handler(signal.SIGHUP, self._reloader.try_to_reload)
+            loop.add_signal_handler(signal.SIGHUP, self._reloader.hear)
             others.append(asyncio.create_task(self._reloader.watch(), name="configuration"))
         try:
             await asyncio.wait((loading, told, listening), return_when=asyncio.FIRST_COMPLETED)

@@ -18,6 +18,7 @@ from servery.server.reply import Reply
 from servery.server.request import Request
 from servery.server.response_store import ResponseStore
 from servery.server.storage import Storage, no_storage
+from servery.telemetry.ledger.audit import AuditLog
 from servery.telemetry.metrics import Metrics
 from servery.upstream.caller import ANYBODY, Caller
 from servery.upstream.residence import Residence
@@ -58,7 +59,8 @@ class Service:
     """A server's parts: one upstream per model by the name that clients ask for, and the clock of all timings.
 
     `gateway` has them answer. `residences` say which models are in memory, by the same names; `look_for` finds one that
-    came since the start; `reload` takes up the configuration's file, where there is one.
+    came since the start; `reload` takes up the configuration's file, where there is one; `audit` is told what
+    administrators do.
     """
 
     upstreams: Mapping[str, Upstream]
@@ -72,6 +74,7 @@ class Service:
     clock: Callable[[], float]
     metrics: Metrics = field(default_factory=Metrics)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    audit: AuditLog = field(default_factory=AuditLog)
     storage: Storage | None = None
     responses: ResponseStore = field(default_factory=lambda: ResponseStore(MAX_RESPONSES, MAX_RESPONSE_BYTES))
 
@@ -144,7 +147,7 @@ class Exchange:
 
     `arguments` are the parts of its path that its route has names for; `record` is there once it is known which model
     answers; `caller` is whose key it came with; `total_s` the most that its answer may take,
-    where its model has a limit of its own.
+    where its model has a limit of its own; `subject` what an administrator does something to.
     """
 
     request: Request
@@ -154,6 +157,7 @@ class Exchange:
     record: Record | None = None
     total_s: float | None = None
     caller: Caller = ANYBODY
+    subject: str = ""
 
     @property
     def owner(self) -> bytes:
