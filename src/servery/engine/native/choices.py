@@ -1,8 +1,7 @@
 """What decides the tokens of a step, as the native sampler reads it."""
 
 from collections.abc import Iterable, Sequence
-from operator import is_
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,18 +62,18 @@ class StandingChoices:
     """
 
     def __init__(self) -> None:
-        self._sequences: list[request.Sequence] = []
+        self._sequences: list[ref[request.Sequence]] = []  # an idle engine must not keep the last ones
         self._array: NDArray[np.void] | None = None
         self._packed: WeakKeyDictionary[request.Sequence, bytes | None] = WeakKeyDictionary()
 
     def of(self, sequences: list[request.Sequence]) -> NDArray[np.void] | None:
         """The choices [R], good until the next call; None if there is a sequence of another kind."""
-        if len(sequences) != len(self._sequences) or not all(map(is_, sequences, self._sequences)):
+        if [each() for each in self._sequences] != sequences:  # nobody else is equal to a sequence
             packed = [self._packed_of(sequence) for sequence in sequences]
             standing = [each for each in packed if each is not None]
             is_all = len(standing) == len(packed)
             self._array = np.frombuffer(bytearray(b"".join(standing)), CHOICE) if is_all else None
-            self._sequences = sequences
+            self._sequences = [ref(each) for each in sequences]
         if self._array is not None:
             self._array["position"] = [len(sequence.tokens) for sequence in sequences]
         return self._array
