@@ -1,6 +1,7 @@
 """A server like vLLM's whose model's name picks the fault; a real one, on a socket.
 
-Well, it streams `TEXT` word by word; given the beginning of it as the assistant's last message it goes on from there.
+Well, it streams `TEXT` word by word; given the beginning of it as the assistant's last message, or behind the prompt "hi" of
+a completion, it goes on from there.
 """
 
 import asyncio
@@ -75,17 +76,18 @@ class Dummy:
             )
             return
         await _send(writer, EVENT_HEAD)
-        last = body["messages"][-1]
+        is_text = "prompt" in body
+        last = {"role": "assistant", "content": body["prompt"].removeprefix("hi")} if is_text else body["messages"][-1]
         begun = last["content"] if last["role"] == "assistant" else ""
         words = TEXT[len(begun) :].split(" ")
         for at, word in enumerate(words):
             if at == 3 and await self._late(model, writer, reader):
                 return
             text = word if at == len(words) - 1 else f"{word} "
-            await _send(writer, _chunked(_event(_chunk(model, {"content": text}))))
+            await _send(writer, _chunked(_event(_text(model, text) if is_text else _chunk(model, {"content": text}))))
             if model == "endless":
                 words.append("more")
-        await _send(writer, _chunked(_event(_chunk(model, {}, "stop"))))
+        await _send(writer, _chunked(_event(_text(model, "", "stop") if is_text else _chunk(model, {}, "stop"))))
         if model == "twice":
             await _send(writer, _chunked(_event(_chunk(model, {}, "stop"))))
         usage = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [],
@@ -197,6 +199,13 @@ def _chunk(model: str, delta: dict[str, Any], reason: str | None = None) -> byte
     choices = [{"index": 0, "delta": delta, "finish_reason": reason}]
     return json.dumps(
         {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": choices}
+    ).encode()
+
+
+def _text(model: str, text: str, reason: str | None = None) -> bytes:
+    choices = [{"index": 0, "text": text, "finish_reason": reason}]
+    return json.dumps(
+        {"id": "x", "object": "text_completion", "created": 1, "model": model, "choices": choices}
     ).encode()
 
 

@@ -114,10 +114,10 @@ class Reader:
 
     @property
     def content(self) -> str:
-        """The text in a stream of chat chunks."""
+        """The text in a stream of chat chunks, or of completions."""
         events = [msgspec.json.decode(line[6:]) for line in self.data.split(b"\n") if line.startswith(b"data: ")]
         choices = [choice for event in events for choice in event["choices"]]
-        return "".join(choice["delta"].get("content") or "" for choice in choices)
+        return "".join(each["text"] if "text" in each else each["delta"].get("content") or "" for each in choices)
 
 
 class Rows:
@@ -170,7 +170,8 @@ class Stage:
         self, client: Reader, *, api: Api = Api.CHAT, priority: int = 0, caller: Caller = ANYBODY, **fields: Any
     ) -> Exchange:
         """A request of a client for model `m`, streamed unless it says otherwise."""
-        asked = {"input": "hi"} if api is Api.RESPONSES else {"messages": [{"role": "user", "content": "hi"}]}
+        texts: dict[Api, Any] = {Api.RESPONSES: {"input": "hi"}, Api.COMPLETIONS: {"prompt": "hi"}}
+        asked = texts.get(api, {"messages": [{"role": "user", "content": "hi"}]})
         body = msgspec.json.encode({"model": "m", "stream": True, **asked, **fields})
         head = read_head(body)
         at = len(self.rows.rows)

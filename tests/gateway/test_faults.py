@@ -58,13 +58,11 @@ class Gate:
     rows: Rows
     server: Dummy
 
-    async def ask(self, *, stream: bool = True) -> tuple[Reader, ApiError | None]:
-        messages = [{"role": "user", "content": "hi"}]
-        body = msgspec.json.encode({"model": "m", "messages": messages, "stream": stream})
+    async def ask(self, *, stream: bool = True, api: Api = Api.CHAT) -> tuple[Reader, ApiError | None]:
+        words = {"prompt": "hi"} if api is Api.COMPLETIONS else {"messages": [{"role": "user", "content": "hi"}]}
+        body = msgspec.json.encode({"model": "m", **words, "stream": stream})
         head, client, now = read_head(body), _Listener(self.server), time.monotonic()
-        ask = Ask(
-            api=Api.CHAT, body=body, head=head, model="m", base="m", answer_id=f"i{len(self.rows.rows)}", created=1
-        )
+        ask = Ask(api=api, body=body, head=head, model="m", base="m", answer_id=f"i{len(self.rows.rows)}", created=1)
         exchange = self.gateway.exchange(
             ask, client, request_id="r", arrived_s=now, deadline_s=now + 20.0, keep_alive_s=15.0
         )
@@ -87,7 +85,7 @@ async def gate(
         deployments = {
             name: DeploymentConfig(
                 name=name, kind=Kind.VLLM, tier=Tier.SELF_HOSTED, model=model, url=where,
-                apis=frozenset({"chat"}), **fields,
+                apis=frozenset({"chat", "completions"}), **fields,
             )
             for name, (model, where) in names.items()
         }  # fmt: skip
@@ -187,11 +185,12 @@ def test_after_the_first_event_every_fault_is_an_error_in_the_stream_without_its
     run(story)
 
 
+@pytest.mark.parametrize("api", [Api.CHAT, Api.COMPLETIONS])
 @pytest.mark.parametrize("fault", LATE)
-def test_a_deployment_that_can_go_on_hides_the_late_faults_too(fault: str) -> None:
+def test_a_deployment_that_can_go_on_hides_the_late_faults_too(fault: str, api: Api) -> None:
     async def story() -> None:
         async with gate(fault, others=True, continues=Continues.PREFILL) as made:
-            client, error = await made.ask()
+            client, error = await made.ask(api=api)
             assert error is None
             assert (client.content, client.is_ended) == (TEXT, True)
             (row,) = made.rows.rows

@@ -20,6 +20,7 @@ from servery.wire.anthropic_answer import AnthropicForm
 from servery.wire.body import decode
 from servery.wire.chat import ChatRequest, decode_chat
 from servery.wire.chat_answer import ChatForm
+from servery.wire.completion_answer import CompletionForm
 from servery.wire.completions import CompletionRequest, decode_completion
 from servery.wire.embeddings import EmbeddingRequest, decode_embedding
 from servery.wire.message import AnswerForm
@@ -222,6 +223,9 @@ class Ask:
             usage = self.head.include_usage
             shows = self.head.include_reasoning is not False
             return ChatForm(self.shown_id, self.created, self.model, include_usage=usage, shows_reasoning=shows)
+        if self.api is Api.COMPLETIONS:
+            usage = self.head.include_usage
+            return CompletionForm(self.shown_id, self.created, self.model, include_usage=usage)
         if self.api is Api.MESSAGES:
             return AnthropicForm(self.answer_id, self.model, self.head.max_tokens or 0)
         if self.api is Api.RESPONSES:

@@ -70,7 +70,8 @@ class CompletionAnswer:
                 data += events.finish(index, reason)
             yield self._chunk(item, data)
         if request.include_usage:
-            yield Chunk(data=events.usage(self._tally.usage()))
+            usage = self._tally.usage()
+            yield Chunk(data=events.usage(usage), usage=usage)
 
     async def whole(self, deltas: AsyncIterator[PromptDelta]) -> AsyncGenerator[Chunk, None]:
         """Pieces that tell of progress, and at the end one with the body."""

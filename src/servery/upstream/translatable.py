@@ -89,6 +89,13 @@ def chat_of(ask: Ask, call: Call) -> ChatRequest:
     return msgspec.structs.replace(request, messages=messages, continue_final_message=True, **left)
 
 
+def continued_text(ask: Ask, call: Call) -> dict[str, Any]:
+    """What is changed of a request for one completion to have it go on behind what the client has."""
+    prompt, limit = msgspec.json.decode(ask.fields["prompt"]), ask.head.max_tokens
+    left = {} if limit is None else {"max_tokens": max(1, limit - call.spent_tokens)}
+    return {"prompt": f"{prompt}{call.continued}", **left}
+
+
 def _text(content: str | list[Part] | None) -> str:
     if isinstance(content, list):
         return "".join(part.text for part in content if isinstance(part, TextPart))

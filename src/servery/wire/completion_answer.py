@@ -1,8 +1,11 @@
 """`POST /v1/completions`: the answer, whole or as a stream of chunks."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from servery.wire import sse
+from servery.wire.message import Message, MessageDelta
 from servery.wire.usage import Usage
 
 
@@ -44,6 +47,34 @@ def encode_completion(answer_id: str, created: int, model: str, choices: list[Co
     return _ENCODER.encode(_Completion(id=answer_id, created=created, model=model, choices=choices, usage=usage))
 
 
+class CompletionForm:
+    """An `AnswerForm` of completions without log probabilities: what each says is its content."""
+
+    def __init__(self, answer_id: str, created: int, model: str, *, include_usage: bool) -> None:
+        self._answer_id = answer_id
+        self._created = created
+        self._model = model
+        self._events = CompletionStream(answer_id, created, model, include_usage=include_usage)
+
+    def start(self, usage: Usage) -> bytes:
+        """Nothing: the first piece is the beginning."""
+        return b""
+
+    def delta(self, delta: MessageDelta) -> bytes:
+        """The text, and why it ended."""
+        text = self._events.text(delta.index, delta.content, None) if delta.content else b""
+        return text if delta.finish_reason is None else text + self._events.finish(delta.index, delta.finish_reason)
+
+    def end(self, usage: Usage) -> bytes:
+        """The usage, if the client asked for it."""
+        return self._events.usage(usage) if self._events.is_usage_wanted else b""
+
+    def body(self, messages: Sequence[Message], usage: Usage) -> bytes:
+        """All of it."""
+        choices = [CompletionChoice(each.index, each.content, None, each.finish_reason) for each in messages]
+        return encode_completion(self._answer_id, self._created, self._model, choices, usage)
+
+
 class CompletionStream:
     """The chunks of one streamed answer, as events.
 
@@ -67,6 +98,11 @@ class CompletionStream:
     def usage(self, usage: Usage) -> bytes:
         """The last chunk of a stream whose client asked for usage."""
         return self._event([], usage)
+
+    @property
+    def is_usage_wanted(self) -> bool:
+        """Whether the client asked for usage."""
+        return self._no_usage is None
 
     def _event(self, choices: list[CompletionChoice], usage: Usage | None = None) -> bytes:
         shown = self._no_usage if usage is None else usage

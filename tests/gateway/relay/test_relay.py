@@ -103,7 +103,7 @@ def test_a_client_that_goes_away_stops_its_upstream_in_every_phase(phase: str) -
 
 
 @pytest.mark.parametrize("continues", [REPLAYS, PREFILLS])
-@pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES])
+@pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES, Api.COMPLETIONS])
 def test_an_answer_that_was_passed_on_goes_on_elsewhere_too(api: Api, continues: dict[str, Any]) -> None:
     async def story() -> None:
         fields: dict[str, Any] = {"api": api, "temperature": 0, "max_tokens": 100}
@@ -111,7 +111,9 @@ def test_an_answer_that_was_passed_on_goes_on_elsewhere_too(api: Api, continues:
         events = whole.client.data.split(b"\n\n")
         head = Chunk(data=events[0] + b"\n\n", usage=Usage.of(5, 0, 0))
         words = [Chunk(data=each + b"\n\n", tokens=1) for each in events[1:9]]
-        began = [head, *(words if api is Api.CHAT else [Chunk(data=words[0].data), *words[1:]])]
+        if api is Api.COMPLETIONS:  # it begins with its first word
+            head = Chunk(data=head.data, tokens=1, usage=Usage.of(5, 1, 0))
+        began = [head, *([Chunk(data=words[0].data), *words[1:]] if api is Api.MESSAGES else words)]
 
         stage = Stage({"a": Scripted((*began, CUT)), "b": Writer(TEXT)}, deployments={"b": continues})
         cut = await stage.ask(**fields)
@@ -124,7 +126,7 @@ def test_an_answer_that_was_passed_on_goes_on_elsewhere_too(api: Api, continues:
 
 
 @pytest.mark.parametrize("letters", [1, 20, len(TEXT) - 1])
-@pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES, Api.RESPONSES])
+@pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES, Api.RESPONSES, Api.COMPLETIONS])
 @pytest.mark.parametrize("failure", [CUT, unavailable("the engine died", 1.0)])
 def test_an_answer_that_is_cut_goes_on_elsewhere_and_the_client_reads_the_same_bytes(
     letters: int, api: Api, failure: Exception

@@ -11,6 +11,7 @@ from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.dispatch.deployment import Deployment, Standing
 from servery.gateway.dispatch.dispatch import Dispatcher
 from servery.gateway.exchange import Exchange
+from servery.gateway.relay.continuable import can_be_continued, can_be_repeated
 from servery.gateway.relay.transcript import Transcript
 from servery.upstream.failure import UpstreamFailure
 
@@ -41,9 +42,9 @@ class Resumption:
 
     def _may_resume(self, transcript: Transcript, failure: UpstreamFailure) -> bool:
         exchange = self._exchange
-        is_chat = exchange.ask.api.is_chat and exchange.ask.is_stream
+        is_words = exchange.ask.is_stream and can_be_repeated(exchange.ask)
         is_left = len(exchange.attempts) < exchange.model.config.retry.attempts
-        return is_chat and is_left and failure.may_go_elsewhere and transcript.learn()
+        return is_words and is_left and failure.may_go_elsewhere and transcript.learn()
 
     def _next(self, transcript: Transcript) -> Deployment | None:
         """The best deployment that can go on with it."""
@@ -56,7 +57,7 @@ class Resumption:
         if deployment.name in self._asked or deployment.standing() in (Standing.AWAY, Standing.UNREADY):
             return False
         if deployment.config.continues is Continues.PREFILL:
-            return bool(transcript.said().text)
+            return not deployment.is_own and can_be_continued(self._exchange.ask) and bool(transcript.said().text)
         return deployment.config.continues is Continues.REPLAY and self._exchange.ask.head.is_repeatable
 
     async def _begin(self, deployment: Deployment, transcript: Transcript) -> Attempt:

@@ -6,8 +6,8 @@ import msgspec
 
 from servery.gateway.dispatch.late_form import LateForm
 from servery.gateway.relay.continuation import Continuation, Said
-from servery.upstream.ask import Ask
-from servery.upstream.relay.heard import heard
+from servery.upstream.ask import Api, Ask
+from servery.upstream.relay.heard import CompletionReader, heard
 from servery.upstream.upstream import Chunk
 from servery.wire.message import MessageDelta
 from servery.wire.usage import Usage
@@ -30,6 +30,7 @@ class Transcript:
         self._passed_on_bytes = 0
         self._deltas: list[MessageDelta] = []
         self._continuation: Continuation | None = None
+        self._texts = CompletionReader()
         self._before_tokens: int | None = None  # of an answer in parts, those generated before the last one
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -56,19 +57,25 @@ class Transcript:
                 self._keep(chunk.data)
             self._count(chunk)
             return chunk.data
-        rest = [new for each in chunk.deltas if (new := self._continuation.rest(each)) is not None]
+        rest = [new for each in self._read(chunk) if (new := self._continuation.rest(each)) is not None]
         if rest:
             self.tokens += chunk.tokens
         return self._write(rest, chunk.usage)
 
+    def _read(self, chunk: Chunk) -> Sequence[MessageDelta]:
+        """What a further answer's piece says: completions say it in their events alone."""
+        return self._texts.feed(chunk.data) if self._ask.api is Api.COMPLETIONS else chunk.deltas
+
     def repeat(self) -> None:
         """From here on come the pieces of an answer that is written once more, from its beginning."""
         self._continuation = Continuation(self.said())
+        self._texts = CompletionReader()
         self._before_tokens = None
 
     def go_on(self) -> None:
         """From here on come the pieces of an answer that goes on behind what was said."""
         self._continuation = Continuation(Said())
+        self._texts = CompletionReader()
         self._before_tokens = self.tokens
 
     def counted(self, chunk: Chunk, data: bytes) -> Chunk:

@@ -16,7 +16,7 @@ from servery.upstream.provider import EVENTS, JSON, AnswerReader, Outgoing
 from servery.upstream.relay.body import RelayedBody
 from servery.upstream.relay.stream import RelayedStream, Watch
 from servery.upstream.relay.watches import NO_USAGE, ChatWatch, MessagesWatch, ResponsesWatch
-from servery.upstream.translatable import chat_of, is_passed_on
+from servery.upstream.translatable import chat_of, continued_text, is_passed_on
 from servery.upstream.translated import TranslatedBody, TranslatedStream
 from servery.upstream.upstream import Call
 from servery.wire.chat import ChatRequest
@@ -45,6 +45,8 @@ class OpenAIProvider:
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """The client's own body with another model in it, or a chat that asks for the same."""
         is_spoken = ask.api.value in self._config.apis and ask.is_relayable
+        if is_spoken and ask.api is Api.COMPLETIONS and call.continued is not None:
+            return self._relayed(ask, **continued_text(ask, call))
         return self._relayed(ask) if is_spoken and is_passed_on(ask, call) else self._translated(ask, call)
 
     def counting(self, request: ChatRequest) -> tuple[str, bytes] | None:
@@ -60,9 +62,9 @@ class OpenAIProvider:
         """The exception for an answer with an error status."""
         return refused(status, headers, body, self._config.name)
 
-    def _relayed(self, ask: Ask) -> Outgoing:
+    def _relayed(self, ask: Ask, **changed: Any) -> Outgoing:
         name, hides_usage = self._config.name, False
-        values: dict[str, Any] = {"model": self._config.model}
+        values: dict[str, Any] = {"model": self._config.model, **changed}
         if ask.is_stream and ask.api in (Api.CHAT, Api.COMPLETIONS) and not ask.head.include_usage:
             hides_usage = True
             values["stream_options"] = {**_stream_options(ask), "include_usage": True}

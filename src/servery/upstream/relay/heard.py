@@ -8,7 +8,7 @@ import msgspec
 from servery.upstream.anthropic.answer import EVENT, AnthropicStream
 from servery.upstream.ask import Api, Ask
 from servery.upstream.failure import UpstreamFailure
-from servery.upstream.openai.answer import OpenAIStream
+from servery.upstream.openai.answer import CHUNK, DONE, OpenAIStream
 from servery.wire.errors import ApiError
 from servery.wire.message import AnswerForm, MessageDelta
 from servery.wire.sse import EventCutter, data_of
@@ -35,17 +35,34 @@ def heard(ask: Ask, data: bytes) -> Heard | None:
     if not events:
         return None
     try:
-        if ask.api is Api.CHAT:
-            return _chat(ask, events[0], data)
+        if ask.api in (Api.CHAT, Api.COMPLETIONS):
+            return _choices(ask, events[0], data)
         return _message(ask, events, data) if ask.api is Api.MESSAGES else None
     except (msgspec.DecodeError, ApiError, UpstreamFailure):
         return None
 
 
-def _chat(ask: Ask, first: bytes, data: bytes) -> Heard:
+def _choices(ask: Ask, first: bytes, data: bytes) -> Heard:
     head = msgspec.json.decode(first, type=_ChatHead)
     form = replace(ask, answer_id=head.id or ask.answer_id, created=head.created or ask.created).form()
-    return _written(OpenAIStream("", ask.head.n or 1).feed(data), form)
+    reader = CompletionReader() if ask.api is Api.COMPLETIONS else OpenAIStream("", ask.head.n or 1)
+    return _written(reader.feed(data), form)
+
+
+class CompletionReader:
+    """Reads a stream of completions: their texts as contents."""
+
+    def __init__(self) -> None:
+        self._cutter = EventCutter()
+
+    def feed(self, data: bytes) -> list[MessageDelta]:
+        """What a piece says; raises `msgspec.DecodeError` for what is no event."""
+        events = [text for lines in self._cutter.feed(data) if (text := data_of(lines)) and text != DONE]
+        return [
+            MessageDelta(index=choice.index, content=choice.text or "", finish_reason=choice.finish_reason)
+            for event in events
+            for choice in CHUNK.decode(event).choices
+        ]
 
 
 def _message(ask: Ask, events: Sequence[bytes], data: bytes) -> Heard | None:
