@@ -316,6 +316,14 @@ def test_a_missing_price_says_how_to_write_one_and_what_the_catalog_has() -> Non
             "line 4: models.m.timeouts.queue: 5 is not a time with its unit; write for instance 500ms, 2s, 10m or 1h.",
         ),
         (
+            "{deployments: [here], fallbacks: {cached: {max_age: 60}}}",
+            "line 4: models.m.fallbacks.cached.max_age: 60 is not a time with its unit; write for instance 500ms, 2s, 10m or 1h.",
+        ),
+        (
+            "{deployments: [here], fallbacks: {cached: {max_age: 1h, answers: all}}}",
+            "line 4: models.m.fallbacks.cached.answers: 'all' is no choice; choose one of any, repeatable.",
+        ),
+        (
             "{deployments: [here], hedge: {after: 1s}}",
             "line 4: models.m.hedge: there is no second deployment to ask; name one in the model's deployments, or remove it.",
         ),

@@ -24,6 +24,7 @@ from servery.config.tree import Tree
 from servery.config.types import (
     Config,
     DeploymentConfig,
+    EarlierPolicy,
     Fallbacks,
     Hedge,
     KeyConfig,
@@ -263,6 +264,7 @@ class Builder:
                 context_window=tuple(section.fallbacks.context_window),
                 content_policy=tuple(section.fallbacks.content_policy),
             ),
+            earlier=self._earlier(section.fallbacks.cached, (*at, "fallbacks", "cached")),
             overload=section.overload,
             limits=self._limits(section.limits, (*at, "limits")),
         )
@@ -286,6 +288,15 @@ class Builder:
             budget=self._read(parse_share, section.budget, (*at, "budget"), 0.0),
             base_s=self._read(parse_duration, section.base, (*at, "base"), 1.0),
             max_s=self._read(parse_duration, section.max, (*at, "max"), 1.0),
+        )
+
+    def _earlier(self, section: sections.CachedSection | None, at: errors.Path) -> EarlierPolicy | None:
+        if section is None:
+            return None
+        return EarlierPolicy(
+            max_age_s=self._read(parse_duration, section.max_age, (*at, "max_age"), 1.0),
+            memory_bytes=self._read(_bytes, section.memory, (*at, "memory"), 1),
+            is_any=section.answers == "any",
         )
 
     def _hedge(self, section: sections.HedgeSection, tiers: list[list[str]], at: errors.Path) -> Hedge:

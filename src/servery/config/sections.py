@@ -158,12 +158,26 @@ class HedgeSection(_Section, frozen=True):
     ]
 
 
+class CachedSection(_Section, frozen=True):
+    """Complete answers to exactly the same, of the same tenant, when no deployment and no other model answers."""
+
+    max_age: Annotated[Duration, Meta(description="No older answer is given: 1h.")]
+    answers: Annotated[
+        Literal["repeatable", "any"],
+        Meta(description="Which are kept: to requests with temperature 0 or a seed, or any."),
+    ] = "repeatable"
+    memory: Annotated[str | int, Meta(description="What they may take: 16MiB; an answer at most an eighth of it.")] = (
+        "16MiB"
+    )
+
+
 class FallbacksSection(_Section, frozen=True):
     """Models to ask instead, in this order."""
 
     error: Annotated[list[Name], Meta(description="When no deployment answers.")] = []
     context_window: Annotated[list[Name], Meta(description="When the prompt is too long for it.")] = []
     content_policy: Annotated[list[Name], Meta(description="When its filter refuses the prompt.")] = []
+    cached: Annotated[CachedSection | None, Meta(description="Last of all: an answer of before.")] = None
 
 
 Rate = Annotated[int, Meta(ge=1, le=10**9)]

@@ -128,6 +128,18 @@ class Fallbacks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierPolicy:
+    """Which answers are kept for when nobody answers: no older than this, in no more memory.
+
+    `is_any`: also such as would not be the same again.
+    """
+
+    max_age_s: float
+    memory_bytes: int = 16 << 20
+    is_any: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """Micro-dollars per million tokens, and per hour for capacity that is paid for whether it is used or not."""
 
@@ -244,6 +256,7 @@ class ModelConfig:
     retry: Retry = Retry()
     hedge: Hedge | None = None
     fallbacks: Fallbacks = Fallbacks()
+    earlier: EarlierPolicy | None = None
     overload: Overload = Overload.BEST_EFFORT
     limits: Limits = Limits()
 

@@ -64,6 +64,7 @@ class Exchange:
     that answers, `attempts` the deployments that were asked, in their order, but the one that answers last; `waited_s` is
     how long it was kept waiting for one, `lease` what limits it has reserved. `is_begun` is set when the first of a stream
     is sent, `outcome` once, at the end. `task` is what the client calls the piece of work that this is part of.
+    `cache` is the cache that answered in the place of a deployment.
     """
 
     ask: Ask
@@ -82,7 +83,9 @@ class Exchange:
     outcome: Outcome | None = None
     waited_s: float = 0.0
     task: str | None = None
+    cache: str | None = None
     _calls: int = 0
+    _chosen: str | None = None
 
     @property
     def model(self) -> Served:
@@ -98,8 +101,14 @@ class Exchange:
 
     def turn_to(self, served: Served) -> None:
         """Ask another model, which the answer names."""
+        self._chosen = self.first_model
         self.choose(served)
         self.ask = replace(self.ask, model=served.name, base=served.name)
+
+    @property
+    def first_model(self) -> str:
+        """The served model that was chosen, also when another one answers."""
+        return self._chosen or self.model.name
 
     @property
     def asked_model(self) -> str:

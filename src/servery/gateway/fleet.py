@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from servery.config.types import Config, DeploymentConfig, ModelConfig
 from servery.gateway.dispatch.budget import RetryBudget
 from servery.gateway.dispatch.deployment import Deployment
+from servery.gateway.dispatch.earlier import EarlierAnswers
 from servery.gateway.dispatch.place import Placement
 from servery.gateway.dispatch.placements import Surroundings, placement
 from servery.gateway.dispatch.served import Served
@@ -43,6 +44,7 @@ class Fleet:
                 placement=_placement(model, clock, random, before),
                 budget=_budget(model, before),
                 prices=tuple({deployments[each].config.price for each in model.deployments}),
+                earlier=_earlier(model, before),
             )
             for name, model in config.models.items()
         }
@@ -91,6 +93,13 @@ def _placement(
     if known is not None and known.config.place is model.place and known.config.slo == model.slo:
         return known.placement
     return placement(Surroundings(model=model, clock=clock, random=random))
+
+
+def _earlier(model: ModelConfig, before: Fleet | None) -> EarlierAnswers | None:
+    known = None if before is None else before.models.get(model.name)
+    if known is not None and known.earlier is not None and known.earlier.policy == model.earlier:
+        return known.earlier
+    return None if model.earlier is None else EarlierAnswers(model.earlier)
 
 
 def _budget(model: ModelConfig, before: Fleet | None) -> RetryBudget:

@@ -9,6 +9,7 @@ from servery.gateway.admit.limits.limiter import Limiter
 from servery.gateway.admit.shed import shed
 from servery.gateway.dispatch.dispatch import Dispatcher, Opened
 from servery.gateway.exchange import Exchange
+from servery.gateway.relay.keeping import tell_earlier
 from servery.gateway.relay.relay import Relay
 from servery.gateway.relay.silence import Silence
 from servery.gateway.settle.settle import Book, Settlement
@@ -42,8 +43,7 @@ class Pipeline:
         try:
             await self._admit(exchange)
             with Silence(exchange.client, exchange.keep_alive_s, is_broken=exchange.ask.is_stream) as silence:
-                opened = await self._dispatch(exchange)
-                await Relay(exchange, silence, self._dispatcher, self._clock).run(opened)
+                await self._answer(exchange, silence)
         except UpstreamFailure as failure:
             error = failure
             raise told(failure) from failure
@@ -57,6 +57,15 @@ class Pipeline:
         choose(exchange)
         shed(exchange)
         await self._limiter.admit(exchange)
+
+    async def _answer(self, exchange: Exchange, silence: Silence) -> None:
+        try:
+            opened = await self._dispatch(exchange)
+        except UpstreamFailure:
+            if not await tell_earlier(exchange, self._clock()):
+                raise
+        else:
+            await Relay(exchange, silence, self._dispatcher, self._clock).run(opened)
 
     async def _dispatch(self, exchange: Exchange) -> Opened:
         try:

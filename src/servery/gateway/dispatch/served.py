@@ -6,18 +6,23 @@ from dataclasses import dataclass, replace
 from servery.config.types import ModelConfig, Price, Tier
 from servery.gateway.dispatch.budget import RetryBudget
 from servery.gateway.dispatch.deployment import Deployment
+from servery.gateway.dispatch.earlier import EarlierAnswers
 from servery.gateway.dispatch.place import Placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """One model; `placement` and `budget` are its own, `prices` those of its deployments, each once."""
+    """One model; `placement`, `budget` and the answers kept of before (`earlier`) are its own.
+
+    `prices` are those of its deployments, each once.
+    """
 
     config: ModelConfig
     tiers: Sequence[Sequence[Deployment]]
     placement: Placement
     budget: RetryBudget
     prices: Sequence[Price] = ()
+    earlier: EarlierAnswers | None = None
 
     @property
     def name(self) -> str:
