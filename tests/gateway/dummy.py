@@ -28,6 +28,8 @@ WHOLE = ("headers-only", "half")
 class Dummy:
     """`begun` is set when a request has come, `left` when a client went away before the end of its answer.
 
+    `held_back` is set when nobody takes what is sent.
+
     What goes wrong late waits until `heard` is set: the client has read what came before.
     """
 
@@ -35,15 +37,24 @@ class Dummy:
         self.begun = asyncio.Event()
         self.heard = asyncio.Event()
         self.left = asyncio.Event()
+        self.held_back = asyncio.Event()
         self.port = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    async def hang(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take what comes and say nothing, not even that the connection is there."""
+        self.begun.set()
+        while await reader.read(1 << 16):
+            pass
+        self.left.set()
+        writer.close()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request on a connection."""
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.suppress(ConnectionError):
             try:
                 body = await _request(reader)
                 if body is None:
@@ -52,12 +63,24 @@ class Dummy:
                 model = body["model"]
                 self.begun.set()
                 await self._answer(model, body, writer, reader)
+            except asyncio.IncompleteReadError:  # it went away before it had asked anything
+                self.left.set()
             finally:
                 writer.close()
 
     async def _answer(
         self, model: str, body: dict[str, Any], writer: asyncio.StreamWriter, reader: asyncio.StreamReader
     ) -> None:
+        if model == "flood":
+            await _send(writer, EVENT_HEAD)
+            while True:
+                writer.write(_chunked(_event(_chunk(model, {"content": "x" * (1 << 16)}))))
+                try:
+                    async with asyncio.timeout(0.1):
+                        await writer.drain()
+                except TimeoutError:
+                    self.held_back.set()
+                    await writer.drain()
         if model in EARLY:
             await self._early(model, writer, reader)
             return

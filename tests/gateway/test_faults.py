@@ -58,10 +58,12 @@ class Gate:
     rows: Rows
     server: Dummy
 
-    async def ask(self, *, stream: bool = True, api: Api = Api.CHAT) -> tuple[Reader, ApiError | None]:
+    async def ask(
+        self, *, stream: bool = True, api: Api = Api.CHAT, client: Reader | None = None
+    ) -> tuple[Reader, ApiError | None]:
         words = {"prompt": "hi"} if api is Api.COMPLETIONS else {"messages": [{"role": "user", "content": "hi"}]}
         body = msgspec.json.encode({"model": "m", **words, "stream": stream})
-        head, client, now = read_head(body), _Listener(self.server), time.monotonic()
+        head, client, now = read_head(body), client or _Listener(self.server), time.monotonic()
         ask = Ask(api=api, body=body, head=head, model="m", base="m", answer_id=f"i{len(self.rows.rows)}", created=1)
         exchange = self.gateway.exchange(
             ask, client, request_id="r", arrived_s=now, deadline_s=now + 20.0, keep_alive_s=15.0
@@ -81,6 +83,10 @@ async def gate(
         client = HttpClient()
         stack.push_async_callback(client.aclose)
         url = f"http://127.0.0.1:{_closed_port()}/v1" if fault == "refuse" else server.url
+        if fault == "hang":  # the handshake of TLS belongs to connecting
+            hanging = await asyncio.start_server(server.hang, "127.0.0.1", 0)
+            await stack.enter_async_context(hanging)
+            url = f"https://127.0.0.1:{hanging.sockets[0].getsockname()[1]}/v1"
         names = {"bad": (fault, url), **({"good": ("well", server.url)} if others else {})}
         deployments = {
             name: DeploymentConfig(
@@ -240,14 +246,48 @@ def test_what_comes_twice_is_passed_on_and_what_never_ends_is_stopped_when_its_r
     run(story)
 
 
-@pytest.mark.parametrize("fault", ["slow-headers", "silent", "stall"])
-def test_a_client_that_goes_away_closes_the_connection_to_its_upstream(fault: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "stream"),
+    [
+        ("hang", True),  # while the connection is made
+        ("hang", False),
+        ("slow-headers", True),  # before the head
+        ("slow-headers", False),
+        ("silent", True),  # behind it
+        ("headers-only", False),
+        ("half", False),  # in the middle
+        ("stall", True),
+    ],
+)
+def test_a_client_that_goes_away_closes_the_connection_to_its_upstream(fault: str, stream: bool) -> None:
     async def story() -> None:
         async with gate(fault, others=False) as made:
-            task = asyncio.create_task(made.ask())
+            task = asyncio.create_task(made.ask(stream=stream))
             await (made.server.heard if fault == "stall" else made.server.begun).wait()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await made.server.left.wait()
+            there = made.gateway.fleet.deployments["bad"]
+            assert (there.in_flight, there.breaker.failure_rate(time.monotonic())) == (0, (0.0, 0))
+
+    run(story)
+
+
+def test_a_client_that_does_not_read_holds_its_upstream_back() -> None:
+    class Busy(Reader):
+        async def stream(self, events: bytes) -> None:
+            await super().stream(events)
+            await read_on.wait()
+
+    read_on = asyncio.Event()
+
+    async def story() -> None:
+        async with gate("flood", others=False) as made:
+            client = Busy()
+            task = asyncio.create_task(made.ask(client=client))
+            await made.server.held_back.wait()  # nobody takes what it sends: neither the gateway, nor what lies between
+            assert len(client.writes) == 1
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     run(story)

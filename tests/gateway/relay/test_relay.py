@@ -1,18 +1,22 @@
 import asyncio
+import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from servery.config.types import Continues, Retry, Timeouts
+from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.dispatch.patience import SLOW_READER_S
-from servery.upstream.ask import Api
+from servery.gateway.dispatch.place import First, Ranked
+from servery.upstream.ask import Api, Ask
 from servery.upstream.failure import Kind, UpstreamFailure
 from servery.upstream.upstream import Chunk
 from servery.wire.errors import unavailable
 from servery.wire.usage import Usage
 from tests.gateway.scripted import Reader, Scripted, Stage, Writer, piece
-from tests.gateway.virtual_time import run
+from tests.gateway.virtual_time import now, run
 
 CUT = UpstreamFailure(Kind.CUT, "cut")
 TEXT = "It was a dark and stormy night; the rain fell in torrents."
@@ -72,32 +76,74 @@ def test_a_client_that_reads_nothing_is_given_up() -> None:
     run(story)
 
 
-@pytest.mark.parametrize("phase", ["queue", "first", "stream", "whole"])
-def test_a_client_that_goes_away_stops_its_upstream_in_every_phase(phase: str) -> None:
+BROKEN = UpstreamFailure(Kind.STATUS, "broken", status=500)
+LATER = UpstreamFailure(Kind.THROTTLED, "later", status=429, retry_after_s=3.0)
+NEVER = (1e4, piece("a"))
+# What is under way when the client goes, the script of the only deployment, and how many attempts there were.
+PHASES: dict[str, tuple[Any, int]] = {
+    "waiting for its turn": (NEVER, 0),
+    "waiting for a place": (NEVER, 0),
+    "waiting before a retry": ((BROKEN,), 1),
+    "waiting as long as it was told to": ((LATER,), 1),
+    "before the first chunk": (NEVER, 1),
+    "at work without words": ((Chunk(tokens=1), *NEVER), 1),
+    "in the middle": ((piece("a"), *NEVER), 1),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("phase", list(PHASES))
+def test_a_client_that_goes_away_stops_its_upstream_in_every_phase(phase: str, stream: bool) -> None:
     async def story() -> None:
-        gate = asyncio.Event()
-        script = (piece("a"), gate) if phase == "stream" else (gate, piece("a"))
+        script, attempts = PHASES[phase]
         upstream = Scripted(script)
-        stage = Stage({"a": upstream}, deployments={"a": {"max_concurrency": 1}})
-        under_way = [] if phase != "queue" else [asyncio.create_task(stage.ask())]
+        model = {"retry": Retry(attempts=5, base_s=100.0, max_s=100.0), "timeouts": Timeouts(first_token_s=1e3)}
+        stage = Stage({"a": upstream}, model=model, deployments={"a": {"max_concurrency": 1}})
+        there = stage.gateway.fleet.deployments["a"]
+        if phase == "waiting for its turn":
+            served = dataclasses.replace(stage.gateway.fleet.models["m"], placement=Hesitant())
+            stage.gateway.swap(dataclasses.replace(stage.gateway.fleet, models={"m": served}))
+        hog = await there.enter(0) if phase == "waiting for a place" else None
+        task = asyncio.create_task(stage.gateway.handle(stage.exchange(Reader(), stream=stream)))
         await asyncio.sleep(0.1)
-        exchange = stage.exchange(Reader(), stream=phase != "whole")
-        task = asyncio.create_task(stage.gateway.handle(exchange))
-        await asyncio.sleep(0.1)
+        assert (len(upstream.calls), task.done()) == (attempts, False)
+
         stage.cut_by = "client"
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
         row = stage.rows.rows[-1]
-        assert (row.outcome, row.status, row.error) == ("client_gone", 499, "client_gone")
-        deployment = stage.gateway.fleet.deployments["a"]
-        assert (upstream.closed, deployment.in_flight) == ((1, 0) if phase != "queue" else (0, 1))
-        assert deployment.breaker.failure_rate(1e6) == (0.0, 0)
-        stage.cut_by = None
-        gate.set()
-        for each in under_way:
-            assert (await each).status == 200
+        assert (row.outcome, row.status, row.error, row.attempts) == ("client_gone", 499, "client_gone", attempts)
+        assert (upstream.closed, there.slots.in_flight, there.slots.waiting) == (attempts, int(hog is not None), 0)
+        assert there.breaker.failure_rate(now())[1] == (1 if phase == "waiting before a retry" else 0)
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert left == []
+
+    run(story)
+
+
+class Hesitant(First):
+    """Has everybody wait."""
+
+    def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
+        return Ranked([], wait_s=5.0)
+
+
+def test_a_client_that_goes_away_while_another_deployment_takes_its_answer_up_stops_that_one() -> None:
+    async def story() -> None:
+        stage = Stage(
+            {"a": Writer(TEXT, dies_after=3, failure=CUT), "b": Scripted(NEVER)},
+            deployments={"a": REPLAYS, "b": REPLAYS},
+        )
+        task = asyncio.create_task(stage.gateway.handle(stage.exchange(Reader(), **GREEDY)))
+        await asyncio.sleep(1.0)
+        stage.cut_by = "client"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert [each.closed for each in stage.upstreams.values()] == [1, 1]
+        assert [each.in_flight for each in stage.gateway.fleet.deployments.values()] == [0, 0]
+        assert (stage.rows.rows[-1].outcome, stage.rows.rows[-1].attempts) == ("client_gone", 2)
 
     run(story)
 
