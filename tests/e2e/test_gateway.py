@@ -84,9 +84,13 @@ class Fleet:
     def stream(self, then: Callable[[], object] = lambda: None, **fields: Any) -> tuple[list[Any], dict[str, str]]:
         """The events of an answer, and its headers; after ten of them `then` happens."""
         connection = http.client.HTTPConnection(self.server.host, self.server.port, timeout=60)
+        asked = {**ASKED, **fields}
+        path = "/v1/completions" if "prompt" in fields else "/v1/chat/completions"
+        if "prompt" in fields:
+            del asked["messages"]
         try:
             headers = {"content-type": "application/json"}
-            connection.request("POST", "/v1/chat/completions", json.dumps({**ASKED, **fields}), headers)
+            connection.request("POST", path, json.dumps(asked), headers)
             answer = connection.getresponse()
             events: list[Any] = []
             for line in answer:
@@ -98,10 +102,11 @@ class Fleet:
         finally:
             connection.close()
 
-    def row_of(self, attempts: int) -> LedgerRow:
-        """The row of an exchange with so many attempts, which is on disk within about a second."""
-        eventually(lambda: any(row.attempts == attempts for row in rows_in(self.ledger)), "its row", 5.0)
-        return [row for row in rows_in(self.ledger) if row.attempts == attempts][-1]
+    def row_of(self, answer_id: str) -> LedgerRow:
+        """The row of an exchange, which is on disk within about a second."""
+        eventually(lambda: any(row.id == answer_id for row in rows_in(self.ledger)), "its row", 5.0)
+        (row,) = [row for row in rows_in(self.ledger) if row.id == answer_id]
+        return row
 
 
 @pytest.fixture(scope="module")
@@ -138,19 +143,31 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, api: str) -> Iterator[Fleet]
         made.server.end()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+SEEDED = {"temperature": 1, "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("number", "fields"),
+    [
+        (signal.SIGKILL, {}),
+        (signal.SIGKILL, SEEDED),
+        (signal.SIGKILL, {"prompt": "Once upon a time"}),
+        (signal.SIGSTOP, {}),
+        (signal.SIGSTOP, SEEDED),
+    ],
+)
 def test_an_engine_that_dies_or_hangs_in_an_answer_is_not_noticed_by_its_reader(
-    fleet: Fleet, number: signal.Signals
+    fleet: Fleet, number: signal.Signals, fields: dict[str, Any]
 ) -> None:
-    whole, headers = fleet.stream()
+    whole, headers = fleet.stream(**fields)
     assert (headers["x-servery-deployment"], _told(whole)[1:]) == ("one", ("length", "done"))
 
-    cut, headers = fleet.stream(lambda: fleet.end_engine(number))
+    cut, headers = fleet.stream(lambda: fleet.end_engine(number), **fields)
 
     assert headers["x-servery-deployment"] == "one"
     assert _told(cut) == _told(whole)
-    row = fleet.row_of(2)
-    assert (row.outcome, row.deployment, row.generated_tokens) == ("completed", "two", 2000)
+    row = fleet.row_of(cut[0]["id"])
+    assert (row.outcome, row.deployment, row.attempts, row.generated_tokens) == ("completed", "two", 2, 2000)
     fleet.await_engine()
 
 
@@ -208,7 +225,8 @@ def _told(events: list[Any]) -> tuple[str, str, Any]:
     """The text, however it was cut into events, why it ended, and the last event."""
     choices = [choice for event in events[:-1] for choice in event["choices"]]
     assert len({(event["id"], event["created"], event["model"]) for event in events[:-1]}) == 1
-    return "".join(choice["delta"].get("content", "") for choice in choices), choices[-1]["finish_reason"], events[-1]
+    texts = [each["text"] if "text" in each else each["delta"].get("content", "") for each in choices]
+    return "".join(texts), choices[-1]["finish_reason"], events[-1]
 
 
 def _tiers(fleet: Fleet) -> Any:

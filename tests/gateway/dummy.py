@@ -19,7 +19,18 @@ EARLY = (
     "malformed-first", "error-first", "empty", "bad-length",
 )  # fmt: skip
 # What goes wrong after three words.
-LATE = ("stall", "stall-with-comments", "cut", "cut-mid-event", "reset-late", "malformed", "error", "no-done", "huge")
+LATE = (
+    "stall",
+    "stall-with-comments",
+    "cut",
+    "cut-mid-event",
+    "cut-mid-chunk",
+    "reset-late",
+    "malformed",
+    "error",
+    "no-done",
+    "huge",
+)
 
 # What goes wrong with an answer that is not streamed, once it has a head: nothing comes behind it, or not all of it.
 WHOLE = ("headers-only", "half")
@@ -104,9 +115,13 @@ class Dummy:
         begun = last["content"] if last["role"] == "assistant" else ""
         words = TEXT[len(begun) :].split(" ")
         for at, word in enumerate(words):
+            if at == 1 and model == "slow-second":
+                await asyncio.sleep(0.1)  # within the limit for a stall
             if at == 3 and await self._late(model, writer, reader):
                 return
             text = word if at == len(words) - 1 else f"{word} "
+            if model == "duplicates":
+                await _send(writer, _chunked(_event(_chunk(model, {"content": text}))))
             await _send(writer, _chunked(_event(_text(model, text) if is_text else _chunk(model, {"content": text}))))
             if model == "endless":
                 words.append("more")
@@ -151,6 +166,8 @@ class Dummy:
             await self._until_gone(reader, writer, b": ping\n\n" if "comments" in model else b"")
         elif model == "cut-mid-event":
             await _send(writer, _chunked(whole[:20]))
+        elif model == "cut-mid-chunk":
+            await _send(writer, _chunked(whole)[:-30])
         elif model == "reset-late":
             _reset(writer)
         elif model == "malformed":

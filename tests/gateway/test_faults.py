@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -235,6 +236,12 @@ def test_what_comes_twice_is_passed_on_and_what_never_ends_is_stopped_when_its_r
         async with gate("twice", others=False) as made:
             client, error = await made.ask()
             assert (error, client.content, client.is_ended) == (None, TEXT, True)
+        async with gate("duplicates", others=False) as made:  # who can tell that they are none of the text
+            client, error = await made.ask()
+            assert (error, client.content) == (None, "".join(2 * each for each in re.findall(r"\S+ ?", TEXT)))
+        async with gate("slow-second", others=False) as made:
+            client, error = await made.ask()
+            assert (error, client.content, made.rows.rows[0].attempts) == (None, TEXT, 1)
         async with gate("endless", others=False) as made:
             task = asyncio.create_task(made.ask())
             await made.server.heard.wait()

@@ -69,9 +69,8 @@ class CompletionAnswer:
             if (reason := self._reason(item.delta)) is not None:
                 data += events.finish(index, reason)
             yield self._chunk(item, data)
-        if request.include_usage:
-            usage = self._tally.usage()
-            yield Chunk(data=events.usage(usage), usage=usage)
+        usage = self._tally.usage()
+        yield Chunk(data=events.usage(usage) if request.include_usage else b"", usage=usage)
 
     async def whole(self, deltas: AsyncIterator[PromptDelta]) -> AsyncGenerator[Chunk, None]:
         """Pieces that tell of progress, and at the end one with the body."""

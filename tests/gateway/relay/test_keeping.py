@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from servery.config.types import EarlierPolicy, Fallbacks, ModelConfig, Place
+from servery.config.types import EarlierPolicy, Fallbacks, ModelConfig, Place, Slo
 from servery.upstream.ask import Api
 from servery.upstream.failure import Kind, UpstreamFailure
 from servery.upstream.upstream import Chunk
@@ -45,7 +45,7 @@ class Mortal(Writer):
 
 def stage(policy: EarlierPolicy | None = DAY) -> tuple[Stage, Mortal]:
     upstream = Mortal(TEXT)
-    return Stage({"a": upstream}, model={"earlier": policy}), upstream
+    return Stage({"a": upstream}, model={"earlier": policy, "slo": Slo(ttft_s=60.0, tpot_s=60.0)}), upstream
 
 
 def said(told: Told, api: Api = Api.CHAT, *, stream: bool) -> str:
@@ -80,8 +80,8 @@ def test_when_nobody_answers_the_answer_of_before_is_given_in_the_way_that_is_as
         if was_stream == is_stream:
             assert told.client.data == fresh.client.data
         row = told.row
-        assert (row.outcome, row.status, row.cost_microusd) == ("completed", 200, 0)
-        assert row.attempts == 3
+        assert (row.outcome, row.status, row.cache, row.deployment) == ("completed", 200, "stale", None)
+        assert (row.attempts, row.generated_tokens, row.is_slo_met) == (3, 0, False)
 
     run(story)
 

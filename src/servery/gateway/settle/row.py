@@ -18,7 +18,7 @@ def row_of(
 ) -> LedgerRow:
     """The row; `at_s` is Unix time of the arrival, `status` what the client was told, None if it was told nothing."""
     record, ask, attempts = exchange.record, exchange.ask, exchange.attempts
-    served = attempts[-1].deployment.config if attempts else None
+    served = attempts[-1].deployment.config if attempts and exchange.cache is None else None
     slo = None if exchange.served is None else exchange.served.config.slo
     parts = [used(attempt) for attempt in attempts]
     answer, extra_tokens, is_estimated = _counts(exchange, parts)
@@ -48,10 +48,10 @@ def row_of(
         record.timing.ttft_s,
         record.tpot_s,
         e2e_s,
-        _is_met(slo, record, outcome, status),
+        _is_met(slo, record, outcome, status) and exchange.cache is None,
         nanousd(cost),
         nanousd(_dearest_picousd(exchange, answer)),
-        "prefix" if answer.cached_tokens else None,
+        exchange.cache or ("prefix" if answer.cached_tokens else None),
         route_of(exchange),
         len(attempts),
         outcome.value,
@@ -65,6 +65,9 @@ def _counts(exchange: Exchange, parts: Sequence[Used]) -> tuple[Used, int, bool]
     """The answer's tokens, those that were used beyond them, and whether any of both is a guess."""
     if not parts:
         return Used(), 0, False
+    if exchange.cache is not None:  # what the attempts used was for nothing
+        every = total(parts)
+        return Used(), every.prompt_tokens + every.generated_tokens, every.is_estimated
     answer = answered(exchange, parts[-1])
     if len(parts) == 1:
         return answer, 0, answer.is_estimated
