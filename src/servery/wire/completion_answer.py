@@ -1,6 +1,6 @@
 """`POST /v1/completions`: the answer, whole or as a stream of chunks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -55,6 +55,9 @@ class CompletionForm:
         self._created = created
         self._model = model
         self._events = CompletionStream(answer_id, created, model, include_usage=include_usage)
+
+    def tell(self, defaults: Mapping[str, float]) -> None:
+        """It is not shown."""
 
     def start(self, usage: Usage) -> bytes:
         """Nothing: the first piece is the beginning."""
