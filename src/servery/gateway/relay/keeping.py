@@ -60,7 +60,9 @@ async def tell_earlier(exchange: Exchange, now: float) -> bool:
     if found is None or data is None:
         return False
     exchange.cache = STALE
-    exchange.client.headers += [("x-servery-cache", STALE), ("age", str(int(now - found.at_s)))]
+    # No deployment gave it.
+    named = [header for header in exchange.client.headers if header[0] != "x-servery-deployment"]
+    exchange.client.headers = [*named, ("x-servery-cache", STALE), ("age", str(int(now - found.at_s)))]
     if not exchange.ask.is_stream:
         await exchange.client.whole(data)
         return True
