@@ -171,3 +171,14 @@ def test_a_reload_that_leaves_it_as_it_is_keeps_what_is_kept() -> None:
         assert (await made.ask(**GREEDY)).status == 200
 
     run(story)
+
+
+def test_an_answer_larger_than_its_part_of_the_memory_is_not_kept() -> None:
+    async def story() -> None:
+        for memory_bytes, status in ((1 << 20, 200), (1 << 12, 503)):
+            made, upstream = stage(EarlierPolicy(max_age_s=60.0, memory_bytes=memory_bytes))
+            assert (await made.ask(**GREEDY)).client.content == TEXT
+            upstream.is_dead = True
+            assert (await made.ask(**GREEDY)).status == status
+
+    run(story)

@@ -10,27 +10,26 @@ STALE = "stale"
 
 
 class Keeping:
-    """Collects what one client is sent; nothing where the model keeps no answers, or none to such a request."""
+    """Collects what one client is sent, until it is more than is kept."""
 
-    def __init__(self, exchange: Exchange, clock: Callable[[], float]) -> None:
+    def __init__(self, exchange: Exchange, answers: EarlierAnswers, clock: Callable[[], float]) -> None:
         self._exchange = exchange
+        self._answers = answers
         self._clock = clock
         self._pieces: list[bytes] = []
         self._bytes = 0
-        self._answers = _wanted(exchange)
 
     def add(self, data: bytes) -> None:
         """The client is sent this, too."""
-        if self._answers is None:
-            return
-        self._pieces.append(data)
         self._bytes += len(data)
         if self._bytes > self._answers.largest_bytes:
-            self._pieces, self._answers = [], None
+            self._pieces.clear()
+        else:
+            self._pieces.append(data)
 
     def end(self) -> None:
         """That was all of it."""
-        if self._answers is None:
+        if self._bytes > self._answers.largest_bytes:
             return
         ask = self._exchange.ask
         answer = Earlier(
@@ -43,11 +42,12 @@ class Keeping:
         self._answers.keep(ask, answer)
 
 
-def _wanted(exchange: Exchange) -> EarlierAnswers | None:
-    """Where the answer is to be kept: not one of a model that stands in for another."""
+def keeping(exchange: Exchange, clock: Callable[[], float]) -> Keeping | None:
+    """What collects the answer; None where the model keeps none to such a request, or only stands in for another."""
     answers = exchange.model.earlier
-    is_own = exchange.model.name == exchange.first_model
-    return answers if answers is not None and is_own and answers.wants(exchange.ask) else None
+    if answers is None or exchange.model.name != exchange.first_model or not answers.wants(exchange.ask):
+        return None
+    return Keeping(exchange, answers, clock)
 
 
 async def tell_earlier(exchange: Exchange, now: float) -> bool:

@@ -8,7 +8,7 @@ from servery.gateway.dispatch.dispatch import Dispatcher, Opened
 from servery.gateway.dispatch.patience import Patience
 from servery.gateway.exchange import Exchange
 from servery.gateway.relay.continuation import Diverged
-from servery.gateway.relay.keeping import Keeping
+from servery.gateway.relay.keeping import keeping
 from servery.gateway.relay.resume import Resumption
 from servery.gateway.relay.silence import Silence
 from servery.gateway.relay.transcript import Transcript
@@ -27,7 +27,7 @@ class Relay:
         self._dispatcher = dispatcher
         self._clock = clock
         self._resumption: Resumption | None = None
-        self._keeping = Keeping(exchange, clock)
+        self._keeping = keeping(exchange, clock)
 
     async def run(self, opened: Opened) -> None:
         """Send all of it; raises `UpstreamFailure` when it is cut short and nobody can go on with it."""
@@ -35,9 +35,11 @@ class Relay:
             await self._stream(opened)
         else:
             opened.attempt.succeed()
-            self._keeping.add(opened.first.data)
+            if self._keeping is not None:
+                self._keeping.add(opened.first.data)
             await self._exchange.client.whole(opened.first.data)
-        self._keeping.end()
+        if self._keeping is not None:
+            self._keeping.end()
 
     async def _stream(self, opened: Opened) -> None:
         attempt, transcript = opened.attempt, Transcript(opened.form, self._exchange.ask)
@@ -83,7 +85,8 @@ class Relay:
 
     async def _send(self, data: bytes, patience: Patience) -> None:
         self._silence.broken()
-        self._keeping.add(data)
+        if self._keeping is not None:
+            self._keeping.add(data)
         self._exchange.is_begun = True
         patience.pause()
         await self._exchange.client.stream(data)

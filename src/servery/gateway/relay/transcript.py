@@ -30,7 +30,7 @@ class Transcript:
         self._passed_on_bytes = 0
         self._deltas: list[MessageDelta] = []
         self._continuation: Continuation | None = None
-        self._texts = CompletionReader()
+        self._texts: CompletionReader | None = None
         self._before_tokens: int | None = None  # of an answer in parts, those generated before the last one
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -62,20 +62,23 @@ class Transcript:
             self.tokens += chunk.tokens
         return self._write(rest, chunk.usage)
 
+    def _reader(self) -> CompletionReader | None:
+        return CompletionReader() if self._ask.api is Api.COMPLETIONS else None
+
     def _read(self, chunk: Chunk) -> Sequence[MessageDelta]:
         """What a further answer's piece says: completions say it in their events alone."""
-        return self._texts.feed(chunk.data) if self._ask.api is Api.COMPLETIONS else chunk.deltas
+        return chunk.deltas if self._texts is None else self._texts.feed(chunk.data)
 
     def repeat(self) -> None:
         """From here on come the pieces of an answer that is written once more, from its beginning."""
         self._continuation = Continuation(self.said())
-        self._texts = CompletionReader()
+        self._texts = self._reader()
         self._before_tokens = None
 
     def go_on(self) -> None:
         """From here on come the pieces of an answer that goes on behind what was said."""
         self._continuation = Continuation(Said())
-        self._texts = CompletionReader()
+        self._texts = self._reader()
         self._before_tokens = self.tokens
 
     def counted(self, chunk: Chunk, data: bytes) -> Chunk:
