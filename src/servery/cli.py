@@ -298,6 +298,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     )
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
     add("--port", type=at_least(0), default=8000, help="port to listen on; 0: the system chooses")
+    add("--workers", type=at_least(1), default=1, metavar="N", help="processes that share the port, with --config")
     add_key_options(add)
     add("--drain-timeout", type=seconds, default=30.0, metavar="SECONDS", help="time to finish answers after SIGTERM")
     add("--request-timeout", type=seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")

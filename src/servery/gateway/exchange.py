@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
+
+import msgspec
 
 from servery.upstream.upstream import Call
 
@@ -103,7 +105,7 @@ class Exchange:
         """Ask another model, which the answer names."""
         self._chosen = self.first_model
         self.choose(served)
-        self.ask = replace(self.ask, model=served.name, base=served.name)
+        self.ask = msgspec.structs.replace(self.ask, model=served.name, base=served.name)
 
     @property
     def first_model(self) -> str:

@@ -35,6 +35,7 @@ def _configured(options: argparse.Namespace, defaults: Mapping[str, Any]) -> Ser
         max_file_bytes=options.max_file,
         max_files_bytes=options.max_files,
         log_level=options.log_level,
+        workers=options.workers,
         residence=ResidenceOptions.of(options),
     )
 
@@ -65,6 +66,7 @@ def _named(options: argparse.Namespace) -> ServeOptions:
         aliases=read_aliases(options.alias),
         residence=residence,
         models_dir=folder,
+        workers=options.workers,
         ledger=_ledger(options.ledger),
     )
 

@@ -13,7 +13,7 @@ from servery.server.options import ServedModel, ServeOptions, served_models
 BESIDE = frozenset(
     {
         "config", "host", "port", "api_key", "api_key_file", "admin_key", "log_level", "files", "max_file", "max_files",
-        "load_on_demand", "keep_alive", "sleep_level", "sleep_dir", "memory", "run",
+        "load_on_demand", "workers", "keep_alive", "sleep_level", "sleep_dir", "memory", "run",
     }
 )  # fmt: skip
 

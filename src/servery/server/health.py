@@ -38,5 +38,6 @@ async def version(service: Service, exchange: Exchange) -> None:
 
 
 async def metrics(service: Service, exchange: Exchange) -> None:
-    """The figures for Prometheus."""
-    await exchange.reply.whole(service.metrics.render(), content_type=CONTENT_TYPE)
+    """The figures for Prometheus, those of all workers."""
+    page = service.metrics.render() if service.siblings is None else await service.siblings.page()
+    await exchange.reply.whole(page, content_type=CONTENT_TYPE)

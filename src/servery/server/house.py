@@ -4,12 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from servery.engine.engine import AsyncEngine
 from servery.engine.stats import EngineInfo
 from servery.server.option_error import OptionError
 from servery.server.options import ServedModel, ServeOptions
 from servery.telemetry.metrics import Metrics
-from servery.upstream.embedded import EmbeddedUpstream
 from servery.upstream.on_demand import OnDemandUpstream
 from servery.upstream.residence import Residence
 from servery.upstream.roster import Roster
@@ -52,7 +50,10 @@ class House:
 
     def take_in(self, model: ServedModel) -> OnDemandUpstream:
         """Have an engine for a model; not loaded. One of that name that was there before is its starter's to stop."""
-        embedded = _Announced(model, self._announce)
+        # A gateway without an engine of its own loads nothing of what engines need.
+        from servery.server.announced import Announced
+
+        embedded = Announced(model, self._announce)
         stay = self._options.residence.stay(model.name, model.engine.max_waiting_requests)
         residence = self.residences[model.name] = Residence(embedded, stay, self._roster)
         upstream = self.upstreams[model.name] = OnDemandUpstream(embedded, residence)
@@ -67,18 +68,3 @@ class House:
         if self.upstreams.get(name) is upstream:
             del self.upstreams[name], self.residences[name]
             self._metrics.forget_engine(name)
-
-
-class _Announced(EmbeddedUpstream):
-    """Tells what was decided about its engine whenever the model has been loaded."""
-
-    def __init__(self, model: ServedModel, announce: Callable[[str, EngineInfo], None]) -> None:
-        engine = AsyncEngine(model.engine, name=model.name)
-        formats = {"tool_format": model.tool_format, "reasoning_format": model.reasoning_format}
-        super().__init__(model.name, engine, **formats)
-        self._announce = announce
-
-    async def start(self, memory_bytes: int | None = None) -> None:
-        """As any; then tell."""
-        await super().start(memory_bytes)
-        self._announce(self.name, self.engine.info)

@@ -70,7 +70,7 @@ class ServeOptions:
     Who has one of the `admin_keys` may load and unload models, and LoRA adapters that lie below `lora_dir`; see `admin`
     for when none is needed. `aliases` are further names, by the name, for a model
     or `model:adapter`; `*` stands for all others. Models in `models_dir` are not loaded at the start.
-    Every exchange leaves a row in `ledger`. With `config` its models are served, of whose deployments `models` are those
+    `workers` processes share the port. Every exchange leaves a row in `ledger`. With `config` its models are served, of whose deployments `models` are those
     of this process. Raises `OptionError` for a value outside its range.
     """
 
@@ -93,6 +93,7 @@ class ServeOptions:
     residence: ResidenceOptions = field(default_factory=ResidenceOptions)
     models_dir: ModelFolder | None = None
     ledger: LedgerConfig | None = None
+    workers: int = 1
     config: Config | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +112,8 @@ class ServeOptions:
         ):
             if not getattr(self, name) > 0:
                 raise OptionError(f"{_FLAGS.get(name, name)} is {getattr(self, name)}; it must be greater than 0.")
+        if not 1 <= self.workers <= 256:
+            raise OptionError(f"--workers is {self.workers}; it must be between 1 and 256.")
         self._check_files()
         if not self.drain_timeout_s >= 0:
             raise OptionError(f"--drain-timeout is {self.drain_timeout_s}; it must be 0 or more.")

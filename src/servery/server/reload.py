@@ -7,11 +7,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from servery.config.errors import ConfigError
 from servery.config.live import LiveConfig, Reload
 from servery.config.secret import Secret
+from servery.config.types import Config
 from servery.gateway.fleet import Fleet
 from servery.server.audited import LOCAL
 from servery.server.configured import configured_options
@@ -28,8 +29,12 @@ _LOOK_S = 1.0
 class Reloader:
     """Takes up what `live` reads, for `service`, whose deployments `places` has."""
 
-    def __init__(self, live: LiveConfig, service: Service, places: Places) -> None:
+    def __init__(
+        self, live: LiveConfig, service: Service, places: Places, share: Callable[[Config], Config] | None = None
+    ) -> None:
+        """`share` gives this process's part of what a configuration allows; without it that is all."""
         self._live = live
+        self._share = share or (lambda config: config)
         self._service = service
         self._places = places
         first, options = live.current, service.options
@@ -79,7 +84,7 @@ class Reloader:
         options = configured_options(
             change.config, api_keys=self._keys_beside, admin_keys=self._admin_keys_beside, host=service.options.host
         )
-        fleet = Fleet.of(change.config, self._places.upstream, time.monotonic, random.random, before)
+        fleet = Fleet.of(self._share(change.config), self._places.upstream, time.monotonic, random.random, before)
         self._places.follow(fleet, before)
         gateway.swap(fleet)
         service.keys.renew(options.accepted_keys, change.config.keys.values())

@@ -1,6 +1,7 @@
 """`servery serve`: the process that listens, from the first line it prints to its exit code."""
 
 import asyncio
+import contextlib
 import errno
 import gc
 import logging
@@ -33,7 +34,9 @@ from servery.server.options import ServeOptions
 from servery.server.places import Places
 from servery.server.reload import Reloader
 from servery.server.service import Service
+from servery.server.siblings import Siblings
 from servery.server.storage import Answering, Storage, open_storage
+from servery.server.workers import Post, Workers, check_workers
 from servery.telemetry.ledger.audit import AuditLog
 from servery.telemetry.ledger.errors import LedgerError
 from servery.telemetry.ledger.writer import Ledger, LostRun
@@ -59,18 +62,30 @@ def run(options: ServeOptions) -> int:
     """
     started_s = time.monotonic()
     _set_up_logging(options.log_level)
-    with (
-        _listening_socket(options.host, options.port) as sock,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        return runner.run(_Serving(options, sock, started_s).run())
+    check_workers(options)
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(_listening_socket(options.host, options.port))
+        if options.workers == 1:
+            return _serve(options, sock, started_s)
+        port = sock.getsockname()[1]  # nobody else has it: those that share it would let others in
+        sock.close()
+        shared = [_listening_socket(options.host, port, is_shared=True) for _ in range(options.workers)]
+        for each in shared:
+            stack.enter_context(each)
+        return Workers(shared, lambda own, post: _serve(options, own, started_s, post)).run()
+
+
+def _serve(options: ServeOptions, sock: socket.socket, started_s: float, post: Post | None = None) -> int:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Serving(options, sock, started_s, post).run())
 
 
 class _Serving:
-    """One run of the server."""
+    """One run of the server; `post` is its place among several."""
 
-    def __init__(self, options: ServeOptions, sock: socket.socket, started_s: float) -> None:
+    def __init__(self, options: ServeOptions, sock: socket.socket, started_s: float, post: Post | None = None) -> None:
         self._options = options
+        self._post = post
         self._sock = sock
         self._started_s = started_s
         metrics = Metrics()
@@ -95,8 +110,10 @@ class _Serving:
             clock=time.monotonic,
             audit=AuditLog(options.ledger),
             storage=None if options.files is None else self._open_storage(options.files),
+            siblings=None if post is None else Siblings(post.folder, post.number, post.count, metrics.render),
         )
-        self._reloader = None if live is None else Reloader(live, self._service, self._places)
+        share = None if post is None else post.share
+        self._reloader = None if live is None else Reloader(live, self._service, self._places, share)
         self._listener = Listener(App(self._service).answer)
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
@@ -118,7 +135,8 @@ class _Serving:
         def upstream(deployment: DeploymentConfig) -> Upstream:
             return own[deployment.name] if deployment.name in own else self._places.upstream(deployment)
 
-        return Fleet.of(config, upstream, time.monotonic, random.random)
+        own_part = config if self._post is None else self._post.share(config)
+        return Fleet.of(own_part, upstream, time.monotonic, random.random)
 
     def _reload(self) -> None:
         if self._reloader is not None:
@@ -166,6 +184,8 @@ class _Serving:
         if self._reloader is not None:
             loop.add_signal_handler(signal.SIGHUP, self._reloader.hear)
             others.append(asyncio.create_task(self._reloader.watch(), name="configuration"))
+        if self._post is not None:
+            loop.add_reader(self._post.parent, self._orphaned, self._post.parent)
         try:
             await asyncio.wait((loading, told, listening), return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -175,10 +195,19 @@ class _Serving:
         finally:
             await self._end(listening, loading, told, *others)
 
+    def _orphaned(self, pipe: int) -> None:
+        """The parent has gone without a word: nobody would start this one again, or stop it."""
+        asyncio.get_running_loop().remove_reader(pipe)
+        self._signals.put_nowait(signal.SIGTERM)
+
     async def _load(self) -> None:
+        if self._service.siblings is not None:
+            self._figures = await self._service.siblings.listen()
         await self._places.start(self._gateway.fleet)
         await _all_started(self._house.at_start)
         _spare_collector()
+        if self._post is not None and self._post.number > 0:
+            return  # the first one speaks for all
         took_s = time.monotonic() - self._started_s
         config = self._options.config
         loaded = [upstream.name for upstream in self._house.at_start]
@@ -241,14 +270,16 @@ def _told_loss(run: LostRun) -> str:
     )
 
 
-def _listening_socket(host: str, port: int) -> socket.socket:
-    """A bound socket; raises `OptionError` with what to do when the address cannot be had."""
+def _listening_socket(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    """A bound socket, with `is_shared` beside others at the same port; raises `OptionError` with what to do when the address cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
         raise OptionError(f"the host {host!r} cannot be resolved: {error.strerror}.") from error
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind(address)
         sock.listen(2048)  # from here on nobody else can have the port

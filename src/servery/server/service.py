@@ -17,6 +17,7 @@ from servery.server.options import ServeOptions
 from servery.server.reply import Reply
 from servery.server.request import Request
 from servery.server.response_store import ResponseStore
+from servery.server.siblings import Siblings
 from servery.server.storage import Storage, no_storage
 from servery.telemetry.ledger.audit import AuditLog
 from servery.telemetry.metrics import Metrics
@@ -76,6 +77,7 @@ class Service:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     audit: AuditLog = field(default_factory=AuditLog)
     storage: Storage | None = None
+    siblings: Siblings | None = None
     responses: ResponseStore = field(default_factory=lambda: ResponseStore(MAX_RESPONSES, MAX_RESPONSE_BYTES))
 
     @property

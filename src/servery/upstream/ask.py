@@ -8,7 +8,6 @@ import enum
 import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Protocol, TypeAlias
 
@@ -150,8 +149,7 @@ class Conversation(Protocol):
         """Take the finished response, and what it adds to the conversation."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True):
     """One request for an answer of the model `base`, or of its adapter if `model` is `base:adapter`.
 
     `model` is the name that the answer shows. `created` is Unix time; `priority` the engine's, lower numbers first;
@@ -211,7 +209,7 @@ class Ask:
 
     def with_body(self, body: bytes, head: Head) -> "Ask":
         """The same request with another body, whose head this is."""
-        return replace(self, body=body, head=head)
+        return msgspec.structs.replace(self, body=body, head=head)
 
     def typed(self) -> ModelRequest:
         """The checked request, for `model`; raises `ApiError` for whatever is wrong with it or not understood."""

@@ -1,7 +1,7 @@
 """What a client has been told of an answer that was passed on to it, read out of its bytes; for somebody to go on with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
@@ -44,7 +44,7 @@ def heard(ask: Ask, data: bytes) -> Heard | None:
 
 def _choices(ask: Ask, first: bytes, data: bytes) -> Heard:
     head = msgspec.json.decode(first, type=_ChatHead)
-    form = replace(ask, answer_id=head.id or ask.answer_id, created=head.created or ask.created).form()
+    form = msgspec.structs.replace(ask, answer_id=head.id or ask.answer_id, created=head.created or ask.created).form()
     reader = CompletionReader() if ask.api is Api.COMPLETIONS else OpenAIStream("", ask.head.n or 1)
     return _written(reader.feed(data), form)
 
@@ -73,7 +73,7 @@ def _message(ask: Ask, events: Sequence[bytes], data: bytes) -> Heard | None:
         return None
     stream = AnthropicStream("")
     deltas = stream.feed(data)
-    form = replace(ask, answer_id=found[0].message.id or ask.answer_id).form()
+    form = msgspec.structs.replace(ask, answer_id=found[0].message.id or ask.answer_id).form()
     form.start(stream.usage)
     return _written(deltas, form)
 

@@ -1,0 +1,116 @@
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from servery.config.types import Config, DeploymentConfig, Kind, Limits, ModelConfig, Tier
+from servery.server.option_error import OptionError
+from servery.server.options import ServeOptions
+from servery.server.siblings import merged
+from servery.server.workers import Post, check_workers
+
+ELSEWHERE = DeploymentConfig(name="d", kind=Kind.VLLM, tier=Tier.SELF_HOSTED, model="x", max_concurrency=7)
+
+
+def configuration(**others: object) -> Config:
+    deployments = {"d": ELSEWHERE}
+    return dataclasses.replace(
+        Config(models={"m": ModelConfig(name="m", tiers=(("d",),))}, deployments=deployments), **others
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (ServeOptions(models=(), config=configuration(owners={"a": Limits(concurrency=1)}), workers=2), "Redis"),
+        (ServeOptions(models=(), config=configuration(), files=Path("x"), workers=2), "belong to one process"),
+        (
+            ServeOptions(
+                models=(),
+                config=configuration(deployments={"d": dataclasses.replace(ELSEWHERE, kind=Kind.EMBEDDED)}),
+                workers=2,
+            ),
+            "an engine belongs to one process",
+        ),
+    ],
+)
+def test_what_processes_cannot_have_together_is_refused(options: ServeOptions, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        check_workers(options)
+    check_workers(dataclasses.replace(options, workers=1))
+
+
+def test_the_parts_of_all_workers_are_the_whole() -> None:
+    parts = [Post(number, 3, Path(), 0).share(configuration()).deployments["d"].max_concurrency for number in range(3)]
+    assert parts == [3, 2, 2]
+
+
+def test_pages_become_one_whose_samples_tell_their_worker() -> None:
+    page = b'# HELP a_total A.\n# TYPE a_total counter\na_total{x="1"} 2.0\n# HELP b B.\n# TYPE b gauge\nb 3.0\n'
+    assert merged([("0", page), ("1", b""), ("2", page)]).decode().splitlines() == [
+        "# HELP a_total A.",
+        "# TYPE a_total counter",
+        'a_total{worker="0",x="1"} 2.0',
+        'a_total{worker="2",x="1"} 2.0',
+        "# HELP b B.",
+        "# TYPE b gauge",
+        'b{worker="0"} 3.0',
+        'b{worker="2"} 3.0',
+    ]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[subprocess.Popen[str], int]]":
+    """Two workers, and their port."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    path = tmp_path_factory.mktemp("workers") / "servery.yaml"
+    path.write_text(
+        f"server: {{port: {port}}}\n"
+        "deployments: {d: {kind: vllm, url: 'http://127.0.0.1:9/v1', model: x, price: free}}\n"
+        "models: {m: {deployments: [d]}}\n"
+    )
+    command = [sys.executable, "-m", "servery", "serve", "--config", str(path), "--workers", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "is ready" in process.stdout.readline()
+        yield process, port
+        process.kill()
+
+
+def page(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def both(port: int) -> str:
+    """The page once both workers are on it."""
+    while not all(f'worker="{number}"' in (told := page(port)) for number in range(2)):
+        time.sleep(0.02)
+    return told
+
+
+def children(process: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.timeout(60)
+def test_workers_share_a_port_are_replaced_and_stop_together(served: "tuple[subprocess.Popen[str], int]") -> None:
+    process, port = served
+    assert 'servery_http_requests_total{worker="' in both(port) + page(port)
+    before = children(process.pid)
+    os.kill(before[0], signal.SIGKILL)
+    while len(set(children(process.pid)) - {before[0]}) < 2:
+        time.sleep(0.02)
+    both(port)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
