@@ -322,7 +322,7 @@ def test_anthropic_counts_for_its_clients(answer_: dict[str, Any]) -> None:
             if "input_tokens" in answer_:
                 assert await there.count(request) == 7
             else:
-                with pytest.raises(ApiError, match="gave a count that cannot be read"):
+                with pytest.raises(ApiError, match="gave an answer that cannot be used"):
                     await there.count(request)
         hello = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
         assert server.asked[0].body == {"model": "theirs", "system": "s", "messages": hello}

@@ -370,7 +370,8 @@ class Builder:
         except ValueError:
             is_right = False
         if not is_right or any(c.isspace() or not c.isprintable() for c in url):
-            self._fault(at, f"{url!r} is no address; write http://HOST:PORT/v1 or https://HOST/v1.")
+            shown = url.rpartition("@")[2]  # not what may be a password
+            self._fault(at, f"{shown!r} is no address; write http://HOST:PORT/v1 or https://HOST/v1.")
         elif parts.username is not None or parts.password is not None:
             self._fault(at, "a url must not have a user or password in it; use api_key or headers.")
         elif parts.query or parts.fragment:

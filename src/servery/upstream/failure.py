@@ -61,14 +61,16 @@ class UpstreamFailure(Exception):
         status: int | None = None,
         error: ApiError | None = None,
         retry_after_s: float | None = None,
+        told: str | None = None,
     ) -> None:
+        """`told` is what the client reads instead of `message`, which is for the operator."""
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.deadline = deadline
         self.status = status
         self.retry_after_s = retry_after_s
-        self.error = self._told() if error is None else error
+        self.error = self._told(message if told is None else told) if error is None else error
 
     @property
     def counts_against_health(self) -> bool:
@@ -96,14 +98,14 @@ class UpstreamFailure(Exception):
             return f"{self.deadline.value}_timeout"
         return f"status_{self.status}" if self.kind is Kind.STATUS and self.status else self.kind.value
 
-    def _told(self) -> ApiError:
+    def _told(self, message: str) -> ApiError:
         if self.kind in _HARMLESS:
-            return rate_limited(self.message, self.retry_after_s or _RETRY_AFTER_S)
+            return rate_limited(message, self.retry_after_s or _RETRY_AFTER_S)
         if self.kind is Kind.TIMEOUT and self.deadline is not Deadline.CONNECT:
-            return timed_out(self.message)
+            return timed_out(message)
         if self.kind in (Kind.MALFORMED, Kind.CUT):
-            return ApiError(502, self.message, kind="server_error", code=f"upstream_{self.kind.value}")
-        return unavailable(self.message, self.retry_after_s or _RETRY_AFTER_S)
+            return ApiError(502, message, kind="server_error", code=f"upstream_{self.kind.value}")
+        return unavailable(message, self.retry_after_s or _RETRY_AFTER_S)
 
 
 def failure_of(error: ApiError) -> UpstreamFailure | None:

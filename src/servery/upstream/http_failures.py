@@ -13,14 +13,23 @@ _DEADLINES = {
     http.Limit.STALL: Deadline.STALL,
     http.Limit.TOTAL: Deadline.TOTAL,
 }
+_TOLD = {
+    Kind.OVERLOADED: "is asked too much at the moment",
+    Kind.MALFORMED: "gave an answer that cannot be used",
+    Kind.RESET: "closed the connection before it answered",
+    Kind.CUT: "closed the connection before its answer was complete",
+    Kind.REFUSED: "cannot be reached",
+}
 
 
 def failure(error: http.HttpError, deployment: str) -> UpstreamFailure:
     """`error` of an exchange with a deployment."""
-    message = f"the deployment '{deployment}': {error}"
+    message, kind = f"the deployment '{deployment}': {error}", _kind(error)
+    told = f"The deployment '{deployment}' {_TOLD[kind]}."  # the error itself names addresses
     if isinstance(error, http.TimedOut) and error.limit in _DEADLINES:
-        return UpstreamFailure(Kind.TIMEOUT, message, deadline=_DEADLINES[error.limit])
-    return UpstreamFailure(_kind(error), message)
+        told = f"The deployment '{deployment}' took longer than it may ({_DEADLINES[error.limit].value})."
+        return UpstreamFailure(Kind.TIMEOUT, message, deadline=_DEADLINES[error.limit], told=told)
+    return UpstreamFailure(kind, message, told=told)
 
 
 class http_failures:  # noqa: N801 - read as a verb, as the context managers of the standard library are

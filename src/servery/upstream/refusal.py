@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC
 
 from servery.upstream.failure import Kind, UpstreamFailure
+from servery.upstream.redaction import parameter, redacted, word
 from servery.wire.errors import ApiError, unsupported
 
 # Of the 4xx those that are no fault of the client: a key, a model's name or an address in the configuration is wrong, the
@@ -31,7 +32,7 @@ class Refusal:
     def raised(self, deployment: str) -> ApiError | UpstreamFailure:
         """The exception for it."""
         if 400 <= self.status < 500 and self.status not in (*_NOT_THE_CLIENTS, 429):
-            return self._told(self.status)
+            return self._told(self.status, redacted(self.message))
         if self.status == 429 and not self.is_quota:
             kind = Kind.THROTTLED
         else:
@@ -46,14 +47,27 @@ class Refusal:
         if self.status in (401, 403):
             message = "The model's deployment refused this server's credentials."
             return ApiError(502, message, kind="server_error", code="upstream_authentication")
+        if self.status == 429:
+            quota = "has no quota left; its operator has to look"
+            why = quota if self.is_quota else "is asked too much at the moment; try again later"
+            return self._told(429, f"The model's deployment {why}.")
         if self.status == _OVERLOADED:
-            return self._told(503)
-        return self._told(502 if self.status < 500 and self.status != 429 else self.status)
+            return self._told(503, "The model's deployment is overloaded; try again later.")
+        status = 502 if self.status < 500 else self.status
+        return self._told(
+            status, f"The model's deployment answered with status {self.status}; its operator has to look."
+        )
 
-    def _told(self, status: int) -> ApiError:
-        kind = self.kind or ("invalid_request_error" if status < 500 else "server_error")
+    def _told(self, status: int, message: str) -> ApiError:
+        """In our words, but for those that are known to tell nothing of the deployment."""
+        kind = word(self.kind) or ("invalid_request_error" if status < 500 else "server_error")
         return ApiError(
-            status, self.message, kind=kind, code=self.code, param=self.param, retry_after_s=self.retry_after_s
+            status,
+            message,
+            kind=kind,
+            code=word(self.code),
+            param=parameter(self.param),
+            retry_after_s=self.retry_after_s,
         )
 
 
@@ -76,8 +90,9 @@ def unspoken(api: str) -> UpstreamFailure:
 
 
 def malformed(deployment: str, what: str) -> UpstreamFailure:
-    """An answer that is none."""
-    return UpstreamFailure(Kind.MALFORMED, f"the deployment '{deployment}' gave {what}")
+    """An answer that is none. The client is not told what it was instead: that may be anything."""
+    told = f"the deployment '{deployment}' gave an answer that cannot be used"
+    return UpstreamFailure(Kind.MALFORMED, f"the deployment '{deployment}' gave {what}", told=told)
 
 
 def cut(deployment: str) -> UpstreamFailure:

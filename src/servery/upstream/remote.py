@@ -1,8 +1,9 @@
 """The upstream that asks a model elsewhere, over HTTP."""
 
+import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from servery.upstream.failure import UpstreamFailure
 from servery.upstream.health_probe import HealthProbe
 from servery.upstream.http_failures import http_failures
 from servery.upstream.provider import JSON, Outgoing, Provider
+from servery.upstream.redaction import without
 from servery.upstream.refusal import excerpt, malformed
 from servery.upstream.upstream import Call, Chunk, Health
 from servery.wire.chat import ChatRequest
@@ -117,7 +119,7 @@ class RemoteUpstream:
 
     async def _exchange(self, make: Callable[[], Outgoing], call: Call) -> AsyncGenerator[Chunk, None]:
         outgoing = make()
-        with http_failures(self.name):
+        with self._discreet(), http_failures(self.name):
             async with await self._send(outgoing, call) as response:
                 await self._check(response, outgoing)
                 size = 0
@@ -127,8 +129,27 @@ class RemoteUpstream:
                         raise malformed(self.name, f"an answer of more than {_MAX_BODY_BYTES} bytes")
                     for chunk in outgoing.reader.feed(piece):
                         yield chunk
-        for chunk in outgoing.reader.end():
-            yield chunk
+        with self._discreet():
+            for chunk in outgoing.reader.end():
+                yield chunk
+
+    @contextlib.contextmanager
+    def _discreet(self) -> Iterator[None]:
+        """Inside, what goes wrong is told without the secrets that this deployment is sent, should it repeat them."""
+        try:
+            yield
+        except UpstreamFailure as failure:
+            failure.message = without(failure.message, self._secrets())
+            failure.error.message = without(failure.error.message, self._secrets())
+            raise
+        except ApiError as error:
+            error.message = without(error.message, self._secrets())
+            raise
+
+    def _secrets(self) -> list[str]:
+        config = self._config
+        given = [*config.headers.values(), *([] if config.api_key is None else [config.api_key])]
+        return [each.reveal() for each in given]
 
     async def _send(self, outgoing: Outgoing, call: Call) -> Response:
         target = self._url.path + outgoing.path
