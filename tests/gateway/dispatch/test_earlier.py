@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from servery.config.types import EarlierPolicy
 from servery.gateway.dispatch.earlier import Earlier, EarlierAnswers
 from servery.upstream.ask import Api, Ask, read_head
-from servery.upstream.caller import Caller
 
 POLICY = EarlierPolicy(max_age_s=60.0, memory_bytes=800)
 
@@ -13,8 +12,7 @@ POLICY = EarlierPolicy(max_age_s=60.0, memory_bytes=800)
 def ask(tenant: bytes = b"one", api: Api = Api.CHAT, **fields: object) -> Ask:
     body = msgspec.json.encode({"model": "m", "temperature": 0, **fields})
     return Ask(
-        api=api, body=body, head=read_head(body), model="m", base="m", answer_id="x", created=1,
-        caller=Caller(tenant=tenant),
+        api=api, body=body, head=read_head(body), model="m", base="m", answer_id="x", created=1, owner=tenant,
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def _key(ask: Ask, is_stream: bool, includes_usage: bool) -> bytes:
     usage = b"usage" if is_stream and includes_usage else b""
     headers = [f"{name}: {value}".encode() for name, value in sorted(ask.pass_headers) if not name.startswith("trace")]
     asked = [part for name in sorted(ask.fields) if name not in _SENDING for part in (name.encode(), ask.fields[name])]
-    parts = [ask.caller.tenant, ask.api.value.encode(), ask.head.model.encode(), way, usage, *headers, b"", *asked]
+    parts = [ask.owner, ask.api.value.encode(), ask.head.model.encode(), way, usage, *headers, b"", *asked]
     digest = hashlib.blake2b(digest_size=24)
     for part in parts:
         digest.update(b"%d:" % len(bytes(part)))
