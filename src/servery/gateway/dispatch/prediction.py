@@ -114,8 +114,11 @@ class LatencyModel:
         self._tpot_margins = Margins(attainment)
         self._observed_s: float | None = None
 
-    def predict(self, load: Load, new_tokens: int, now_s: float) -> Prediction:
-        """The times of a request with `new_tokens` prompt tokens to compute, if it were sent there now."""
+    def predict(self, load: Load, new_tokens: int, now_s: float, caution: float = 1.0) -> Prediction:
+        """The times of a request with `new_tokens` prompt tokens to compute, if it were sent there now.
+
+        Of the margins so much is taken as `caution` says: all with 1, nothing with 0.
+        """
         waiting, answering = _features(load, new_tokens)
         belief = self._belief(now_s)
         ttft_s = _believed(self._ttft, waiting, belief)
@@ -123,8 +126,8 @@ class LatencyModel:
         return Prediction(
             ttft_s=ttft_s,
             tpot_s=tpot_s,
-            ttft_upper_s=ttft_s * self._ttft_margins.factor(ttft_s) ** belief,
-            tpot_upper_s=tpot_s * self._tpot_margins.factor(tpot_s) ** belief,
+            ttft_upper_s=ttft_s * self._ttft_margins.factor(ttft_s) ** (belief * caution),
+            tpot_upper_s=tpot_s * self._tpot_margins.factor(tpot_s) ** (belief * caution),
         )
 
     def observe_ttft(self, at_start: Load, new_tokens: int, ttft_s: float, now_s: float) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from servery.config.types import ModelConfig, Slo
 from servery.gateway.cost import cost_microusd
+from servery.gateway.dispatch.caution import Caution
 from servery.gateway.dispatch.cheapest import Option, cheapest_within_slo
 from servery.gateway.dispatch.deployment import Deployment, Standing
 from servery.gateway.dispatch.load import Answering, Load
@@ -37,6 +38,7 @@ class CheapestWithinSlo:
         self._loads: defaultdict[str, Load] = defaultdict(Load)
         self._answering: defaultdict[str, Answering] = defaultdict(Answering)
         self._models: dict[str, LatencyModel] = {}
+        self._caution = Caution(model.slo.attainment)
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
         self._answer_tokens = _ANSWER_TOKENS
 
@@ -76,9 +78,12 @@ class CheapestWithinSlo:
             name=deployment.name,
             tier=tier,
             has_place=deployment.standing() is Standing.FREE,
-            prediction=self._latency(deployment.name).predict(load, new_tokens, self._clock()),
+            prediction=self._latency(deployment.name).predict(load, new_tokens, self._clock(), self._caution.value),
             cost=cost_microusd(deployment.config.price, prompt.tokens, prompt.tokens - new_tokens, answer),
         )
+
+    def _is_in_time(self, ttft_s: float, tpot_s: float | None) -> bool:
+        return ttft_s <= self._slo.ttft_s and (tpot_s is None or tpot_s <= self._slo.tpot_s)
 
     def _latency(self, name: str) -> LatencyModel:
         if name not in self._models:
@@ -108,6 +113,7 @@ class CheapestWithinSlo:
         if outcome.ttft_s is not None:
             model.observe_ttft(lesson.met, lesson.new_tokens, outcome.ttft_s, now)
             self._tallies[name].add(lesson.predicted_s, outcome.ttft_s)
+            self._caution.learn(is_in_time=self._is_in_time(outcome.ttft_s, outcome.tpot_s))
         if outcome.tpot_s is not None and answering is not None:
             model.observe_tpot(lesson.met, answering, outcome.tpot_s, now)
         if outcome.failure is None and not outcome.is_abandoned and outcome.tokens:
