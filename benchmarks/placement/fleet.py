@@ -1,0 +1,121 @@
+"""What is placed upon: an engine of the gateway's own, paid for by the hour, and an API that bills by the token.
+
+Both are real engines in processes of their own, each on a core; the API's is the smaller model, which has room for
+whatever comes, as an API's fleet does.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.served import Server
+
+MODEL = "m"
+# By the names of the table: where the model runs, how it is placed, and what its own engine is told besides.
+POLICIES = {
+    "round-robin": ("[own, api]", "weighted", ""),
+    "least-load": ("[own, api]", "least-load", ""),
+    "API-only": ("[api]", "first", ""),
+    "prefix-affinity": ("[own, api]", "prefix-affinity", ""),
+    "own first, then API": ("[[own], [api]]", "first", "max_concurrency: {running}, max_queue: 0,"),
+    "cheapest-within-slo": ("[[own], [api]]", "cheapest-within-slo", ""),
+}
+OWN_ONLY = ("[own]", "first", "")
+_FILE = """
+server: {{ port: 0, ledger: rows.sqlite }}
+deployments:
+  own:
+    {{ kind: embedded, model: amuse, {cap} engine: {{ threads: 1, kv_memory: 64MiB, max_running: {running} }},
+      price: {{ per_hour: {per_hour:.6f} }} }}
+  api:
+    {{ kind: vllm, tier: api, url: "http://127.0.0.1:{api}/v1", model: amuse-draft,
+      price: {{ input: {input}, cached_input: {cached}, output: {output} }} }}
+models:
+  m:
+    {{ deployments: {deployments}, place: {place}, timeouts: {{ first_token: 20s, stall: 20s, total: 60s }},
+      slo: {{ ttft: {ttft_s:.6f}s, tpot: {tpot_s:.6f}s, attainment: {attainment} }} }}
+  all: {{ deployments: [own, api] }}
+"""
+# Dollars per million tokens, as a small model of a large provider asks for.
+INPUT, CACHED, OUTPUT = 0.25, 0.025, 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a run is about: the SLO, what an hour of the own engine costs (dollars), its most sequences at a time."""
+
+    ttft_s: float
+    tpot_s: float
+    attainment: float
+    per_hour: float
+    running: int
+
+
+@contextlib.asynccontextmanager
+async def api(folder: Path) -> AsyncGenerator[Server, None]:
+    """The API's server."""
+    server = Server(
+        folder / "api.log", "amuse-draft", "--port", str(_free_port()), "--threads", "1", "--kv-memory", "64MiB",
+        "--max-running", "64",
+    )  # fmt: skip
+    try:
+        await server.start()
+        for pid in (server.pid, *(engine.pid for engine in server.engines().values())):
+            _pin(pid, 1)
+        yield server
+    finally:
+        server.stop()
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    folder: Path, api_port: int, policy: tuple[str, str, str], terms: Terms
+) -> AsyncGenerator[Server, None]:
+    """A gateway that places so, fresh: it has learnt nothing yet."""
+    server = Server(folder / "gateway.log", "--config", str(_written(folder, api_port, policy, terms)))
+    try:
+        await server.start()
+        _pin(server.pid, 1)
+        for engine in server.engines().values():
+            _pin(engine.pid, 0)
+        yield server
+    finally:
+        server.stop()
+
+
+def _written(folder: Path, api_port: int, policy: tuple[str, str, str], terms: Terms) -> Path:
+    """The gateway's configuration in a folder of its own."""
+    deployments, place, cap = policy
+    folder.mkdir(parents=True)
+    file = folder / "servery.yaml"
+    file.write_text(
+        _FILE.format(
+            cap=cap.format(running=terms.running), running=terms.running, per_hour=terms.per_hour, api=api_port,
+            input=INPUT, cached=CACHED, output=OUTPUT, deployments=deployments, place=place, ttft_s=terms.ttft_s,
+            tpot_s=terms.tpot_s, attainment=terms.attainment,
+        )
+    )  # fmt: skip
+    return file
+
+
+def pin_client() -> None:
+    """Keep this process off the own engine's core."""
+    _pin(os.getpid(), 1)
+
+
+def _pin(pid: int, core: int) -> None:
+    """Keep a process on a core, if there are several."""
+    cores = sorted(os.sched_getaffinity(0) | {0, 1} if (os.cpu_count() or 1) > 1 else os.sched_getaffinity(0))
+    if len(cores) > 1:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), {cores[core]})
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
