@@ -16,6 +16,11 @@ _START_S = 180.0
 _LOOK_S = 0.05
 
 
+def end_servers_on_sigterm() -> None:
+    """Let SIGTERM end this process by way of whoever stops its servers, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 class Server:
     """A `servery serve` with these arguments; what it prints goes to the file `log`.
 

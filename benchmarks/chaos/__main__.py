@@ -18,6 +18,7 @@ from rich.table import Table
 
 from benchmarks.chaos.run import ChaosOptions, run
 from benchmarks.result import publish
+from benchmarks.served import end_servers_on_sigterm
 
 
 def main() -> int:
@@ -30,6 +31,7 @@ def main() -> int:
     arguments.add_argument("--folder", type=Path, help="where logs and ledger are left; else they are not kept")
     given = arguments.parse_args()
     options = ChaosOptions(minutes=given.minutes, rate=given.rate, trouble_every_s=given.trouble_every, seed=given.seed)
+    end_servers_on_sigterm()
     figures = run(options, given.folder)
     table = Table("what", "how often")
     for name, count in {**figures["counts"], **figures["trouble"]}.items():

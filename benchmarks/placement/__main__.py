@@ -6,9 +6,10 @@ What the own engine can do is measured first: requests come at `--load` of its c
 that is alone. Every placement gets a gateway of its own, which knows nothing before, the same requests at the same times, and
 its first seconds do not count. Rounds are interleaved and each has another trace.
 
-A round takes some six minutes. With --runs FILE what was measured is kept there, and the next call goes on.
+A round takes some five minutes. With --runs FILE what was measured is kept there, and the next call goes on; --minutes says
+after how long no further run is begun. The last call publishes.
 
-python -m benchmarks.placement [--rounds 3] [--seconds 40] [--warm-up 15] [--load 0.7] [--burstiness 3] [--runs FILE]
+python -m benchmarks.placement [--rounds 3] [--seconds 40] [--warm-up 15] [--load 0.7] [--burstiness 3] [--runs FILE --minutes 3]
 """
 
 import argparse
@@ -16,6 +17,7 @@ import asyncio
 import dataclasses
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from benchmarks.placement.figures import together
 from benchmarks.placement.fleet import POLICIES, Terms, api, pin_client
 from benchmarks.placement.measuring import Setting, calibrate, measure
 from benchmarks.result import interleaved, publish
+from benchmarks.served import end_servers_on_sigterm
 
 _SHOWN = {
     "good_share": ("good", 100, "%"), "goodput_per_s": ("good/s", 1, ""), "usd_per_million_good_tokens": ("$/M good", 1, ""),
@@ -47,9 +50,10 @@ async def run(given: argparse.Namespace, policies: Sequence[str], folder: Path, 
             terms = found.terms(given.running, given.hour_share)
             kept |= {"calibration": dataclasses.asdict(found), "terms": dataclasses.asdict(terms), "runs": {}}
         terms, rate = Terms(**kept["terms"]), setting.load * kept["calibration"]["capacity"]
+        end_s = time.monotonic() + 60.0 * given.minutes
         for number, name in interleaved(policies, given.rounds):
             done = kept["runs"].setdefault(name, [])
-            if len(done) == number:
+            if len(done) == number and time.monotonic() < end_s:
                 place = folder / f"{number}-{name}".replace(" ", "-")
                 done.append(await measure(place, server.port, name, setting, terms, rate, number))
                 _keep(given.runs, kept)
@@ -90,16 +94,20 @@ def main() -> None:
     )
     arguments.add_argument("--policies", nargs="+", choices=tuple(POLICIES), default=tuple(POLICIES))
     arguments.add_argument("--runs", type=Path, help="a JSON file: what is there is not measured again")
-    arguments.add_argument("--publish", action="store_true", help="write the results to benchmarks/results")
+    arguments.add_argument("--minutes", type=float, default=60.0, help="begin no run after these")
     given = arguments.parse_args()
+    end_servers_on_sigterm()
     kept = orjson.loads(given.runs.read_bytes()) if given.runs is not None and given.runs.exists() else {}
     with tempfile.TemporaryDirectory(prefix="servery-placement-") as folder:
         kept = asyncio.run(run(given, given.policies, Path(folder), kept))
-    summary = {name: together(runs) for name, runs in kept["runs"].items()}
+    summary = {name: together(runs) for name, runs in kept["runs"].items() if runs}
     Console(stderr=True, width=180).print(table(summary))
     sys.stdout.write(orjson.dumps({"calibration": kept["calibration"], "terms": kept["terms"]}).decode() + "\n")
-    if given.publish:
-        settings = {name: value for name, value in vars(given).items() if name not in ("runs", "publish")}
+    left = sum(given.rounds - len(kept["runs"].get(name, [])) for name in given.policies)
+    if left:
+        sys.stderr.write(f"{left} runs are left: call it again with the same --runs\n")
+    else:
+        settings = {name: value for name, value in vars(given).items() if name != "runs"}
         publish("placement", {"settings": settings, "summary": summary, **kept})
 
 
