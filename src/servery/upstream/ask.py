@@ -149,7 +149,7 @@ class Conversation(Protocol):
         """Take the finished response, and what it adds to the conversation."""
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True):
+class Ask(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True, weakref=True):
     """One request for an answer of the model `base`, or of its adapter if `model` is `base:adapter`.
 
     `model` is the name that the answer shows. `created` is Unix time; `priority` the engine's, lower numbers first;
