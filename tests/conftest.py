@@ -1,7 +1,11 @@
 """What all tests share: what to do when a part that the package index does not have is missing."""
 
+import contextlib
 import os
+import select
 import signal
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +34,30 @@ def require_program() -> Callable[[str], str]:
         return str(path)
 
     return require
+
+
+@pytest.fixture(scope="session")
+def redis_url(require_program: Callable[[str], str]) -> Iterator[str]:
+    """The address of a real Redis that is empty and keeps nothing."""
+    with (
+        tempfile.TemporaryDirectory(prefix="redis-") as folder,
+        redis_server(require_program("redis-server"), Path(folder) / "redis.sock") as (url, _),
+    ):
+        yield url
+
+
+@contextlib.contextmanager
+def redis_server(program: str, socket_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """A Redis at a socket of its own, with its process."""
+    arguments = ["--port", "0", "--unixsocket", str(socket_path), "--save", "", "--appendonly", "no"]
+    with subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, cwd=socket_path.parent) as process:
+        try:
+            while not socket_path.exists():
+                assert process.poll() is None, "redis-server ended by itself"
+                select.select([], [], [], 0.01)
+            yield f"unix://{socket_path}", process
+        finally:
+            process.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -75,6 +75,7 @@ def test_every_required_package_is_pinned_within_its_range() -> None:
         *requirements("engine"),
         *requirements("bedrock"),
         *requirements("postgres"),
+        *requirements("redis"),
         *requirements("dev"),
     ]
     outside = [
@@ -95,7 +96,7 @@ def test_every_required_package_is_used() -> None:
         "pyyaml": "yaml",
     }
     used = imported_packages(SOURCE)
-    extras = ("engine", "bedrock", "postgres", "parquet")
+    extras = ("engine", "bedrock", "postgres", "parquet", "redis")
     wanted = {r.name for r in (*requirements(), *(each for extra in extras for each in requirements(extra)))}
     assert sorted(name for name in wanted if module.get(name, name) not in used) == []
 

@@ -16,6 +16,7 @@ from servery.config.types import Config, LedgerConfig
 
 # What a running server has taken up for good: sockets that are bound, files that are open.
 _FIXED = ("host", "port", "ledger", "key_store")
+_FIXED_LIMITS = ("redis", "deadline_s", "on_failure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,11 @@ def _check_fixed(old: Config, new: Config) -> None:
         )
         for name in _FIXED
         if getattr(old, name) != getattr(new, name)
+    ]
+    faults += [
+        Fault(1, ("limits", name.removesuffix("_s")), "it stays as it was until the server is started again.")
+        for name in _FIXED_LIMITS
+        if getattr(old.limits, name) != getattr(new.limits, name)
     ]
     if faults:
         raise ConfigError(str(new.source), faults)

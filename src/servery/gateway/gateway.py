@@ -35,8 +35,8 @@ class Gateway:
         self._fleet = fleet
         self._metrics = metrics
         self._clock = clock
-        limiter = limiter or Limiter(MemoryLimits(clock), metrics.gateway)
-        self._pipeline = Pipeline(metrics, book, limiter=limiter, clock=clock, chance=chance)
+        self._limiter = limiter or Limiter(MemoryLimits(clock), metrics.gateway)
+        self._pipeline = Pipeline(metrics, book, limiter=self._limiter, clock=clock, chance=chance)
         metrics.gateway.watch(self.figures)
         metrics.gateway.watch_predictions(self.predictions)
 
@@ -49,6 +49,10 @@ class Gateway:
     def upstreams(self) -> list[Upstream]:
         """What speaks to the deployments of now."""
         return [each.upstream for each in self._fleet.deployments.values()]
+
+    async def close(self) -> None:
+        """Let go of where limits are counted; the upstreams are whose who made them."""
+        await self._limiter.close()
 
     def swap(self, fleet: Fleet) -> None:
         """Let further exchanges have another fleet."""

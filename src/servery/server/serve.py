@@ -19,8 +19,10 @@ import uvloop
 from servery.batch.runner import Asked
 from servery.byte_size import format_byte_size
 from servery.config.live import LiveConfig
-from servery.config.types import Config, DeploymentConfig
+from servery.config.types import Config, DeploymentConfig, LimitsConfig
 from servery.engine.stats import EngineInfo
+from servery.gateway.admit.limits.limiter import Limiter
+from servery.gateway.admit.limits.stores import limit_store
 from servery.gateway.fleet import Fleet
 from servery.gateway.gateway import Gateway
 from servery.server.admin import AdminDoor
@@ -94,7 +96,8 @@ class _Serving:
         self._ledger = ledger = None if options.ledger is None else Ledger(options.ledger)
         if ledger is not None:
             metrics.gateway.watch_ledger(lambda: ledger.figures)
-        self._gateway = gateway = Gateway(self._fleet(options.config), metrics, self._ledger)
+        limiter = _limiter(options.config, metrics)
+        self._gateway = gateway = Gateway(self._fleet(options.config), metrics, self._ledger, limiter=limiter)
         keys = options.key_ring()
         live = None if options.config is None else LiveConfig(options.config)
         self._service = Service(
@@ -244,11 +247,24 @@ class _Serving:
         results = await asyncio.gather(
             listening, self._places.stop(list(upstreams.values())), return_exceptions=True
         )  # each is ended, whatever another did
+        await self._gateway.close()
         if self._ledger is not None:
             await asyncio.to_thread(self._ledger.close)
         for error in results:
             if isinstance(error, BaseException):
                 raise error
+
+
+def _limiter(config: Config | None, metrics: Metrics) -> Limiter:
+    try:
+        store = limit_store(LimitsConfig() if config is None else config.limits, metrics.gateway)
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        raise OptionError(
+            "limits: redis: the client is not installed; pip install 'servery[redis]' brings it."
+        ) from None
+    return Limiter(store, metrics.gateway)
 
 
 async def _all_started(upstreams: Sequence[Upstream]) -> None:

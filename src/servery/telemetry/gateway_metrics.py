@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
@@ -50,6 +50,9 @@ class GatewayMetrics:
         self._met = counter("slo_met", "Exchanges that met it.", "model_name")
         self._cost = counter("cost_microusd", "Micro-dollars by the price per token.", "model_name", "deployment")
         self._refusals = counter("limit_refusals", "Requests over a limit.", "scope", "limit")
+        self._store_failures = counter("limit_store_failures", "Times that the store of limits did not answer.")
+        self._store = Gauge("servery_limit_store_up", "1: limits are counted where they should be.", registry=registry)
+        self._store.set(1)
         self._deployments = _Deployments()
         registry.register(self._deployments)
         self._predictions = _Predictions()
@@ -72,6 +75,12 @@ class GatewayMetrics:
     def watch_ledger(self, read: Callable[[], LedgerFigures]) -> None:
         """Report how the ledger is whenever the metrics are read."""
         self._ledger.read = read
+
+    def tell_store(self, *, is_up: bool) -> None:
+        """The store of limits answers again, or did not answer."""
+        self._store.set(float(is_up))
+        if not is_up:
+            self._store_failures.labels().inc()
 
     def count(self, model: str, row: LedgerRow, attempts: Sequence[tuple[str, str]]) -> None:
         """Count an exchange of a served model that is over, and its attempts: at which deployment, with what result."""

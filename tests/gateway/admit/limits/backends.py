@@ -10,7 +10,8 @@ import pytest
 
 from servery.config.types import Limits
 from servery.gateway.admit.limits.memory import MemoryLimits
-from servery.gateway.admit.limits.meter import LimitStore, Plan, meters
+from servery.gateway.admit.limits.meter import Cost, LimitStore, Plan, meters
+from servery.gateway.admit.limits.shared import SharedLimits
 
 # 2026-02-28T23:58:20Z, so that a day and a month end soon.
 START_S = 1_772_323_100
@@ -45,6 +46,29 @@ async def _at_once(store: object) -> None:
 def in_memory(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with asyncio.Runner() as runner:
         yield Backend(lambda clock: MemoryLimits(clock, clock), _at_once, runner.run, examples=60)
+
+
+@contextlib.contextmanager
+def in_redis(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    url = request.getfixturevalue("redis_url")
+    with asyncio.Runner() as runner:
+        made: list[SharedLimits] = []
+
+        async def fresh(clock: Clock) -> SharedLimits:
+            for each in made:
+                await each.close()
+            made[:] = [SharedLimits(url, 5.0, lambda: clock.now_ms)]
+            await made[0].client.flushall()
+            return made[0]
+
+        yield Backend(lambda clock: runner.run(fresh(clock)), _told, runner.run, examples=15)
+        for each in made:
+            runner.run(each.close())
+
+
+async def _told(store: SharedLimits) -> None:
+    """What was settled before is counted before what comes now: they go one way."""
+    await store.reserve(Plan(()), Cost(), 1)
 
 
 def plan_of(*scopes: tuple[str, str, Limits]) -> Plan:

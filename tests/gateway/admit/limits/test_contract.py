@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from servery.config.types import Limits
 from servery.gateway.admit.limits.meter import UNIT, Cost, Lease, Measure, Plan, day_of, month_of
-from tests.gateway.admit.limits.backends import Backend, Clock, in_memory, plan_of
+from tests.gateway.admit.limits.backends import Backend, Clock, in_memory, in_redis, plan_of
 
 LEASE_MS = 5_000
 LIMITS = Limits(
@@ -27,7 +27,7 @@ PLANS = [
 ]
 
 
-@pytest.fixture(params=[in_memory], ids=["memory"])
+@pytest.fixture(params=[in_memory, in_redis], ids=["memory", "redis"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with request.param(request) as made:
         yield made

@@ -97,6 +97,10 @@ class Limiter:
                     self._counts.count_refusal(meter.scope, meter.measure.value)
             raise refused(short, cost, verdict.at_s)
 
+    async def close(self) -> None:
+        """Let go of the store."""
+        await self._store.close()
+
     def _of(self, exchange: Exchange) -> _Terms:
         caller, served = exchange.ask.caller, exchange.model
         key = caller.key, served.name

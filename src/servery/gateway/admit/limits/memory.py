@@ -140,6 +140,9 @@ class MemoryLimits:
                 if purse.window == lease.windows[is_month]:
                     purse.used += more
 
+    async def close(self) -> None:
+        """There is nothing to let go of."""
+
     def spend(self, meter: Meter, microusd: int) -> None:
         """Count money that was spent in the window of now before this process began."""
         purse = self._holder(meter, int(1000 * self._clock()))

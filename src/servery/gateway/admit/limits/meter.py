@@ -194,6 +194,10 @@ class LimitStore(Protocol):
     def settle(self, lease: Lease, used: Cost) -> None:
         """Count `used` instead of what was reserved; for `Lease.settle` alone."""
 
+    async def close(self) -> None:
+        """Let go of everything."""
+        ...
+
 
 def day_of(at_s: int) -> int:
     """The day of UTC, counted from 1970-01-01."""

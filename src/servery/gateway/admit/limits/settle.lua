@@ -1,0 +1,45 @@
+-- Count what a request used instead of what it reserved, once. KEYS as in reserve.lua. ARGV: the time in ms ('' for the
+-- server's own), the lease's id, then for each meter: kind, key's index, field,
+-- rate, and what it used more than was reserved (less, where it is negative). Returns 1, or 0 for a lease that is no more.
+
+local SETBACK_MS = 60000
+
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+local expires, windows = 0, {}
+local lease = redis.call('GET', KEYS[1])
+if lease then
+  expires, windows.d, windows.m = string.match(lease, '^(%d+) (%d+) (%d+)$')
+  expires = tonumber(expires)
+  redis.call('DEL', KEYS[1])
+end
+
+for at = 3, #ARGV, 5 do
+  local kind, key, field = ARGV[at], KEYS[tonumber(ARGV[at + 1])], ARGV[at + 2]
+  local rate, more = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  if kind == 'c' then
+    redis.call('ZREM', key, ARGV[2])
+  elseif expires > now and more ~= 0 then
+    local stored = redis.call('HMGET', key, field .. ':used', field .. ':at')
+    local used, last = tonumber(stored[1]) or 0, tonumber(stored[2]) or 0
+    if kind == 'b' then
+      local elapsed = now - last
+      if elapsed > 0 then
+        used = math.max(0, used - elapsed * rate)
+        last = now
+      elseif elapsed < -SETBACK_MS then
+        last = now
+      end
+      used = math.max(0, used + more)
+      redis.call('HSET', key, field .. ':used', string.format('%.0f', used), field .. ':at', string.format('%.0f', last))
+      local kept = math.ceil(used / rate) + 60000
+      if redis.call('PTTL', key) < kept then redis.call('PEXPIRE', key, kept) end
+    elseif stored[2] == windows[kind] then
+      redis.call('HINCRBY', key, field .. ':used', more)
+    end
+  end
+end
+return expires > now and 1 or 0
