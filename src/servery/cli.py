@@ -180,6 +180,7 @@ def parser() -> argparse.ArgumentParser:
     _add_eval(verbs)
     _add_config(verbs)
     _add_ledger(verbs)
+    _add_keys(verbs)
     return top
 
 
@@ -402,6 +403,19 @@ def _add_ledger(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:
         verb = _add_verb(parts, run)
         verb.set_defaults(verb=f"ledger {run.__name__}")
         add_options(verb)
+
+
+def _add_keys(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:
+    """The verbs after `servery keys`, which live in a file of their own."""
+    from servery.server import keys_command as command
+
+    text = "Make, list, rotate and revoke keys, with what each may do and how much."
+    group = verbs.add_parser("keys", help=text, description=text, allow_abbrev=False)
+    parts = group.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_VerbParser)
+    command.add_create(_add_verb(parts, command.create))
+    command.add_list(_add_verb(parts, command.list))
+    command.add_rotate(_add_verb(parts, command.rotate))
+    command.add_revoke(_add_verb(parts, command.revoke))
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, float | int]:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from servery.server.admin import is_loopback
-from servery.server.routes import ROUTES
+from servery.server.routes import ROUTES, Route
 from tests.server.asgi import ask
 from tests.server.fakes import FakeUpstream, make_app
 
 ADMIN_PATHS = [
     "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models/load", "/v1/models/unload", "/sleep", "/wake_up",
-    "/v1/config/reload", "/v1/config",
+    "/v1/config/reload", "/v1/config", "/v1/keys", "/v1/keys/key_1", "/v1/keys/key_1/rotate",
 ]  # fmt: skip
 USER, ADMIN = {"authorization": "Bearer user"}, {"authorization": "Bearer admin"}
 
@@ -23,7 +23,35 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
 
 
 def test_the_admin_routes_are_these() -> None:
-    assert [route.path for route in ROUTES if route.is_admin] == [*ADMIN_PATHS, "/v1/models/{id...}"]
+    admin = {route.path.replace("{id}", "key_1") for route in ROUTES if route.is_admin}
+    assert admin == {*ADMIN_PATHS, "/v1/models/{id...}"}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_every_route_asks_for_the_key_that_it_takes(route: Route) -> None:
+    """A route that is not said to be open asks for a key, and one that changes what is served for an admin's."""
+
+    async def story() -> None:
+        path = route.path.replace("{id...}", "m").replace("{id}", "key_1")
+        app = make_app(FakeUpstream(), api_keys=("user",), admin_keys=("admin",))
+        wrong = {"authorization": "Bearer wrong"}
+        statuses = [(await ask(app, route.method, path, b"", **each)).status for each in ({}, wrong, USER, ADMIN)]
+        if route.is_open:
+            assert {401, 403}.isdisjoint(statuses)
+        elif route.is_admin:
+            assert statuses[:3] == [401, 401, 403]
+            assert statuses[3] != 401
+        else:
+            assert statuses[:2] == [401, 401]
+            assert {401, 403}.isdisjoint(statuses[2:])
+        abroad = make_app(FakeUpstream(), host="0.0.0.0")
+        assert ((await ask(abroad, route.method, path, b"")).status == 403) is route.is_admin
+
+    run(story)
+
+
+def test_the_open_routes_are_these() -> None:
+    assert {route.path for route in ROUTES if route.is_open} == {"/health", "/ready", "/ping", "/version"}
 
 
 @pytest.mark.parametrize("path", ADMIN_PATHS)

@@ -19,6 +19,7 @@ _DAY_S = 24 * 60 * 60
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch
     owner: str
+    key: str = ""
 
 
 class BatchStore:
@@ -33,8 +34,8 @@ class BatchStore:
         records = [decode(path.read_bytes()) for path in sorted(folder.glob("batch_*.json"))]
         self._records = {record.batch.id: record for record in records}
 
-    def create(self, owner: bytes, request: BatchRequest) -> Batch:
-        """A new batch, to be validated."""
+    def create(self, owner: bytes, request: BatchRequest, key: str = "") -> Batch:
+        """A new batch, to be validated; `key` is the id of the key that it was asked with."""
         now = int(self._now())
         batch = Batch(
             id=f"batch_{secrets.token_hex(12)}",
@@ -44,7 +45,7 @@ class BatchStore:
             expires_at=now + _DAY_S,
             metadata=request.metadata,
         )
-        self._write(_Record(batch=batch, owner=owner.hex()))
+        self._write(_Record(batch=batch, owner=owner.hex(), key=key))
         return batch
 
     def change(self, batch_id: str, **changes: Any) -> Batch:
@@ -54,14 +55,14 @@ class BatchStore:
         if status is not None and f"{status}_at" in Batch.__struct_fields__:
             changes[f"{status}_at"] = int(self._now())
         batch = msgspec.structs.replace(record.batch, **changes)
-        self._write(_Record(batch=batch, owner=record.owner))
+        self._write(msgspec.structs.replace(record, batch=batch))
         return batch
 
     def note(self, batch_id: str, counts: RequestCounts) -> None:
         """How far it is; not written, because the lines of its results say the same after a restart."""
         record = self._records[batch_id]
         batch = msgspec.structs.replace(record.batch, request_counts=counts)
-        self._records[batch_id] = _Record(batch=batch, owner=record.owner)
+        self._records[batch_id] = msgspec.structs.replace(record, batch=batch)
 
     def read(self, batch_id: str) -> Batch:
         """The batch as it is now."""
@@ -70,6 +71,10 @@ class BatchStore:
     def owner(self, batch_id: str) -> bytes:
         """Whose it is."""
         return bytes.fromhex(self._records[batch_id].owner)
+
+    def key(self, batch_id: str) -> str:
+        """The id of the key that it was asked with; empty where none was needed."""
+        return self._records[batch_id].key
 
     def get(self, owner: bytes, batch_id: str) -> Batch:
         """The batch of that owner; raises `ApiError` (404), the same for another's as for one that never was."""

@@ -30,12 +30,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request of a batch: what is asked where, for whom, and the id by which the batch's results and the ledger name it."""
+    """A request of a batch: what is asked where, for whom, and the id by which the batch's results and the ledger name it.
+
+    `key` is the id of the key that the batch was asked with, empty where none was needed.
+    """
 
     endpoint: str
     body: bytes
     owner: bytes
     request_id: str
+    key: str = ""
 
 
 # Gives the body of the answer to a request; raises `ApiError`.
@@ -228,7 +232,8 @@ class _Work:
         if left_s <= 0:
             raise TimeoutError
         owner = self._batches.owner(self.batch_id)
-        asked = Asked(endpoint=self._batch.endpoint, body=bytes(line.body), owner=owner, request_id=request_id)
+        key = self._batches.key(self.batch_id)
+        asked = Asked(endpoint=self._batch.endpoint, body=bytes(line.body), owner=owner, request_id=request_id, key=key)
         async with asyncio.timeout(left_s):
             while True:
                 try:

@@ -36,7 +36,7 @@ class KeyRing:
         self._wall = wall
         self._stored: tuple[Admission, ...] | None = None
         self._by_digest: dict[bytes, Admission] = {}
-        self._by_key: dict[str, Caller] = {}
+        self._by_key: dict[str, list[Admission]] = {}
         self.renew(plain, named)
 
     def renew(self, plain: Iterable[str], named: Iterable[KeyConfig] = ()) -> None:
@@ -80,9 +80,11 @@ class KeyRing:
         """Who has the key of this id now; raises `ApiError` (401) for one that is no more."""
         if self.is_empty:
             return ANYBODY
-        if key_id not in self._by_key:
-            raise _unknown()
-        return self._by_key[key_id]
+        found = self._by_key.get(key_id, ())
+        for each in found:
+            if not self._is_over(each):
+                return each.caller
+        raise _unknown()
 
     def _is_over(self, found: Admission) -> bool:
         return found.expires_s is not None and found.expires_s <= self._wall()
@@ -90,7 +92,9 @@ class KeyRing:
     def _index(self) -> None:
         known = (*(self._stored or ()), *self._own)  # of two for one key the one that was written by hand
         self._by_digest = {each.digest: each for each in known}
-        self._by_key = {each.caller.key: each.caller for each in known}
+        self._by_key = {}
+        for each in known:
+            self._by_key.setdefault(each.caller.key, []).append(each)
 
 
 def admissions_of(key: KeyConfig) -> list[Admission]:

@@ -16,7 +16,7 @@ async def create(service: Service, exchange: Exchange) -> None:
     if file.purpose != "batch":
         message = f"The file '{file.id}' was left for '{file.purpose}'; a batch needs one for 'batch'."
         raise invalid(message, "input_file_id")
-    batch = storage.batches.create(exchange.owner, request)
+    batch = storage.batches.create(exchange.owner, request, exchange.caller.key)
     storage.runner.wake()
     await exchange.reply.whole(encode_batch(batch))
 

@@ -55,6 +55,7 @@ def _named(options: argparse.Namespace) -> ServeOptions:
         port=options.port,
         api_keys=api_keys(options),
         admin_keys=admin_keys(options),
+        key_store=options.key_store,
         drain_timeout_s=options.drain_timeout,
         request_timeout_s=options.request_timeout,
         max_body_bytes=options.max_body,

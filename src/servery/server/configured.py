@@ -42,6 +42,7 @@ def configured_options(config: Config, **others: Any) -> ServeOptions:
         "request_timeout_s": max(each.timeouts.total_s for each in config.models.values()),
         "models": tuple(engine_of(each) for each in config.deployments.values() if each.kind is Kind.EMBEDDED),
         "ledger": config.ledger,
+        "key_store": config.key_store,
     }
     keys = ("api_keys", "admin_keys")
     values |= {name: (*values[name], *others.pop(name, ())) for name in keys}

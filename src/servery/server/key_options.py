@@ -28,6 +28,12 @@ def add_key_options(add: Callable[..., argparse.Action]) -> None:
         help="accept the keys in this file, one per line; # begins a comment line",
     )
     add(
+        "--key-store",
+        type=Path,
+        metavar="FILE",
+        help="accept the keys that `servery keys` makes in this SQLite file, as they are at any moment",
+    )
+    add(
         "--admin-key",
         action="append",
         default=[],

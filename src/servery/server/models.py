@@ -23,7 +23,7 @@ async def models(service: Service, exchange: Exchange) -> None:
     # An alias of an adapter that is not loaded now is left out.
     aliases = whole_names(service.options.aliases).items()
     stand_ins = [_called(alias, known[target]) for alias, target in aliases if target in known]
-    listed = [*every, *stand_ins]
+    listed = [each for each in (*every, *stand_ins) if exchange.caller.may_ask(each.id, *service.located(each.id))]
     if is_anthropic(exchange.request.headers):
         page, has_more = read_model_page(exchange.request.query).of(listed)
         await exchange.reply.whole(encode_anthropic_models(page, has_more=has_more))

@@ -70,7 +70,8 @@ class ServeOptions:
     Who has one of the `admin_keys` may load and unload models, and LoRA adapters that lie below `lora_dir`; see `admin`
     for when none is needed. `aliases` are further names, by the name, for a model
     or `model:adapter`; `*` stands for all others. Models in `models_dir` are not loaded at the start.
-    `workers` processes share the port. Every exchange leaves a row in `ledger`. With `config` its models are served, of whose deployments `models` are those
+    `workers` processes share the port. Further keys are in `key_store`. Every exchange leaves a row in `ledger`. With
+    `config` its models are served, of whose deployments `models` are those
     of this process. Raises `OptionError` for a value outside its range.
     """
 
@@ -94,6 +95,7 @@ class ServeOptions:
     models_dir: ModelFolder | None = None
     ledger: LedgerConfig | None = None
     workers: int = 1
+    key_store: Path | None = None
     config: Config | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -145,7 +147,7 @@ class ServeOptions:
     @property
     def accepted_keys(self) -> tuple[str, ...]:
         """The keys of whoever may ask for answers; none where nobody is asked for one."""
-        is_asked = self.api_keys or self._named_keys
+        is_asked = self.api_keys or self._named_keys or self.key_store is not None
         return (*self.api_keys, *self.admin_keys) if is_asked else ()
 
     @property

@@ -27,9 +27,12 @@ from servery.gateway.fleet import Fleet
 from servery.gateway.gateway import Gateway
 from servery.server.admin import AdminDoor
 from servery.server.app import App
+from servery.server.auth import KeyRing
 from servery.server.front import Fronts
 from servery.server.house import House
 from servery.server.implied import implied_fleet
+from servery.server.key_store import KeyStoreError
+from servery.server.key_watch import KeyWatch, store_path
 from servery.server.listener import Listener
 from servery.server.option_error import OptionError
 from servery.server.options import ServeOptions
@@ -99,6 +102,7 @@ class _Serving:
         limiter = _limiter(options.config, metrics)
         self._gateway = gateway = Gateway(self._fleet(options.config), metrics, self._ledger, limiter=limiter)
         keys = options.key_ring()
+        self._key_watch = _key_watch(options, keys)
         live = None if options.config is None else LiveConfig(options.config)
         self._service = Service(
             upstreams=self._house.upstreams if live is None else Fronts(lambda: gateway.fleet),
@@ -109,6 +113,7 @@ class _Serving:
             metrics=metrics,
             options=options,
             keys=keys,
+            key_watch=self._key_watch,
             admin=AdminDoor(options.admin_keys, keys, options.host),
             clock=time.monotonic,
             audit=AuditLog(options.ledger),
@@ -171,7 +176,7 @@ class _Serving:
 
     async def _answer_batched(self, asked: Asked) -> bytes:
         service = self._service
-        return await Answering(service.located, service.gateway.collect).answer(asked)
+        return await Answering(service.located, service.gateway.collect, service.keys.caller).answer(asked)
 
     async def run(self) -> int:
         """Listen, load, serve, drain; returns the exit code."""
@@ -184,6 +189,8 @@ class _Serving:
         loading = asyncio.create_task(self._load())
         storage = self._service.storage
         others = [] if storage is None else [asyncio.create_task(storage.runner.run(), name="batches")]
+        if self._key_watch is not None:
+            others.append(asyncio.create_task(self._key_watch.watch(), name="keys"))
         if self._reloader is not None:
             loop.add_signal_handler(signal.SIGHUP, self._reloader.hear)
             others.append(asyncio.create_task(self._reloader.watch(), name="configuration"))
@@ -248,11 +255,21 @@ class _Serving:
             listening, self._places.stop(list(upstreams.values())), return_exceptions=True
         )  # each is ended, whatever another did
         await self._gateway.close()
+        if self._key_watch is not None:
+            self._key_watch.close()
         if self._ledger is not None:
             await asyncio.to_thread(self._ledger.close)
         for error in results:
             if isinstance(error, BaseException):
                 raise error
+
+
+def _key_watch(options: ServeOptions, keys: KeyRing) -> KeyWatch | None:
+    path = store_path(options.key_store, options.ledger)
+    try:
+        return None if path is None else KeyWatch(path, keys, must_be=options.key_store is not None)
+    except KeyStoreError as error:
+        raise OptionError(str(error)) from error
 
 
 def _limiter(config: Config | None, metrics: Metrics) -> Limiter:

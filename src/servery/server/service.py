@@ -12,6 +12,7 @@ from servery.server.admin import AdminDoor
 from servery.server.aliases import alias_target, whole_names
 from servery.server.auth import KeyRing
 from servery.server.interrupt import Interrupt, Reason
+from servery.server.key_watch import KeyWatch
 from servery.server.lifecycle import Lifecycle
 from servery.server.options import ServeOptions
 from servery.server.reply import Reply
@@ -62,6 +63,7 @@ class Service:
     `gateway` has them answer. `residences` say which models are in memory, by the same names; `look_for` finds one that
     came since the start; `reload` takes up the configuration's file, where there is one; `audit` is told what
     administrators do.
+    `key_watch` has the store of keys.
     """
 
     upstreams: Mapping[str, Upstream]
@@ -78,6 +80,7 @@ class Service:
     audit: AuditLog = field(default_factory=AuditLog)
     storage: Storage | None = None
     siblings: Siblings | None = None
+    key_watch: KeyWatch | None = None
     responses: ResponseStore = field(default_factory=lambda: ResponseStore(MAX_RESPONSES, MAX_RESPONSE_BYTES))
 
     @property

@@ -13,6 +13,7 @@ from servery.batch.file_store import FileStore
 from servery.batch.runner import Answer, Asked, BatchRunner
 from servery.engine.request import BACKGROUND
 from servery.upstream.ask import Api, Ask, new_answer_id, read_head
+from servery.upstream.caller import ANYBODY, Caller
 from servery.wire.errors import ApiError, invalid, shown, unsupported
 
 _MOST_PER_PAGE = 100
@@ -68,14 +69,18 @@ class Answering:
     """Answers the requests of batches in the background.
 
     `located` tells by which name a model is served, and the base's; `collect` gives the body of an
-    answer by what is asked and the request's id.
+    answer by what is asked and the request's id; `caller` tells who has the key of an id now, or raises `ApiError`.
     """
 
     def __init__(
-        self, located: Callable[[str], tuple[str, str]], collect: Callable[[Ask, str], Awaitable[bytes]]
+        self,
+        located: Callable[[str], tuple[str, str]],
+        collect: Callable[[Ask, str], Awaitable[bytes]],
+        caller: Callable[[str], Caller] = lambda key: ANYBODY,
     ) -> None:
         self._located = located
         self._collect = collect
+        self._caller = caller
 
     async def answer(self, asked: Asked) -> bytes:
         """The body of the answer; raises `ApiError`."""
@@ -95,6 +100,7 @@ class Answering:
             created=int(time.time()),
             priority=BACKGROUND,
             owner=asked.owner,
+            caller=self._caller(asked.key),
         )
         return await self._collect(ask, asked.request_id)
 

@@ -20,9 +20,9 @@ class Caller:
     tiers: frozenset[Tier] | None = None
     limits: Limits | None = None
 
-    def may_ask(self, model: str) -> bool:
-        """Whether it may ask for the model of this name."""
-        return self.models is None or model in self.models
+    def may_ask(self, *names: str) -> bool:
+        """Whether it may ask for a model that has these names: its own, its base's if it is an adapter, an alias."""
+        return self.models is None or not self.models.isdisjoint(names)
 
 
 # Whoever asks where no key is needed.

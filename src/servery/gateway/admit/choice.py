@@ -10,7 +10,7 @@ def choose(exchange: Exchange) -> None:
     A key's models are what its client may name: another model that stands in for one of them is the operator's choice.
     """
     ask, caller = exchange.ask, exchange.ask.caller
-    if not (caller.may_ask(ask.base) or caller.may_ask(ask.model)):
+    if not caller.may_ask(ask.base, ask.model, ask.head.model):
         raise not_allowed(ask.head.model)
     exchange.choose(exchange.fleet.served(ask.base))
     if caller.tiers is not None and not exchange.model.tiers:

@@ -1,0 +1,73 @@
+"""`servery keys` as somebody types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from servery.cli import main
+
+CONFIG = """
+server: { ledger: ledger.sqlite }
+deployments: { here: { kind: vllm, url: "http://127.0.0.1:1/v1", model: m, price: free } }
+models: { chat: { deployments: [here] } }
+"""
+
+
+def test_a_key_is_made_listed_rotated_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = ["--store", str(tmp_path / "keys.sqlite")]
+    asked = ["--name", "mobile app", "--owner", "apps", "--model", "chat", "--tier", "api", "--expires", "2099-01-31"]
+    limits = ["--requests-per-minute", "600", "--dollars-per-month", "50", "--burst", "6s"]
+    assert main(["keys", "create", *store, *asked, *limits]) == 0
+    told = capsys.readouterr()
+    secret = told.out.strip()
+    key_id = told.err.partition(":")[0]
+    assert told.err == f"{key_id}: keep the secret now, it is not shown again.\n"
+    assert main(["keys", "list", *store]) == 0
+    listed = capsys.readouterr().out
+    head, row = listed.splitlines()
+    assert head.split() == ["ID", "STATE", "SECRETS", "OWNER", "NAME", "MODELS", "TIERS", "EXPIRES", "LIMITS"]
+    assert row.split() == [
+        key_id, "active", f"{secret[:16]}...", "apps", "mobile", "app", "chat", "api", "2099-01-31T00:00:00Z",
+        "requests_per_minute", "600,", "dollars_per_month", "50,", "burst", "6s",
+    ]  # fmt: skip
+    assert secret not in listed
+    assert main(["keys", "rotate", key_id, *store, "--overlap", "2h", "--json"]) == 0
+    rotated = json.loads(capsys.readouterr().out)
+    assert (rotated["id"], len(rotated["secrets"]), rotated["key"] != secret) == (key_id, 2, True)
+    assert main(["keys", "revoke", key_id, *store]) == 0
+    assert capsys.readouterr().out.startswith(f"{key_id} is revoked.")
+    assert main(["keys", "list", *store, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["state"], found["secrets"]) == ("revoked", [])
+
+
+def test_keys_lie_where_the_configuration_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "servery.yaml"
+    config.write_text(CONFIG)
+    assert main(["keys", "create", "--config", str(config)]) == 0
+    assert (tmp_path / "servery-keys.sqlite").is_file()
+    config.write_text(CONFIG.replace("ledger: ledger.sqlite", "key_store: here.sqlite"))
+    assert main(["keys", "create", "--config", str(config)]) == 0
+    assert (tmp_path / "here.sqlite").is_file()
+    config.write_text(CONFIG.replace("server: { ledger: ledger.sqlite }", ""))
+    assert main(["keys", "create", "--config", str(config)]) == 2
+    assert "names no key_store and no ledger" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["list"], "there are no keys in"),
+        (["revoke", "key_1"], "`servery keys create` makes the first"),
+        (["create", "--expires", "soon"], "--expires: 'soon' is no day"),
+        (["create", "--dollars-per-day", "much"], "limits: 'much' is not an amount of dollars"),
+        (["create", "--requests-per-minute", "0"], "limits: Expected 'int' >= 1"),
+        (["rotate", "key_1", "--overlap", "long"], "--overlap: 'long' is not a time with its unit"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    arguments: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keys", *arguments, "--store", str(tmp_path / "keys.sqlite")]) == 2
+    assert text in capsys.readouterr().err
