@@ -55,6 +55,11 @@ def test_keys_lie_where_the_configuration_says(tmp_path: Path, capsys: pytest.Ca
     assert "names no key_store and no ledger" in capsys.readouterr().err
 
 
+def test_somebody_has_to_say_where_the_keys_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "list"]) == 2
+    assert "say where the keys are: --store FILE, or --config FILE" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

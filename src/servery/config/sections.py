@@ -47,7 +47,7 @@ class ServerSection(_Section, frozen=True):
     admin_keys: Annotated[list[str], Meta(description="Keys for the admin routes; write ${NAME}.")] = []
     key_store: Annotated[
         str | None,
-        Meta(description="The SQLite file with the keys that `servery keys` makes; with it a key is needed."),
+        Meta(description="The SQLite file with the keys that `servery keys create` makes; with it a key is needed."),
     ] = None
     ledger: Annotated[
         str | None,

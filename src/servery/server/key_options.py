@@ -31,7 +31,7 @@ def add_key_options(add: Callable[..., argparse.Action]) -> None:
         "--key-store",
         type=Path,
         metavar="FILE",
-        help="accept the keys that `servery keys` makes in this SQLite file, as they are at any moment",
+        help="accept the keys that `servery keys create` makes in this SQLite file, as they are at any moment",
     )
     add(
         "--admin-key",

@@ -47,6 +47,7 @@ async def create(service: Service, exchange: Exchange) -> None:
     watch, store = _watched(service)
     terms = _terms(service, decode(await exchange.body(service.options), _CREATE))
     key, secret = await _in_store(lambda: store.create(terms))
+    exchange.subject = key.id
     watch.take()
     await _reply(exchange, {**shown(key, time.time()), "key": secret})
 

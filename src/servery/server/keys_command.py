@@ -101,7 +101,7 @@ def revoke(options: argparse.Namespace) -> int:
 
 def add_store(verb: argparse.ArgumentParser) -> None:
     """Add the options that say where the keys are."""
-    place = verb.add_mutually_exclusive_group(required=True)
+    place = verb.add_mutually_exclusive_group()
     place.add_argument("--store", type=Path, metavar="FILE", help="the SQLite file with the keys")
     place.add_argument("--config", type=Path, metavar="FILE", help="the server's configuration, which names that file")
 
@@ -174,6 +174,8 @@ def _tell(options: argparse.Namespace, key: StoredKey, secret: str) -> None:
 @contextlib.contextmanager
 def _store(options: argparse.Namespace) -> Iterator[KeyStore]:
     path = options.store
+    if path is None and options.config is None:
+        raise OptionError("say where the keys are: --store FILE, or --config FILE, a configuration that names it.")
     if options.config is not None:
         config = load_config(options.config)
         path = store_path(config.key_store, config.ledger)

@@ -22,12 +22,14 @@ from servery.config.live import LiveConfig
 from servery.config.types import Config, DeploymentConfig, LimitsConfig
 from servery.engine.stats import EngineInfo
 from servery.gateway.admit.limits.limiter import Limiter
+from servery.gateway.admit.limits.meter import LimitStore
 from servery.gateway.admit.limits.stores import limit_store
 from servery.gateway.fleet import Fleet
 from servery.gateway.gateway import Gateway
 from servery.server.admin import AdminDoor
 from servery.server.app import App
 from servery.server.auth import KeyRing
+from servery.server.budgets import recall_spent
 from servery.server.front import Fronts
 from servery.server.house import House
 from servery.server.implied import implied_fleet
@@ -99,8 +101,10 @@ class _Serving:
         self._ledger = ledger = None if options.ledger is None else Ledger(options.ledger)
         if ledger is not None:
             metrics.gateway.watch_ledger(lambda: ledger.figures)
-        limiter = _limiter(options.config, metrics)
-        self._gateway = gateway = Gateway(self._fleet(options.config), metrics, self._ledger, limiter=limiter)
+        self._limits = _limits(options.config, metrics)
+        self._gateway = gateway = Gateway(
+            self._fleet(options.config), metrics, self._ledger, limiter=Limiter(self._limits, metrics.gateway)
+        )
         keys = options.key_ring()
         self._key_watch = _key_watch(options, keys)
         live = None if options.config is None else LiveConfig(options.config)
@@ -133,6 +137,7 @@ class _Serving:
                 raise OptionError(str(error)) from error
             for run in lost:
                 _say(_told_loss(run))
+            recall_spent(self._limits, self._options.ledger, time.time())
 
     def _fleet(self, config: Config | None) -> Fleet:
         if config is None:
@@ -272,16 +277,15 @@ def _key_watch(options: ServeOptions, keys: KeyRing) -> KeyWatch | None:
         raise OptionError(str(error)) from error
 
 
-def _limiter(config: Config | None, metrics: Metrics) -> Limiter:
+def _limits(config: Config | None, metrics: Metrics) -> LimitStore:
     try:
-        store = limit_store(LimitsConfig() if config is None else config.limits, metrics.gateway)
+        return limit_store(LimitsConfig() if config is None else config.limits, metrics.gateway)
     except ModuleNotFoundError as error:
         if error.name != "redis":
             raise
         raise OptionError(
             "limits: redis: the client is not installed; pip install 'servery[redis]' brings it."
         ) from None
-    return Limiter(store, metrics.gateway)
 
 
 async def _all_started(upstreams: Sequence[Upstream]) -> None:

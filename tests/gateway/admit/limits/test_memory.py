@@ -12,9 +12,8 @@ def test_what_was_spent_before_the_process_began_counts() -> None:
     async def story() -> None:
         clock = Clock()
         store, limits = MemoryLimits(clock, clock), Limits(microusd_per_day=100, microusd_per_month=100)
-        day, month = meters("key", "a", limits)
-        store.spend(day, 60)
-        store.spend(month, 30)
+        store.spend("key", "a", Measure.DAY, 60)
+        store.spend("key", "a", Measure.MONTH, 30)
         verdict = await store.reserve(plan_of(("key", "a", limits)), Cost(microusd=41), 1000)
         assert (verdict.lease, verdict.used) == (None, [60, 30])
         assert (await store.reserve(plan_of(("key", "a", limits)), Cost(microusd=40), 1000)).lease is not None

@@ -143,11 +143,11 @@ class MemoryLimits:
     async def close(self) -> None:
         """There is nothing to let go of."""
 
-    def spend(self, meter: Meter, microusd: int) -> None:
-        """Count money that was spent in the window of now before this process began."""
-        purse = self._holder(meter, int(1000 * self._clock()))
+    def spend(self, scope: str, name: str, measure: Measure, microusd: int) -> None:
+        """Count money of the window of now, a day's or a month's, that was spent before this process began."""
+        purse = self._holder(Meter(scope, name, measure, 0, 0, 0), 0)
         if isinstance(purse, _Purse):
-            purse.turn(self._windows(int(self._wall()))[meter.measure is Measure.MONTH])
+            purse.turn(self._windows(int(self._wall()))[measure is Measure.MONTH])
             purse.used += microusd
 
     def _windows(self, at_s: int) -> tuple[int, int]:
