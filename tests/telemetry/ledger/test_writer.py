@@ -109,6 +109,18 @@ def test_rows_that_a_locked_file_refuses_are_tried_again_and_the_trouble_is_told
     ]
 
 
+def test_processes_that_make_the_same_file_at_once_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.sqlite"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("servery.telemetry.ledger.sqlite._BUSY_S", 0.01)
+        monkeypatch.setattr("servery.telemetry.ledger.sqlite.time.sleep", lambda _: other.execute("ROLLBACK"))
+        open_database(LedgerConfig(path=path)).close()
+        assert other.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+
+
 def test_a_full_disk_costs_the_rows_beyond_the_bound_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from servery.telemetry.ledger.errors import DatabaseFailure, LedgerError
 from servery.telemetry.ledger.schema import Dialect
 
 _BUSY_S = 5.0
+_WAL_TRIES = 100
 _FREED_PAGES = 256
 _STREAMED_ROWS = 1_000
 # What is wrong with the values: the same statement fails again. The rest is the disk, a lock, the machine.
@@ -101,14 +103,27 @@ def _connected(path: Path, *, is_read_only: bool) -> sqlite3.Connection:
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # raises for what is no database
         if not is_read_only:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a file without tables
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_wal(connection)
             # A crash of the machine may lose the last moments, never the file; one of the process loses nothing.
             connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.Error:
         connection.close()
         raise
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Set a new file up. Of several processes that do so at once SQLite lets all but one fail without waiting."""
+    for tries_left in reversed(range(_WAL_TRIES)):
+        try:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a file without tables
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if not tries_left:
+                raise
+            time.sleep(_BUSY_S / _WAL_TRIES)
+        else:
+            return
 
 
 @contextlib.contextmanager
