@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from servery.config.types import LedgerConfig
@@ -155,6 +156,31 @@ def test_a_row_that_no_database_takes_is_lost_alone(place: LedgerConfig, caplog:
     assert ledger.figures == LedgerFigures(written=8, lost=1, waiting=0, failures=0)
     assert runs(place) == [(True, 8, 1, 0, False)]
     assert "refuses the row of exchange 5" in caplog.text
+
+
+def test_a_connection_that_is_cut_is_made_anew_and_no_row_is_lost(
+    place: LedgerConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    if place.url is None:
+        return  # a file has no connection
+    ledger = Ledger(place)
+    ledger.start()
+    with psycopg.connect(place.url.reveal(), autocommit=True) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    for at in range(3):
+        ledger.add(ROW._replace(id=str(at)))
+    written = threading.Event()
+    while not written.wait(0.01):
+        ledger._wake.set()
+        if ledger.written == 3:
+            written.set()
+    ledger.close()
+    assert [row.id for row in rows_in(place)] == ["0", "1", "2"]
+    assert ledger.figures == LedgerFigures(written=3, lost=0, waiting=0, failures=1)
+    assert "takes rows again" in caplog.text
 
 
 def test_rows_that_are_too_old_are_deleted_in_small_batches(

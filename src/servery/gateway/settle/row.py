@@ -78,11 +78,14 @@ def _counts(exchange: Exchange, parts: Sequence[Used]) -> tuple[Used, int, bool]
 
 def _dearest_picousd(exchange: Exchange, answer: Used) -> int:
     """The same tokens at the dearest deployment of the model that was asked for, or of the one that answered."""
-    if not exchange.attempts:
+    served = exchange.served
+    if served is None or not exchange.attempts:
         return 0
-    models = (exchange.served, exchange.fleet.models.get(exchange.asked_model))
-    prices = {price for model in models if model is not None for price in model.prices}
-    return max((cost_picousd(price, *answer[:3]) for price in prices), default=0)
+    asked, prices = exchange.fleet.models.get(exchange.asked_model), served.prices
+    if asked is not None and asked.prices is not prices:
+        prices = (*prices, *asked.prices)
+    prompt_tokens, cached_tokens, generated_tokens = answer[:3]
+    return max([cost_picousd(price, prompt_tokens, cached_tokens, generated_tokens) for price in prices], default=0)
 
 
 def _is_met(slo: Slo | None, record: Record, outcome: Outcome, status: int | None) -> bool | None:

@@ -26,7 +26,7 @@ _LOCK = 0x5E12E21  # the ledger's, among the database's advisory locks
 _CURSORS = itertools.count(1)
 
 # What is wrong with the values: the same statement fails again. The rest is the network, a lock, the server.
-_LASTING = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, OverflowError, UnicodeError)
+_LASTING = (psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError)
 
 _DIALECT: Final = Dialect(
     types=MappingProxyType({str: "TEXT", float: "DOUBLE PRECISION", int: "BIGINT", bool: "BOOLEAN"}),

@@ -16,7 +16,7 @@ _WAL_TRIES = 100
 _FREED_PAGES = 256
 _STREAMED_ROWS = 1_000
 # What is wrong with the values: the same statement fails again. The rest is the disk, a lock, the machine.
-_LASTING = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+_LASTING = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
 
 
 _DIALECT: Final = Dialect(
