@@ -1,6 +1,7 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from servery.config.types import Price, Retry, Slo, Timeouts
@@ -149,7 +150,7 @@ def test_an_adapter_is_a_name_in_the_row_and_its_base_in_the_metrics() -> None:
     async def story() -> None:
         stage = Stage({"a": Writer("hello")})
         exchange = stage.exchange(Reader())
-        object.__setattr__(exchange.ask, "model", "m:sql")
+        exchange.ask = msgspec.structs.replace(exchange.ask, model="m:sql")
         await stage.gateway.handle(exchange)
         assert (stage.rows.rows[0].served_model, "m:sql" in stage.metrics.render().decode()) == ("m:sql", False)
 
