@@ -34,6 +34,7 @@ from servery.engine.channel import decode_config
 from servery.engine.completion import complete
 from servery.engine.config import EngineConfig
 from servery.engine.decoder import Decoder
+from servery.engine.doorbell import Interruption
 from servery.engine.engine import AsyncEngine
 from servery.engine.kv import KVCache
 from servery.engine.loaded_model import LoadedModel, load
@@ -56,7 +57,7 @@ class InstantModel:
         # About as sure of the next token as a model of language: two thirds of the mass on ten tokens.
         self._logits = 4 * torch.randn(256, model.config.vocab_size, generator=torch.Generator().manual_seed(0))
 
-    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+    def forward(self, batch: Batch, cache: KVCache, interruption: Interruption | None = None) -> Tensor:
         """Rows for the batch's tokens."""
         return self._hidden[: len(batch.input_ids)]
 

@@ -43,7 +43,7 @@ class Batch:
     __slots__ = (
         "_extents",
         "_rows",
-        "block_tables",
+        "_table",
         "counts",
         "input_ids",
         "longest_context",
@@ -60,24 +60,37 @@ class Batch:
         ids, starts, blocks = zip(*rows, strict=True)
         self._rows, self._extents = rows, ()  # type: tuple[Sequence[Row], tuple[Extent, ...]]
         self.starts: NDArray[np.int64] = np.array(starts, np.int64)
-        self.counts: NDArray[np.int64] = np.array([len(each) for each in ids], np.int64)
-        ends = self.counts.cumsum()
-        self.query_starts: NDArray[np.int64] = ends - self.counts
-        contexts = self.starts + self.counts
-        self.longest_context = int(contexts.max())
-        _check(self.counts, contexts, blocks, block_size)
-        table = tables.arranged(blocks)
-        num_tokens = int(ends[-1])
-        self.input_ids = torch.from_numpy(np.array([token for each in ids for token in each], np.int64))
-        if num_tokens == len(rows):  # a token each: the common case
-            positions, row_of_token = self.starts, np.arange(num_tokens)
+        counts = [len(each) for each in ids]
+        self._table, widths = tables.arranged(blocks), tables.widths
+        if sum(counts) == len(counts) and 0 not in counts:  # a token each: the common case
+            self.counts, self.query_starts = tables.ones, tables.numbers
+            token_ids = [each[0] for each in ids]
+            positions, row_of_token, last = self.starts, self.query_starts, self.starts
         else:
-            row_of_token = np.repeat(np.arange(len(rows)), self.counts)
-            positions = np.arange(num_tokens) + (self.starts - self.query_starts)[row_of_token]
-        block, offset = np.divmod(positions, block_size)
-        slots = table[row_of_token, block] * block_size + offset
+            self.counts = np.array(counts, np.int64)
+            ends = self.counts.cumsum()
+            self.query_starts = ends - self.counts
+            token_ids = [token for each in ids for token in each]
+            row_of_token = np.repeat(tables.numbers, self.counts)
+            positions = np.arange(len(token_ids)) + (self.starts - self.query_starts)[row_of_token]
+            last = self.starts + self.counts - 1
+        self.longest_context = int(last.max()) + 1
+        _check(counts, last, widths, block_size)
+        block = positions // block_size
+        slots = self._table[row_of_token, block] * block_size
+        slots += positions - block * block_size
+        self.input_ids = torch.from_numpy(np.array(token_ids, np.int64))
         self.positions, self.slots = torch.from_numpy(positions), torch.from_numpy(slots)
-        self.block_tables: Tensor = torch.from_numpy(table)
+
+    @property
+    def block_tables(self) -> Tensor:
+        """int64 [B, most blocks of any row]."""
+        return torch.from_numpy(self._table)
+
+    @property
+    def table_rows(self) -> tuple[int, int]:
+        """The address of the first row of `block_tables`, and the bytes from one to the next."""
+        return self._table.ctypes.data, self._table.strides[0]
 
     @classmethod
     def build(cls, rows: Sequence[Row], block_size: int, tables: BlockTables | None = None) -> "Batch":
@@ -110,15 +123,13 @@ def slots_of(extent: Extent, first: int, block_size: int) -> list[int]:
     return slots
 
 
-def _check(
-    counts: NDArray[np.int64], contexts: NDArray[np.int64], blocks: Sequence[Sequence[int]], block_size: int
-) -> None:
-    if not counts.all():
-        raise ValueError(f"row {int(counts.argmin())} has no tokens; every row of a batch needs at least one")
-    covered = np.array([len(each) for each in blocks], np.int64)
-    short = contexts > covered * block_size
+def _check(counts: Sequence[int], last: NDArray[np.int64], widths: NDArray[np.int64], block_size: int) -> None:
+    """`last` [B] are the positions of the rows' last tokens, `widths` [B] how many blocks they have."""
+    if 0 in counts:
+        raise ValueError(f"row {counts.index(0)} has no tokens; every row of a batch needs at least one")
+    short = last >= widths * block_size
     if short.any():
         row = int(short.argmax())
         raise ValueError(
-            f"row {row} reaches position {contexts[row]} but its {covered[row]} blocks of {block_size} end before it"
+            f"row {row} reaches position {last[row] + 1} but its {widths[row]} blocks of {block_size} end before it"
         )

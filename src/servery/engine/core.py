@@ -168,6 +168,8 @@ class EngineCore:
 
     def _draft(self) -> None:
         """Draft what constraints force, and for the others what speculation expects to pay."""
+        if self._speculator is None and not self._structure.has_followers:
+            return
         decoding = self.scheduler.decoding
         self._structure.propose(decoding)
         if self._speculator is not None and not self._speculator.sits_out(len(decoding)):

@@ -5,20 +5,24 @@ from servery.engine.request import FinishReason, Output, Sequence, StepResult
 from servery.engine.step import Scheduled
 
 
-def check_result(item: Scheduled, result: StepResult) -> None:
-    """Raise `IntegrityError` if a runner gave a result that its step did not ask for."""
-    if result.error is not None:
-        return
+def check_result(item: Scheduled, result: StepResult | None) -> StepResult:
+    """The result; raises `IntegrityError` if there is none, or one that the step did not ask for."""
+    if result is None:
+        raise IntegrityError(f"the step has no result for {item.sequence!r}.")
+    found = len(result.token_ids)
+    if result.error is not None or (found == 1 and item.samples and not item.sequence.asks_states):
+        return result
     if item.sequence.parent.pooling:
         if item.samples and result.embedding is None:
             raise IntegrityError(f"{item.sequence!r} is computed to its end but has no embedding.")
-        return
+        return result
     low, high = (1, 1 + item.num_drafts) if item.samples else (0, 0)
-    if not low <= len(result.token_ids) <= high:
+    if not low <= found <= high:
         raise IntegrityError(
-            f"{item.sequence!r} got {len(result.token_ids)} tokens from {item.count} positions with "
+            f"{item.sequence!r} got {found} tokens from {item.count} positions with "
             f"{item.num_drafts} drafts; {low} to {high} are possible."
         )
+    return result
 
 
 def advance(item: Scheduled, result: StepResult) -> Output | None:
@@ -34,12 +38,14 @@ def advance(item: Scheduled, result: StepResult) -> Output | None:
         return failed(sequence, result.error, result.invalid_param)
     if not sequence.is_prompt_reported:
         sequence.prompt_logprobs += result.prompt_logprobs
+    if item.samples and not sequence.asks_states:  # nearly always
+        return _append(sequence, result)
     if not item.samples:
         sequence.computed = item.start + item.count
         return None
     if sequence.parent.pooling:
         sequence.computed = item.start + item.count
-        output = _output(sequence)
+        output = _output(sequence, [])
         output.finish_reason, output.embedding = FinishReason.STOP, result.embedding or []
         return output
     return _append(sequence, result)
@@ -47,7 +53,7 @@ def advance(item: Scheduled, result: StepResult) -> Output | None:
 
 def failed(sequence: Sequence, message: str, invalid_param: str | None = None) -> Output:
     """The last output of a sequence that the engine cannot go on with."""
-    output = _output(sequence)
+    output = _output(sequence, [])
     output.finish_reason, output.error, output.invalid_param = FinishReason.ERROR, message, invalid_param
     return output
 
@@ -79,12 +85,12 @@ def _append(sequence: Sequence, result: StepResult) -> Output:
     return output
 
 
-def _output(sequence: Sequence, token_ids: list[int] | None = None) -> Output:
-    started = sequence.first_scheduled
+def _output(sequence: Sequence, token_ids: list[int]) -> Output:
+    started, parent = sequence.first_scheduled, sequence.parent
     return Output(
-        request_id=sequence.parent.request_id,
+        request_id=parent.request_id,
         index=sequence.index,
-        token_ids=token_ids or [],
+        token_ids=token_ids,
         cached_tokens=sequence.cached_tokens,
         queued_s=0.0 if started is None else started - sequence.arrival,
     )

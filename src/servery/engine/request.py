@@ -178,7 +178,7 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     top: list[tuple[int, float]]  # most likely first
 
 
-class Output(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Output(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """What one step gave one completion: `token_ids` are new; `finish_reason` is set on the last output only."""
 
     request_id: str
@@ -197,7 +197,7 @@ class Output(msgspec.Struct, kw_only=True, omit_defaults=True):
     retry_after_s: float | None = None  # set when it was refused (deadline passed while waiting), not failed
 
 
-class StepResult(msgspec.Struct):
+class StepResult(msgspec.Struct, gc=False):
     """What the runner computed for one scheduled sequence.
 
     `token_ids` are the accepted tokens: none for a chunk that does not sample, one normally, up to 1 + drafts when
@@ -275,6 +275,7 @@ class Sequence:
         self.takes_largest = parent.params.takes_largest
         self.is_background = parent.priority >= BACKGROUND  # runs only when nothing else does
         self.asks_states = parent.pooling or parent.params.prompt_logprobs is not None
+        self.is_background = parent.priority >= BACKGROUND  # runs only when nothing else does
 
     @property
     def request_id(self) -> str:

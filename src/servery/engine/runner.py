@@ -126,7 +126,7 @@ class Runner:
         proposals: Mapping[Sequence, Tensor],
         pending: PendingMasks,
     ) -> None:
-        sampling = [item for item in step.scheduled if item.samples and not item.sequence.parent.pooling]
+        sampling = [item for item in step.scheduled if _predicts(item)]
         if not sampling:
             return
         logits = self._model.logits(_rows_to_sample(step, batch, hidden, len(sampling)))
@@ -196,7 +196,7 @@ def _rows_to_sample(step: Step, batch: Batch, hidden: Tensor, num_sampling: int)
 
 
 def _predicts(item: Scheduled) -> bool:
-    return item.samples and not item.sequence.parent.pooling
+    return item.samples and not (item.sequence.asks_states and item.sequence.parent.pooling)
 
 
 def _masked(rows: list[SamplingRow], allowed: list[Mask | None] | None) -> list[SamplingRow]:

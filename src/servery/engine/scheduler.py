@@ -126,15 +126,12 @@ class Scheduler:
         result is missing or does not fit its step.
         """
         running, size = self._running, self.config.block_size
-        under_way = [item for item in step.scheduled if item.sequence in running]
-        for item in under_way:
-            if item.sequence not in results:
-                raise IntegrityError(f"the step has no result for {item.sequence!r}.")
-            check_result(item, results[item.sequence])
+        under_way = [(item, results.get(item.sequence)) for item in step.scheduled if item.sequence in running]
+        checked = [(item, check_result(item, result)) for item, result in under_way]
         outputs: list[Output] = []
-        for item in under_way:
+        for item, result in checked:
             sequence = item.sequence
-            output = advance(item, results[sequence])
+            output = advance(item, result)
             if sequence.computed // size != sequence.published:
                 self._publish(sequence)
             if output is not None:

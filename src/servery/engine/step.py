@@ -14,7 +14,7 @@ class IdleReason(enum.Enum):
     NO_BLOCKS = "no blocks for any request"
 
 
-class Scheduled(msgspec.Struct, frozen=True):
+class Scheduled(msgspec.Struct, frozen=True, gc=False):
     """Positions `[start, start + count)` of one sequence's tokens and drafts, to be computed in this step.
 
     `samples` says that the newest token is among them: the logits of the last `1 + num_drafts` positions are needed.

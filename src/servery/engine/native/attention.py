@@ -113,8 +113,8 @@ class NativePlan:
 
 def first_extent(batch: Batch) -> ExtentStruct:
     """The first of as many structs as there are rows, one after the other; good as long as the batch."""
-    width = batch.block_tables.stride(0) * batch.block_tables.itemsize
+    address, width = batch.table_rows
     columns = np.empty((len(batch.starts), 4), np.int64)
-    columns[:, 0] = batch.block_tables.data_ptr() + width * np.arange(len(columns))
+    columns[:, 0] = address + width * np.arange(len(columns))
     columns[:, 1], columns[:, 2], columns[:, 3] = batch.query_starts, batch.counts, batch.starts
     return ExtentStruct.from_buffer(columns.data)
