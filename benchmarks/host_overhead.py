@@ -4,8 +4,9 @@ The real engine process and the real server side of it run, with a model in betw
 name the next letter, whatever was asked. Told is CPU time per step by process, for so many sequences that decode:
 the engine's, during which no step is computed, and the server's (decoding messages, waking whoever waits, text), which
 runs on a core of its own beside the next step. Sequences decode greedily, or with `--sampled` by chance with top_p.
+Then, in this process, what each part of the same work takes (`benchmarks.host_parts`).
 
-python -m benchmarks.host_overhead [--sequences 1,4,16,64] [--rounds 5] [--steps 400] [--sampled] [--profile FILE]
+python -m benchmarks.host_overhead [--sequences 1,8,32,64,128] [--rounds 5] [--steps 400] [--sampled] [--profile FILE]
 """
 
 import argparse
@@ -26,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.host_parts import PARTS, parts
 from benchmarks.result import interleaved, publish
 from servery import amuse
 from servery.engine import process as engine_process
@@ -139,14 +141,18 @@ async def _finish(
             pass
 
 
-async def _measure_all(options: argparse.Namespace) -> dict[int, list[PerStep]]:
-    params = SamplingParams(
+def _params(options: argparse.Namespace) -> SamplingParams:
+    return SamplingParams(
         max_tokens=options.steps,
         ignore_eos=True,
         seed=1,
         temperature=0.8 if options.sampled else 0.0,
         top_p=0.95 if options.sampled else 1.0,
     )
+
+
+async def _measure_all(options: argparse.Namespace) -> dict[int, list[PerStep]]:
+    params = _params(options)
     runs: dict[int, list[PerStep]] = {number: [] for number in options.sequences}
     engine = AsyncEngine(EngineConfig(model=amuse.path(), max_running=max(runs), threads=1))
     tokenizer = Tokenizer.load(amuse.path())
@@ -182,11 +188,33 @@ def table(runs: Mapping[int, Sequence[PerStep]]) -> Table:
     return shown
 
 
+def parts_table(found: Mapping[int, Mapping[str, float]]) -> Table:
+    """Each part's median, their sum, and what is aimed at."""
+    shown = Table("sequences", *(f"{part} µs" for part in PARTS), "sum µs", "aim µs")
+    for number, each in found.items():
+        seconds = (*(each[part] for part in PARTS), sum(each.values()), limit_s(number))
+        shown.add_row(str(number), *(f"{1e6 * one:.0f}" for one in seconds))
+    return shown
+
+
+def _parts(options: argparse.Namespace) -> dict[int, dict[str, float]]:
+    return {
+        number: parts(
+            number,
+            options.steps,
+            _params(options),
+            instantly(load),
+            EngineConfig(model=amuse.path(), max_running=number, threads=1),
+        )
+        for number in options.sequences
+    }
+
+
 def main() -> None:
     """Measure, print, publish."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument(
-        "--sequences", type=lambda text: [int(each) for each in text.split(",")], default="1,4,16,64"
+        "--sequences", type=lambda text: [int(each) for each in text.split(",")], default="1,8,32,64,128"
     )
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--steps", type=int, default=400)
@@ -200,12 +228,27 @@ def main() -> None:
     medians = {number: statistics.median(run.engine_s for run in each) for number, each in runs.items()}
     fixed_s, each_s = fitted(medians)
     Console().print(f"engine: {1e6 * fixed_s:.0f} µs and {1e6 * each_s:.1f} µs for each sequence")
+    by_part = _parts(options)
+    Console().print(parts_table(by_part))
+    whole_s, more_s = fitted({number: sum(each.values()) for number, each in by_part.items()})
+    Console().print(
+        f"all parts: {1e6 * whole_s:.0f} µs and {1e6 * more_s:.1f} µs for each sequence; aimed at 100 and 3"
+    )
     figures = {
         str(number): {"engine_s": [run.engine_s for run in each], "server_s": [run.server_s for run in each]}
         for number, each in runs.items()
     }
     settings = {"steps": options.steps, "sampled": options.sampled}
-    publish("host_overhead", {"settings": settings, "fixed_s": fixed_s, "each_s": each_s, "runs": figures})
+    publish(
+        "host_overhead",
+        {
+            "settings": settings,
+            "fixed_s": fixed_s,
+            "each_s": each_s,
+            "runs": figures,
+            "parts": {str(number): each for number, each in by_part.items()},
+        },
+    )
 
 
 if __name__ == "__main__":

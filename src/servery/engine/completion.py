@@ -52,15 +52,19 @@ class TextAssembler:
         self._shows_stop = request.params.include_stop_str_in_output
         self._unstoppable = request.params.min_tokens  # so many tokens are yet to come before a stop string counts
         self._stop_token_ids = request.params.stop_token_ids
+        self._is_free = not request.params.stop  # nothing is ever held back
         self._pending_ids: list[int] = []
         self._pending_logprobs: list[TokenLogprobs] = []
         self.is_finished = False
 
     def feed(self, output: Output) -> TextDelta:
         """The text that `output` completes."""
+        token_ids = output.token_ids
+        if self._is_free and len(token_ids) == 1 and output.finish_reason is None and not output.logprobs:
+            return self._plain(output, token_ids)
         delta = TextDelta(
             index=self._index,
-            num_tokens=len(output.token_ids),
+            num_tokens=len(token_ids),
             num_drafts=output.num_drafts,
             cached_tokens=output.cached_tokens,
             queued_s=output.queued_s,
@@ -68,7 +72,7 @@ class TextAssembler:
         )
         if output.logprobs:
             self._pending_logprobs += output.logprobs
-        for token_id in output.token_ids:
+        for token_id in token_ids:
             # The token that ended the completion is no part of its text, unless that is asked for.
             is_hidden = token_id == output.stop_token_id and not self._shows_stop
             text = "" if is_hidden else self._detokenizer.push(token_id)
@@ -83,6 +87,19 @@ class TextAssembler:
             reason = FinishReason.STOP if self._matcher.stop else output.finish_reason
             return self._finish(delta, reason, stop)
         return delta
+
+    def _plain(self, output: Output, token_ids: list[int]) -> TextDelta:
+        """As `feed`, of one token that neither ends the completion nor can be part of what does: nearly always."""
+        return TextDelta(
+            index=self._index,
+            text=self._detokenizer.push(token_ids[0]),
+            token_ids=token_ids,
+            num_tokens=1,
+            num_drafts=output.num_drafts,
+            cached_tokens=output.cached_tokens,
+            queued_s=output.queued_s,
+            prompt_logprobs=output.prompt_logprobs,
+        )
 
     def _matched(self, text: str) -> Released:
         if self._unstoppable == 0:

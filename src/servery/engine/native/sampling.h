@@ -30,6 +30,26 @@ inline bool any(vi mask) {
 }
 #endif
 
+// Tokens first + lane for the lanes below `some` that `mask` has, to `ids`, which has room for all; returns how many.
+#if defined(__AVX512F__)
+inline int64_t put_ids(vi mask, int64_t first, int64_t some, int32_t *ids) {
+  const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  __mmask16 chosen = _mm512_movepi32_mask((__m512i)mask) & (__mmask16)((1u << some) - 1);
+  __m512i all = _mm512_add_epi32(lanes, _mm512_set1_epi32((int32_t)first));
+  _mm512_storeu_si512(ids, _mm512_maskz_compress_epi32(chosen, all));
+  return __builtin_popcount(chosen);
+}
+#else
+inline int64_t put_ids(vi mask, int64_t first, int64_t some, int32_t *ids) {
+  int64_t count = 0;
+  for (int64_t j = 0; j < some; j++) {
+    ids[count] = (int32_t)(first + j);
+    count -= mask[j];
+  }
+  return count;
+}
+#endif
+
 struct Entry {
   float logit;
   int32_t id;
@@ -267,10 +287,8 @@ struct Shortlist {
   void gather(int64_t size, float smallest) {
     count = 0;
     for (int64_t i = 0; i < size; i += W) {
-      vf some = load_some(weights + i, size - i);
-      if (!any(some >= fill(smallest))) continue;
-      for (int64_t j = i; j < least(i + W, size); j++)
-        if (weights[j] >= smallest) ids[count++] = (int32_t)j;
+      vi is_some = load_some(weights + i, size - i) >= fill(smallest);
+      if (any(is_some)) count += put_ids(is_some, i, least(W, size - i), ids + count);
     }
   }
 
@@ -278,10 +296,8 @@ struct Shortlist {
   void gather_largest(int64_t size, float smallest, float temperature, float *to) {
     count = 0;
     for (int64_t i = 0; i < size; i += W) {
-      int64_t some = least(W, size - i);
-      if (!any(load_some(row + i, some) >= fill(smallest)) && some == W) continue;
-      for (int64_t j = i; j < i + some; j++)
-        if (row[j] >= smallest) ids[count++] = (int32_t)j;
+      vi is_some = load_some(row + i, size - i) >= fill(smallest);
+      if (any(is_some)) count += put_ids(is_some, i, least(W, size - i), ids + count);
     }
     float logits[W], found[W];
     for (int64_t i = 0; i < count; i += W) {
