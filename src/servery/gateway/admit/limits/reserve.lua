@@ -1,6 +1,7 @@
 -- Reserve a request's cost on all meters, or on none. Counts as memory.py does; meter.py says what is counted.
 -- KEYS: the lease, then one key per scope and kind. ARGV: the time in ms ('' for the server's own), the lease's id and
--- its time in ms, then for each meter: kind (b: bucket, d: day, m: month, c: places), key's index, field, capacity, rate, amount.
+-- its time in ms, the meters, and the amounts in their order. A meter is five words: its kind (b: bucket, d: day,
+-- m: month, c: places), its key's index, field, capacity, rate.
 -- Returns 1 or 0, the time, the day, the month, and what each meter holds now.
 
 local SETBACK_MS = 60000
@@ -31,10 +32,11 @@ local month = month_of(day)
 local lease_id, lease_ms = ARGV[2], tonumber(ARGV[3])
 
 local found, fits = {}, true
-for at = 4, #ARGV, 6 do
+local amounts = string.gmatch(ARGV[5], '%d+')
+for kind, key, field, capacity, rate in string.gmatch(ARGV[4], '(%a) (%d+) ([%a_]+) (%d+) (%d+)') do
   local meter = {
-    kind = ARGV[at], key = KEYS[tonumber(ARGV[at + 1])], field = ARGV[at + 2],
-    capacity = tonumber(ARGV[at + 3]), rate = tonumber(ARGV[at + 4]), amount = tonumber(ARGV[at + 5]),
+    kind = kind, key = KEYS[tonumber(key)], field = field,
+    capacity = tonumber(capacity), rate = tonumber(rate), amount = tonumber(amounts()),
   }
   if meter.kind == 'c' then
     redis.call('ZREMRANGEBYSCORE', meter.key, '-inf', now)

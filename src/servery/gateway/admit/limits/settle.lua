@@ -1,6 +1,6 @@
 -- Count what a request used instead of what it reserved, once. KEYS as in reserve.lua. ARGV: the time in ms ('' for the
--- server's own), the lease's id, then for each meter: kind, key's index, field,
--- rate, and what it used more than was reserved (less, where it is negative). Returns 1, or 0 for a lease that is no more.
+-- server's own), the lease's id, the meters as there, and for each of them what was used more than was reserved (less,
+-- where it is negative). Returns 1, or 0 for a lease that is no more.
 
 local SETBACK_MS = 60000
 
@@ -17,9 +17,9 @@ if lease then
   redis.call('DEL', KEYS[1])
 end
 
-for at = 3, #ARGV, 5 do
-  local kind, key, field = ARGV[at], KEYS[tonumber(ARGV[at + 1])], ARGV[at + 2]
-  local rate, more = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+local changes = string.gmatch(ARGV[4], '%-?%d+')
+for kind, index, field, _, leak in string.gmatch(ARGV[3], '(%a) (%d+) ([%a_]+) (%d+) (%d+)') do
+  local key, rate, more = KEYS[tonumber(index)], tonumber(leak), tonumber(changes())
   if kind == 'c' then
     redis.call('ZREM', key, ARGV[2])
   elseif expires > now and more ~= 0 then

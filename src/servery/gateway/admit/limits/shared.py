@@ -43,10 +43,10 @@ class _Command:
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """A plan as the scripts take it: its keys, and of each meter its kind, its key's index and its field."""
+    """A plan as the scripts take it: its keys, and its meters in five words each. One text is quicker to send than many."""
 
     keys: tuple[str, ...]
-    heads: tuple[tuple[str, int, str], ...]
+    meters: str
 
 
 class SharedLimits:
@@ -80,9 +80,8 @@ class SharedLimits:
         bound = self._bind(plan)
         self._ids += 1
         lease_id = f"{self._name}-{self._ids}"
-        arguments: list[Any] = [self._time(), lease_id, lease_ms]
-        for head, meter in zip(bound.heads, plan.meters, strict=True):
-            arguments += (*head, meter.capacity, meter.rate, meter.amount(cost))
+        amounts = " ".join([str(meter.amount(cost)) for meter in plan.meters])
+        arguments = (self._time(), lease_id, lease_ms, bound.meters, amounts)
         answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         self._put(_Command("reserve", (_lease_key(lease_id), *bound.keys), arguments, answer))
         try:
@@ -97,9 +96,8 @@ class SharedLimits:
     def settle(self, lease: Lease, used: Cost) -> None:
         """Have it counted that `used` was used; what cannot be told now is told later."""
         bound, lease_id = self._bind(lease.plan), str(lease.id)
-        arguments: list[Any] = [self._time(), lease_id]
-        for head, meter in zip(bound.heads, lease.plan.meters, strict=True):
-            arguments += (*head, meter.rate, meter.amount(used) - meter.amount(lease.cost))
+        more = " ".join([str(meter.amount(used) - meter.amount(lease.cost)) for meter in lease.plan.meters])
+        arguments = (self._time(), lease_id, bound.meters, more)
         self._put(_Command("settle", (_lease_key(lease_id), *bound.keys), arguments))
 
     async def close(self) -> None:
@@ -198,11 +196,11 @@ class SharedLimits:
 def _bound(meters: Sequence[Meter]) -> _Bound:
     names = [_key(meter) for meter in meters]
     keys = list(dict.fromkeys(names))
-    heads = tuple(
-        (_KINDS.get(meter.measure, "b"), keys.index(name) + 2, meter.measure.value)
+    words = [
+        f"{_KINDS.get(meter.measure, 'b')} {keys.index(name) + 2} {meter.measure.value} {meter.capacity} {meter.rate}"
         for meter, name in zip(meters, names, strict=True)
-    )
-    return _Bound(tuple(keys), heads)
+    ]
+    return _Bound(tuple(keys), " ".join(words))
 
 
 def _key(meter: Meter) -> str:
