@@ -133,6 +133,18 @@ def test_a_full_server_is_asked_again(tmp_path: Path, monkeypatch: pytest.Monkey
     asyncio.run(story())
 
 
+def test_what_a_limit_will_never_take_is_not_asked_again(tmp_path: Path) -> None:
+    async def answer(asked: Asked) -> bytes:
+        raise ApiError(429, "more than is ever allowed", is_final=True)
+
+    async def story() -> None:
+        world = World(tmp_path, answer)
+        done = await world.ended(world.begin(line("a")))
+        assert done.request_counts == RequestCounts(1, 0, 1)
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize(
     ("lines", "code", "at"),
     [

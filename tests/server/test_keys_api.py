@@ -125,5 +125,16 @@ def test_a_key_sees_the_models_that_it_may_ask_for(tmp_path: Path) -> None:
         secret = (await admin(app, "POST", "/v1/keys", {"models": ["n"]})).json["key"]
         seen = await ask(app, "GET", "/v1/models", authorization=f"Bearer {secret}")
         assert [each["id"] for each in seen.json["data"]] == ["n"]
+        for method, path, body in (
+            ("GET", "/v1/models/m", b""),
+            ("POST", "/tokenize", {"model": "m", "prompt": "x"}),
+            ("POST", "/detokenize", {"model": "m", "tokens": [1]}),
+            ("POST", "/v1/messages/count_tokens", {"model": "m", "messages": [{"role": "user", "content": "x"}]}),
+            ("POST", "/v1/responses/input_tokens", {"model": "m", "input": "x"}),
+            ("POST", "/v1/embeddings", {"model": "m", "input": "x"}),
+        ):
+            refused = await ask(app, method, path, body, authorization=f"Bearer {secret}", **JSON)
+            assert refused.status == 403, path
+            assert "may not ask for the model 'm'" in refused.json["error"]["message"]
 
     run(story)

@@ -239,7 +239,8 @@ class _Work:
                 try:
                     return await self._answer(asked)
                 except ApiError as error:
-                    if error.status not in _RETRIED:
+                    is_hopeless = error.is_final and error.retry_after_s is None  # larger than its limit, say
+                    if error.status not in _RETRIED or is_hopeless:
                         raise
                     await asyncio.sleep(max(_SHORTEST_WAIT_S, error.retry_after_s or 0.0))
 

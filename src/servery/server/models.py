@@ -35,7 +35,7 @@ async def model(service: Service, exchange: Exchange) -> None:
     """One model, adapter or alias; its id may contain slashes."""
     asked = exchange.arguments["id"]
     name = service.unaliased(asked)
-    upstream = service.upstream(name)
+    upstream = service.upstream_for(exchange.caller, asked)
     found = upstream.model() if name == upstream.name else upstream.adapters()[name.rpartition(":")[2]]
     told = found if name == asked else _called(asked, found)
     encode = encode_anthropic_model if is_anthropic(exchange.request.headers) else encode_model

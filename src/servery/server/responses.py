@@ -59,7 +59,7 @@ async def count(service: Service, exchange: Exchange) -> None:
     request = service.addressed(decode_responses(await exchange.body(service.options)))
     history = _Kept(service.responses, exchange.owner, request.previous_response_id).history()
     chat = request.chat(list(history))
-    tokens = await service.upstream(request.model).count(chat)
+    tokens = await service.upstream_for(exchange.caller, request.model).count(chat)
     await exchange.reply.whole(encode_input_tokens(tokens))
 
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from servery.gateway.admit.choice import not_allowed
 from servery.gateway.gateway import Gateway
 from servery.gateway.settle.record import Record
 from servery.server.admin import AdminDoor
@@ -100,6 +101,13 @@ class Service:
             adapters = [each.id for upstream in self.upstreams.values() for each in upstream.adapters().values()]
             raise model_not_found(model, [*self.upstreams, *adapters, *whole_names(self.options.aliases)])
         return self.upstreams[name]
+
+    def upstream_for(self, caller: Caller, model: str) -> Upstream:
+        """Where `model` runs, or what it is an alias of; raises `ApiError`: 404 as `upstream`, 403 if it is not for the caller."""
+        name, base = self.located(model)
+        if not caller.may_ask(name, base, model):
+            raise not_allowed(model)
+        return self.upstream(name)
 
     def located(self, model: str) -> tuple[str, str]:
         """The name by which `model` is served, and that of the model itself if it is an adapter's.

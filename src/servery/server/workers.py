@@ -65,10 +65,9 @@ def check_workers(options: ServeOptions) -> None:
         )
     if options.files is not None:
         raise OptionError(f"--workers is {options.workers}, but --files and its batches belong to one process.")
-    has_limits = _has_limits(options.config) or options.key_store is not None  # whose keys may have some at any moment
-    if options.config.limits.redis is None and has_limits:
+    if options.config.limits.redis is None and _has_limits(options.config):
         raise OptionError(
-            f"--workers is {options.workers} and there are limits, or a store of keys that may have some, which each would count by itself: let them count "
+            f"--workers is {options.workers} and there are limits, which each would count by itself: let them count "
             "together in a Redis (limits: {redis: ...}), or use --workers 1."
         )
 
