@@ -7,7 +7,7 @@ whose load generator was late itself is marked with *. Servery has everything on
 deadlines; what others have on is told in docs/gateway-speed.md. A gateway that is not installed is left out, with the
 command that installs it.
 
-python -m benchmarks.gateway --cache DIRECTORY [--peers servery,envoy] [--cores 0,1]
+python -m benchmarks.gateway --cache DIRECTORY [--peers servery,envoy] [--rows saturated,at_100] [--cores 0,1]
 python -m benchmarks.gateway soak --cache DIRECTORY [--minutes 60]
 python -m benchmarks.gateway instructions --cache DIRECTORY [--requests 100]
 """
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gateway import instructions
-from benchmarks.gateway.contest import Contest, added_ms
+from benchmarks.gateway.contest import LOADS, Contest, added_ms
 from benchmarks.gateway.peers import PEERS
 from benchmarks.gateway.rig import Rig
 from benchmarks.gateway.soak import soak
@@ -40,12 +40,12 @@ def table(direct: dict[str, Any], found: dict[str, Any]) -> Table:
         many = rows.get("streams_256", {})
         shown.add_row(
             name,
-            f"{rows['saturated']['per_s']:,.0f}",
-            _number(rows["saturated"]["cpu_us_per_answer"]),
+            _number(rows.get("saturated", {}).get("per_s")),
+            _number(rows.get("saturated", {}).get("cpu_us_per_answer")),
             _added(rows, direct, "at_100"),
             _added(rows, direct, "at_1000"),
             _added(rows, direct, "first_chunk", "first_ms"),
-            _number(rows["streams_64"]["cpu_us_per_event"]),
+            _number(rows.get("streams_64", {}).get("cpu_us_per_event")),
             f"{many['events_per_s']:,.0f}" if many else "-",
             f"{many['first_ms'].get('p50', 0):.1f}" if many else "-",
             f"{each['idle_mb']:.0f}, {each['loaded_mb']:.0f}",
@@ -63,12 +63,15 @@ def _added(rows: dict[str, Any], direct: dict[str, Any], row: str, of: str = "to
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def _compare(options: argparse.Namespace, rig: Rig) -> None:
     wanted = options.peers.split(",") if options.peers else [peer.name for peer in PEERS]
-    contest = Contest(rig, options.cache, options.cores)
+    rows = options.rows.split(",") if options.rows else list(LOADS)
+    if unknown := [row for row in rows if row not in LOADS]:
+        raise SystemExit(f"no row is called {', '.join(unknown)}; there are {', '.join(LOADS)}")
+    contest = Contest(rig, options.cache, options.cores, rows)
     direct = contest.direct()
     found: dict[str, Any] = {}
     missing: dict[str, Any] = {}
@@ -114,6 +117,7 @@ def main() -> None:
         "--cache", type=Path, required=True, help="where the rig is built and the others are installed"
     )
     arguments.add_argument("--peers", help="names, with commas; else all")
+    arguments.add_argument("--rows", help="of the loads, with commas; else all")
     arguments.add_argument("--cores", type=lambda text: [int(each) for each in text.split(",")], default=[0, 1])
     arguments.add_argument("--minutes", type=float, default=60.0)
     arguments.add_argument("--rate", type=float, default=20.0, help="requests a second of the soak")

@@ -1,6 +1,5 @@
 """What one gateway does: saturation, latency that it adds, streams, memory, start. And the same without any gateway."""
 
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,12 +36,14 @@ class Contest:
     rig: Rig
     cache: Path
     cores: Sequence[int]
-    rounds: int = 1
+    rows: Sequence[str]
 
     def direct(self) -> dict[str, dict[str, Any]]:
         """Every load without a gateway."""
         with self.rig.upstream(UPSTREAM):
-            return {name: self._sent(load, UPSTREAM, "upstream-model") for name, load in LOADS.items()}
+            return {
+                name: self._sent(load, UPSTREAM, "upstream-model") for name, load in LOADS.items() if name in self.rows
+            }
 
     def measure(self, peer: Peer, number: int) -> dict[str, Any] | str:
         """All that is known of one gateway, or why nothing is."""
@@ -54,7 +55,8 @@ class Contest:
             return gateway
         try:
             with self.rig.upstream(UPSTREAM), running(gateway, self.cores[0], folder) as alive:
-                return self._rows(gateway, alive, _LIGHT if peer.is_slow else LOADS)
+                loads = _LIGHT if peer.is_slow else LOADS
+                return self._rows(gateway, alive, {name: loads[name] for name in self.rows if name in loads})
         except RuntimeError as error:
             return str(error)
 
@@ -85,9 +87,3 @@ def added_ms(found: dict[str, Any], direct: dict[str, Any], rank: str, of: str =
     if rank not in found.get(of, {}) or rank not in direct.get(of, {}):
         return None
     return float(found[of][rank]) - float(direct[of][rank])
-
-
-def median_of(runs: Sequence[dict[str, Any]], row: str, figure: str) -> float | None:
-    """Of several runs the median of a figure of a row."""
-    values = [run["rows"][row][figure] for run in runs if row in run["rows"] and run["rows"][row][figure] is not None]
-    return statistics.median(values) if values else None

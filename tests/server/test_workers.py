@@ -14,10 +14,15 @@ import pytest
 from servery.config.types import Config, DeploymentConfig, Kind, Limits, ModelConfig, Tier
 from servery.server.option_error import OptionError
 from servery.server.options import ServeOptions
+from servery.server.request import Request
 from servery.server.siblings import merged
+from servery.server.types import Event
 from servery.server.workers import Post, check_workers
+from servery.upstream.ask import Api, new_answer_id
 
 ELSEWHERE = DeploymentConfig(name="d", kind=Kind.VLLM, tier=Tier.SELF_HOSTED, model="x", max_concurrency=7)
+
+SCOPE = {"method": "GET", "path": "/", "headers": []}
 
 
 def configuration(**others: object) -> Config:
@@ -114,3 +119,24 @@ def test_workers_share_a_port_are_replaced_and_stop_together(served: "tuple[subp
     both(port)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
+
+
+def test_forks_do_not_give_the_same_ids() -> None:
+    """They begin with one state of chance; two rows of the ledger with one id would be one."""
+
+    def told_by_a_fork() -> bytes:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writing, f"{new_answer_id(Api.CHAT)} {Request(SCOPE, receive, 0.0).id}".encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as told:
+            return told.read()
+
+    async def receive() -> Event:
+        return {}
+
+    first, second = (told_by_a_fork().split() for _ in range(2))
+    assert all(a != b for a, b in zip(first, second, strict=True))

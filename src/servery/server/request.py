@@ -1,6 +1,7 @@
 """A request as it comes in: its head at once, its body bounded."""
 
 import asyncio
+import os
 import random
 import re
 import secrets
@@ -17,6 +18,8 @@ Watch = Callable[[Callable[[], None]], None]
 # its client is still sending is reset, and the client never reads why.
 _DISCARD_FACTOR = 16
 _chance = random.Random(secrets.randbits(256))
+# Processes that are forks of one must not go on alike: their ids would be the same.
+os.register_at_fork(after_in_child=lambda: _chance.seed(secrets.randbits(256)))
 
 
 class Request:

@@ -5,6 +5,7 @@ the client's form. So every API reaches every kind of upstream, and nobody decod
 """
 
 import enum
+import os
 import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +70,8 @@ _ID_PREFIXES: Mapping[Api, str] = {
 
 
 _chance = random.Random(secrets.randbits(256))
+# Processes that are forks of one must not go on alike: their ids would be the same.
+os.register_at_fork(after_in_child=lambda: _chance.seed(secrets.randbits(256)))
 
 
 def new_answer_id(api: Api) -> str:
