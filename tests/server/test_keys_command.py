@@ -76,3 +76,21 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     assert main(["keys", *arguments, "--store", str(tmp_path / "keys.sqlite")]) == 2
     assert text in capsys.readouterr().err
+
+
+def test_what_was_done_to_keys_is_in_the_ledger_that_the_configuration_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "servery.yaml").write_text(CONFIG)
+    config = ["--config", str(tmp_path / "servery.yaml")]
+    assert main(["keys", "create", *config, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert main(["keys", "rotate", made["id"], *config]) == 0
+    assert main(["keys", "revoke", made["id"], *config]) == 0
+    capsys.readouterr()
+    assert main(["ledger", "audit", str(tmp_path / "servery.yaml"), "--json"]) == 0
+    told = capsys.readouterr().out
+    assert [(each["action"], each["subject"], each["source"]) for each in json.loads(told)["entries"]] == [
+        (f"keys {verb}", made["id"], "command line") for verb in ("create", "rotate", "revoke")
+    ]
+    assert made["key"] not in told

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from servery.server.key_store import KeyStore, KeyStoreError, KeyTerms, NoSuchKe
 from servery.server.key_watch import store_path
 from servery.server.keys_api import moment, parse_overlap, shown
 from servery.server.option_error import OptionError
+from servery.telemetry.ledger.audit import Act, AuditLog
 
 T = TypeVar("T")
 _LIMITS = (
@@ -49,6 +51,7 @@ def create(options: argparse.Namespace) -> int:
     )
     with _store(options) as store:
         key, secret = store.create(terms)
+    _record(options, "keys create", key)
     _tell(options, key, secret)
     return 0
 
@@ -83,6 +86,7 @@ def rotate(options: argparse.Namespace) -> int:
     overlap_s = _read("--overlap", parse_overlap, options.overlap)
     with _store(options) as store:
         key, secret = store.rotate(options.key, overlap_s)
+    _record(options, "keys rotate", key)
     _tell(options, key, secret)
     return 0
 
@@ -95,6 +99,7 @@ def revoke(options: argparse.Namespace) -> int:
     """
     with _store(options) as store:
         key = store.revoke(options.key)
+    _record(options, "keys revoke", key)
     print(f"{key.id} is revoked. A server that runs refuses it within about a second.")
     return 0
 
@@ -159,6 +164,13 @@ def _row(key: StoredKey) -> tuple[str, ...]:
         key.terms.name or "-", ",".join(told["models"] or ["all"]), ",".join(told["tiers"] or ["all"]),
         told["expires"] or "never", limits or "none",
     )  # fmt: skip
+
+
+def _record(options: argparse.Namespace, action: str, key: StoredKey) -> None:
+    """Write down what was done, where the configuration keeps a ledger; `--store` alone names none."""
+    place = None if options.config is None else load_config(options.config).ledger
+    who = f"uid {os.getuid()}"
+    AuditLog(place).record(Act(who=who, action=action, subject=key.id, source="command line"))
 
 
 def _tell(options: argparse.Namespace, key: StoredKey, secret: str) -> None:
