@@ -21,8 +21,8 @@ serve: environment-engine ## Serve the embedded model on 127.0.0.1:8000 (ARGS="M
 chat: environment-engine ## Chat in the terminal with a server that runs
 	@exec $(BIN)/servery chat $(ARGS)
 
-bench: environment-engine ## Measure a server that runs (ARGS="--concurrency 8")
-	@exec $(BIN)/servery bench $(ARGS)
+bench: environment-engine ## Measure a server that runs (ARGS="goodput --slo chat")
+	@exec $(BIN)/servery bench $(if $(ARGS),$(ARGS),run)
 
 test: environment-dev ## Run the tests (SLOW=1: the slow ones too; WORKERS=4; ARGS="-k scheduler")
 	@$(BIN)/python tools/programs.py

@@ -15,7 +15,7 @@ import json
 import random
 import statistics
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter, sleep
@@ -31,7 +31,6 @@ from servery.bench.address import Address
 from servery.bench.client import Client
 from servery.bench.prompts import Messages, PromptMaker, token_counter
 from servery.bench.sample import Sample, ask
-from servery.bench.span import Span
 
 CONDITIONS = ("alone", "beside a batch")
 # More than a block can see the end of.
@@ -116,14 +115,16 @@ def _ttft_s(sample: Sample) -> float:
     return sample.ttft_s
 
 
-async def measure(lane: Lane, maker: PromptMaker, pairs: int, requests: int, rate: float) -> dict[str, Any]:
+async def measure(
+    lane: Lane, make: Callable[[], Awaitable[Messages]], pairs: int, requests: int, rate: float, seed: int
+) -> dict[str, Any]:
     """Blocks of both conditions in turns: their times, their ratio, and the batch's pace."""
-    draw = random.Random(maker.seed)
+    draw = random.Random(seed)
     gaps_s = [[draw.expovariate(rate) for _ in range(requests)] for _ in range(pairs)]
     ttfts_s: dict[str, list[list[float]]] = {name: [] for name in CONDITIONS}
     paces: list[float] = []
     for number, name in interleaved(CONDITIONS, pairs):
-        prompts = [await maker.next() for _ in range(requests)]
+        prompts = [await make() for _ in range(requests)]
         if name == CONDITIONS[0]:
             ttfts_s[name].append(await lane.block(gaps_s[number], prompts))
             continue
@@ -152,15 +153,19 @@ async def run(url: str, options: argparse.Namespace) -> dict[str, Any]:
     """All figures of a server that runs."""
     client = Client(Address.parse(url))
     model = await client.first_model()
-    maker = PromptMaker(await token_counter(client, model), Span(options.prompt_tokens, options.prompt_tokens), 0, 1)
+    maker = PromptMaker(await token_counter(client, model), 0, 1)
+
+    async def make() -> Messages:
+        return await maker.make(options.prompt_tokens)
+
     lane = Lane(url, model, options.output_tokens)
     try:
-        lane.upload([await maker.next() for _ in range(200)])
-        warm = [await maker.next() for _ in range(8)]
+        lane.upload([await make() for _ in range(200)])
+        warm = [await make() for _ in range(8)]
         async with lane.batch():
             await lane.block([0.05] * len(warm), warm)
         await lane.block([0.05] * len(warm), warm)
-        return await measure(lane, maker, options.pairs, options.requests, options.rate)
+        return await measure(lane, make, options.pairs, options.requests, options.rate, maker.seed)
     finally:
         lane.close()
         client.close()

@@ -60,6 +60,9 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
+MEASURING = ("run", "trace", "goodput", "sweep", "compare", "report")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -99,20 +102,20 @@ def test_models_lists_every_architecture_and_quantization_format(capsys: pytest.
 
 
 def test_every_verb_has_help_that_ends_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (cli.serve, cli.chat, bench_command.bench, cli.quantize, cli.models):
-        name = verb.__name__
+    for name in ("serve", "chat", "bench", *(f"bench {verb}" for verb in MEASURING), "quantize", "models"):
         with pytest.raises(SystemExit):
-            cli.main([name, "--help"])
+            cli.main([*name.split(), "--help"])
         assert f"Example:\n  servery {name}" in capsys.readouterr().out
 
 
 def test_every_example_is_one_that_runs(asked: Callable[..., list[object]]) -> None:
     """The command lines in the docstrings parse."""
-    for verb in (cli.serve, cli.chat, bench_command.bench, cli.quantize, cli.models):
-        examples = (verb.__doc__ or "").partition("Example:")[2].split("\n")
-        for line in filter(None, map(str.strip, examples)):
+    measuring = {f"bench {verb}": getattr(bench_command, verb).__doc__ for verb in MEASURING}
+    others = {verb.__name__: verb.__doc__ for verb in (cli.serve, cli.chat, cli.quantize, cli.models)}
+    for name, text in {**others, **measuring}.items():
+        for line in filter(None, map(str.strip, (text or "").partition("Example:")[2].split("\n"))):
             words = line.rpartition("| ")[2].replace('"Answer in one sentence."', "Shortly.").split()
-            assert cli.parser().parse_args(words[1:]).verb == verb.__name__
+            assert cli.parser().parse_args(words[1:]).verb == name
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,9 +204,19 @@ def test_the_keys_in_the_environment_are_not_handed_on(
         ("serve --max-runing=3", "unrecognized arguments: --max-runing=3. Did you mean '--max-running'?"),
         ("chat --zzz", "servery chat: error: unrecognized arguments: --zzz\n"),
         ("chat 9", "servery chat: error: unrecognized arguments: 9\n"),
-        ("bench --prompt-tokens 9:2", "'9:2'"),
-        ("bench --output-tokens 0", "'0'"),
-        ("bench --concurrency 0", "'0' is not a whole number of at least 1"),
+        ("bench", "the following arguments are required: VERB"),
+        ("bench run --prompt-tokens 9:2", "'9:2'"),
+        ("bench run --prompt-tokens lognormal:5", "lognormal:200,600"),
+        ("bench run --output-tokens 0", "'0'"),
+        ("bench run --concurrency 0", "'0' is not a whole number of at least 1"),
+        ("bench run --rate 0", "'0' is not a rate"),
+        ("bench run --rate 1 --concurrency 2", "not allowed with argument --rate"),
+        ("bench run --rate 1 --arrivals often", "poisson, constant, gamma:CV"),
+        ("bench goodput --attainment 100%", "cannot be shown"),
+        ("bench sweep", "one of the arguments --rates --clients is required"),
+        ("bench sweep --rates 1,x", "'x' is not a rate"),
+        ("bench compare --repeats 2", "'2' is not a whole number of at least 3"),
+        ("bench trace", "the following arguments are required: TRACE"),
     ],
 )
 def test_a_bad_word_is_refused_with_the_rule(words: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +245,12 @@ def test_a_bad_word_is_refused_with_the_rule(words: str, complaint: str, capsys:
         ("serve model --api-key-file model", cli.USAGE, "the keys in model cannot be read: Is a directory"),
         ("serve model --api-key-file binary", cli.USAGE, "the keys in binary cannot be read: it is not UTF-8"),
         ("serve model --api-key-file empty", cli.USAGE, "empty has no key"),
-        ("bench --url ftp://x", cli.USAGE, "'ftp://x' is not an address"),
+        ("bench run --url ftp://x", cli.USAGE, "'ftp://x' is not an address"),
+        ("bench run --slo ttfb:1s", cli.USAGE, "--slo: 'ttfb:1s' is no part of an SLO"),
+        ("bench run --attainment 99%", cli.USAGE, "--attainment and --cost-per-hour judge by an SLO"),
+        ("bench run --arrivals constant", cli.USAGE, "give its --rate, too"),
+        ("bench goodput --requests 100", cli.FAILED, "ask for at least 268"),
+        ("bench report x.json", cli.FAILED, "the page to write with --html"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_no_traceback(
@@ -242,19 +260,20 @@ def test_what_cannot_be_done_is_one_line_and_no_traceback(
     Path("binary").write_bytes(b"\xff\xfe")
     assert cli.main(words.split()) == code
     said = capsys.readouterr()
-    assert (said.out, said.err.startswith(f"servery {words.split(maxsplit=1)[0]}: ")) == ("", True)
+    verb = " ".join(words.split()[: 2 if words.startswith("bench") else 1])
+    assert (said.out, said.err.startswith(f"servery {verb}: ")) == ("", True)
     assert complaint in said.err.splitlines()[0]
 
 
-@pytest.mark.parametrize("verb", ["chat", "bench"])
+@pytest.mark.parametrize("verb", ["chat", "bench run"])
 def test_nobody_at_the_default_address_says_how_to_start_one(
     verb: str, asked: Callable[..., list[object]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked({"chat": "servery.chat.terminal", "bench": "servery.bench.run"}[verb], Unreachable("nobody there"))
+    asked({"chat": "servery.chat.terminal", "bench run": "servery.bench.run"}[verb], Unreachable("nobody there"))
     hint = "Start a server with `servery serve`, or name another address with --url.\n"
-    assert cli.main([verb]) == cli.FAILED
+    assert cli.main(verb.split()) == cli.FAILED
     assert capsys.readouterr().err == f"servery {verb}: nobody there\n{hint}"
-    assert cli.main([verb, "--url", "http://x"]) == cli.FAILED
+    assert cli.main([*verb.split(), "--url", "http://x"]) == cli.FAILED
     assert capsys.readouterr().err == f"servery {verb}: nobody there\n"
 
 

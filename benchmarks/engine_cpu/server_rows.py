@@ -15,7 +15,7 @@ from benchmarks.engine_cpu import models
 from benchmarks.engine_cpu.rows import Verdict
 from benchmarks.engine_cpu.worker import prompts
 from conformance.server import serving
-from servery.bench.run import BenchOptions
+from servery.bench.options import BenchOptions, LoadOptions, TargetOptions, WorkOptions
 from servery.bench.run import measure as bench
 from servery.bench.span import Span
 
@@ -58,12 +58,11 @@ async def _served(model: str) -> float:
     with serving(f"amuse={model}", "--threads", "1", "--max-running", str(STREAMS), "--no-prefix-cache") as server:
         report = await bench(
             BenchOptions(
-                url=server.url,
-                concurrency=STREAMS,
-                requests=TURNS * STREAMS,
-                warmup=STREAMS,
-                prompt_tokens=Span(PROMPT_TOKENS, PROMPT_TOKENS),
-                output_tokens=Span(ANSWER_TOKENS, ANSWER_TOKENS),
+                target=TargetOptions(url=server.url),
+                work=WorkOptions(
+                    prompt_tokens=Span(PROMPT_TOKENS, PROMPT_TOKENS), output_tokens=Span(ANSWER_TOKENS, ANSWER_TOKENS)
+                ),
+                load=LoadOptions(requests=TURNS * STREAMS, warmup=STREAMS, concurrency=STREAMS),
                 measures_bandwidth=False,
             )
         )

@@ -169,12 +169,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True, parser_class=_VerbParser)
     _add_serve(_add_verb(verbs, serve))
     _add_chat(_add_verb(verbs, chat))
-    measuring = _add_verb(verbs, bench_command.bench)
-    measuring.set_defaults(client_key=_client_key)
-    _add_client(measuring)
-    bench_command.add_bench(measuring)
-    parts = measuring.add_subparsers(title="verbs", metavar="VERB", parser_class=_VerbParser)
-    _add_roofline(_add_verb(parts, roofline))
+    _add_bench(verbs)
     add_quantize_options(_add_verb(verbs, quantize))
     _add_verb(verbs, models).add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     _add_eval(verbs)
@@ -212,7 +207,7 @@ def _usage_errors() -> tuple[type[Exception], ...]:
     from servery.evals.errors import OptionError as EvalOptionError
     from servery.server.option_error import OptionError
 
-    return (UsageError, BadAddress, ConfigError, EvalOptionError, OptionError)
+    return (UsageError, bench_command.UsageError, BadAddress, ConfigError, EvalOptionError, OptionError)
 
 
 def _our_errors() -> tuple[type[Exception], ...]:
@@ -349,8 +344,27 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
     add("--max-tokens", type=at_least(1), metavar="N", help="longest answer")
 
 
+def _add_bench(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:
+    text = bench_command.HELP
+    group = verbs.add_parser(
+        "bench",
+        help=text.partition("\n")[0],
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parts = group.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_VerbParser)
+
+    def add(run: Verb) -> argparse.ArgumentParser:
+        verb = _add_verb(parts, run)
+        verb.set_defaults(verb=f"bench {run.__name__}", client_key=_client_key)
+        return verb
+
+    bench_command.add_verbs(add, _add_client)
+    _add_roofline(add(roofline))
+
+
 def _add_roofline(verb: argparse.ArgumentParser) -> None:
-    verb.set_defaults(verb="bench roofline")
     verb.add_argument("model", nargs="?", metavar="MODEL", help="a directory, a GGUF file, amuse or amuse-draft")
     context = "length of what decodes (default: 512, or the model's context if that is less)"
     verb.add_argument("--context", type=at_least(1), metavar="TOKENS", help=context)

@@ -1,6 +1,7 @@
 """Prompts have the length asked for, as the server counts, and are the same for the same seed."""
 
 import asyncio
+import random
 from dataclasses import dataclass
 from os.path import commonprefix
 
@@ -28,8 +29,8 @@ class WordCount:
 
 def prompts(counter: TokenCounter, span: Span, number: int, shared_tokens: int = 0, seed: int = 0) -> list[Messages]:
     async def make() -> list[Messages]:
-        maker = PromptMaker(counter, span, shared_tokens, seed)
-        return [await maker.next() for _ in range(number)]
+        maker, source = PromptMaker(counter, shared_tokens, seed), random.Random(seed)
+        return [await maker.make(span.draw(source)) for _ in range(number)]
 
     return asyncio.run(make())
 
@@ -126,3 +127,18 @@ def test_any_other_span_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="tokens") as caught:
         Span.parse(text)
     assert repr(text) in str(caught.value)
+
+
+def test_parts_of_the_same_name_are_the_same_text_in_every_prompt() -> None:
+    counter = WordCount()
+
+    async def make() -> list[str]:
+        maker = PromptMaker(counter, 0, seed=3)
+        made = [await maker.from_blocks(names, 100, 290) for names in ((1, 2, 3), (1, 2, 9), (4, 2, 3))]
+        return [messages[0]["content"] for messages in made]
+
+    one, sibling, stranger = asyncio.run(make())
+    shared = commonprefix([one, sibling])  # noqa: RUF071 - of texts, character by character
+    assert 170 <= asyncio.run(counter.count([{"role": "user", "content": shared}])) <= 220
+    assert len(commonprefix([one, stranger])) < 20  # noqa: RUF071
+    assert all(275 <= length <= 305 for length in lengths(counter, [[{"role": "user", "content": one}]]))

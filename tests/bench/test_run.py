@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from rich.console import Console
 from servery.bench import closed_loop
 from servery.bench import run as bench_run
 from servery.bench.address import Address
+from servery.bench.arrivals import Arrivals
 from servery.bench.client import Client
-from servery.bench.closed_loop import Measured
-from servery.bench.errors import Unreachable, WrongStatus
-from servery.bench.report import Report, sample_rows, show, summarize
-from servery.bench.run import BenchOptions, measure
+from servery.bench.errors import BadTrace, Unreachable, WrongStatus
+from servery.bench.measured import Measured
+from servery.bench.options import BenchOptions, LoadOptions, TargetOptions, WorkOptions
+from servery.bench.report import Report, sample_rows, summarize
+from servery.bench.run import measure
 from servery.bench.sample import Sample
+from servery.bench.slo import BenchSlo
 from servery.bench.span import Span
+from servery.bench.table import show
 from tests.scripted_server import CUT, ScriptedServer, chunk, event, head, json_answer, scripted, stream
 
 CHAT = "/v1/chat/completions"
@@ -45,16 +50,15 @@ def bench(script: dict[str, list[list[Any]]], **options: Any) -> tuple[Report, S
 
 
 def _options(server: ScriptedServer, **options: Any) -> BenchOptions:
-    defaults: dict[str, Any] = {
-        "url": server.url,
-        "concurrency": 2,
-        "requests": 4,
-        "warmup": 1,
-        "prompt_tokens": Span(20, 20),
-        "output_tokens": Span(2, 2),
-        "measures_bandwidth": False,
-    }
-    return BenchOptions(**{**defaults, **options})
+    target, work = {"url": server.url}, {"prompt_tokens": Span(20, 20), "output_tokens": Span(2, 2)}
+    load: dict[str, Any] = {"concurrency": 2, "requests": 4, "warmup": 1}
+    if "arrivals" in options or "is_replay" in options:
+        load["concurrency"] = None
+    whole: dict[str, Any] = {"measures_bandwidth": False}
+    for name, value in options.items():
+        kinds = ((TargetOptions, target), (WorkOptions, work), (LoadOptions, load), (BenchOptions, whole))
+        next(given for kind, given in kinds if name in kind.__dataclass_fields__)[name] = value
+    return BenchOptions(target=TargetOptions(**target), work=WorkOptions(**work), load=LoadOptions(**load), **whole)
 
 
 def test_a_run_asks_for_what_it_was_told_and_counts_only_what_it_measures() -> None:
@@ -179,16 +183,16 @@ def good(sent: float, *arrivals: float, tokens: int | None = None) -> Sample:
 def test_throughput_counts_the_part_in_which_all_clients_were_busy() -> None:
     """Two clients, 2 tokens per event; the last request is sent at 4 of 6 s: three events had come by then."""
     samples = [good(0, 1, 2, tokens=4), good(0, 3, 4.5, tokens=4), good(4, 5, 6, tokens=4)]
-    rates = summarize(Measured(samples, 0.0, 6.0, 0.1), 2).throughput
+    rates = summarize(Measured(samples, 0.0, 6.0, 0.1)).throughput
     assert (rates.good_requests, rates.output_tokens, rates.prompt_tokens) == (0.5, 2.0, 5.0)
     assert rates.steady_output_tokens == 3 * 2 / 4
-    burst = summarize(Measured(samples[:2], 0.0, 6.0, 0.1), 2).throughput
+    burst = summarize(Measured(samples[:2], 0.0, 6.0, 0.1)).throughput
     assert burst.steady_output_tokens is None
 
 
 def test_a_run_of_errors_only_has_no_figures_but_its_errors() -> None:
     failed = Sample(0.0, error_kind="timeout", error="too late")
-    summary = summarize(Measured([failed] * 3, 0.0, 1.0, 0.1), 1)
+    summary = summarize(Measured([failed] * 3, 0.0, 1.0, 0.1))
     assert (summary.good, summary.errors, summary.error_examples) == (0, {"timeout": 3}, {"timeout": "too late"})
     assert (summary.cached_share, summary.tokens_per_event, summary.latency["ttft_ms"].n) == (None, None, 0)
     assert sample_rows(Measured([failed], 0.0, 1.0, 0.1))[0]["error"] == "timeout"
@@ -218,9 +222,9 @@ def test_the_exit_code_tells_whether_all_was_good_and_the_file_has_everything(
     options = _options(ScriptedServer({}), json_path=tmp_path / "out.json")
     assert bench_run.run(options) == code
     written = orjson.loads((tmp_path / "out.json").read_bytes())
-    assert (written["schema"], written["model"], len(written["samples"])) == ("servery.bench/1", "amuse", 4)
+    assert (written["schema"], written["model"], len(written["samples"])) == ("servery.bench/2", "amuse", 4)
     assert set(written["provenance"]) == {"date", "command", "version", "commit", "machine"}
-    assert written["options"]["prompt_tokens"] == "20"
+    assert written["options"]["work"]["prompt_tokens"] == "20"
     assert "amuse: " in capsys.readouterr().out
 
 
@@ -235,3 +239,55 @@ def test_json_can_go_to_stdout_alone(
     monkeypatch.setattr(bench_run, "measure", measured)
     assert bench_run.run(_options(ScriptedServer({}), json_path=Path("-"))) == 0
     assert orjson.loads(capfdbinary.readouterr().out)["model"] == "amuse"
+
+
+def test_an_open_loop_is_judged_by_its_slo() -> None:
+    """Two of eight fail: they are misses, and what the good ones cost is told."""
+    error = json_answer({"error": {"message": "queue full"}}, 429)
+    script = [stream("probe"), *([stream("a", "b", prompt_tokens=20)] * 3), error, error, stream("a", "b")]
+    report, server = bench(
+        {CHAT: script},
+        requests=8,
+        warmup=0,
+        arrivals=Arrivals(200.0),
+        slo=BenchSlo.parse("ttft:60s", 0.9),
+        dollars_per_hour=3.6,
+    )
+    figures = report.summary.slo
+    assert figures is not None
+    assert (figures.attainment.good, figures.attainment.n, figures.misses) == (6, 8, {"error": 2})
+    assert figures.goodput == pytest.approx(6 / report.summary.wall_s)
+    assert figures.dollars_per_million_good_tokens == pytest.approx(1e6 * 3.6 / 3600 * report.summary.wall_s / 12)
+    assert report.summary.load == "open loop, 200 requests/s, Poisson"
+    assert (report.offered_rate, report.clients, "lag_ms" in report.summary.latency) == (200.0, None, True)
+    assert [row["misses"] for row in report.samples].count(("error",)) == 2
+    assert len(server.bodies(CHAT)) == 9
+
+
+def test_a_trace_is_replayed_at_its_times_with_its_lengths(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    rows = "".join(f"2023-11-16 18:17:0{index}.0,{40 + 10 * index},{3 + index}\n" for index in range(4))
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + rows)
+    script = {CHAT: [stream("a", "b")]}
+    report, server = bench(script, trace=str(trace), is_replay=True, arrivals=Arrivals(100.0), warmup=1, requests=9)
+    assert [body["max_tokens"] for body in server.bodies(CHAT)] == [1, 3, 4, 5, 6]
+    gaps = [late["due_s"] - early["due_s"] for early, late in pairwise(report.samples)]
+    assert gaps == pytest.approx([0.01, 0.01], abs=1e-6)
+    assert report.summary.load == "open loop, the times of the trace at 100 requests/s"
+    with pytest.raises(BadTrace, match="no more than the 4 of the warm-up"):
+        bench(script, trace=str(trace), is_replay=True, warmup=4)
+    with pytest.raises(BadTrace, match=r"no file, and no kind of traffic \(chat, code, conversation\)"):
+        bench(script, trace="no-such-thing", is_replay=True)
+
+
+def test_a_kind_of_traffic_is_scaled_to_the_model() -> None:
+    report, server = bench(
+        {CHAT: [stream("a", "b")]},
+        trace="chat",
+        is_replay=True,
+        scale_tokens=0.01,
+        arrivals=Arrivals(500.0),
+        requests=20,
+    )
+    assert len(report.samples) == 20
+    assert max(body["max_tokens"] for body in server.bodies(CHAT)) < 20

@@ -34,7 +34,7 @@ def test_bench_gets_the_lengths_it_asks_for_and_the_engines_share(server: Server
     out = tmp_path / "bench.json"
     lengths = ("--prompt-tokens", "40:80", "--output-tokens", "5:9", "--shared-prefix-tokens", "64")
     load = ("--concurrency", "3", "--requests", "12", "--json", str(out))
-    done = servery("bench", "--url", server.url, *lengths, *load)
+    done = servery("bench", "run", "--url", server.url, *lengths, *load)
     assert done.returncode == 0, done.stderr
     assert "closed loop, 3 clients" in done.stdout
     report = json.loads(out.read_bytes())

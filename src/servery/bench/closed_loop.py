@@ -7,31 +7,11 @@ nothing about what would happen at a fixed rate of arrivals; that needs an open 
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from servery.bench.client import Client
+from servery.bench.measured import Measured
 from servery.bench.sample import Sample, ask
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """All samples in the order of the requests, the time from first to last, and the client's own share of a core."""
-
-    samples: list[Sample]
-    began: float
-    ended: float
-    client_cpu_share: float
-
-    @property
-    def wall_s(self) -> float:
-        """From the first request sent to the last answer ended."""
-        return self.ended - self.began
-
-    @property
-    def steady_s(self) -> float:
-        """How long all clients were busy: until the last request was sent."""
-        return max((sample.sent for sample in self.samples), default=self.began) - self.began
 
 
 async def run(
@@ -52,4 +32,5 @@ async def run(
             group.create_task(work(client))
     ended = time.perf_counter()
     cpu_share = (time.process_time() - cpu_before) / (ended - began)
-    return Measured([samples[index] for index in sorted(samples)], began, ended, cpu_share)
+    load = f"closed loop, {len(clients)} client{'s' if len(clients) > 1 else ''}"
+    return Measured([samples[index] for index in sorted(samples)], began, ended, cpu_share, load)

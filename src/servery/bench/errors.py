@@ -2,6 +2,7 @@
 
 ClientError
 ├── BadAddress        the address cannot be read
+├── BadTrace          a file of requests cannot be read
 ├── Unreachable       no connection: nothing listens, no such host, TLS refused
 ├── WrongStatus       an HTTP status other than 2xx, with the server's own words
 ├── InBandError       an error event inside a stream that had begun with 200
@@ -21,6 +22,12 @@ class BadAddress(ClientError):
     """The address cannot be read."""
 
     kind = "bad_address"
+
+
+class BadTrace(ClientError):
+    """A file of requests cannot be read."""
+
+    kind = "bad_trace"
 
 
 class Unreachable(ClientError):

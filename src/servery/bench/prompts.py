@@ -7,15 +7,16 @@ so, and always tells the lengths that the server counted.
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from servery.bench.client import Client
 from servery.bench.errors import Malformed, WrongStatus
-from servery.bench.span import Span
 
 CHARACTERS_PER_TOKEN = 4.0  # of English, with the vocabularies of large models
 ROUNDS = 12
+_CALIBRATION = 512  # tokens: over shorter texts the template counts for too much
 _NOT_OFFERED = (400, 403, 404, 405, 422, 501)
 _WORDS = """apple arrow autumn basket bell bird blue boat book bread bridge brown bucket butter candle carpet castle chair
 cheese city clock cloud coat coffee color copper corn cotton country cup dance desk dinner doctor door dream drum eagle
@@ -80,29 +81,46 @@ async def token_counter(client: Client, model: str) -> TokenCounter:
 
 @dataclass(slots=True)
 class PromptMaker:
-    """Makes one prompt after the other; all begin with the same `shared_tokens` tokens, on top of those of the span."""
+    """Makes one prompt after the other; all begin with the same `shared_tokens` tokens, on top of their own length."""
 
     counter: TokenCounter
-    span: Span
     shared_tokens: int
     seed: int
     _source: random.Random = field(init=False)
     _shared: list[str] = field(init=False, default_factory=list)
+    _blocks: dict[int, list[str]] = field(init=False, default_factory=dict)
+    _per_word: float = field(init=False, default=2.0)  # tokens, as learnt from what was counted
 
     def __post_init__(self) -> None:
         self._source = random.Random(self.seed)
 
-    async def next(self) -> Messages:
-        """The next prompt, its length drawn from the span (never below what the template and one word take)."""
+    async def make(self, tokens: int) -> Messages:
+        """A prompt of `tokens` tokens besides the shared ones, never below what the template and one word take."""
         if self.shared_tokens and not self._shared:
             self._shared = await self._fit([], self.shared_tokens)
-        words = await self._fit(self._shared, self.shared_tokens + self.span.draw(self._source))
-        return _messages(words)
+        return _messages(await self._fit(self._shared, self.shared_tokens + tokens))
+
+    async def from_blocks(self, names: Sequence[int], block_tokens: int, tokens: int) -> Messages:
+        """A prompt of roughly `tokens` tokens whose parts are the same wherever a name is the same.
+
+        How many words a block has is settled by the first prompt that is made, for all.
+        """
+        if not self._blocks:
+            await self._fit([], max(block_tokens, _CALIBRATION))
+        words = [word for name in names for word in self._block(name, block_tokens)]
+        return _messages(words[: max(1, round(tokens / self._per_word))])
+
+    def _block(self, name: int, tokens: int) -> list[str]:
+        if name not in self._blocks:
+            source = random.Random(f"{self.seed}/{name}")
+            self._blocks[name] = source.choices(_WORDS, k=max(1, round(tokens / self._per_word)))
+        return self._blocks[name]
 
     async def _fit(self, before: list[str], target: int) -> list[str]:
         """`before` and random words, as close below `target` tokens as the words allow (a few tokens at most)."""
-        words = [*before, self._source.choice(_WORDS)]
-        best, best_count, per_word, last = words, 0, 2.0, (0, 0)
+        words = self._resize([*before, self._source.choice(_WORDS)], 1, (target / self._per_word) - len(before) - 1)
+        words = words if len(words) > len(before) else [*before, self._source.choice(_WORDS)]
+        best, best_count, last = words[: len(before) + 1], 0, (0, 0)
         for _ in range(ROUNDS):
             count = await self.counter.count(_messages(words))
             if best_count < count <= target:
@@ -110,9 +128,9 @@ class PromptMaker:
             if count == target or (count > target and len(words) == len(before) + 1):
                 break
             if abs(len(words) - last[0]) > 2:  # a slope over fewer words is mostly chance
-                per_word = max((count - last[1]) / (len(words) - last[0]), 0.5)
+                self._per_word = max((count - last[1]) / (len(words) - last[0]), 0.5)
             last = (len(words), count)
-            words = self._resize(words, len(before) + 1, (target - count) / per_word)
+            words = self._resize(words, len(before) + 1, (target - count) / self._per_word)
         return best
 
     def _resize(self, words: list[str], fewest: int, missing: float) -> list[str]:

@@ -1,27 +1,24 @@
-"""The figures of a run: computed from its samples, shown as a table, written as JSON."""
+"""The figures of a run, computed from its samples, and as JSON (`schema.json` beside this file)."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import orjson
 
-from servery.bench.closed_loop import Measured
+from servery.bench.attainment import Attainment, attained
+from servery.bench.backlog import is_growing
+from servery.bench.bandwidth import Bandwidth
 from servery.bench.engine_meter import EngineWork
 from servery.bench.machine import Provenance
-from servery.bench.percentile import QUANTILES, Distribution, Percentile, smallest_n
+from servery.bench.measured import Measured
+from servery.bench.percentile import Distribution
 from servery.bench.sample import Sample
+from servery.bench.slo import BenchSlo
 
-SCHEMA = "servery.bench/1"
-_NAMES = {
-    "ttft_ms": "TTFT ms",
-    "tpot_ms": "TPOT ms",
-    "itl_ms": "ITL ms",
-    "stall_ms": "longest gap ms",
-    "e2e_ms": "E2E ms",
-}
+SCHEMA = "servery.bench/2"
+_SLO_BLOCK = 10  # neighbours that may miss together
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +29,23 @@ class Throughput:
     output_tokens: float
     prompt_tokens: float
     steady_output_tokens: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SloFigures:
+    """How an SLO was kept. A request that broke several limits is counted under each in `misses`.
+
+    `goodput` is good requests a second; `dollars_per_million_good_tokens` counts the output tokens of good requests.
+    """
+
+    slo: str
+    limits: dict[str, float]  # seconds by clause
+    target: float
+    attainment: Attainment
+    misses: dict[str, int]
+    goodput: float
+    is_backlog_growing: bool
+    dollars_per_million_good_tokens: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +64,47 @@ class Summary:
     cached_share: float | None
     tokens_per_event: float | None
     client_cpu_share: float
+    slo: SloFigures | None
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything about one run; `notes` say what the reader must know to judge the figures."""
+    """Everything about one run.
+
+    `faults` say why it is invalid, `notes` what the reader must know to judge the figures.
+    """
 
     provenance: Provenance
-    options: dict[str, Any]
+    options: Any
     model: str
+    offered_rate: float | None  # requests a second, in an open loop
+    clients: int | None  # in a closed one
     summary: Summary
+    faults: list[str]
     engine: EngineWork | None
-    bandwidth: dict[str, Any] | None
+    bandwidth: Bandwidth | None
     notes: list[str]
     samples: list[dict[str, Any]]
     schema: str = SCHEMA
 
+    @property
+    def slo_limits(self) -> dict[str, float]:
+        """The limits that were asked for, in seconds by clause; none without an SLO."""
+        return self.summary.slo.limits if self.summary.slo is not None else {}
 
-def summarize(measured: Measured, concurrency: int) -> Summary:
+
+def offered_rate(requests: Sequence[float]) -> float | None:
+    """Requests a second, of the times at which they were due; None below two."""
+    span_s = max(requests, default=0.0) - min(requests, default=0.0)
+    return (len(requests) - 1) / span_s if span_s > 0 else None
+
+
+def as_json(report: object) -> bytes:
+    """Indented, with a newline at the end."""
+    return orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def summarize(measured: Measured, slo: BenchSlo | None = None, dollars_per_hour: float | None = None) -> Summary:
     """The figures of `measured`."""
     good = [sample for sample in measured.samples if sample.is_good]
     bad = [sample for sample in measured.samples if not sample.is_good]
@@ -75,29 +112,58 @@ def summarize(measured: Measured, concurrency: int) -> Summary:
     output = [sample.output_tokens for sample in good]
     events = sum(len(sample.arrivals) for sample in good)
     return Summary(
-        load=f"closed loop, {concurrency} client{'s' if concurrency > 1 else ''}",
+        load=measured.load,
         good=len(good),
         errors=dict(Counter(str(sample.error_kind) for sample in bad)),
         error_examples={str(sample.error_kind): str(sample.error) for sample in reversed(bad)},
         wall_s=measured.wall_s,
-        latency={name: Distribution.of(values) for name, values in _latencies(good).items()},
+        latency={name: Distribution.of(values) for name, values in _latencies(measured, good).items()},
         throughput=_throughput(measured, good),
         prompt_tokens=Distribution.of(prompt),
         output_tokens=Distribution.of(output),
         cached_share=sum(sample.cached_tokens for sample in good) / sum(prompt) if sum(prompt) else None,
         tokens_per_event=sum(output) / events if events else None,
         client_cpu_share=measured.client_cpu_share,
+        slo=slo_figures(measured, slo, dollars_per_hour) if slo is not None else None,
     )
 
 
-def _latencies(good: Sequence[Sample]) -> dict[str, list[float]]:
+def slo_figures(measured: Measured, slo: BenchSlo, dollars_per_hour: float | None = None) -> SloFigures:
+    """How `measured` kept `slo`. What was under way when a run was given up is not judged."""
+    missed = [slo.misses(sample) for sample in measured.samples]
+    good = [sample for sample, why in zip(measured.samples, missed, strict=True) if not why]
+    tokens = sum(sample.output_tokens for sample in good)
+    return SloFigures(
+        slo=str(slo),
+        limits=dict(slo.limits),
+        target=slo.attainment,
+        attainment=attained([not why for why in missed], _SLO_BLOCK),
+        misses=dict(Counter(clause for why in missed for clause in why)),
+        goodput=len(good) / measured.wall_s,
+        is_backlog_growing=measured.is_open and _piles_up(measured),
+        dollars_per_million_good_tokens=_per_million(dollars_per_hour, measured.wall_s, tokens),
+    )
+
+
+def _piles_up(measured: Measured) -> bool:
+    starts = [sample.scheduled for sample in measured.samples]
+    return is_growing(starts, [sample.ended or sample.sent for sample in measured.samples])
+
+
+def _per_million(dollars_per_hour: float | None, wall_s: float, tokens: int) -> float | None:
+    return dollars_per_hour * wall_s / 3600 / tokens * 1e6 if dollars_per_hour is not None and tokens else None
+
+
+def _latencies(measured: Measured, good: Sequence[Sample]) -> dict[str, list[float]]:
     gaps = [sample.gaps_s for sample in good]
+    lags = {"lag_ms": _ms(sample.lag_s for sample in measured.samples)} if measured.is_open else {}
     return {
         "ttft_ms": _ms(sample.ttft_s for sample in good),
         "tpot_ms": _ms(sample.tpot_s for sample in good),
         "itl_ms": _ms(gap for of_one in gaps for gap in of_one),
-        "stall_ms": _ms(max(of_one) for of_one in gaps if of_one),
+        "stall_ms": _ms(sample.stall_s for sample in good),
         "e2e_ms": _ms(sample.e2e_s for sample in good),
+        **lags,
     }
 
 
@@ -127,77 +193,23 @@ def _tokens_until(sample: Sample, end: float) -> float:
     return arrived * sample.output_tokens / len(sample.arrivals)
 
 
-def sample_rows(measured: Measured) -> list[dict[str, Any]]:
-    """One row per request for the JSON; `sent_s` counts from the first."""
+def sample_rows(measured: Measured, slo: BenchSlo | None = None) -> list[dict[str, Any]]:
+    """One row per request for the JSON; `due_s` and `sent_s` count from the beginning of the run."""
     return [
         {
+            "due_s": sample.scheduled - measured.began,
             "sent_s": sample.sent - measured.began,
             "ttft_s": sample.ttft_s,
             "tpot_s": sample.tpot_s,
             "e2e_s": sample.e2e_s,
+            "stall_s": sample.stall_s,
             "prompt_tokens": sample.prompt_tokens,
             "cached_tokens": sample.cached_tokens,
             "output_tokens": sample.output_tokens,
             "events": len(sample.arrivals),
             "finish_reason": sample.finish_reason,
             "error": sample.error_kind,
+            "misses": slo.misses(sample) if slo is not None else None,
         }
         for sample in measured.samples
     ]
-
-
-def show(report: Report, console: Console) -> None:
-    """Print the table, the totals, the engine's share and the notes."""
-    summary = report.summary
-    console.print(f"{report.model}: {summary.good} good requests in {summary.wall_s:.1f} s; {summary.load}")
-    console.print(_latency_table(summary))
-    console.print(_totals(summary))
-    if report.engine is not None:
-        console.print(_engine_line(report.engine, report.bandwidth))
-    for kind, count in summary.errors.items():
-        console.print(f"error {kind}: {count} times, for example: {summary.error_examples[kind]}", markup=False)
-    for note in report.notes:
-        console.print(f"note: {note}", markup=False)
-
-
-def _latency_table(summary: Summary) -> Table:
-    table = Table("", "n", "mean", *(f"p{q * 100:.0f}" for q in QUANTILES), "max")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, of in summary.latency.items():
-        cells = [_cell(of.percentiles[f"p{q * 100:.0f}"], q) for q in QUANTILES]
-        table.add_row(_NAMES[name], str(of.n), _number(of.mean), *cells, _number(of.maximum))
-    return table
-
-
-def _cell(percentile: Percentile, q: float) -> str:
-    return f"n < {smallest_n(q)}" if percentile.value is None else _number(percentile.value)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _totals(summary: Summary) -> str:
-    rates = summary.throughput
-    steady = rates.steady_output_tokens
-    lines = [
-        f"output {rates.output_tokens:.1f} tokens/s"
-        + (f" ({steady:.1f} while all clients were busy)" if steady is not None else "")
-        + f", prompts {rates.prompt_tokens:.1f} tokens/s, {rates.good_requests:.2f} good requests/s",
-        f"prompt {_number(summary.prompt_tokens.mean)} tokens, answer {_number(summary.output_tokens.mean)} (means)",
-    ]
-    if summary.cached_share:
-        lines.append(f"{summary.cached_share:.1%} of the prompt tokens came from the prefix cache")
-    return "\n".join(lines)
-
-
-def _engine_line(engine: EngineWork, bandwidth: dict[str, Any] | None) -> str:
-    line = (
-        f"engine: {engine.steps} steps of {engine.step_ms:.2f} ms, {engine.tokens_per_step:.1f} tokens and "
-        f"{engine.read_bytes_per_step / 1e6:.2f} MB each: {engine.achieved_bytes_per_s / 1e9:.2f} GB/s"
-    )
-    if engine.mbu is None or bandwidth is None:
-        return line
-    best = bandwidth["best_bytes_per_s"] / 1e9
-    return f"{line}, {engine.mbu:.1%} of the {best:.1f} GB/s measured here (MBU)"

@@ -14,7 +14,11 @@ from servery.bench.errors import ClientError
 
 @dataclass(slots=True)
 class Sample:
-    """`sent` is before a connection is had; `arrivals` are of the events that carried text."""
+    """`sent` is before a connection is had; `arrivals` are of the events that carried text.
+
+    Times count from `scheduled`, when the request should have been sent: a load that waits for a slow server before it
+    sends more would else not see how late its answers are (coordinated omission). In a closed loop both are the same.
+    """
 
     sent: float
     arrivals: list[float] = field(default_factory=list)
@@ -25,6 +29,17 @@ class Sample:
     finish_reason: str | None = None
     error_kind: str | None = None
     error: str | None = None
+    due: float | None = None  # None: in a closed loop a request is due when it is sent
+
+    @property
+    def scheduled(self) -> float:
+        """When it should have been sent."""
+        return self.sent if self.due is None else self.due
+
+    @property
+    def lag_s(self) -> float:
+        """How late this client was in sending it."""
+        return self.sent - self.scheduled
 
     @property
     def is_good(self) -> bool:
@@ -39,7 +54,7 @@ class Sample:
     @property
     def ttft_s(self) -> float | None:
         """Time to the first event with text."""
-        return self.arrivals[0] - self.sent if self.arrivals else None
+        return self.arrivals[0] - self.scheduled if self.arrivals else None
 
     @property
     def tpot_s(self) -> float | None:
@@ -51,12 +66,17 @@ class Sample:
     @property
     def e2e_s(self) -> float | None:
         """Time to the last token."""
-        return None if self.ended is None else self.ended - self.sent
+        return None if self.ended is None else self.ended - self.scheduled
 
     @property
     def gaps_s(self) -> list[float]:
         """Times between successive events with text (ITL; an event may carry more than one token)."""
         return [later - earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False)]
+
+    @property
+    def stall_s(self) -> float | None:
+        """The longest of the gaps."""
+        return max(self.gaps_s, default=None)
 
     def take(self, delta: Delta) -> None:
         """Note the next event of the answer."""
@@ -70,9 +90,9 @@ class Sample:
         self.finish_reason = delta.finish_reason or self.finish_reason
 
 
-async def ask(client: Client, request: dict[str, Any]) -> Sample:
+async def ask(client: Client, request: dict[str, Any], due: float | None = None) -> Sample:
     """Send one chat completion and note what comes; an error ends up in the sample, it is not raised."""
-    sample = Sample(sent=perf_counter())
+    sample = Sample(sent=perf_counter(), due=due)
     try:
         async with aclosing(client.chat(request)) as deltas:
             async for delta in deltas:

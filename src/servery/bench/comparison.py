@@ -1,0 +1,146 @@
+"""`servery bench compare`: two servers, or two models, with the same requests at the same times, in turn."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from servery.bench.errors import ClientError
+from servery.bench.options import BenchOptions
+from servery.bench.page import write_page
+from servery.bench.paired import Comparison, Outcome, chance_of_less, compare
+from servery.bench.percentile import quantile, smallest_n
+from servery.bench.report import Report, as_json
+from servery.bench.run import one_run
+from servery.bench.target import Target, require_folder
+from servery.bench.work import request_like
+
+SCHEMA = "servery.bench.compare/1"
+FEWEST_REPEATS = 3
+_NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareReport:
+    """The figures of B against A; `chance_b_faster` is how often a request of B has the lower TTFT."""
+
+    margin: float
+    figures: dict[str, Comparison]
+    chance_b_faster: float
+    verdict: Outcome
+    is_valid: bool
+    a: list[Report] = field(repr=False)
+    b: list[Report] = field(repr=False)
+    schema: str = SCHEMA
+
+
+def run(a: BenchOptions, b: BenchOptions, repeats: int, margin: float) -> int:
+    """Measure and report; 0 unless B is worse or the runs are invalid. Raises `ClientError`, `OSError`."""
+    require_folder(a.json_path)
+    require_folder(a.html_path)
+    report = uvloop.run(measure(a, b, repeats, margin))
+    if a.json_path == Path("-"):
+        print(as_json(report).decode(), end="")
+    else:
+        show(report, Console())
+        if a.json_path is not None:
+            a.json_path.write_bytes(as_json(report))
+    if a.html_path is not None:
+        write_page(a.html_path, [*report.a, *report.b])
+    return 1 if report.verdict is Outcome.WORSE or not report.is_valid else 0
+
+
+async def measure(a: BenchOptions, b: BenchOptions, repeats: int, margin: float) -> CompareReport:
+    """A B, B A, A B ...: what drifts with time then weighs on both alike."""
+    targets = await Target.open(a.target, request_like(a.work)), await Target.open(b.target, request_like(b.work))
+    reports: tuple[list[Report], list[Report]] = ([], [])
+    with closing(targets[0].control), closing(targets[1].control):
+        for repeat in range(repeats):
+            for side in (0, 1) if repeat % 2 == 0 else (1, 0):
+                reports[side].append(await one_run(targets[side], _repeated((a, b)[side], repeat)))
+    return judged(*reports, margin=margin, seed=a.work.seed)
+
+
+def _repeated(options: BenchOptions, repeat: int) -> BenchOptions:
+    """Both sides have the same requests in the same repeat, and others in the next."""
+    return replace(options, work=replace(options.work, seed=options.work.seed + 1000 * repeat))
+
+
+def judged(a: list[Report], b: list[Report], *, margin: float, seed: int) -> CompareReport:
+    """The verdict: worse if any figure is, better if one is and none is worse or open, the same if all are."""
+    figures: dict[str, Comparison] = {}
+    for name, of in _figures(a, b).items():
+        sides = _samples(a, of.column), _samples(b, of.column)
+        if all(repeat for side in sides for repeat in side):
+            figures[name] = compare(*sides, of.figure, margin=margin, seed=seed, is_less_better=of.is_less_better)
+    if not figures:
+        raise ClientError("There is nothing to compare: a repeat had no good answer.")
+    first = [[value for repeat in _samples(side, "ttft_s") for value in repeat] for side in (a, b)]
+    valid = not any(report.faults for report in [*a, *b])
+    return CompareReport(margin, figures, chance_of_less(*first), overall(list(figures.values())), valid, a, b)
+
+
+def overall(figures: Sequence[Comparison]) -> Outcome:
+    """One word for all figures."""
+    found = {one.outcome for one in figures}
+    if Outcome.WORSE in found:
+        return Outcome.WORSE
+    if Outcome.INCONCLUSIVE in found:
+        return Outcome.INCONCLUSIVE
+    return Outcome.BETTER if Outcome.BETTER in found else Outcome.SAME
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    column: str
+    figure: Callable[[Sequence[float]], float]
+    is_less_better: bool = True
+
+
+def _figures(a: list[Report], b: list[Report]) -> dict[str, _Figure]:
+    """Medians, and the tails that there are enough requests for; attainment where there is an SLO."""
+    n = min(sum(len(report.samples) for report in side) for side in (a, b))
+    shares = [q for q in (0.5, 0.95, 0.99) if n >= smallest_n(q)]
+    found = {
+        f"{name} p{100 * q:.0f}": _Figure(column, _quantile_of(q)) for column, name in _NAMES.items() for q in shares
+    }
+    if all(report.summary.slo is not None for report in [*a, *b]):
+        found["kept the SLO"] = _Figure("kept", lambda values: sum(values) / len(values), is_less_better=False)
+    return found
+
+
+def _quantile_of(q: float) -> Callable[[Sequence[float]], float]:
+    return lambda values: quantile(sorted(values), q)
+
+
+def _samples(reports: list[Report], column: str) -> list[list[float]]:
+    return [[value for row in report.samples if (value := _value(row, column)) is not None] for report in reports]
+
+
+def _value(row: Row, column: str) -> float | None:
+    if column == "kept":
+        return float(not row["misses"])
+    return None if row["error"] is not None else row[column]
+
+
+def show(report: CompareReport, console: Console) -> None:
+    """One line per figure, then the verdict."""
+    table = Table("", "A", "B", "B / A", "95 % interval", "B is")
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for name, one in report.figures.items():
+        scale, unit = (100, " %") if name == "kept the SLO" else (1e3, " ms")
+        sides = (f"{scale * value:.2f}{unit}" for value in (one.a, one.b))
+        table.add_row(name, *sides, f"{one.ratio:.3f}", f"{one.low:.3f} to {one.high:.3f}", one.outcome.value)
+    console.print(table)
+    console.print(f"a request of B has the lower TTFT {report.chance_b_faster:.0%} of the time")
+    console.print(f"B is {report.verdict.value} (margin {report.margin:.0%})", style="bold")
+    for fault in dict.fromkeys(fault for one in [*report.a, *report.b] for fault in one.faults):
+        console.print(f"INVALID: {fault}", markup=False, style="bold red")

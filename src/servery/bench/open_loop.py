@@ -1,0 +1,90 @@
+"""The load: requests go out at times decided before, whether or not earlier ones are answered.
+
+That is what many independent users do, and what a closed loop cannot show: a server that stalls for a second meets a
+second's worth of requests after it, and their latencies count from when they were due.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from servery.bench.client import Client
+from servery.bench.measured import Measured
+from servery.bench.pacer import Pacer
+from servery.bench.sample import Sample, ask
+
+_LEAD_S = 0.05  # between making the schedule and its first request
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A request and when it is due, in seconds from the start."""
+
+    at_s: float
+    request: dict[str, Any]
+
+
+async def run(
+    planned: Sequence[Planned],
+    connect: Callable[[], Client],
+    on_done: Callable[[Sample], bool],
+    *,
+    load: str,
+) -> Measured:
+    """Send all of `planned`, ascending in time, each over a connection that is free or a new one of `connect`.
+
+    `on_done` is told of each sample as it ends; when it returns False nothing more is sent, and what is under way is
+    given up. The samples are those that ended, in the order of the requests.
+    """
+    free: list[Client] = []
+    clients: set[Client] = set()
+    samples: dict[int, Sample] = {}
+    under_way: set[asyncio.Task[None]] = set()
+    is_over = asyncio.get_running_loop().create_future()
+    start = time.perf_counter() + _LEAD_S
+    cpu_before = time.process_time()
+
+    async def send(index: int) -> None:
+        client = free.pop() if free else connect()
+        clients.add(client)
+        samples[index] = await ask(client, planned[index].request, start + planned[index].at_s)
+        free.append(client)
+        if not on_done(samples[index]) or len(samples) == len(planned):
+            _end(is_over)
+
+    def due(index: int) -> None:
+        if not is_over.done():
+            task = asyncio.get_running_loop().create_task(send(index))
+            under_way.add(task)
+            task.add_done_callback(lambda done: _done(done, under_way, is_over))
+
+    if planned:
+        with Pacer(asyncio.get_running_loop(), [start + one.at_s for one in planned], due):
+            await is_over
+    ended = time.perf_counter()
+    await _give_up(under_way)
+    for client in clients:
+        client.close()
+    share = (time.process_time() - cpu_before) / (ended - start + _LEAD_S)
+    return Measured([samples[index] for index in sorted(samples)], start, ended, share, load, is_open=True)
+
+
+def _end(is_over: "asyncio.Future[None]") -> None:
+    if not is_over.done():
+        is_over.set_result(None)
+
+
+def _done(task: "asyncio.Task[None]", under_way: "set[asyncio.Task[None]]", is_over: "asyncio.Future[None]") -> None:
+    """A fault of this program ends the run and is raised there; `ask` keeps those of the server in the sample."""
+    under_way.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None and not is_over.done():
+        is_over.set_exception(error)
+
+
+async def _give_up(under_way: "set[asyncio.Task[None]]") -> None:
+    given_up = list(under_way)
+    for task in given_up:
+        task.cancel()
+    await asyncio.gather(*given_up, return_exceptions=True)

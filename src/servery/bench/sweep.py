@@ -1,0 +1,103 @@
+"""`servery bench sweep`: the same work at several rates, or with several numbers of clients, one run each."""
+
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from servery.bench.arrivals import Arrivals
+from servery.bench.options import BenchOptions
+from servery.bench.page import write_page
+from servery.bench.report import Report, as_json
+from servery.bench.run import one_run
+from servery.bench.target import Target, require_folder
+from servery.bench.work import request_like
+
+SCHEMA = "servery.bench.sweep/1"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """The runs, in the order in which they were made."""
+
+    runs: list[Report] = field(repr=False)
+    schema: str = SCHEMA
+
+
+def at_rate(options: BenchOptions, arrivals: Arrivals, index: int) -> BenchOptions:
+    """The options of run `index`: other prompts than those before, whose prefixes are cached."""
+    return _numbered(replace(options, load=replace(options.load, arrivals=arrivals, concurrency=None)), index)
+
+
+def with_clients(options: BenchOptions, concurrency: int, index: int) -> BenchOptions:
+    """The options of run `index`, in a closed loop of `concurrency` clients."""
+    return _numbered(replace(options, load=replace(options.load, concurrency=concurrency)), index)
+
+
+def _numbered(options: BenchOptions, index: int) -> BenchOptions:
+    """Only the first run warms up; each has a seed of its own."""
+    warmup = options.load.warmup if index == 0 else 0
+    work = replace(options.work, seed=options.work.seed + 1000 * index)
+    return replace(options, work=work, load=replace(options.load, warmup=warmup))
+
+
+def run(steps: list[BenchOptions]) -> int:
+    """Measure each and report; 0 if all runs are valid and without errors, else 1."""
+    first = steps[0]
+    require_folder(first.json_path)
+    require_folder(first.html_path)
+    report = uvloop.run(measure(steps))
+    if first.json_path == Path("-"):
+        print(as_json(report).decode(), end="")
+    else:
+        show(report, Console())
+        if first.json_path is not None:
+            first.json_path.write_bytes(as_json(report))
+    if first.html_path is not None:
+        write_page(first.html_path, report.runs)
+    return 1 if any(one.summary.errors or one.faults for one in report.runs) else 0
+
+
+async def measure(steps: list[BenchOptions]) -> SweepReport:
+    """One run after the other on the same server. Raises what the first request met."""
+    first = steps[0]
+    target = await Target.open(first.target, request_like(first.work))
+    with closing(target.control):
+        return SweepReport([await one_run(target, step) for step in steps])
+
+
+def show(report: SweepReport, console: Console) -> None:
+    """One line per run."""
+    names = ("load", "good /s", "output tokens/s", "TTFT p50 ms", "p99", "TPOT p50 ms", "p99", "kept the SLO", "errors")
+    table = Table(*names)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in report.runs:
+        table.add_row(*_cells(one))
+    console.print(table)
+    for one in report.runs:
+        for fault in one.faults:
+            console.print(f"INVALID: {one.summary.load}: {fault}", markup=False, style="bold red")
+
+
+def _cells(report: Report) -> list[str]:
+    summary = report.summary
+    ttft, tpot = (summary.latency[name].percentiles for name in ("ttft_ms", "tpot_ms"))
+    tails = [_number(of[name].value) for of in (ttft, tpot) for name in ("p50", "p99")]
+    kept = f"{summary.slo.attainment.share:.2%}" if summary.slo is not None else "-"
+    rates = summary.throughput
+    return [
+        summary.load,
+        f"{rates.good_requests:.2f}",
+        f"{rates.output_tokens:.1f}",
+        *tails,
+        kept,
+        str(sum(summary.errors.values())),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "n too small" if value is None else f"{value:.1f}"

@@ -1,0 +1,93 @@
+"""The figures of a run in the terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from servery.bench.bandwidth import Bandwidth
+from servery.bench.engine_meter import EngineWork
+from servery.bench.percentile import QUANTILES, Percentile, smallest_n
+from servery.bench.report import Report, SloFigures, Summary
+
+_NAMES = {
+    "ttft_ms": "TTFT ms",
+    "tpot_ms": "TPOT ms",
+    "itl_ms": "ITL ms",
+    "stall_ms": "longest gap ms",
+    "e2e_ms": "E2E ms",
+    "lag_ms": "sent late ms",
+}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the table, the totals, the engine's share and the notes."""
+    summary = report.summary
+    console.print(f"{report.model}: {summary.good} good requests in {summary.wall_s:.1f} s; {summary.load}")
+    console.print(_latency_table(summary))
+    console.print(_totals(summary))
+    if summary.slo is not None:
+        console.print(slo_lines(summary.slo))
+    if report.engine is not None:
+        console.print(_engine_line(report.engine, report.bandwidth))
+    for kind, count in summary.errors.items():
+        console.print(f"error {kind}: {count} times, for example: {summary.error_examples[kind]}", markup=False)
+    for fault in report.faults:
+        console.print(f"INVALID: {fault}", markup=False, style="bold red")
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def _latency_table(summary: Summary) -> Table:
+    table = Table("", "n", "mean", *(f"p{q * 100:.0f}" for q in QUANTILES), "max")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, of in summary.latency.items():
+        cells = [_cell(of.percentiles[f"p{q * 100:.0f}"], q) for q in QUANTILES]
+        table.add_row(_NAMES[name], str(of.n), _number(of.mean), *cells, _number(of.maximum))
+    return table
+
+
+def _cell(percentile: Percentile, q: float) -> str:
+    return f"n < {smallest_n(q)}" if percentile.value is None else _number(percentile.value)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _totals(summary: Summary) -> str:
+    rates = summary.throughput
+    steady = rates.steady_output_tokens
+    lines = [
+        f"output {rates.output_tokens:.1f} tokens/s"
+        + (f" ({steady:.1f} while all clients were busy)" if steady is not None else "")
+        + f", prompts {rates.prompt_tokens:.1f} tokens/s, {rates.good_requests:.2f} good requests/s",
+        f"prompt {_number(summary.prompt_tokens.mean)} tokens, answer {_number(summary.output_tokens.mean)} (means)",
+    ]
+    if summary.cached_share:
+        lines.append(f"{summary.cached_share:.1%} of the prompt tokens came from the prefix cache")
+    return "\n".join(lines)
+
+
+def slo_lines(figures: SloFigures) -> str:
+    """How the SLO was kept, in two or three lines."""
+    got = figures.attainment
+    bounds = f"{got.low:.2%} to {got.high:.2%}, each bound with 95 %"
+    lines = [f"SLO {figures.slo}", f"{got.share:.2%} of {got.n} requests kept it ({bounds}): {figures.goodput:.2f}/s"]
+    if figures.misses:
+        lines.append("missed: " + ", ".join(f"{why} {count}" for why, count in sorted(figures.misses.items())))
+    if figures.is_backlog_growing:
+        lines.append("requests piled up for as long as the run lasted: the rate is above what the server can do")
+    if figures.dollars_per_million_good_tokens is not None:
+        lines.append(f"${figures.dollars_per_million_good_tokens:.4f} per million good output tokens")
+    return "\n".join(lines)
+
+
+def _engine_line(engine: EngineWork, bandwidth: Bandwidth | None) -> str:
+    line = (
+        f"engine: {engine.steps} steps of {engine.step_ms:.2f} ms, {engine.tokens_per_step:.1f} tokens and "
+        f"{engine.read_bytes_per_step / 1e6:.2f} MB each: {engine.achieved_bytes_per_s / 1e9:.2f} GB/s"
+    )
+    if engine.mbu is None or bandwidth is None:
+        return line
+    best = bandwidth.best_bytes_per_s / 1e9
+    return f"{line}, {engine.mbu:.1%} of the {best:.1f} GB/s measured here (MBU)"

@@ -1,0 +1,81 @@
+"""The server under test: which model it is asked for, which parameters it takes, how it counts tokens."""
+
+import errno
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from servery.bench.address import Address
+from servery.bench.client import LOADING_S, Client
+from servery.bench.dialect import Dialect
+from servery.bench.engine_meter import Counters, read_counters
+from servery.bench.errors import ClientError, WrongStatus
+from servery.bench.options import TargetOptions
+from servery.bench.prompts import TokenCounter, token_counter
+
+Connect = Callable[[], Client]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server that has answered; `control` is a connection apart from those of the load."""
+
+    address: Address
+    model: str
+    dialect: Dialect
+    counter: TokenCounter
+    control: Client
+    connect: Connect
+
+    @classmethod
+    async def open(cls, options: TargetOptions, sample: dict[str, Any]) -> "Target":
+        """Wait until the server is ready and find out what it takes, with short answers to requests like `sample`.
+
+        Raises `ClientError`: what the first request met.
+        """
+        address = Address.parse(options.url)
+
+        def connect() -> Client:
+            return Client(address, options.api_key, options.timeout_s)
+
+        control = connect()
+        try:
+            await control.wait_until_ready(LOADING_S)
+            model = options.model or await control.first_model()
+            dialect = await _probe(control, {**sample, "model": model})
+            return cls(address, model, dialect, await token_counter(control, model), control, connect)
+        except BaseException:
+            control.close()
+            raise
+
+    async def counters(self) -> Counters | None:
+        """Those of an embedded engine; most other servers keep their metrics elsewhere, or have others."""
+        try:
+            return read_counters(await self.control.metrics(), self.model)
+        except ClientError:
+            return None
+
+
+async def _probe(client: Client, request: dict[str, Any]) -> Dialect:
+    request = {**request, "messages": [{"role": "user", "content": "one"}], "max_tokens": 1}
+    dialect = Dialect()
+    while True:
+        try:
+            async with aclosing(client.chat(dialect.speak(request))) as deltas:
+                async for _ in deltas:
+                    pass
+        except WrongStatus as error:
+            learnt = dialect.learn(request, error)
+            if learnt is None:
+                raise
+            dialect = learnt
+        else:
+            return dialect
+
+
+def require_folder(path: Path | None) -> None:
+    """Raises `FileNotFoundError` before any work is done for a file in a folder that is not there."""
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such directory to write to", str(path.parent))

@@ -1,0 +1,47 @@
+"""Whether a run measured the server, or this client.
+
+A client that sends late offers another load than it says; one that uses a whole core sees its own queue. Such figures
+are shown, but the run is called invalid.
+"""
+
+from servery.bench.measured import Measured
+from servery.bench.percentile import quantile
+from servery.bench.slo import BenchSlo
+
+LAG_S = 0.005
+LAG_SHARE = 0.02  # of the limit on TTFT
+BUSY_CLIENT = 0.7  # share of a core above which the client's own queueing may show in the latencies
+_COSTLY_PER_TOKEN_S = 1e-4  # 10 % of a core at 1,000 tokens/s
+
+
+def lag_p99_s(measured: Measured) -> float:
+    """How late requests were sent, 99th percentile."""
+    return quantile(sorted(sample.lag_s for sample in measured.samples), 0.99) if measured.samples else 0.0
+
+
+def lag_limit_s(slo: BenchSlo | None) -> float:
+    """The most that `lag_p99_s` may be."""
+    return max(LAG_S, LAG_SHARE * slo.limits.get("ttft", 0.0) if slo else 0.0)
+
+
+def faults(measured: Measured, slo: BenchSlo | None) -> list[str]:
+    """Why the run is invalid; nothing if it is valid."""
+    lag, limit = lag_p99_s(measured), lag_limit_s(slo)
+    if not measured.is_open or lag <= limit:
+        return []
+    late = f"this client sent requests late: {1e3 * lag:.1f} ms at p99, above {1e3 * limit:.1f} ms"
+    return [f"{late}; lower the rate, or give the client a core of its own"]
+
+
+def cost_notes(measured: Measured) -> list[str]:
+    """Where the client was busy, or costs more than a tenth of a core at 1,000 tokens a second."""
+    notes = []
+    if measured.client_cpu_share > BUSY_CLIENT:
+        notes.append(f"this client used {measured.client_cpu_share:.0%} of a core: latencies may be its own")
+    tokens = sum(sample.output_tokens for sample in measured.samples)
+    per_token = measured.client_cpu_share * measured.wall_s / tokens if tokens else 0.0
+    if per_token > _COSTLY_PER_TOKEN_S:
+        notes.append(
+            f"this client used {1e6 * per_token:.0f} us of CPU per token, more than 10 % of a core at 1,000 tokens/s"
+        )
+    return notes
