@@ -45,7 +45,7 @@ async def _at_once(store: object) -> None:
 @contextlib.contextmanager
 def in_memory(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with asyncio.Runner() as runner:
-        yield Backend(lambda clock: MemoryLimits(clock, clock), _at_once, runner.run, examples=60)
+        yield Backend(lambda clock: MemoryLimits(clock, clock), _at_once, runner.run, examples=40)
 
 
 @contextlib.contextmanager
@@ -61,7 +61,7 @@ def in_redis(request: pytest.FixtureRequest) -> Iterator[Backend]:
             await made[0].client.flushall()
             return made[0]
 
-        yield Backend(lambda clock: runner.run(fresh(clock)), _told, runner.run, examples=15)
+        yield Backend(lambda clock: runner.run(fresh(clock)), _told, runner.run, examples=12)
         for each in made:
             runner.run(each.close())
 
