@@ -38,7 +38,9 @@ def advance(item: Scheduled, result: StepResult) -> Output | None:
         return failed(sequence, result.error, result.invalid_param)
     if not sequence.is_prompt_reported:
         sequence.prompt_logprobs += result.prompt_logprobs
-    if item.samples and not sequence.asks_states:  # nearly always
+    if item.samples and not sequence.asks_states:
+        if len(result.token_ids) == 1 and not result.logprobs and not result.is_complete:  # nearly always
+            return _append_one(sequence, result.token_ids)
         return _append(sequence, result)
     if not item.samples:
         sequence.computed = item.start + item.count
@@ -55,6 +57,20 @@ def failed(sequence: Sequence, message: str, invalid_param: str | None = None) -
     """The last output of a sequence that the engine cannot go on with."""
     output = _output(sequence, [])
     output.finish_reason, output.error, output.invalid_param = FinishReason.ERROR, message, invalid_param
+    return output
+
+
+def _append_one(sequence: Sequence, token_ids: list[int]) -> Output:
+    """As `_append`, of one token that nothing is told about."""
+    tokens, token_id = sequence.tokens, token_ids[0]
+    tokens.append(token_id)
+    sequence.computed = len(tokens) - 1
+    sequence.is_prompt_reported = True
+    output = _output(sequence, token_ids)
+    if token_id in sequence.stop_ids:
+        output.stop_token_id, output.finish_reason = token_id, FinishReason.STOP
+    elif len(tokens) >= sequence.max_len:
+        output.finish_reason = FinishReason.LENGTH
     return output
 
 

@@ -126,10 +126,13 @@ class Scheduler:
         result is missing or does not fit its step.
         """
         running, size = self._running, self.config.block_size
-        under_way = [(item, results.get(item.sequence)) for item in step.scheduled if item.sequence in running]
-        checked = [(item, check_result(item, result)) for item, result in under_way]
+        under_way = [
+            (item, check_result(item, results.get(item.sequence)))
+            for item in step.scheduled
+            if item.sequence in running
+        ]
         outputs: list[Output] = []
-        for item, result in checked:
+        for item, result in under_way:
             sequence = item.sequence
             output = advance(item, result)
             if sequence.computed // size != sequence.published:
