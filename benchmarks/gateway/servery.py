@@ -1,6 +1,10 @@
-"""Servery as the benchmark runs it: keys, limits, ledger, metrics, deadlines, everything on."""
+"""Servery as the benchmark runs it: keys, limits, ledger, metrics, deadlines, everything on.
+
+The limits are counted for every request and are too high to refuse any.
+"""
 
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 from benchmarks.gateway.rig import KEY, MODEL
@@ -15,7 +19,6 @@ def write_configuration(folder: Path, *, port: int, upstream: int) -> Path:
         f"""server:
   host: 127.0.0.1
   port: {port}
-  api_keys: ["{KEY}"]
   ledger: {folder / "ledger.sqlite"}
 deployments:
   there:
@@ -28,6 +31,15 @@ models:
   {MODEL}:
     deployments: [there]
     slo: {{ ttft: 800ms, tpot: 50ms, attainment: 99% }}
+    limits: {{ requests_per_minute: 100000000, dollars_per_day: 1000000 }}
+keys:
+  load:
+    sha256: {sha256(KEY.encode()).hexdigest()}
+    owner: everybody
+    limits: {{ requests_per_minute: 100000000, output_tokens_per_minute: 1000000000, concurrency: 100000 }}
+owners:
+  everybody:
+    limits: {{ input_tokens_per_minute: 1000000000, dollars_per_month: 1000000 }}
 """
     )
     return path
