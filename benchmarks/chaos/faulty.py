@@ -111,10 +111,7 @@ class _Form:
     def __init__(self, path: str, body: dict[str, Any]) -> None:
         self._is_chat = path.endswith("/chat/completions")
         self._model = body["model"]
-        last = body["messages"][-1] if self._is_chat else {"role": "user"}
-        begun = last["content"] if last["role"] == "assistant" else ""
-        said = len(begun) if isinstance(begun, str) and TEXT.startswith(begun) else 0
-        rest = TEXT[said:].split(" ")
+        rest = TEXT[_said(body, is_chat=self._is_chat) :].split(" ")
         self.words = [word if at == len(rest) - 1 else f"{word} " for at, word in enumerate(rest)]
 
     def event(self, text: str) -> bytes:
@@ -145,6 +142,16 @@ class _Form:
 
     def _usage(self) -> dict[str, int]:
         return {"prompt_tokens": 7, "completion_tokens": len(self.words), "total_tokens": 7 + len(self.words)}
+
+
+def _said(body: dict[str, Any], *, is_chat: bool) -> int:
+    """How many characters of `TEXT` there are already: as the assistant's last message, or at the end of the prompt."""
+    if is_chat:
+        last = body["messages"][-1]
+        begun = last["content"] if last["role"] == "assistant" else ""
+        return len(begun) if isinstance(begun, str) and TEXT.startswith(begun) else 0
+    prompt = str(body["prompt"])
+    return next(size for size in range(len(TEXT), -1, -1) if prompt.endswith(TEXT[:size]))
 
 
 _EVENT_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -120,7 +120,9 @@ def _agrees(one: Seen, rows: Sequence[LedgerRow], verdict: Verdict) -> list[str]
         return wrong
     if heard.status == 200:
         verdict.counts["told of an error in the stream"] += 1
-        return wrong if row.outcome in ("failed", "timeout", "shutdown") else [*wrong, f"in-band error {told.error}"]
+        # A refusal comes in the stream if a comment broke the silence before: no word of an answer had been sent.
+        ends = ("failed", "timeout", "shutdown") if told.text else ("failed", "timeout", "shutdown", "refused")
+        return wrong if row.outcome in ends else [*wrong, f"in-band error {told.error}"]
     if row.status != heard.status or row.outcome not in ("failed", "refused", "timeout"):
         wrong.append(f"status {heard.status}")
     return wrong
@@ -132,10 +134,9 @@ def _repeats(one: Seen, texts: Mapping[Key, str], verdict: Verdict) -> list[str]
     known = [TEXT] if one.question.model == "api" else []
     if key is None:
         return []
-    if key in texts:
-        known.append(texts[key])
-    elif not known:
+    if key not in texts:
         return []
+    known.append(texts[key])
     verdict.counts["texts compared"] += 1
     text = one.told.text
     is_same = text in known if one.told.is_ended else any(each.startswith(text) for each in known)

@@ -36,6 +36,7 @@ RIGHT: list[tuple[Seen, list[LedgerRow]]] = [
     (seen(told=Told(error="busy"), status=429), [row(outcome="refused", status=429)]),
     (seen(told=Told("Sa", error="cut")), [row(outcome="failed", status=502, error="cut")]),
     (seen(told=Told("Sa", error="cut"), lost="closed"), [row(outcome="failed", status=502, error="cut")]),
+    (seen(told=Told(error="busy"), lost="closed"), [row(outcome="refused", status=429, error="overloaded")]),
     (seen(told=Told("Sa"), **LEFT), [row(outcome="client_gone", status=499)]),
     (seen(told=Told("Salt."), **LEFT), [row()]),
     (seen(told=Told(), **LEFT | {"status": None}), []),
