@@ -161,7 +161,9 @@ async def _quiet(made: Stage, violations: list[str]) -> Held:
 
 async def _is_quiet(client: Client) -> bool:
     ready = await client.ask("/ready")
-    return ready.status == 200 and not any(_values(await _metrics(client), "servery_deployment_requests"))
+    # An engine that died is told of as it was last, until it is back.
+    busy = _not_nothing(await _metrics(client), "servery_deployment_requests", "servery_num_requests_running")
+    return ready.status == 200 and not busy
 
 
 async def _left(made: Stage, metrics: str) -> list[str]:
