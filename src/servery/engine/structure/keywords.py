@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from servery.engine.structure.calendar import with_calendar
 from servery.engine.structure.schema import MAX_SIZE, map_schema, subschemas
 
 _CASES = "write the cases out with 'anyOf'"
@@ -56,7 +57,7 @@ def complaint(schema: Any, message: str) -> str | None:
 
 
 def plain(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The same schema without keywords that change nothing, and with names of properties spelled out."""
+    """The same schema without keywords that change nothing, with names of properties spelled out, and real dates."""
     return map_schema(schema, _plain_node)
 
 
@@ -82,7 +83,7 @@ def _plain_node(node: dict[str, Any]) -> dict[str, Any]:
         for keyword, value in node.items()
         if not _says_nothing(keyword, value, node)
     }
-    return _named(kept) if "propertyNames" in kept else kept
+    return with_calendar(_named(kept) if "propertyNames" in kept else kept)
 
 
 def _within_reach(keyword: str, value: Any) -> Any:
