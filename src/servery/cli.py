@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -397,9 +397,15 @@ def _add_config(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:
     text = "Check a configuration file, or write an example or the schema of one."
     group = verbs.add_parser("config", help=text, description=text, allow_abbrev=False)
     parts = group.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_VerbParser)
-    command.add_check(_add_verb(parts, command.check))
+    command.add_check(_add_verb(parts, command.check), _engine_faults)
     _add_verb(parts, command.schema)
     _add_verb(parts, command.example)
+
+
+def _engine_faults(model: str, engine: Mapping[str, object]) -> "Iterable[tuple[tuple[str | int, ...], str]]":
+    from servery.server.configured_engine import engine_faults
+
+    return engine_faults(model, engine)
 
 
 def _add_ledger(verbs: "argparse._SubParsersAction[_VerbParser]") -> None:

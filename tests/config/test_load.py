@@ -143,9 +143,10 @@ def test_a_price_is_written_free_or_that_of_the_catalog() -> None:
         input_per_mtok=750_000, cached_per_mtok=75_000, output_per_mtok=4_500_000
     )
     assert deployment("{kind: ollama, price: free}").price == Price()
-    assert deployment("{kind: openai, model: gpt-5.4-mini, price: {output: 1}}").price == Price(
+    assert deployment("{kind: openai, model: gpt-5.4-mini, price: {input: 0, output: 1}}").price == Price(
         output_per_mtok=1_000_000
     )
+    assert deployment("{kind: ollama, price: {input: 0, output: 0}}").price == Price()
 
 
 def test_secrets_come_from_the_environment_or_a_mounted_file_and_are_never_shown(tmp_path: Path) -> None:
@@ -263,13 +264,71 @@ def test_a_fault_names_its_line_its_key_and_what_to_do(text: str, told: list[str
         ("{kind: ollama, price: {input: x}}", "line 2: deployments.one.price.input: 'x' is not an amount of dollars; write a number such as 0.15."),
         ("{kind: ollama, price: {inputs: 1}}", "line 2: deployments.one.price.inputs: there is no such key here. Did you mean 'input'?"),
         ("{kind: ollama, price: {input: 0.0000001}}", "line 2: deployments.one.price.input: 1e-07 is finer than a millionth of a dollar, or more than can be counted exactly."),
-        ("{kind: ollama, price: free, weight: 0}", "line 2: deployments.one.weight: expected float > 0.0."),
+        ("{kind: ollama, price: free, weight: 0}", "line 2: deployments.one.weight: 0 is no weight; write a number greater than 0 and at most 1000000, such as 2."),
+        ("{kind: ollama, price: free, weight: .inf}", "line 2: deployments.one.weight: '.inf' is no weight; write a number greater than 0 and at most 1000000, such as 2."),
+        ("{kind: ollama, price: free, weight: 1e999}", "line 2: deployments.one.weight: inf is no weight; write a number greater than 0 and at most 1000000, such as 2."),
+        ("{kind: ollama, price: free, url: 'http://x/vé'}", "line 2: deployments.one.url: 'http://x/vé' has characters outside ASCII in its path; write them as %XX."),
+        ("{kind: ollama, price: free, url: 'http://1.2.3'}", "line 2: deployments.one.url: 'http://1.2.3' has '1.2.3' for a host, which is no IP address; write one such as https://api.example.com/v1."),
+        ("{kind: bedrock, price: free, region: us east-1}", "line 2: deployments.one.region: 'us east-1' is no region; write one such as us-east-1 or eu-west-1."),
+        ("{kind: bedrock, price: free, region: us-east-1/x}", "line 2: deployments.one.region: 'us-east-1/x' is no region; write one such as us-east-1 or eu-west-1."),
+        ("{kind: ollama, price: free, headers: {'x y': a}}", "line 2: deployments.one.headers.x y: b'x y' is no name of a header; it may have letters, digits and !#$%&'*+-.^_`|~ only."),
+        ("{kind: ollama, price: free, headers: {x: \"a\\nb\"}}", "line 2: deployments.one.headers.x: the value of the header 'x' has a line break or a control character in it."),
+        ("{kind: ollama, price: free, headers: {Content-Length: '7'}}", "line 2: deployments.one.headers.Content-Length: the header 'Content-Length' is set by the HTTP client itself; leave it out."),
+        ("{kind: ollama, price: free, headers: {te: trailers}}", "line 2: deployments.one.headers.te: the header 'te' is set by the HTTP client itself; leave it out."),
+        ("{kind: ollama, price: free, headers: {host: ''}}", "line 2: deployments.one.headers.host: a host must not be empty; leave the header out for the url's own."),
+        ("{kind: ollama, price: free, health: {path: a b}}", "line 2: deployments.one.health.path: 'a b' is no target; it must begin with / and have no spaces, write them as %20."),
+        ("{kind: ollama, price: {}}", "line 2: deployments.one.price: no price is in it; write input and output in dollars per million tokens, per_hour, or price: free."),
+        ("{kind: ollama, price: {input: 1}}", "line 2: deployments.one.price: the price of output tokens is missing; write output: in dollars per million, 0 if they are free."),
+        ("{kind: ollama, price: {per_hour: 1, cached_input: 1, output: 1}}", "line 2: deployments.one.price: the price of input tokens is missing; write input: in dollars per million, 0 if they are free."),
         ("{kind: ollama, price: free, apis: [chats]}", "line 2: deployments.one.apis[0]: 'chats' is no choice; choose one of chat, completions, embeddings, messages, rerank, responses. Did you mean 'chat'?"),
         ("{kind: ollama, price: free, health: {interval: 10}}", "line 2: deployments.one.health.interval: 10 is not a time with its unit; write for instance 500ms, 2s, 10m or 1h."),
     ],
 )  # fmt: skip
 def test_a_deployment_that_cannot_be_is_told_of(line: str, told: str) -> None:
     assert told in deployment_faults(line)
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "us-gov-west-1", "ap-southeast-7", "us-isob-east-1", "eusc-de-east-1"])
+def test_regions_of_every_form_are_taken(region: str) -> None:
+    assert deployment(f"{{kind: bedrock, price: free, region: {region}}}").region == region
+
+
+def test_a_header_may_have_any_value_that_can_be_sent_and_name_another_host() -> None:
+    given = deployment("{kind: ollama, price: free, headers: {X-Team: 'blau, grün', Host: inner.example}}").headers
+    assert {name: value.reveal() for name, value in given.items()} == {"X-Team": "blau, grün", "Host": "inner.example"}
+
+
+def test_authorities_are_read_before_the_first_request_needs_them(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    line = f"{{kind: ollama, price: free, ca_file: {tmp_path}/ca.pem}}"
+    assert deployment_faults(line) == [
+        f"line 2: deployments.one.ca_file: '{tmp_path}/ca.pem' holds no certificates that can be read; give a file in PEM format."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("{kind: ollama, price: free, api_key: '${NOPE}'}", "api_key"),
+        ("{kind: ollama, price: free, weight: '${NOPE}'}", "weight"),
+        ("{kind: ollama, price: free, url: '${NOPE}'}", "url"),
+        ("{kind: ollama, price: free, model: '${NOPE}'}", "model"),
+        ("{kind: ollama, price: free, apis: ['${NOPE}']}", "apis[0]"),
+        ("{kind: ollama, price: {input: '${NOPE}', output: 1}}", "price.input"),
+    ],
+)
+def test_what_follows_from_a_variable_that_is_not_set_is_not_told_besides(line: str, key: str) -> None:
+    assert deployment_faults(line) == [
+        f"line 2: deployments.one.{key}: the environment variable NOPE is not set; set it, or write ${{NOPE:-default}}."
+    ]
+
+
+def test_a_variable_of_the_defaults_that_is_not_set_is_told_once() -> None:
+    told = faults(MINIMAL + "defaults: {timeouts: {total: '${NOPE}'}}\nserver: {api_keys: ['${NOPE}']}\n")
+    assert [fault.partition(" the environment")[0] for fault in told] == [
+        "line 5: defaults.timeouts.total:",
+        "line 6: server.api_keys[0]:",
+    ]
 
 
 def test_a_missing_price_says_how_to_write_one_and_what_the_catalog_has() -> None:
@@ -312,6 +371,14 @@ def test_a_missing_price_says_how_to_write_one_and_what_the_catalog_has() -> Non
             "line 4: models.m.retry.attempts: expected int >= 1.",
         ),
         (
+            "{deployments: [here], timeouts: {total: 1s, first_token: 60s}}",
+            "line 4: models.m.timeouts.first_token: 60s is longer than total, 1s; raise total, or lower it.",
+        ),
+        (
+            "{deployments: [here], timeouts: {total: 99999999999999999h}}",
+            "line 4: models.m.timeouts.total: '99999999999999999h' is longer than a hundred years; write at most 36500d.",
+        ),
+        (
             "{deployments: [here], timeouts: {queue: 5}}",
             "line 4: models.m.timeouts.queue: 5 is not a time with its unit; write for instance 500ms, 2s, 10m or 1h.",
         ),
@@ -341,7 +408,7 @@ def test_a_missing_price_says_how_to_write_one_and_what_the_catalog_has() -> Non
         ),
         (
             "{deployments: [here], fallbacks: {error: [m]}}",
-            "line 4: models.m.fallbacks.error: these fallbacks go in a circle: m -> m.",
+            "line 4: models.m.fallbacks.error: these fallbacks go in a circle: m -> m; take one of them out.",
         ),
     ],
 )
@@ -358,7 +425,31 @@ def test_a_circle_of_fallbacks_is_told_of_once() -> None:
           b: {deployments: [here], fallbacks: {error: [c], context_window: [a]}}
           c: {deployments: [here], fallbacks: {error: [a]}}
         """)
-    assert told == ["line 4: models.a.fallbacks.error: these fallbacks go in a circle: a -> b -> c -> a."]
+    assert told == [
+        "line 4: models.a.fallbacks.error: these fallbacks go in a circle: a -> b -> c -> a; take one of them out."
+    ]
+
+
+def test_a_circle_may_go_through_fallbacks_of_several_kinds() -> None:
+    told = faults("""\
+        deployments:
+          here: {kind: embedded}
+        models:
+          a: {deployments: [here], fallbacks: {error: [c, b]}}
+          b: {deployments: [here], fallbacks: {context_window: [a]}}
+          c: {deployments: [here]}
+        """)
+    assert told == [
+        "line 4: models.a.fallbacks.error: these fallbacks go in a circle: a -> b (error) -> a (context_window); take one of them out."
+    ]
+
+
+def test_a_total_may_be_shorter_than_a_phase_that_nobody_wrote_beside_it() -> None:
+    general = "defaults: {timeouts: {first_token: 60s}}\n"
+    config = parse_config(MINIMAL.replace("[here]", "[here], timeouts: {total: 30s}") + general, {})
+    assert config.models["chat"].timeouts == Timeouts(first_token_s=60.0, total_s=30.0)
+    told = faults(MINIMAL + "defaults: {timeouts: {stall: 2m, total: 1m}}")
+    assert told == ["line 5: defaults.timeouts.stall: 2m is longer than total, 1m; raise total, or lower it."]
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -57,15 +58,18 @@ def test_what_belongs_into_the_file_is_refused_beside_it(tmp_path: Path, argumen
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        ("{ max_runing: 3 }", "deployment here: engine: unrecognized arguments: --max-runing=3"),
-        ("{ max_running: many }", "deployment here: engine: argument --max-running: "),
-        ("{ dtype: float8 }", "deployment here: engine: argument --dtype: invalid choice"),
+        (
+            "{ max_runing: 3 }",
+            "line 4: deployments.here.engine.max_runing: an engine has no such setting. Did you mean 'max_running'?",
+        ),
+        ("{ max_running: many }", "line 4: deployments.here.engine.max_running: 'many' is not a whole number"),
+        ("{ dtype: float8 }", "line 4: deployments.here.engine.dtype: invalid choice"),
     ],
 )
-def test_a_setting_that_no_engine_has_is_refused_by_the_deployment_s_name(
+def test_a_setting_that_no_engine_has_is_refused_with_its_line_and_key(
     tmp_path: Path, engine: str, message: str
 ) -> None:
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         options(tmp_path, engine=engine)
 
 

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from servery.config.types import Config
 from servery.server import reply
 from servery.server.app import App
 from servery.server.types import Event
@@ -109,6 +110,19 @@ def test_an_answer_that_takes_too_long_is_ended(script: list[Step], status: int)
         assert error["code"] == "timeout"
         assert status == 200 or call.headers["x-should-retry"] == "false"
         assert upstream.closed == 1
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("fields", "setting"),
+    [({}, "--request-timeout"), ({"config": Config(models={}, deployments={})}, "timeouts.total of the model")],
+)
+def test_who_is_cut_short_is_told_by_which_setting(fields: dict[str, Any], setting: str) -> None:
+    async def story() -> None:
+        upstream = FakeUpstream(asyncio.Event())
+        call = await ask(make_app(upstream, request_timeout_s=0.05, **fields), "POST", PATH, STREAM)
+        assert call.error["message"] == f"The answer took longer than this server's limit of 0.05 s ({setting})."
 
     asyncio.run(story())
 

@@ -8,7 +8,7 @@ from typing import Any
 from servery.config import errors, sections
 from servery.config.access_reader import AccessReader
 from servery.config.catalog import Catalog
-from servery.config.deployment_reader import DeploymentReader
+from servery.config.deployment_reader import DeploymentReader, EngineCheck
 from servery.config.errors import Fault
 from servery.config.ledger_place import ledger_place
 from servery.config.model_reader import ModelReader
@@ -24,11 +24,11 @@ from servery.config.validation import did_you_mean
 class Builder:
     """Reads a whole tree; what is wrong is noted in `faults`, and reading goes on."""
 
-    def __init__(self, tree: Tree, folder: Path, catalog: Catalog) -> None:
+    def __init__(self, tree: Tree, folder: Path, catalog: Catalog, check_engine: EngineCheck | None = None) -> None:
         """Relative paths in the file are below `folder`."""
         self._reader = Reader(tree, folder)
         self._root = tree.value
-        self._deployments = DeploymentReader(self._reader, catalog)
+        self._deployments = DeploymentReader(self._reader, catalog, check_engine)
         self._models = ModelReader(self._reader)
 
     @property

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from servery.config.deployment_reader import EngineCheck
 from servery.config.errors import ConfigError
 from servery.config.load import load_config
 from servery.config.sections import json_schema
@@ -24,7 +25,7 @@ def check(options: argparse.Namespace) -> int:
       servery config check servery.yaml
     """
     try:
-        config = load_config(options.file)
+        config = load_config(options.file, check_engine=options.check_engine)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -55,8 +56,9 @@ def example(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_check(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `servery config check`."""
+def add_check(verb: argparse.ArgumentParser, check_engine: EngineCheck) -> None:
+    """Add the options of `servery config check`, which has `check_engine` judge embedded deployments."""
+    verb.set_defaults(check_engine=check_engine)
     verb.add_argument("file", type=Path, metavar="FILE", help="the YAML file")
 
 

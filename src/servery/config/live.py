@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from servery.config.deployment_reader import EngineCheck
 from servery.config.errors import ConfigError, Fault
 from servery.config.load import load_config
 from servery.config.types import Config, LedgerConfig
@@ -56,9 +57,16 @@ class Reload:
 class LiveConfig:
     """Holds the configuration in force. `on_change` is told of each new one before `current` is that one; it may raise."""
 
-    def __init__(self, config: Config, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        config: Config,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        check_engine: EngineCheck | None = None,
+    ) -> None:
         self._current = config
         self._environment = environment
+        self._check_engine = check_engine
         self._seen = _stamp(config)
         self._listeners: list[Callable[[Reload], None]] = []
 
@@ -82,7 +90,7 @@ class LiveConfig:
                 "the configuration", [Fault(1, (), "it did not come from a file, so none can be read again.")]
             )
         self._seen = _stamp(old)
-        new = load_config(old.source, self._environment)
+        new = load_config(old.source, self._environment, check_engine=self._check_engine)
         _check_fixed(old, new)
         new = dataclasses.replace(new, generation=old.generation + 1)
         done = Reload(new, Changes.between(old.models, new.models), Changes.between(old.deployments, new.deployments))

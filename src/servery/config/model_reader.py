@@ -20,12 +20,13 @@ class ModelReader:
 
     def defaults(self, root: Mapping[str, Any]) -> Any:
         """The section as it was written, empty when something is wrong with it: that is told once, not for each model."""
-        before = len(self._reader.faults)
+        before = self._reader.noted
         section = self._reader.section(sections.DefaultsSection, root.get("defaults", {}), ("defaults",))
         if section is not None:
             self._timeouts(section.timeouts, ("defaults", "timeouts"))
+            self._check_total(root.get("defaults"), ("defaults", "timeouts"))
             self._retry(section.retry, ("defaults", "retry"))
-        return root.get("defaults", {}) if len(self._reader.faults) == before else {}
+        return root.get("defaults", {}) if self._reader.noted == before else {}
 
     def model(self, name: str, value: Any, defaults: Any) -> ModelConfig | None:
         """None, and a fault, when the value is no such section."""
@@ -37,6 +38,7 @@ class ModelReader:
             self._reader.fault(
                 (*at, "slo"), "place: cheapest-within-slo needs one, such as slo: {ttft: 800ms, tpot: 50ms}."
             )
+        self._check_total(value, (*at, "timeouts"))
         tiers = [[entry] if isinstance(entry, str) else entry for entry in section.deployments]
         if all(isinstance(entry, str) for entry in section.deployments):
             tiers = [[str(entry) for entry in section.deployments]]
@@ -76,6 +78,17 @@ class ModelReader:
         }
         return Timeouts(**values)
 
+    def _check_total(self, section: Any, at: errors.Path) -> None:
+        """A phase that is written beside `total` must fit into it; one that comes from elsewhere is cut short by it."""
+        given = (section or {}).get("timeouts") or {}
+        times = {name: _seconds(given[name]) for name in sections.TimeoutsSection.__struct_fields__ if name in given}
+        total_s = times.pop("total", None)
+        for name, seconds in times.items():
+            if total_s is not None and seconds is not None and seconds > total_s:
+                self._reader.fault(
+                    (*at, name), f"{given[name]} is longer than total, {given['total']}; raise total, or lower it."
+                )
+
     def _retry(self, section: sections.RetrySection, at: errors.Path) -> Retry:
         return Retry(
             attempts=section.attempts,
@@ -102,6 +115,14 @@ class ModelReader:
         if is_percentile(section.after):
             return Hedge(quantile=self._reader.read(parse_percentile, section.after, at, 0.95))
         return Hedge(after_s=self._reader.read(parse_duration, section.after, at, 1.0))
+
+
+def _seconds(given: object) -> float | None:
+    """None for what is no time: that is told elsewhere."""
+    try:
+        return parse_duration(given)
+    except ValueError:
+        return None
 
 
 def _with_defaults(value: Any, defaults: Any) -> Any:

@@ -22,12 +22,17 @@ V = TypeVar("V")
 class Reader:
     """Turns values of a tree into what they mean; relative paths in the file are below `folder`.
 
-    `faults` are what was wrong so far, `files` what was read besides the tree.
+    `faults` are what was wrong so far, `noted` how often something was found to be, also what is not told twice; `files`
+    is what was read besides the tree.
     """
 
     def __init__(self, tree: Tree, folder: Path) -> None:
         self.faults: list[Fault] = list(tree.faults)
+        self.noted = 0
         self.files: list[Path] = []
+        # A list without one of its items is told of as a whole.
+        lists = {fault.path[:-1] for fault in tree.faults if fault.path and isinstance(fault.path[-1], int)}
+        self._unread = ({fault.path for fault in tree.faults} | lists) - {()}
         self.folder = folder
         self._tree = tree
 
@@ -76,7 +81,10 @@ class Reader:
             return "-"
 
     def fault(self, path: errors.Path, message: str) -> None:
-        """Note what is wrong at `path`."""
+        """Note what is wrong at `path`, unless its text could not be had: that was told."""
+        self.noted += 1
+        if path in self._unread:
+            return
         self.faults.append(Fault(self._tree.line(path), path, message))
 
     def size(self, given: str | int, at: errors.Path) -> int:

@@ -27,6 +27,9 @@ Share = Annotated[
 Dollars = Annotated[
     Any, Meta(description="US dollars, to a millionth.", extra_json_schema={"type": ["number", "string"], "minimum": 0})
 ]
+Weight = Annotated[
+    Any, Meta(description="A number greater than 0.", extra_json_schema={"type": "number", "exclusiveMinimum": 0})
+]
 Positive = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -64,12 +67,12 @@ class ServerSection(_Section, frozen=True):
 class PriceSection(_Section, frozen=True):
     """What a deployment costs: dollars per million tokens, or per hour whether it is used or not."""
 
-    input: Annotated[Dollars, Meta(description="Dollars per million prompt tokens.")] = 0.0
+    input: Annotated[Dollars | None, Meta(description="Dollars per million prompt tokens; with `output`.")] = None
     cached_input: Annotated[
         Dollars | None, Meta(description="Dollars per million prompt tokens read from a cache; else as `input`.")
     ] = None
-    output: Annotated[Dollars, Meta(description="Dollars per million generated tokens.")] = 0.0
-    per_hour: Annotated[Dollars, Meta(description="Dollars per hour of the machine.")] = 0.0
+    output: Annotated[Dollars | None, Meta(description="Dollars per million generated tokens; with `input`.")] = None
+    per_hour: Annotated[Dollars | None, Meta(description="Dollars per hour of the machine.")] = None
 
 
 class HealthSection(_Section, frozen=True):
@@ -91,10 +94,15 @@ class DeploymentSection(_Section, frozen=True):
     url: Annotated[str | None, Meta(description="The address up to its API's version: http://10.0.0.5:8000/v1.")] = None
     api_key: Annotated[str | None, Meta(description="Write ${NAME}, not the key itself.")] = None
     api_key_file: Annotated[str | None, Meta(description="A mounted secret: the file that has the key.")] = None
-    headers: Annotated[dict[str, str], Meta(description="Headers for every request to it.")] = {}
+    headers: Annotated[
+        dict[str, str],
+        Meta(
+            description="Headers for every request to it, but those of connection and length, which the client writes."
+        ),
+    ] = {}
     ca_file: Annotated[str | None, Meta(description="Certificates to trust besides the system's (PEM).")] = None
     region: Annotated[str | None, Meta(description="Of Bedrock: us-east-1.")] = None
-    weight: Annotated[float, Meta(gt=0, description="Its part of the traffic where `place` is weighted.")] = 1.0
+    weight: Annotated[Weight, Meta(description="Its part of the traffic where `place` is weighted.")] = 1.0
     max_concurrency: Annotated[Positive | None, Meta(description="The most exchanges at a time.")] = None
     max_queue: Annotated[int, Meta(ge=0, description="The most exchanges that wait for a turn.")] = 1_000
     price: Annotated[

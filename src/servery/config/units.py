@@ -10,6 +10,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d)", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d+(?:\.\d+)?)", re.ASCII)
 _MICRO = 10**6
+_LONGEST_S = 36_500 * 86_400.0
+_MAX_WEIGHT = 10**6
 
 
 def parse_duration(given: object) -> float:
@@ -23,7 +25,16 @@ def parse_duration(given: object) -> float:
     seconds = float(Decimal(match[1]) * _SECONDS[match[2]])
     if seconds == 0:
         raise ValueError(f"{given!r} is no time at all; write more than 0, for instance 500ms")
+    if seconds > _LONGEST_S:
+        raise ValueError(f"{given!r} is longer than a hundred years; write at most 36500d")
     return seconds
+
+
+def parse_weight(given: object) -> float:
+    """A number greater than 0, up to a million; raises `ValueError`."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= _MAX_WEIGHT:
+        raise ValueError(f"{given!r} is no weight; write a number greater than 0 and at most {_MAX_WEIGHT}, such as 2")
+    return float(given)
 
 
 def is_percentile(given: object) -> bool:

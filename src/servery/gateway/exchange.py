@@ -53,7 +53,7 @@ class Client(Protocol):
 
 
 @lru_cache(1024)
-def _in_header(name: str) -> str:
+def in_header(name: str) -> str:
     """A name as a header can carry it, with %XX for what it cannot."""
     return quote(name, safe=" !#$&'()*+,-./:;=?@[]^_{|}~")
 
@@ -124,9 +124,11 @@ class Exchange:
 
     def name_server(self) -> None:
         """Let the answer's head say who gave it, or was the last to be asked."""
-        headers = [("x-servery-model", _in_header(self.ask.model))]
-        if self.attempts:
-            headers.append(("x-servery-deployment", _in_header(self.attempts[-1].deployment.name)))
+        last = self.attempts[-1] if self.attempts else None
+        # A model to fall back on may have been turned to, and none of its deployments asked.
+        headers = [("x-servery-model", in_header(self.ask.model if last is None else last.ask.model))]
+        if last is not None:
+            headers.append(("x-servery-deployment", in_header(last.deployment.name)))
             headers.append(("x-servery-attempts", str(len(self.attempts))))
         self.client.headers += headers
 

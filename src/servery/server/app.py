@@ -98,7 +98,8 @@ class App:
     def _interruption(self, reason: Reason, exchange: Exchange) -> ApiError:
         options = self._service.options
         total_s = options.request_timeout_s if exchange.total_s is None else exchange.total_s
-        return interruption(reason, body_timeout_s=options.body_timeout_s, request_timeout_s=total_s)
+        setting = "--request-timeout" if options.config is None else "timeouts.total of the model"
+        return interruption(reason, body_timeout_s=options.body_timeout_s, request_timeout_s=total_s, setting=setting)
 
     def _settle(self, route: Route | None, exchange: Exchange, cut_by: str | None) -> None:
         """Record what became of the exchange: once, and without awaiting anything."""

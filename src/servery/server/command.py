@@ -12,6 +12,7 @@ from servery.engine_options import engine_settings
 from servery.server.adapter_options import AdapterOptions
 from servery.server.aliases import read_aliases
 from servery.server.configured import check_beside, configured_options
+from servery.server.configured_engine import engine_faults
 from servery.server.key_options import admin_keys, api_keys
 from servery.server.option_error import OptionError
 from servery.server.options import DEFAULT_MODEL, ServeOptions, model_folder, served_models
@@ -26,7 +27,7 @@ def serve_options(options: argparse.Namespace, defaults: Mapping[str, Any]) -> S
 def _configured(options: argparse.Namespace, defaults: Mapping[str, Any]) -> ServeOptions:
     check_beside(vars(options), defaults)
     return configured_options(
-        load_config(options.config),
+        load_config(options.config, check_engine=engine_faults),
         host=None if options.host == defaults["host"] else options.host,
         port=None if options.port == defaults["port"] else options.port,
         api_keys=api_keys(options),

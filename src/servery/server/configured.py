@@ -1,13 +1,12 @@
 """What a configuration file says of the server itself, as the options that the command line would give."""
 
-import argparse
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from servery.config.types import Config, DeploymentConfig, Kind
-from servery.engine_options import add_engine_options, engine_settings
+from servery.config.types import Config, Kind
+from servery.server.configured_engine import engine_of
 from servery.server.option_error import OptionError
-from servery.server.options import ServedModel, ServeOptions, served_models
+from servery.server.options import ServeOptions
 
 # What may stand beside --config on the command line: what is of this machine or this run, and no part of what is served.
 BESIDE = frozenset(
@@ -48,29 +47,3 @@ def configured_options(config: Config, **others: Any) -> ServeOptions:
     values |= {name: (*values[name], *others.pop(name, ())) for name in keys}
     given = {name: value for name, value in others.items() if value is not None}
     return ServeOptions(config=config, **{**values, **given})
-
-
-def engine_of(deployment: DeploymentConfig) -> ServedModel:
-    """The engine of an embedded deployment, under its name; raises `OptionError` that names the deployment."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    parser.deployment = deployment.name
-    add_engine_options(parser)
-    arguments: list[str] = []
-    for name, value in deployment.engine.items():
-        option = f"--{name.replace('_', '-')}"
-        arguments += [option] if value is True else [f"{option}={value}"]
-    settings = engine_settings(parser.parse_args(arguments))
-    try:
-        (model,) = served_models([f"{deployment.name}={deployment.model}"], settings)
-    except OptionError as error:
-        raise OptionError(f"deployment {deployment.name}: {error}") from error
-    return model
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reads the settings of an engine as the command line does; what is wrong is the file's fault."""
-
-    deployment = ""
-
-    def error(self, message: str) -> NoReturn:
-        raise OptionError(f"deployment {self.deployment}: engine: {message}.")

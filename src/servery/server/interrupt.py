@@ -73,11 +73,11 @@ class Interrupt:
         self._task.uncancel()
 
 
-def interruption(reason: Reason, *, body_timeout_s: float, request_timeout_s: float) -> ApiError:
-    """What the client is told; one that has gone hears nothing of it."""
+def interruption(reason: Reason, *, body_timeout_s: float, request_timeout_s: float, setting: str) -> ApiError:
+    """What the client is told; one that has gone hears nothing of it. `setting` says what sets `request_timeout_s`."""
     if reason is Reason.SHUTDOWN:
         return unavailable("The server is shutting down and could not finish this answer in time.", 1.0)
     if reason is Reason.SLOW_BODY:
         message = f"The request body did not arrive within {body_timeout_s:g} seconds."
         return ApiError(408, message, code="request_timeout", headers=[("connection", "close")])
-    return timed_out(f"The answer took longer than this server's limit of {request_timeout_s:g} s (--request-timeout).")
+    return timed_out(f"The answer took longer than this server's limit of {request_timeout_s:g} s ({setting}).")

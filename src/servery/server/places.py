@@ -10,7 +10,7 @@ from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.fleet import Fleet
 from servery.http.client import HttpClient
 from servery.http.errors import HttpError
-from servery.server.configured import engine_of
+from servery.server.configured_engine import engine_of
 from servery.server.house import House
 from servery.server.option_error import OptionError
 from servery.upstream.kinds import remote_upstream

@@ -30,6 +30,7 @@ from servery.server.admin import AdminDoor
 from servery.server.app import App
 from servery.server.auth import KeyRing
 from servery.server.budgets import recall_spent
+from servery.server.configured_engine import engine_faults
 from servery.server.front import Fronts
 from servery.server.house import House
 from servery.server.implied import implied_fleet
@@ -107,7 +108,7 @@ class _Serving:
         )
         keys = options.key_ring()
         self._key_watch = _key_watch(options, keys)
-        live = None if options.config is None else LiveConfig(options.config)
+        live = None if options.config is None else LiveConfig(options.config, check_engine=engine_faults)
         self._service = Service(
             upstreams=self._house.upstreams if live is None else Fronts(lambda: gateway.fleet),
             gateway=gateway,

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from servery.config.types import Fallbacks, ModelConfig, Place, Retry, Timeouts
+from servery.config.types import Fallbacks, ModelConfig, Place, Retry, Tier, Timeouts
 from servery.config.types import Kind as DeploymentKind
 from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.dispatch.place import First, Ranked
 from servery.upstream.ask import Ask
+from servery.upstream.caller import ANYBODY
 from servery.upstream.failure import Deadline, Kind, UpstreamFailure
 from servery.upstream.upstream import Chunk, Health
 from servery.wire.errors import ApiError, context_length_exceeded, invalid, rate_limited, unavailable
@@ -367,6 +368,19 @@ def test_each_kind_of_failure_has_its_own_chain_of_models(
         if answers is not None:
             assert told.row.served_model == {"b": "n", "c": "o"}[answers]
             assert (told.row.model, dict(told.client.headers)["x-servery-model"]) == ("m", told.row.served_model)
+
+    run(story)
+
+
+def test_the_model_and_the_deployment_that_an_answer_names_belong_together() -> None:
+    async def story() -> None:
+        dear = {"b": {"tier": Tier.API}}
+        made, (_, second, _) = stage((BROKEN,), OK, OK, models=chain(error=("n",)), deployments=dear)
+        # The caller may not have the tier of the only deployment of the model to fall back on.
+        told = await made.ask(caller=dataclasses.replace(ANYBODY, tiers=frozenset((Tier.SELF_HOSTED,))))
+        headers = dict(told.client.headers)
+        assert (told.status, len(second.calls)) == (503, 0)
+        assert (headers["x-servery-model"], headers["x-servery-deployment"]) == ("m", "a")
 
     run(story)
 

@@ -86,6 +86,20 @@ def test_when_nobody_answers_the_answer_of_before_is_given_in_the_way_that_is_as
     run(story)
 
 
+def test_an_answer_of_before_is_of_the_model_that_was_asked_also_when_another_was_tried() -> None:
+    async def story() -> None:
+        upstream = Mortal(TEXT)
+        first = ModelConfig(name="m", tiers=(("a",),), earlier=DAY, fallbacks=Fallbacks(error=("n",)))
+        made = Stage({"a": upstream, "b": Scripted((GONE,))}, models=[first, ModelConfig(name="n", tiers=(("b",),))])
+        await made.ask(**GREEDY)
+        upstream.is_dead = True
+        headers = dict((await made.ask(**GREEDY)).client.headers)
+        assert (headers["x-servery-model"], headers["x-servery-cache"]) == ("m", "stale")
+        assert "x-servery-deployment" not in headers
+
+    run(story)
+
+
 def test_a_live_answer_is_always_preferred() -> None:
     async def story() -> None:
         made, upstream = stage()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from servery.gateway.dispatch.earlier import Earlier, EarlierAnswers
-from servery.gateway.exchange import Exchange
+from servery.gateway.exchange import Exchange, in_header
 from servery.gateway.relay.retold import retold
 
 STALE = "stale"
@@ -60,8 +60,11 @@ async def tell_earlier(exchange: Exchange, now: float) -> bool:
     if found is None or data is None:
         return False
     exchange.cache = STALE
-    # No deployment gave it.
-    named = [header for header in exchange.client.headers if header[0] != "x-servery-deployment"]
+    # No deployment gave it, and no model that was asked instead.
+    untrue = {"x-servery-deployment"} | ({"x-servery-model"} if exchange.model.name != served.name else set())
+    named = [header for header in exchange.client.headers if header[0] not in untrue]
+    if "x-servery-model" in untrue:
+        named.append(("x-servery-model", in_header(served.name)))
     exchange.client.headers = [*named, ("x-servery-cache", STALE), ("age", str(int(now - found.at_s)))]
     if not exchange.ask.is_stream:
         await exchange.client.whole(data)
