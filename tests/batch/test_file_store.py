@@ -5,6 +5,7 @@ import pytest
 from servery.batch.file_store import FileStore
 from servery.wire.errors import ApiError
 from servery.wire.files import FileObject
+from tests.batch.full_disk import files_up_to
 
 ME, YOU = b"me", b"you"
 
@@ -54,7 +55,7 @@ def test_a_file_and_all_files_are_bounded(tmp_path: Path) -> None:
     with pytest.raises(ApiError, match="of which 60 are taken"):
         put(files, b"x" * 41)
     put(files, b"x" * 40)
-    assert files.size_bytes == 100
+    assert files.room.taken_bytes == 100
 
 
 def test_another_s_file_is_as_if_it_were_not_there(tmp_path: Path) -> None:
@@ -68,3 +69,46 @@ def test_another_s_file_is_as_if_it_were_not_there(tmp_path: Path) -> None:
     assert (files.of(ME), files.of(YOU)) == ([], [file])
     files.delete(YOU, file.id)
     assert (store(tmp_path).of(YOU), list(tmp_path.iterdir())) == ([], [])
+
+
+def test_uploads_at_once_keep_to_the_bound_together(tmp_path: Path) -> None:
+    files = store(tmp_path)
+    uploads = [files.upload() for _ in range(3)]
+    for upload in uploads[:2]:
+        upload.write(b"x" * 45)
+    with pytest.raises(ApiError, match="all files together 100, of which 90 are taken") as caught:
+        uploads[2].write(b"x" * 45)
+    uploads[2].abandon()
+    assert caught.value.status == 413
+    first = files.finish(uploads[0], ME, "in.jsonl", "batch")
+    uploads[1].abandon()
+    assert (files.room.taken_bytes, store(tmp_path).room.taken_bytes) == (45, 45)
+    files.delete(ME, first.id)
+    assert files.room.taken_bytes == 0
+
+
+@pytest.mark.parametrize("largest", [0, 20])  # when its description is written; when the rest of its content is
+def test_a_full_disk_leaves_no_trace_of_an_upload(tmp_path: Path, largest: int) -> None:
+    files = store(tmp_path)
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    upload = files.upload()
+    upload.write(b"x" * 10 if largest else b"x" * 50)
+    with files_up_to(largest), pytest.raises(ApiError, match="could not write to its disk: File too large") as caught:
+        files.finish(upload, ME, "in.jsonl", "batch")
+
+    assert (caught.value.status, caught.value.code, caught.value.is_final) == (507, "insufficient_storage", True)
+    assert (list(tmp_path.iterdir()), files.of(ME), files.room.taken_bytes) == ([], [], 0)
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    files = store(tmp_path / "kept")
+    (tmp_path / "kept").rmdir()
+    with pytest.raises(ApiError, match="could not write to its disk: No such file or directory"):
+        files.upload()
+
+
+def test_a_description_without_its_content_is_no_file(tmp_path: Path) -> None:
+    file = put(store(tmp_path), b"hello")
+    store(tmp_path).content_path(file.id).unlink()
+    assert (store(tmp_path).of(ME), list(tmp_path.iterdir())) == ([], [])

@@ -10,7 +10,8 @@ import pytest
 
 from servery.batch.batch_store import BatchStore
 from servery.batch.file_store import FileStore
-from servery.batch.runner import Answer, Asked, BatchRunner
+from servery.batch.runner import BatchRunner
+from servery.batch.work import Answer, Asked
 from servery.wire.batches import Batch, RequestCounts, decode_batch_request
 from servery.wire.errors import ApiError, invalid
 
@@ -117,7 +118,7 @@ def test_what_fails_goes_to_the_error_file_with_its_own_status(tmp_path: Path) -
 
 
 def test_a_full_server_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("servery.batch.runner._SHORTEST_WAIT_S", 0.0)
+    monkeypatch.setattr("servery.batch.work._SHORTEST_WAIT_S", 0.0)
     refusals = [ApiError(429, "full", retry_after_s=0.0), ApiError(503, "restarting", retry_after_s=0.0)]
 
     async def answer(asked: Asked) -> bytes:

@@ -1,6 +1,6 @@
 """What is answered for somebody in the same process leaves a row like everything else."""
 
-from servery.batch.runner import Asked
+from servery.batch.work import Asked
 from servery.server.storage import Answering
 from servery.upstream.upstream import Chunk
 from tests.gateway.scripted import Scripted, Stage

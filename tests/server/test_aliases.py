@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from servery import cli
-from servery.batch.runner import Asked
+from servery.batch.work import Asked
 from servery.engine.adapter_source import AdapterSource
 from servery.engine.config import EngineConfig
 from servery.server.aliases import alias_target, check_aliases, read_aliases

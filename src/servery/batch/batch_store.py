@@ -2,18 +2,23 @@
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from servery.batch.file_store import write_atomically
+from servery.batch.disk import write_atomically
 from servery.wire.batches import Batch, BatchRequest, RequestCounts
 from servery.wire.errors import ApiError, shown
 
 ENDED = frozenset(("failed", "completed", "expired", "cancelled"))
 _DAY_S = 24 * 60 * 60
+
+
+class NotWritten(OSError):
+    """The state of a batch could not be written: it is as it was."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +28,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchStore:
-    """The batches in `folder`, each its owner's alone; every change is on disk before it is seen."""
+    """The batches in `folder`, each its owner's alone; every change is on disk before it is seen, or raises `NotWritten`."""
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
         """Raises `OSError` when the folder cannot be used."""
@@ -88,6 +93,10 @@ class BatchStore:
         batches = [record.batch for record in self._records.values() if record.owner == owner.hex()]
         return sorted(batches, key=lambda batch: batch.created_at)
 
+    def states(self) -> dict[str, int]:
+        """How many batches are in each status that any is in."""
+        return dict(Counter(record.batch.status for record in self._records.values()))
+
     def unfinished(self) -> list[Batch]:
         """What is still to be worked on, the oldest first."""
         batches = [record.batch for record in self._records.values() if record.batch.status not in ENDED]
@@ -97,6 +106,13 @@ class BatchStore:
         """Where the lines of `kind` ("output", "error") are collected."""
         return self._folder / f"{batch_id}.{kind}.jsonl"
 
+    def collected_bytes(self) -> int:
+        """The results that are collected and have not become files yet."""
+        return sum(path.stat().st_size for path in self._folder.glob("*.jsonl"))
+
     def _write(self, record: _Record) -> None:
-        write_atomically(self._folder / f"{record.batch.id}.json", msgspec.json.encode(record))
+        try:
+            write_atomically(self._folder / f"{record.batch.id}.json", msgspec.json.encode(record))
+        except OSError as error:
+            raise NotWritten(*error.args) from error
         self._records[record.batch.id] = record

@@ -3,56 +3,32 @@
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
-from servery.batch.batch_store import BatchStore
+from servery.batch.batch_store import ENDED, BatchStore, NotWritten
 from servery.batch.file_store import FileStore, new_file_id
-from servery.batch.results import Results
-from servery.wire.batches import (
-    Batch,
-    BatchError,
-    BatchErrors,
-    BatchLine,
-    RequestCounts,
-    decode_line,
-    encode_refused,
-    encode_result,
-    encode_unanswered,
-)
-from servery.wire.errors import ApiError, failed
+from servery.batch.requests import checked
+from servery.batch.room import NoRoom
+from servery.batch.work import Answer, Work
+from servery.wire.batches import Batch, BatchError, BatchErrors, RequestCounts
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A request of a batch: what is asked where, for whom, and the id by which the batch's results and the ledger name it.
-
-    `key` is the id of the key that the batch was asked with, empty where none was needed.
-    """
-
-    endpoint: str
-    body: bytes
-    owner: bytes
-    request_id: str
-    key: str = ""
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
 
 
-# Gives the body of the answer to a request; raises `ApiError`.
-Answer = Callable[[Asked], Awaitable[bytes]]
-
-MAX_LINES = 50_000
-_MAX_ERRORS = 50
-_RETRIED = (429, 503)
-_SHORTEST_WAIT_S = 0.5
+class _LostResults(Exception):
+    """What was collected is not there any more."""
 
 
 class BatchRunner:
-    """Runs the batches of a store, `at_a_time` requests at a time. `run` is to be a task; cancelling it loses nothing."""
+    """Runs the batches of a store, `at_a_time` requests at a time. `run` is to be a task; cancelling it loses nothing.
+
+    A batch that cannot go on fails with the reason, and the others go on. While its state cannot be written, or no files
+    be made of its results, that is tried again and again. `faults` counts all of these.
+    """
 
     def __init__(
         self,
@@ -63,13 +39,17 @@ class BatchRunner:
         at_a_time: int = 16,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """Raises `OSError`."""
+        self.faults = 0
         self._batches = batches
         self._files = files
         self._answer = answer
         self._at_a_time = at_a_time
         self._now = now
         self._woken = asyncio.Event()
-        self._current: _Work | None = None
+        self._current: Work | None = None
+        self._failing: dict[str, BatchErrors] = {}  # why a batch has failed, until that is written
+        files.room.find(batches.collected_bytes())
 
     def wake(self) -> None:
         """There is a new batch."""
@@ -84,26 +64,76 @@ class BatchRunner:
         return changed
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled, whatever happens."""
+        rounds = 0
         while True:
             self._woken.clear()
-            for batch in self._batches.unfinished():
-                await self._work(batch)
-            await self._woken.wait()
+            rounds = 0 if await self._round() else rounds + 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_pause_s(rounds)):
+                    await self._woken.wait()
 
-    async def _work(self, batch: Batch) -> None:
+    async def _round(self) -> bool:
+        """Work on every batch; whether all could be brought to their ends."""
+        is_done = True
+        for batch in self._batches.unfinished():
+            # Why it has failed is written before others take their time.
+            is_done = (await self._is_done(batch.id) or await self._is_done(batch.id)) and is_done
+        return is_done
+
+    async def _is_done(self, batch_id: str) -> bool:
+        """Work on a batch; whether it is at its end."""
+        try:
+            await self._work(batch_id)
+        except Exception as error:  # the one boundary of a batch: whatever it is, the others go on
+            log.exception("batch %s could not go on", batch_id)
+            self._take_note(batch_id, error)
+            return False
+        return True
+
+    def _take_note(self, batch_id: str, error: Exception) -> None:
+        """A batch fails, unless all it lacks is that the disk takes its state or its files: that is tried again."""
+        self.faults += 1
+        status = self._batches.read(batch_id).status
+        is_ending = status in ("finalizing", "cancelling") and isinstance(error, OSError)
+        if not is_ending and not isinstance(error, NotWritten):
+            self._failing.setdefault(batch_id, BatchErrors(data=[self._reason(error)]))
+
+    def _reason(self, error: Exception) -> BatchError:
+        if isinstance(error, NoRoom):
+            message = (
+                f"The results do not fit into the {self._files.room.max_bytes} bytes that all files together may have. "
+                "Delete files, or raise --max-files, and make the batch again for what has no result."
+            )
+            return BatchError(code="file_too_large", message=message)
+        if isinstance(error, OSError):
+            message = (
+                f"The server's disk failed: {error.strerror or error}. Make the batch again for what has no result when "
+                "the server's operator has freed space, or mended what else is wrong with the folder of --files."
+            )
+            return BatchError(code="insufficient_storage", message=message)
+        return BatchError(code="internal_error", message="The server failed.")
+
+    async def _work(self, batch_id: str) -> None:
+        batch = self._batches.read(batch_id)  # not as it was when the round began: it may be cancelled since
+        if batch.status in ENDED:
+            return
+        failing = self._failing.get(batch_id)
+        if failing is not None and batch.errors is None:
+            batch = self._ending(batch, status="finalizing", errors=failing)
         if batch.status == "validating":
             batch = await self._validated(batch)
         if batch.status == "in_progress":
             batch = await self._answered(batch)
         if batch.status == "cancelling" and batch.finalizing_at is None:
-            batch = self._ending(batch)
+            batch = self._ending(batch, finalizing_at=int(self._now()))
         if batch.status in ("finalizing", "cancelling"):
             self._finish(batch)
+        self._failing.pop(batch_id, None)
 
     async def _validated(self, batch: Batch) -> Batch:
         path = self._files.content_path(batch.input_file_id)
-        total, errors = await asyncio.to_thread(_checked, path, batch.endpoint)
+        total, errors = await asyncio.to_thread(checked, path, batch.endpoint)
         if self._batches.read(batch.id).status != "validating":
             return self._batches.read(batch.id)  # cancelled meanwhile
         counts = RequestCounts(total=total)
@@ -114,188 +144,56 @@ class BatchRunner:
         return self._batches.change(batch.id, status="in_progress", request_counts=counts)
 
     async def _answered(self, batch: Batch) -> Batch:
-        work = self._current = _Work(batch, self._batches, self._files, self._answer, self._at_a_time, self._now)
+        work = self._current = Work(
+            batch, self._batches, self._files, answer=self._answer, at_a_time=self._at_a_time, now=self._now
+        )
         try:
             await work.run()
         finally:
             self._current = None
             work.close()
-        return self._ending(self._batches.read(batch.id))
+        batch = self._batches.read(batch.id)
+        return batch if batch.status == "cancelling" else self._ending(batch, status="finalizing")
 
-    def _ending(self, batch: Batch) -> Batch:
+    def _ending(self, batch: Batch, **changes: object) -> Batch:
         """Choose the ids of the files before they are made, so that a crash in between makes none twice."""
         chosen = {
             f"{kind}_file_id": new_file_id()
             for kind in ("output", "error")
             if (path := self._batches.results_path(batch.id, kind)).is_file() and path.stat().st_size
         }
-        is_cancelled = batch.status == "cancelling"
-        dated = {"finalizing_at": int(self._now())} if is_cancelled else {"status": "finalizing"}
-        return self._batches.change(batch.id, **dated, **chosen)
+        return self._batches.change(batch.id, **changes, **chosen)
 
     def _finish(self, batch: Batch) -> None:
-        owner = self._batches.owner(batch.id)
+        changes: dict[str, object] = {}
         for kind, file_id in (("output", batch.output_file_id), ("error", batch.error_file_id)):
-            path = self._batches.results_path(batch.id, kind)
-            if file_id is not None and path.is_file():
-                self._files.adopt(path, file_id, owner, f"{batch.id}_{kind}.jsonl", "batch_output")
-            path.unlink(missing_ok=True)
-        is_expired = batch.status != "cancelling" and self._now() >= batch.expires_at
-        status = "cancelled" if batch.status == "cancelling" else "expired" if is_expired else "completed"
-        self._batches.change(batch.id, status=status)
+            if not self._is_filed(batch, kind, file_id):
+                changes[f"{kind}_file_id"] = None
+        changes["status"] = status = self._last_status(batch)
+        self._batches.change(batch.id, **changes)
         log.info("batch %s is %s: %s", batch.id, status, batch.request_counts)
 
+    def _is_filed(self, batch: Batch, kind: str, file_id: str | None) -> bool:
+        """Make a file of what was collected, if that has not been done; whether there is one."""
+        path = self._batches.results_path(batch.id, kind)
+        if file_id is None:
+            path.unlink(missing_ok=True)  # it is empty
+            return False
+        if path.is_file():
+            owner, filename = self._batches.owner(batch.id), f"{batch.id}_{kind}.jsonl"
+            self._files.adopt(path, file_id=file_id, owner=owner, filename=filename, purpose="batch_output")
+        elif not self._files.has(file_id) and batch.errors is None:
+            raise _LostResults(f"{path} is not there")
+        return self._files.has(file_id)
 
-class _Work:
-    """One batch being answered."""
-
-    def __init__(
-        self,
-        batch: Batch,
-        batches: BatchStore,
-        files: FileStore,
-        answer: Answer,
-        at_a_time: int,
-        now: Callable[[], float],
-    ) -> None:
-        self.batch_id = batch.id
-        self._batch = batch
-        self._batches = batches
-        self._path = files.content_path(batch.input_file_id)
-        self._answer = answer
-        self._now = now
-        self._output = Results(batches.results_path(batch.id, "output"))
-        self._errors = Results(batches.results_path(batch.id, "error"))
-        self._places = asyncio.Semaphore(at_a_time)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_stopped = False
-
-    def stop(self) -> None:
-        """Answer nothing more."""
-        self._is_stopped = True
-        for task in self._tasks:
-            task.cancel()
-
-    async def run(self) -> None:
-        """Answer what has no result yet, until all is done, the batch expires or is stopped."""
-        self._note()
-        try:
-            for line in _lines(self._path, self._batch.endpoint):
-                if line.custom_id in self._output.done or line.custom_id in self._errors.done:
-                    continue
-                await self._places.acquire()
-                if self._is_stopped:
-                    return
-                self._start(line)
-            while self._tasks:
-                await asyncio.wait(self._tasks)
-        finally:
-            self.stop()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def close(self) -> None:
-        """Keep what there is."""
-        self._output.close()
-        self._errors.close()
-        self._note()
-
-    def _start(self, line: BatchLine) -> None:
-        task = asyncio.create_task(self._one(line))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        self._places.release()
-
-    async def _one(self, line: BatchLine) -> None:
-        result_id, request_id = f"batch_req_{secrets.token_hex(12)}", f"req_{secrets.token_hex(12)}"
-        try:
-            body = await self._retried(line, request_id)
-        except TimeoutError:
-            text = "The batch was not finished in its completion window."
-            self._errors.add(line.custom_id, encode_unanswered(result_id, line.custom_id, "batch_expired", text))
-        except ApiError as error:
-            self._errors.add(line.custom_id, encode_refused(result_id, line.custom_id, request_id, error))
-        except Exception as error:
-            log.error("a request of batch %s failed", self.batch_id, exc_info=error)
-            self._errors.add(
-                line.custom_id, encode_refused(result_id, line.custom_id, request_id, failed("The server failed."))
-            )
-        else:
-            self._output.add(line.custom_id, encode_result(result_id, line.custom_id, request_id, 200, body))
-        self._note()
-
-    async def _retried(self, line: BatchLine, request_id: str) -> bytes:
-        """The answer, after as many attempts as it takes while the server is full or restarts its engine."""
-        left_s = self._batch.expires_at - self._now()
-        if left_s <= 0:
-            raise TimeoutError
-        owner = self._batches.owner(self.batch_id)
-        key = self._batches.key(self.batch_id)
-        asked = Asked(endpoint=self._batch.endpoint, body=bytes(line.body), owner=owner, request_id=request_id, key=key)
-        async with asyncio.timeout(left_s):
-            while True:
-                try:
-                    return await self._answer(asked)
-                except ApiError as error:
-                    is_hopeless = error.is_final and error.retry_after_s is None  # larger than its limit, say
-                    if error.status not in _RETRIED or is_hopeless:
-                        raise
-                    await asyncio.sleep(max(_SHORTEST_WAIT_S, error.retry_after_s or 0.0))
-
-    def _note(self) -> None:
-        total = self._batch.request_counts.total
-        self._batches.note(self.batch_id, RequestCounts(total, len(self._output.done), len(self._errors.done)))
+    def _last_status(self, batch: Batch) -> str:
+        if batch.errors is not None:
+            return "failed"
+        if batch.status == "cancelling":
+            return "cancelled"
+        return "expired" if self._now() >= batch.expires_at else "completed"
 
 
-def _checked(path: Path, endpoint: str) -> tuple[int, list[BatchError]]:
-    """How many requests a file has, and what is wrong with it."""
-    errors: list[BatchError] = []
-    seen: set[str] = set()
-    with contextlib.suppress(_TooManyErrors):
-        for number, text in _numbered(path):
-            try:
-                line = decode_line(text, endpoint)
-            except ApiError as error:
-                _add(
-                    errors,
-                    BatchError(code=error.code or "invalid", message=error.message, line=number, param=error.param),
-                )
-                continue
-            if line.custom_id in seen:
-                message = f"The custom_id '{line.custom_id[:100]}' is that of an earlier line; each needs its own."
-                _add(errors, BatchError(code="duplicate_custom_id", message=message, line=number, param="custom_id"))
-            seen.add(line.custom_id)
-            if len(seen) > MAX_LINES:
-                message = f"The file has more than {MAX_LINES} requests; split it."
-                return 0, [BatchError(code="too_many_requests", message=message)]
-    if not seen and not errors:
-        errors.append(
-            BatchError(code="empty_file", message="The file has no requests; write one JSON object per line.")
-        )
-    return len(seen), errors
-
-
-class _TooManyErrors(Exception):
-    """Enough is known."""
-
-
-def _add(errors: list[BatchError], error: BatchError) -> None:
-    errors.append(error)
-    if len(errors) == _MAX_ERRORS:
-        raise _TooManyErrors
-
-
-def _lines(path: Path, endpoint: str) -> Iterator[BatchLine]:
-    """The requests of a file that has been checked."""
-    for _, text in _numbered(path):
-        yield decode_line(text, endpoint)
-
-
-def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not empty, with their numbers."""
-    with path.open("rb") as file:
-        for number, text in enumerate(file, 1):
-            if text.strip():
-                yield number, text.strip()
+def _pause_s(rounds: int) -> float | None:
+    """How long to rest after so many rounds in a row that left something undone; until woken after none."""
+    return None if rounds == 0 else min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(rounds - 1, 10))

@@ -1,6 +1,7 @@
 """`/v1/batches`: have the requests in a file answered when there is nothing else to do."""
 
 from servery.batch.batch_store import ENDED
+from servery.batch.disk import disk_faults_told
 from servery.server.service import Exchange, Service
 from servery.server.storage import read_page
 from servery.wire.batches import decode_batch_request, encode_batch
@@ -16,7 +17,8 @@ async def create(service: Service, exchange: Exchange) -> None:
     if file.purpose != "batch":
         message = f"The file '{file.id}' was left for '{file.purpose}'; a batch needs one for 'batch'."
         raise invalid(message, "input_file_id")
-    batch = storage.batches.create(exchange.owner, request, exchange.caller.key)
+    with disk_faults_told():
+        batch = storage.batches.create(exchange.owner, request, exchange.caller.key)
     storage.runner.wake()
     await exchange.reply.whole(encode_batch(batch))
 
@@ -39,5 +41,6 @@ async def cancel(service: Service, exchange: Exchange) -> None:
     batch = storage.batches.get(exchange.owner, exchange.arguments["id"])
     if batch.status in ENDED or batch.status == "finalizing":
         raise ApiError(409, f"The batch is {batch.status}; it cannot be cancelled any more.", code="batch_ended")
-    changed = batch if batch.status == "cancelling" else storage.runner.cancel(batch)
+    with disk_faults_told():
+        changed = batch if batch.status == "cancelling" else storage.runner.cancel(batch)
     await exchange.reply.whole(encode_batch(changed))

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from servery.batch.runner import Asked
+from servery.batch.work import Asked
 from servery.byte_size import format_byte_size
 from servery.config.live import LiveConfig
 from servery.config.types import Config, DeploymentConfig, LimitsConfig
@@ -122,7 +122,7 @@ class _Serving:
             admin=AdminDoor(options.admin_keys, keys, options.host),
             clock=time.monotonic,
             audit=AuditLog(options.ledger),
-            storage=None if options.files is None else self._open_storage(options.files),
+            storage=None if options.files is None else self._open_storage(options.files, metrics),
             siblings=None if post is None else Siblings(post.folder, post.number, post.count, metrics.render),
         )
         share = None if post is None else post.share
@@ -166,15 +166,17 @@ class _Serving:
             total_s = self._options.request_timeout_s
             gateway.swap(implied_fleet(upstreams, total_s, time.monotonic, gateway.fleet))
 
-    def _open_storage(self, folder: Path) -> Storage:
+    def _open_storage(self, folder: Path, metrics: Metrics) -> Storage:
         options = self._options
         try:
-            return open_storage(
+            storage = open_storage(
                 folder,
                 max_bytes=options.max_files_bytes,
                 max_file_bytes=options.max_file_bytes,
                 answer=self._answer_batched,
             )
+            metrics.watch_batches(lambda: storage.figures)
+            return storage
         except (OSError, msgspec.DecodeError) as error:
             raise OptionError(
                 f"--files {folder} cannot be used: {getattr(error, 'strerror', None) or error}."
@@ -200,6 +202,8 @@ class _Serving:
         if self._reloader is not None:
             loop.add_signal_handler(signal.SIGHUP, self._reloader.hear)
             others.append(asyncio.create_task(self._reloader.watch(), name="configuration"))
+        for task in others:
+            task.add_done_callback(_tell_end)
         if self._post is not None:
             loop.add_reader(self._post.parent, self._orphaned, self._post.parent)
         try:
@@ -268,6 +272,12 @@ class _Serving:
         for error in results:
             if isinstance(error, BaseException):
                 raise error
+
+
+def _tell_end(task: "asyncio.Task[None]") -> None:
+    """Nobody would notice before the server stops."""
+    if not task.cancelled():
+        log.critical("the work on %s goes on with the next start only", task.get_name(), exc_info=task.exception())
 
 
 def _key_watch(options: ServeOptions, keys: KeyRing) -> KeyWatch | None:

@@ -10,8 +10,10 @@ from urllib.parse import parse_qs
 
 from servery.batch.batch_store import BatchStore
 from servery.batch.file_store import FileStore
-from servery.batch.runner import Answer, Asked, BatchRunner
+from servery.batch.runner import BatchRunner
+from servery.batch.work import Answer, Asked
 from servery.engine.request import BACKGROUND
+from servery.telemetry.batch_metrics import BatchFigures
 from servery.upstream.ask import Api, Ask, new_answer_id, read_head
 from servery.upstream.caller import ANYBODY, Caller
 from servery.wire.errors import ApiError, invalid, shown, unsupported
@@ -33,6 +35,13 @@ class Storage:
     batches: BatchStore
     runner: BatchRunner
     lock: BinaryIO  # held as long as it is open
+
+    @property
+    def figures(self) -> BatchFigures:
+        """As it is now."""
+        return BatchFigures(
+            states=self.batches.states(), faults=self.runner.faults, kept_bytes=self.files.room.taken_bytes
+        )
 
 
 def open_storage(

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.telemetry.answer_timing import AnswerTiming
+from servery.telemetry.batch_metrics import BatchCollector, BatchFigures
 from servery.telemetry.gateway_metrics import GatewayMetrics
 from servery.telemetry.process_metrics import watch_process
 from servery.telemetry.residency import ModelState, Residency
@@ -41,6 +42,8 @@ class Metrics:
         self._engines = _EngineCollector()
         self._registry.register(self._engines)
         watch_process(self._registry)
+        self._batches = BatchCollector()
+        self._registry.register(self._batches)
         self._models: dict[str, ModelMetrics] = {}
         self.gateway = GatewayMetrics(self._registry)
         counter, histogram = self._counter, self._histogram
@@ -74,6 +77,10 @@ class Metrics:
     def watch_residence(self, model: str, read: ResidencyReader) -> None:
         """Report whether a model is in memory, and how often it came and went."""
         self._engines.residences[model] = read
+
+    def watch_batches(self, read: Callable[[], BatchFigures]) -> None:
+        """Report the batches as they are whenever the metrics are read."""
+        self._batches.read = read
 
     def forget_engine(self, model: str) -> None:
         """Report an engine no more."""

@@ -108,7 +108,7 @@ def encode_batch(batch: Batch) -> bytes:
     return msgspec.json.encode(batch)
 
 
-def encode_result(result_id: str, custom_id: str, request_id: str, status: int, body: bytes) -> bytes:
+def encode_result(result_id: str, custom_id: str, *, request_id: str, status: int, body: bytes) -> bytes:
     """The line of a request that was answered, with whatever status."""
     response = {"status_code": status, "request_id": request_id, "body": msgspec.Raw(body)}
     return _line({"id": result_id, "custom_id": custom_id, "response": response, "error": None})
@@ -116,7 +116,8 @@ def encode_result(result_id: str, custom_id: str, request_id: str, status: int, 
 
 def encode_refused(result_id: str, custom_id: str, request_id: str, error: ApiError) -> bytes:
     """The line of a request that was refused or that failed."""
-    return encode_result(result_id, custom_id, request_id, error.status, encode_error(error))
+    body = encode_error(error)
+    return encode_result(result_id, custom_id, request_id=request_id, status=error.status, body=body)
 
 
 def encode_unanswered(result_id: str, custom_id: str, code: str, message: str) -> bytes:
