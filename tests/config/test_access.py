@@ -73,6 +73,10 @@ def test_without_a_word_nothing_is_limited() -> None:
         ("owners: { o: { limits: { requests: 2 } } }", "owners.o.limits.requests: there is no such key here."),
         ("owners: { o: { limits: { concurrency: 0 } } }", "owners.o.limits.concurrency: expected int >= 1."),
         ("limits: { redis: localhost }", "limits.redis: this is no address of a Redis; write redis://HOST:6379/0."),
+        ("limits: { redis: 'redis://:pw@127.0.0.1:notaport/0' }", "limits.redis: this is no address of a Redis; write"),
+        ("limits: { redis: 'redis://:pw/pw@127.0.0.1:1/0' }", "limits.redis: this is no address of a Redis; write"),
+        ("limits: { redis: 'rediss://:pw@[::1/0' }", "limits.redis: this is no address of a Redis; write"),
+        ("limits: { redis: 'redis://:pw@127.0.0.1:1/zero' }", "limits.redis: this is no address of a Redis; write"),
         ("limits: { on_failure: open }", "limits.on_failure: 'open' is no choice; choose one of closed, local."),
     ],
 )  # fmt: skip
@@ -82,6 +86,17 @@ def test_what_is_wrong_is_told_with_its_place(text: str, told: str) -> None:
     (fault,) = caught.value.faults
     assert fault.line == 4
     assert told in str(fault)
+    assert "pw" not in str(fault)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://a", "redis://a:1/0?protocol=3", "rediss://u:pw@[::1]:6379/15", "unix:///run/redis.sock?db=1", "redis://"],
+)
+def test_what_a_client_of_redis_takes_is_an_address(url: str) -> None:
+    found = parse_config(f"{FILE}limits: {{ redis: '{url}' }}\n", {}).limits.redis
+    assert found is not None
+    assert found.reveal() == url
 
 
 def test_where_limits_are_counted_stays_until_the_next_start(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_rotated_key_keeps_what_it_has_used(tmp_path: Path) -> None:
         assert len(rotated["secrets"]) == 2
         statuses = [(await chat(app, key)).status for key in (rotated["key"], made["key"], rotated["key"])]
         assert statuses == [200, 200, 429]
-        at_once = (await admin(app, "POST", f"/v1/keys/{made['id']}/rotate", {"overlap": "0"})).json
+        at_once = (await admin(app, "POST", f"/v1/keys/{made['id']}/rotate", {"overlap": "0s"})).json
         assert [(await chat(app, each["key"])).status for each in (made, at_once)] == [401, 429]
 
     run(story)
@@ -95,6 +95,9 @@ def test_what_is_asked_wrongly_is_told(tmp_path: Path) -> None:
             ({"models": ["none"]}, "models", "There is no model 'none'. Served here: m, n."),
             ({"tiers": ["moon"]}, "tiers", "'moon' is no tier; choose of embedded,"),
             ({"expires": "soon"}, "expires", "'soon' is no day; write 2027-01-31"),
+            ({"expires": "1999-01-01"}, "expires", "'1999-01-01' is over; write a day or a moment to come"),
+            ({"name": "two\nlines"}, "name", "has characters that cannot be shown"),
+            ({"owner": "x" * 201}, "owner", "it has 201 characters; write at most 200"),
             ({"limits": {"requests_per_minute": 0}}, "limits", "Expected 'int' >= 1"),
             ({"limits": {"dollars_per_day": "much"}}, "limits", "'much' is not an amount of dollars"),
             ({"limits": {"burst": "1ms"}}, "limits", "it must be from 1s to 1h"),

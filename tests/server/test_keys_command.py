@@ -1,11 +1,13 @@
 """`servery keys` as somebody types it."""
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 
 from servery.cli import main
+from servery.server.key_store import KeyStore, KeyTerms
 
 CONFIG = """
 server: { ledger: ledger.sqlite }
@@ -42,6 +44,15 @@ def test_a_key_is_made_listed_rotated_and_revoked(tmp_path: Path, capsys: pytest
     assert (found["state"], found["secrets"]) == ("revoked", [])
 
 
+def test_a_list_shows_names_from_before_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "keys.sqlite"
+    with contextlib.closing(KeyStore(path)) as store:
+        store.create(KeyTerms(name="a\n\x1b[2Jb", owner="o\rp"))
+    assert main(["keys", "list", "--store", str(path)]) == 0
+    _head, row = capsys.readouterr().out.splitlines()
+    assert ("a\\n\\x1b[2Jb" in row, "o\\rp" in row) == (True, True)
+
+
 def test_keys_lie_where_the_configuration_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "servery.yaml"
     config.write_text(CONFIG)
@@ -66,6 +77,9 @@ def test_somebody_has_to_say_where_the_keys_are(capsys: pytest.CaptureFixture[st
         (["list"], "there are no keys in"),
         (["revoke", "key_1"], "`servery keys create` makes the first"),
         (["create", "--expires", "soon"], "--expires: 'soon' is no day"),
+        (["create", "--expires", "1999-01-01"], "--expires: '1999-01-01' is over"),
+        (["create", "--name", "two\nlines"], "--name: 'two\\nlines' has characters that cannot be shown"),
+        (["create", "--owner", "\x1b[2J"], "--owner: '\\x1b[2J' has characters that cannot be shown"),
         (["create", "--dollars-per-day", "much"], "limits: 'much' is not an amount of dollars"),
         (["create", "--requests-per-minute", "0"], "limits: Expected 'int' >= 1"),
         (["rotate", "key_1", "--overlap", "long"], "--overlap: 'long' is not a time with its unit"),

@@ -55,7 +55,7 @@ class AccessReader:
         section = self._reader.section(sections.LimitingSection, value, at)
         if section is None:
             return LimitsConfig()
-        if section.redis is not None and urlsplit(section.redis).scheme not in ("redis", "rediss", "unix"):
+        if section.redis is not None and not _is_redis(section.redis):
             self._reader.fault((*at, "redis"), "this is no address of a Redis; write redis://HOST:6379/0.")
         return LimitsConfig(
             redis=None if section.redis is None else Secret(section.redis),
@@ -63,3 +63,17 @@ class AccessReader:
             on_failure=section.on_failure,
             default_max_tokens=section.default_max_tokens,
         )
+
+
+def _is_redis(url: str) -> bool:
+    """Whether it is an address that a client can take. What is wrong is never shown: it may be of the password."""
+    try:
+        parts = urlsplit(url)
+        database = parts.path.removeprefix("/")
+        is_port = parts.port != 0
+    except ValueError:
+        return False
+    if parts.scheme == "unix":
+        return bool(parts.path)
+    is_database = not database or (database.isascii() and database.isdecimal())
+    return parts.scheme in ("redis", "rediss") and is_port and is_database

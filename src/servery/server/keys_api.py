@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from servery.config.access import limits_in, limits_shown, parse_time, tiers_in
-from servery.config.units import parse_duration
+from servery.config.access import limits_in, limits_shown, tiers_in
 from servery.server.key_store import KeyStore, KeyStoreError, KeyTerms, NoSuchKey, StoredKey
+from servery.server.key_terms import parse_expiry, parse_label, parse_overlap
 from servery.server.key_watch import KeyWatch
 from servery.server.service import Exchange, Service
 from servery.wire.body import decode
@@ -103,24 +103,23 @@ def moment(at_s: float | None) -> str | None:
     return f"{datetime.datetime.fromtimestamp(at_s, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def parse_overlap(given: str) -> float:
-    """Seconds; "0" ends the old secret at once. Raises `ValueError`."""
-    return 0.0 if given == "0" else parse_duration(given)
-
-
 def _terms(service: Service, asked: _Create) -> KeyTerms:
     served = service.gateway.fleet.models
     for model in asked.models or []:
         if model not in served:
             raise invalid(f"There is no model '{model[:100]}'. Served here: {', '.join(sorted(served))}.", "models")
     return KeyTerms(
-        name=asked.name[:200],
-        owner=asked.owner[:200],
+        name=_read("name", parse_label, asked.name),
+        owner=_read("owner", parse_label, asked.owner),
         models=None if asked.models is None else frozenset(asked.models),
         tiers=None if asked.tiers is None else _read("tiers", tiers_in, asked.tiers),
-        expires_s=None if asked.expires is None else _read("expires", parse_time, asked.expires),
+        expires_s=None if asked.expires is None else _read("expires", _expiry, asked.expires),
         limits=_read("limits", limits_in, asked.limits),
     )
+
+
+def _expiry(given: str) -> float:
+    return parse_expiry(given, time.time())
 
 
 def _read(name: str, parse: Callable[[Any], T], given: Any) -> T:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from servery.config.access import limits_in, parse_time, tiers_in
+from servery.config.access import limits_in, tiers_in
 from servery.config.load import load_config
 from servery.config.types import Tier
-from servery.config.units import parse_duration
 from servery.server.key_store import KeyStore, KeyStoreError, KeyTerms, NoSuchKey, StoredKey
+from servery.server.key_terms import one_line, parse_expiry, parse_label, parse_overlap
 from servery.server.key_watch import store_path
-from servery.server.keys_api import moment, parse_overlap, shown
+from servery.server.keys_api import moment, shown
 from servery.server.option_error import OptionError
 from servery.telemetry.ledger.audit import Act, AuditLog
 
@@ -42,8 +42,8 @@ def create(options: argparse.Namespace) -> int:
     given = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name, *_ in _LIMITS}
     limits = {name: value for name, value in given.items() if value is not None}
     terms = KeyTerms(
-        name=options.name or "",
-        owner=options.owner or "",
+        name=_read("--name", parse_label, options.name or ""),
+        owner=_read("--owner", parse_label, options.owner or ""),
         models=frozenset(options.model) or None,
         tiers=frozenset(tiers_in(options.tier)) or None,
         expires_s=None if options.expires is None else _read("--expires", _expiry, options.expires),
@@ -160,8 +160,8 @@ def _row(key: StoredKey) -> tuple[str, ...]:
     told = shown(key, time.time())
     limits = ", ".join(f"{name} {value}" for name, value in told["limits"].items())
     return (
-        key.id, told["state"], " ".join(f"{each.shown}..." for each in key.secrets) or "-", key.terms.owner or "-",
-        key.terms.name or "-", ",".join(told["models"] or ["all"]), ",".join(told["tiers"] or ["all"]),
+        key.id, told["state"], " ".join(f"{each.shown}..." for each in key.secrets) or "-", one_line(key.terms.owner) or "-",
+        one_line(key.terms.name) or "-", one_line(",".join(told["models"] or ["all"])), ",".join(told["tiers"] or ["all"]),
         told["expires"] or "never", limits or "none",
     )  # fmt: skip
 
@@ -206,11 +206,7 @@ def _store(options: argparse.Namespace) -> Iterator[KeyStore]:
 
 
 def _expiry(given: str) -> float:
-    """A day, a moment, or after how long."""
-    try:
-        return time.time() + parse_duration(given)
-    except ValueError:
-        return parse_time(given)
+    return parse_expiry(given, time.time())
 
 
 def _read(name: str, parse: Callable[[Any], T], given: Any) -> T:

@@ -297,6 +297,8 @@ def _limits(config: Config | None, metrics: Metrics) -> LimitStore:
         raise OptionError(
             "limits: redis: the client is not installed; pip install 'servery[redis]' brings it."
         ) from None
+    except ValueError:  # which may show a part of the password
+        raise OptionError("limits: redis: the client does not take this address; write redis://HOST:6379/0.") from None
 
 
 async def _all_started(upstreams: Sequence[Upstream]) -> None:

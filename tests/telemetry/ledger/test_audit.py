@@ -49,6 +49,19 @@ def test_the_database_refuses_to_change_or_delete_an_entry(place: LedgerConfig, 
         assert list(entries(database)) == found
 
 
+@pytest.mark.parametrize("word", ["INSERT OR REPLACE", "REPLACE", "INSERT OR IGNORE"])
+def test_an_entry_cannot_be_replaced_in_a_file_either_also_in_one_from_before(tmp_path: Path, word: str) -> None:
+    place = LedgerConfig(path=tmp_path / "rows.sqlite")
+    found = recorded(place)
+    with opened(place) as database:
+        database.execute("DROP TRIGGER audit_refuses_insert")  # as an earlier Servery has left it
+        prepare(database)
+        with pytest.raises(DatabaseFailure, match="the audit log is append-only"):
+            database.execute(f"{word} INTO audit VALUES (2, 0, 'nobody', '', '', '', '', '')")
+        assert list(entries(database)) == found
+    assert AuditLog(place).record(ACTS[0])
+
+
 @pytest.mark.parametrize("field", Entry._fields)
 def test_whoever_gets_around_that_is_found_out(tmp_path: Path, field: str) -> None:
     found = recorded(LedgerConfig(path=tmp_path / "rows.sqlite"))

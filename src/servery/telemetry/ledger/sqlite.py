@@ -24,9 +24,14 @@ _DIALECT: Final = Dialect(
     serial="INTEGER",
     day="strftime('%Y-%m-%d', {column}, 'unixepoch')",
     append_only=tuple(
-        f"CREATE TRIGGER IF NOT EXISTS audit_refuses_{verb.lower()} BEFORE {verb} ON audit "
+        f"CREATE TRIGGER IF NOT EXISTS audit_refuses_{verb.lower()} BEFORE {verb} ON audit {when}"
         "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
-        for verb in ("UPDATE", "DELETE")
+        for verb, when in (
+            ("UPDATE", ""),
+            ("DELETE", ""),
+            # INSERT OR REPLACE deletes without a word to the trigger above.
+            ("INSERT", "WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq) "),
+        )
     ),
     table=" STRICT",
 )

@@ -1,7 +1,8 @@
 """What is done while the store of limits does not answer, as the configuration says; and that everybody learns of it."""
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from servery.gateway.admit.limits.meter import Cost, Lease, LimitStore, Plan, Verdict
@@ -10,8 +11,10 @@ from servery.wire.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-# A store that is away is asked again so often, by one request: nobody else waits for its deadline.
+# A store that is away is asked again so often, in the background: no request waits for its deadline.
 _ASK_AGAIN_S = 1.0
+# A reservation of nothing, which is done as any other.
+_NOTHING, _NO_COST, _SHORTEST_LEASE_MS = Plan(()), Cost(), 1
 
 
 class StoreFigures(Protocol):
@@ -28,30 +31,25 @@ class GuardedLimits:
         self,
         shared: LimitStore,
         local: LimitStore | None,
-        clock: Callable[[], float],
         figures: StoreFigures | None = None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`clock` is monotonic."""
+        """`pause` waits for so many seconds."""
         self._shared = shared
         self._local = local
-        self._clock = clock
         self._figures = figures
-        self._ask_at_s: float | None = None  # when to ask again; None while it answers
+        self._pause = pause
+        self._asking: asyncio.Task[None] | None = None  # who asks it again; None while it answers
 
     async def reserve(self, plan: Plan, cost: Cost, lease_ms: int) -> Verdict:
         """Reserve where that can be done now. Raises `ApiError` (503) when it cannot, and must not be done alone."""
-        if self._ask_at_s is not None:
-            now = self._clock()
-            if now < self._ask_at_s:
-                return await self._alone(plan, cost, lease_ms)
-            self._ask_at_s = now + _ASK_AGAIN_S
+        if self._asking is not None:
+            return await self._alone(plan, cost, lease_ms)
         try:
-            verdict = await self._shared.reserve(plan, cost, lease_ms)
+            return await self._shared.reserve(plan, cost, lease_ms)
         except StoreDown as failure:
             self._is_down(failure)
             return await self._alone(plan, cost, lease_ms)
-        self._is_up()
-        return verdict
 
     def settle(self, lease: Lease, used: Cost) -> None:
         """Where it was reserved."""
@@ -59,6 +57,9 @@ class GuardedLimits:
 
     async def close(self) -> None:
         """Let go of both."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
         await self._shared.close()
         if self._local is not None:
             await self._local.close()
@@ -70,17 +71,26 @@ class GuardedLimits:
         return (await self._local.reserve(plan, cost, lease_ms))._replace(is_local=True)
 
     def _is_down(self, failure: StoreDown) -> None:
-        if self._ask_at_s is None:
-            meanwhile = "refused" if self._local is None else "counted by this process alone"
-            log.error("the store of limits does not answer (%s): requests with limits are %s", failure, meanwhile)
-        self._ask_at_s = self._clock() + _ASK_AGAIN_S
-        if self._figures is not None:
-            self._figures.tell_store(is_up=False)
-
-    def _is_up(self) -> None:
-        if self._ask_at_s is None:
+        if self._asking is not None:
             return
-        self._ask_at_s = None
-        log.warning("the store of limits answers again")
+        meanwhile = "refused" if self._local is None else "counted by this process alone"
+        log.error("the store of limits does not answer (%s): requests with limits are %s", failure, meanwhile)
+        self._tell(is_up=False)
+        self._asking = asyncio.create_task(self._ask_again(), name="limits again")
+
+    async def _ask_again(self) -> None:
+        """Until it answers, whether or not there are requests: the first one after that is counted there."""
+        while True:
+            await self._pause(_ASK_AGAIN_S)
+            try:
+                await self._shared.reserve(_NOTHING, _NO_COST, _SHORTEST_LEASE_MS)
+            except StoreDown:
+                continue
+            self._asking = None
+            log.warning("the store of limits answers again")
+            self._tell(is_up=True)
+            return
+
+    def _tell(self, *, is_up: bool) -> None:
         if self._figures is not None:
-            self._figures.tell_store(is_up=True)
+            self._figures.tell_store(is_up=is_up)

@@ -15,4 +15,4 @@ def limit_store(config: LimitsConfig, figures: StoreFigures, clock: Callable[[],
     if config.redis is None:
         return MemoryLimits(clock)
     local = MemoryLimits(clock) if config.on_failure is OnFailure.LOCAL else None
-    return GuardedLimits(SharedLimits(config.redis.reveal(), config.deadline_s), local, clock, figures)
+    return GuardedLimits(SharedLimits(config.redis.reveal(), config.deadline_s), local, figures)
