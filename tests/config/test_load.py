@@ -242,6 +242,10 @@ def test_a_fault_names_its_line_its_key_and_what_to_do(text: str, told: list[str
             "line 2: deployments.one.url: 'ftp://x' is no address; write http://HOST:PORT/v1 or https://HOST/v1.",
         ),
         (
+            "{kind: ollama, price: free, url: 'http://a..b/v1'}",
+            "line 2: deployments.one.url: 'http://a..b/v1' is no address; write http://HOST:PORT/v1 or https://HOST/v1.",
+        ),
+        (
             "{kind: ollama, price: free, url: 'http://u:p@x/v1'}",
             "line 2: deployments.one.url: a url must not have a user or password in it; use api_key or headers.",
         ),

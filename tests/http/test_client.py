@@ -327,9 +327,12 @@ async def _hang_up_on_the_second(peer: Peer) -> None:
     peer.close()
 
 
+AT_ONCE = ClientLimits(crossed_s=60.0)  # however slow this machine is
+
+
 def test_a_stale_connection_costs_an_idempotent_request_nothing(run: Run) -> None:
     async def story() -> None:
-        async with serving(_hang_up_on_the_second) as server, client() as http:
+        async with serving(_hang_up_on_the_second) as server, client(AT_ONCE) as http:
             assert [await get(http, server) for _ in range(2)] == [b"ok", b"ok"]
             assert figures(http.stats()[0]) == {
                 "open": 1,
@@ -345,7 +348,7 @@ def test_a_stale_connection_costs_an_idempotent_request_nothing(run: Run) -> Non
 
 def test_a_stale_connection_tells_the_sender_of_a_post(run: Run) -> None:
     async def story() -> None:
-        async with serving(_hang_up_on_the_second) as server, client() as http:
+        async with serving(_hang_up_on_the_second) as server, client(AT_ONCE) as http:
             await get(http, server)
             with pytest.raises(Disconnected) as caught:
                 await http.request(server.origin, "POST", "/", body=b"{}")
@@ -354,6 +357,44 @@ def test_a_stale_connection_tells_the_sender_of_a_post(run: Run) -> None:
             await get(http, server)
             async with await http.request(server.origin, "POST", "/", body=b"{}", is_repeatable=True) as response:
                 assert await response.read(10) == b"ok"
+
+    run(story)
+
+
+def test_what_a_server_had_time_to_work_at_is_not_sent_again(run: Run) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.request()
+        await asyncio.sleep(0.02)  # it is at work
+        peer.close()
+
+    async def story() -> None:
+        async with serving(script) as server, client(ClientLimits(crossed_s=0.001)) as http:
+            await get(http, server)
+            with pytest.raises(Disconnected) as caught:
+                await http.request(server.origin, "POST", "/", body=b"{}", is_repeatable=True)
+            assert (caught.value.is_stale, caught.value.nothing_received, len(server.asked)) == (False, True, 2)
+
+    run(story)
+
+
+def test_a_connection_that_is_lost_before_the_whole_request_is_sent_is_stale_however_long_that_took(run: Run) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        if peer.number == 1:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0.02)
+            peer.reset()
+
+    async def story() -> None:
+        async with serving(script) as server, client(ClientLimits(crossed_s=0.001)) as http:
+            await get(http, server)
+            body = b"x" * (16 << 20)
+            async with await http.request(server.origin, "POST", "/", body=body, is_repeatable=True) as response:
+                assert await response.read(10) == b"ok"
+            assert (server.connections, http.stats()[0].stale) == (2, 1)
 
     run(story)
 

@@ -16,7 +16,7 @@ from servery.http.url import Origin
 from tests.http.raw_server import OK
 
 ORIGIN = Origin("http", "10.0.0.1", 80)
-LIMITS = ClientLimits(connections_per_origin=2, waiting_per_origin=2)
+LIMITS = ClientLimits(connections_per_origin=2, waiting_per_origin=2, crossed_s=60.0)
 
 
 class Wire:

@@ -227,3 +227,16 @@ def test_a_resolver_that_fails_takes_no_connection_away(run: Run) -> None:
             assert caught.value.origin == "http://nobody:1"
 
     run(story)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+def test_a_name_that_cannot_be_asked_for_is_unknown(run: Run, host: str) -> None:
+    async def story() -> None:
+        http = HttpClient(proxies=Proxies())
+        try:
+            with pytest.raises(UnknownHost, match="cannot be the name of a host"):
+                await ask(http, Origin("http", host, 80))
+        finally:
+            await http.aclose()
+
+    run(story)

@@ -96,7 +96,7 @@ class DeploymentReader:
         at = (*at, "url")
         try:
             parts = urlsplit(url)
-            is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            is_right = parts.scheme in ("http", "https") and _is_host(parts.hostname) and parts.port != 0
         except ValueError:
             is_right = False
         if not is_right or any(c.isspace() or not c.isprintable() for c in url):
@@ -186,3 +186,11 @@ class DeploymentReader:
             interval_s=self._reader.read(parse_duration, section.health.interval, (*at, "interval"), 1.0),
             timeout_s=self._reader.read(parse_duration, section.health.timeout, (*at, "timeout"), 1.0),
         )
+
+
+def _is_host(name: str | None) -> bool:
+    """Whether a name can be looked up: no empty label, none of more than 63 bytes."""
+    try:
+        return bool((name or "").encode("idna"))
+    except UnicodeError:
+        return False

@@ -60,8 +60,9 @@ class HttpClient:
         """Send a request and wait for the head of its answer.
 
         `target` is the path with its query. `body` is sent with its length if it is bytes, else in chunks as they are
-        made. When a kept connection turns out to be closed before any byte of the answer, the request goes out once
-        more on a new one, if the method is idempotent or `is_repeatable` says so, and the body is bytes.
+        made. When a kept connection turns out to be closed before any byte of the answer, no later than at once after the
+        request was sent, it goes out once more on a new one, if the method is idempotent or `is_repeatable` says so, and
+        the body is bytes.
 
         Cancelling closes the connection, in every phase. Raises the kinds of `HttpError`; what the body's iterator
         raises goes through.

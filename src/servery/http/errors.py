@@ -105,8 +105,9 @@ class TimedOut(HttpError):
 class Disconnected(HttpError):
     """The server closed or reset the connection before its answer was complete.
 
-    With `is_stale` the connection had been kept alive and was closed before any byte of this answer: as a rule the
-    server's idle limit and the request crossed on the way.
+    With `is_stale` the connection had been kept alive and was closed before any byte of this answer, and before the whole
+    request was sent or at once after it (`ClientLimits.crossed_s`): the server's idle limit and the request crossed on the
+    way.
     """
 
     kind = "disconnected"

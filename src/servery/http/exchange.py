@@ -136,13 +136,14 @@ class Exchange:
     def connection_lost(self, cause: Exception | None) -> None:
         """There is no connection any more."""
         is_begun = self.reader.is_begun
+        is_crossed = self._phase is Phase.SEND or self._timers.loop.time() - self._sent_at <= self._limits.crossed_s
         where = "in the middle of its answer" if is_begun else "without an answer"
         why = f" ({cause})" if cause is not None else ""
         self.fail(
             Disconnected(
                 f"{self._origin} closed the connection {where}{why}.",
                 **self._progress(),
-                is_stale=not self._first_use and not is_begun,
+                is_stale=not self._first_use and not is_begun and is_crossed,
             )
         )
 

@@ -27,6 +27,9 @@ class ClientLimits:
     connections_per_origin: int = 256
     waiting_per_origin: int = 1024
     idle_s: float = 30.0  # less than what servers use: nginx 75 s, uvicorn 5 s (which costs it a retry)
+    # Once a request is out, a kept connection that closes sooner than this was closed before its server read any of it, or
+    # as it did; later, the server may have been at work, and what it lost is lost.
+    crossed_s: float = 0.05
     buffer_bytes: int = 256 << 10  # of a body that nobody reads: the socket is paused there
     address_s: float = 30.0  # how long a resolved name is believed
     next_address_s: float = 0.25  # how long one address may be silent before the next is tried beside it (RFC 8305)

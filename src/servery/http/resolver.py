@@ -67,6 +67,10 @@ class Resolver:
             found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise UnknownHost(f"No address is known for {host!r} ({error.strerror or error}).") from error
+        except (
+            UnicodeError
+        ) as error:  # a name with an empty label or one of more than 63 bytes cannot even be asked for
+            raise UnknownHost(f"{host!r} cannot be the name of a host ({error}).") from error
         addresses = _taking_turns([Address(family, sockaddr) for family, _, _, _, sockaddr in found])
         self._known[host, port] = _Known(addresses, self._loop.time() + self._believed_s)
         return addresses

@@ -46,7 +46,7 @@ class Refusal:
         """What the client is told if nobody else can answer: never with a status that speaks of the client's own key."""
         if self.status in (401, 403):
             message = "The model's deployment refused this server's credentials."
-            return ApiError(502, message, kind="server_error", code="upstream_authentication")
+            return ApiError(502, message, kind="server_error", code="upstream_authentication", is_final=True)
         if self.status == 429:
             quota = "has no quota left; its operator has to look"
             why = quota if self.is_quota else "is asked too much at the moment; try again later"

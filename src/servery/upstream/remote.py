@@ -159,7 +159,8 @@ class RemoteUpstream:
         stall_s = math.inf if call.stall_s is None else call.stall_s
         deadlines = Deadlines(connect_s=call.connect_s or _CONNECT_S, head_s=math.inf, stall_s=stall_s, total_s=left_s)
         client, origin = self._client(), self._url.origin
-        # A kept connection that turns out to be closed cost the deployment nothing: nothing was computed.
+        # A kept connection that is closed as the request goes out cost the deployment nothing: there was no time to compute
+        # anything. One that is closed later is a failure like others, for the retry budget and the ledger.
         return await client.request(
             origin, "POST", target, headers, outgoing.body, deadlines=deadlines, is_repeatable=True
         )

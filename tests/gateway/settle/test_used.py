@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from servery.config.types import Fallbacks, ModelConfig, Place, Price, Retry, Slo, Tier
 from servery.config.types import Kind as DeploymentKind
-from servery.config.types import Place, Price, Retry, Slo, Tier
 from servery.gateway.cost import cost_picousd, nanousd
 from servery.telemetry.ledger.row import LedgerRow
 from servery.upstream.failure import Deadline, Kind, UpstreamFailure
 from servery.upstream.upstream import Chunk
+from servery.wire.errors import ApiError, context_length_exceeded
 from servery.wire.usage import Usage
 from tests.gateway.scripted import Reader, Scripted, Stage, Step, piece
 from tests.gateway.virtual_time import run
@@ -39,6 +40,10 @@ def counts(row: LedgerRow) -> tuple[int, int, int, int, int, bool]:
         ({}, (UpstreamFailure(Kind.TIMEOUT, "no", deadline=Deadline.CONNECT),), (0, 0, 0, 0, 0, False)),
         ({}, (UpstreamFailure(Kind.RESET, "no"),), (GUESSED, 0, 0, 0, 0, True)),  # it may have been at work
         ({}, (piece("a"), UpstreamFailure(Kind.CUT, "no")), (GUESSED, 0, 1, 0, 0, True)),
+        # What a deployment would not take on, for the request's own sake, was not begun either.
+        ({}, (context_length_exceeded(5, 9, None, "messages"),), (0, 0, 0, 0, 0, False)),
+        ({}, (ApiError(400, "no", code="content_policy_violation"),), (0, 0, 0, 0, 0, False)),
+        ({}, (piece("a"), ApiError(400, "no")), (GUESSED, 0, 1, 0, 0, True)),
         # A count from the beginning of an answer that was cut is behind what came after it.
         ({}, (piece("a", usage=Usage.of(10, 1, 0)), piece("b"), piece("c"), UpstreamFailure(Kind.CUT, "no")),
          (10, 0, 3, 0, 0, True)),
@@ -126,6 +131,32 @@ def test_the_route_says_what_had_failed_before_and_what_was_in_the_way() -> None
         row = (await stage.ask()).row
         assert row.route == "place=first tier=2/2 why=listed after=reset"
         assert (row.extra_tokens, row.attempts, row.is_estimated) == (GUESSED, 2, True)
+
+    run(story)
+
+
+def test_a_refusal_that_another_model_mends_costs_nothing_and_is_named() -> None:
+    async def story() -> None:
+        price, too_long = Price(input_per_mtok=1_000_000), context_length_exceeded(5, 9, None, "messages")
+        stage = Stage(
+            {"a": Scripted((too_long,)), "b": Scripted((piece("b"), COUNTED))},
+            models=(
+                ModelConfig(
+                    name="m", tiers=(("a",),), place=Place.FIRST, fallbacks=Fallbacks(context_window=("long",))
+                ),
+                ModelConfig(name="long", tiers=(("b",),), place=Place.FIRST),
+            ),
+            deployments={"a": {"price": price}},
+        )
+        row = (await stage.ask()).row
+        assert (row.cost_nanousd, counts(row), row.attempts) == (0, (10, 3, 4, 2, 0, False), 2)
+        assert row.route == "place=first tier=1/1 why=listed after=status_400"
+        sent = [
+            line
+            for line in stage.metrics.render().decode().splitlines()
+            if 'servery_attempts_total{deployment="a"' in line
+        ]
+        assert sent == ['servery_attempts_total{deployment="a",result="status_400"} 1.0']
 
     run(story)
 

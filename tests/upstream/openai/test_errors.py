@@ -101,4 +101,5 @@ def test_what_is_no_fault_of_the_client_may_be_mended_elsewhere(status: int, bod
     assert isinstance(found, UpstreamFailure)
     assert (found.kind, found.status, found.error.status, found.retry_after_s) == (kind, status, told, 2.0)
     assert found.counts_against_health == (status >= 500)
+    assert found.error.is_final == (status == 401)  # asked again, it would refuse the same credentials
     assert "sk-1" not in found.error.message

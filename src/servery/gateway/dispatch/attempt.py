@@ -18,7 +18,8 @@ RESUMED = "resume"  # why an attempt goes on with another one's answer
 class Attempt:
     """An answer under way. It is over once, by its end or by what is raised inside `judged`; then its watch is told.
 
-    `is_hedge`: it was sent beside another one that was slow to begin.
+    `is_hedge`: it was sent beside another one that was slow to begin. `refusal` is what its deployment said to a request
+    that is at fault itself: that is no failure of the deployment's, nor an answer.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Attempt:
         self.is_abandoned = False
         self.is_hedge = False
         self.failure: UpstreamFailure | None = None
+        self.refusal: ApiError | None = None
         self.usage: Usage | None = None
         self._lease = lease
         self._clock = clock
@@ -74,6 +76,15 @@ class Attempt:
             return self.prompt_tokens, self.cached_tokens, self.tokens
         return usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens, usage.completion_tokens
 
+    @property
+    def result(self) -> str:
+        """What it came to, in a word or two: "ok", "abandoned", the failure's name, or the status of a refusal."""
+        if self.failure is not None:
+            return self.failure.name
+        if self.refusal is not None:
+            return f"status_{self.refusal.status}"
+        return "abandoned" if self.is_abandoned else "ok"
+
     def judged(self) -> "_Judged":
         """Inside, what is raised ends the attempt as what it is; an error that is nobody's fault here is a failure."""
         return _Judged(self)
@@ -84,6 +95,8 @@ class Attempt:
             self._end(error)
         elif isinstance(error, ApiError):
             found = failure_of(error)
+            if found is None and not self._is_over:
+                self.refusal = error
             self._end(found)
             return found
         else:

@@ -17,7 +17,7 @@ def route_of(exchange: Exchange) -> str | None:
     attempt, served = exchange.attempts[-1], exchange.served
     at = _tier(served, attempt.deployment.config.name)
     before = exchange.attempts[-2] if len(exchange.attempts) > 1 else None
-    after = "" if before is None else "abandoned" if before.failure is None else before.failure.name
+    after = "" if before is None else before.result
     return _route(served.config.place.value, at, len(served.tiers), "hedge" if attempt.is_hedge else attempt.why, after)
 
 

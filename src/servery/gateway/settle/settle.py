@@ -104,5 +104,4 @@ def _aborted_by(outcome: Outcome) -> str | None:
 
 
 def _ended(attempt: Attempt) -> tuple[str, str]:
-    result = attempt.failure.name if attempt.failure is not None else "abandoned" if attempt.is_abandoned else "ok"
-    return attempt.deployment.name, result
+    return attempt.deployment.name, attempt.result

@@ -36,7 +36,7 @@ def used(attempt: Attempt) -> Used:
     if usage is not None:
         told = usage.completion_tokens
         # A count in the middle of an answer that was cut short is behind what came after it.
-        is_behind = (attempt.failure is not None or attempt.is_abandoned) and attempt.tokens > told
+        is_behind = attempt.result != "ok" and attempt.tokens > told
         return Used(
             usage.prompt_tokens,
             usage.prompt_tokens_details.cached_tokens,
@@ -79,6 +79,8 @@ def total(parts: Iterable[Used]) -> Used:
 
 def _is_free(attempt: Attempt) -> bool:
     failure = attempt.failure
-    if failure is None or attempt.tokens:
+    if attempt.tokens:
         return False
+    if failure is None:
+        return attempt.refusal is not None
     return failure.kind in _FREE or failure.deadline is Deadline.CONNECT
