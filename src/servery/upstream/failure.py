@@ -62,11 +62,16 @@ class UpstreamFailure(Exception):
         error: ApiError | None = None,
         retry_after_s: float | None = None,
         told: str | None = None,
+        logged: str | None = None,
     ) -> None:
-        """`told` is what the client reads instead of `message`, which is for the operator."""
+        """`told` is what the client reads instead of `message`, and `logged` what the log says.
+
+        A message may have words of the upstream's, and these may be a client's: prompts and answers are in no log.
+        """
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.logged = message if logged is None else logged
         self.deadline = deadline
         self.status = status
         self.retry_after_s = retry_after_s

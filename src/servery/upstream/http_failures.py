@@ -1,10 +1,13 @@
 """What the HTTP client raises, as failures of an upstream; the only place that knows both."""
 
+import re
 from types import TracebackType
 
 from servery.http import errors as http
 from servery.upstream.failure import Deadline, Kind, UpstreamFailure
 
+# What was read where none of it was expected may be a piece of an answer.
+_BYTES = re.compile(r"""\bb(['"]).*\1""", re.DOTALL)
 _DEADLINES = {
     http.Limit.CONNECT: Deadline.CONNECT,
     http.Limit.HEAD: Deadline.FIRST_TOKEN,
@@ -29,7 +32,7 @@ def failure(error: http.HttpError, deployment: str) -> UpstreamFailure:
     if isinstance(error, http.TimedOut) and error.limit in _DEADLINES:
         told = f"The deployment '{deployment}' took longer than it may ({_DEADLINES[error.limit].value})."
         return UpstreamFailure(Kind.TIMEOUT, message, deadline=_DEADLINES[error.limit], told=told)
-    return UpstreamFailure(kind, message, told=told)
+    return UpstreamFailure(kind, message, told=told, logged=_BYTES.sub("[bytes]", message))
 
 
 class http_failures:  # noqa: N801 - read as a verb, as the context managers of the standard library are

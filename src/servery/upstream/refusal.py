@@ -1,6 +1,7 @@
 """What an upstream's refusal comes to: the client's own fault, or a failure after which others are asked."""
 
 import email.utils
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +9,15 @@ from datetime import UTC
 
 from servery.upstream.failure import Kind, UpstreamFailure
 from servery.upstream.redaction import parameter, redacted, word
-from servery.wire.errors import ApiError, unsupported
+from servery.wire.errors import ApiError, shown, unsupported
 
 # Of the 4xx those that are no fault of the client: a key, a model's name or an address in the configuration is wrong, the
 # account has no money, or the request came at a bad time.
 _NOT_THE_CLIENTS = frozenset((401, 402, 403, 404, 405, 406, 407, 408, 409, 421, 424, 425))
 _OVERLOADED = 529
 _SHOWN_CHARS = 500
+_PAGE_CHARS = 120
+_PAGE = re.compile(r"\s*<(?:!doctype html|html)\b(?:(?!<body).)*", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,20 @@ class Refusal:
             kind = Kind.OVERLOADED if self.status == _OVERLOADED else Kind.STATUS
         message = f"the deployment '{deployment}' answered {self.status}: {self.message}"
         return UpstreamFailure(
-            kind, message, status=self.status, error=self._passed_on(), retry_after_s=self.retry_after_s
+            kind,
+            message,
+            status=self.status,
+            error=self._passed_on(),
+            retry_after_s=self.retry_after_s,
+            logged=self._logged(),
+        )
+
+    def _logged(self) -> str:
+        """Without the message, unless it is the head of a page."""
+        words = [f"{name} {said}" for name, said in (("code", word(self.code)), ("type", word(self.kind))) if said]
+        page = page_head(self.message)
+        return (
+            f"it answered {self.status}" + (f" ({', '.join(words)})" if words else "") + (f": {page}" if page else "")
         )
 
     def _passed_on(self) -> ApiError:
@@ -93,6 +109,25 @@ def malformed(deployment: str, what: str) -> UpstreamFailure:
     """An answer that is none. The client is not told what it was instead: that may be anything."""
     told = f"the deployment '{deployment}' gave an answer that cannot be used"
     return UpstreamFailure(Kind.MALFORMED, f"the deployment '{deployment}' gave {what}", told=told)
+
+
+def not_an_api(deployment: str, content_type: str, expected: str, body: bytes) -> UpstreamFailure:
+    """An answer of another type: a page of a proxy's or a login's, as a rule, because an address is wrong."""
+    text, what = excerpt(body), "a page of HTML" if "html" in content_type.lower() else "something else"
+    given = f"'{shown(content_type)}' instead of '{expected}'"
+    page = page_head(text)
+    return UpstreamFailure(
+        Kind.MALFORMED,
+        f"the deployment '{deployment}' gave {given}: {text}",
+        told=f"The deployment '{deployment}' answered with {what}, which is not an API's answer; its operator has to look.",
+        logged=f"it gave {given}, which is not an API's answer" + (f": {page}" if page else ""),
+    )
+
+
+def page_head(text: str) -> str:
+    """The beginning of a page of HTML, up to its body; empty for what is none: that may be a prompt, or an answer."""
+    found = _PAGE.match(text)
+    return "" if found is None else found[0][:_PAGE_CHARS].rstrip()
 
 
 def cut(deployment: str) -> UpstreamFailure:

@@ -22,7 +22,7 @@ from servery.upstream.health_probe import HealthProbe
 from servery.upstream.http_failures import http_failures
 from servery.upstream.provider import JSON, Outgoing, Provider
 from servery.upstream.redaction import without
-from servery.upstream.refusal import excerpt, malformed
+from servery.upstream.refusal import malformed, not_an_api
 from servery.upstream.upstream import Call, Chunk, Health
 from servery.wire.chat import ChatRequest
 from servery.wire.errors import ApiError, shown
@@ -140,6 +140,7 @@ class RemoteUpstream:
             yield
         except UpstreamFailure as failure:
             failure.message = without(failure.message, self._secrets())
+            failure.logged = without(failure.logged, self._secrets())
             failure.error.message = without(failure.error.message, self._secrets())
             raise
         except ApiError as error:
@@ -185,8 +186,7 @@ class RemoteUpstream:
             raise self._provider.refused(response.status, headers, await _beginning(response))
         content_type = (response.headers.get(b"content-type") or b"").decode("latin-1")
         if content_type and not content_type.lower().startswith(outgoing.content_type):
-            begin = excerpt(await response.piece())
-            raise malformed(self.name, f"'{shown(content_type)}' instead of '{outgoing.content_type}': {begin}")
+            raise not_an_api(self.name, content_type, outgoing.content_type, await response.piece())
 
     def _refuse(self, why: str) -> NoReturn:
         message = f"'{self.name}' cannot do that: {why}."

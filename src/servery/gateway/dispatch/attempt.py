@@ -30,6 +30,7 @@ class Attempt:
         clock: Callable[[], float],
         watch: Watch,
         why: str = "",
+        request_id: str = "",
     ) -> None:
         """`why` says in a word why its deployment was chosen."""
         self.ask = ask
@@ -52,6 +53,7 @@ class Attempt:
         self._first_s: float | None = None
         self._last_s = self._sent_s
         self._is_over = False
+        self._request_id = request_id
 
     def add(self, chunk: Chunk) -> None:
         """Take in the next piece of the answer."""
@@ -130,6 +132,7 @@ class Attempt:
             self._lease.succeed()
         else:
             self._lease.fail(failure)
+            self.deployment.failures.tell(failure, self._request_id, self._clock())
         self._watch.over(self._outcome())
 
     def _outcome(self) -> AttemptOutcome:

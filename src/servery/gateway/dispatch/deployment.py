@@ -8,6 +8,7 @@ from servery.config.types import DeploymentConfig
 from servery.config.types import Kind as DeploymentKind
 from servery.engine.request import BACKGROUND
 from servery.gateway.dispatch.breaker import Breaker, BreakerPolicy
+from servery.gateway.dispatch.failure_log import FailureLog
 from servery.gateway.dispatch.recent import RecentTimes
 from servery.gateway.dispatch.slots import QueueFull, Slots
 from servery.gateway.dispatch.throttle import Throttle
@@ -40,6 +41,7 @@ class Deployment:
         self.throttle = Throttle()
         self.slots = Slots(config.max_concurrency, config.max_queue)
         self.ttfts = RecentTimes()
+        self.failures = FailureLog(config.name)
         self._clock = clock
 
     def configured(self, config: DeploymentConfig) -> "Deployment":

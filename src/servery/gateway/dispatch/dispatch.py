@@ -180,7 +180,7 @@ class _Search:
         lease = await self._lease(deployment)
         watch = self._served.placement.sent(deployment, exchange.ask)
         chunks = deployment.upstream.answer(exchange.ask, call)
-        attempt = Attempt(exchange.ask, lease, chunks, self._clock, watch, self._why)
+        attempt = Attempt(exchange.ask, lease, chunks, self._clock, watch, self._why, exchange.request_id)
         exchange.attempts.append(attempt)
         return attempt
 
