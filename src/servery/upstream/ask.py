@@ -97,7 +97,10 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     max_output_tokens: int | None = None
+    max_new_tokens: int | None = None
+    n_predict: int | None = None
     n: int | None = None
+    n_cmpl: int | None = None
     best_of: int | None = None
     temperature: float | None = None
     seed: int | None = None
@@ -115,7 +118,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def most_tokens(self) -> int | None:
         """The most tokens that each completion may have."""
-        given = (self.max_completion_tokens, self.max_tokens, self.max_output_tokens)
+        given = (
+            self.max_completion_tokens, self.max_tokens, self.max_output_tokens, self.max_new_tokens, self.n_predict,
+        )  # fmt: skip
         return next((limit for limit in given if limit is not None), None)
 
     @property

@@ -10,7 +10,6 @@ from servery.gateway.dispatch.prefixes import (
     PrefixIndex,
     cached_tokens,
     prompt_prefix,
-    prompt_tokens,
     rendezvous,
 )
 
@@ -52,9 +51,7 @@ def test_all_that_a_template_writes_first_counts_and_nothing_else() -> None:
     assert len(prompt_prefix(fields(prompt="p" * 10**6))) == MAX_BLOCKS
 
 
-def test_tokens_are_about_a_quarter_of_the_bytes() -> None:
-    assert prompt_tokens(fields(prompt="word " * 100)) == 126
-    assert prompt_tokens({}) == 1
+def test_a_block_is_about_a_quarter_as_many_tokens_as_bytes() -> None:
     assert cached_tokens(2) == 2 * BLOCK_BYTES / 4
 
 

@@ -14,7 +14,7 @@ BLOCK_BYTES = 512
 # Beyond this a prompt's beginning says enough, and digests take time: 40 microseconds for 64 KiB.
 MAX_BLOCKS = 128
 # In the order in which chat templates write them.
-_FIELDS = ("tools", "system", "instructions", "messages", "input", "prompt")
+PROMPT_FIELDS = ("tools", "system", "instructions", "messages", "input", "prompt", "inputs", "query", "documents")
 # Bytes of JSON per token: English prose has about four letters to a token, and JSON's own signs are few.
 _BYTES_PER_TOKEN = 4.0
 
@@ -23,18 +23,12 @@ Prefix = tuple[bytes, ...]
 
 def prompt_prefix(fields: Mapping[str, msgspec.Raw], owner: bytes = b"") -> Prefix:
     """The digests of a prompt's whole blocks; two of different `owner`s never meet, as their caches do not."""
-    text = b"".join(bytes(fields[name]) for name in _FIELDS if name in fields)
+    text = b"".join(bytes(fields[name]) for name in PROMPT_FIELDS if name in fields)
     digest, prefix = owner, []
     for start in range(0, min(len(text) // BLOCK_BYTES, MAX_BLOCKS) * BLOCK_BYTES, BLOCK_BYTES):
         digest = hashlib.blake2b(text[start : start + BLOCK_BYTES], digest_size=8, key=digest[:64]).digest()
         prefix.append(digest)
     return tuple(prefix)
-
-
-def prompt_tokens(fields: Mapping[str, msgspec.Raw]) -> int:
-    """About how many tokens a prompt has; at least one."""
-    size = sum(len(bytes(fields[name])) for name in _FIELDS if name in fields)
-    return max(1, round(size / _BYTES_PER_TOKEN))
 
 
 def cached_tokens(blocks: int) -> int:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from servery.gateway.dispatch.prefixes import Prefix, cached_tokens, prompt_prefix, prompt_tokens
+from servery.gateway.dispatch.prefixes import Prefix, cached_tokens, prompt_prefix
+from servery.gateway.dispatch.prompt_size import input_tokens
 from servery.upstream.ask import Ask
 
 
@@ -29,6 +30,6 @@ class Prompts:
         """The request's prompt. Prompts of different keys never share a beginning: caches are salted by them."""
         found = self._made.get(ask)
         if found is None:
-            found = Prompt(prompt_prefix(ask.fields, ask.owner), prompt_tokens(ask.fields))
+            found = Prompt(prompt_prefix(ask.fields, ask.owner), input_tokens(ask))
             self._made[ask] = found
         return found

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from servery.gateway.dispatch.attempt import RESUMED, Attempt
-from servery.gateway.dispatch.prefixes import prompt_tokens
+from servery.gateway.dispatch.prompt_size import input_tokens
 from servery.gateway.exchange import Exchange
 from servery.upstream.failure import Deadline, Kind
 
@@ -48,7 +48,7 @@ def used(attempt: Attempt) -> Used:
         return Used(attempt.prompt_tokens, attempt.cached_tokens, attempt.tokens, 0, attempt.is_estimated)
     if _is_free(attempt):
         return Used()
-    prompt = attempt.prompt_tokens or prompt_tokens(attempt.ask.fields)
+    prompt = attempt.prompt_tokens or input_tokens(attempt.ask)
     return Used(prompt, attempt.cached_tokens, attempt.tokens, 0, is_estimated=True)
 
 

@@ -1,25 +1,27 @@
 """What a request may take, before it is known what it takes. Pure."""
 
-import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
-from servery.gateway.admit.limits.meter import Cost
-from servery.gateway.dispatch.prefixes import prompt_tokens
+from servery.gateway.admit.limits.meter import Cost, Measure, Plan
+from servery.gateway.dispatch.prompt_size import count_prompts, input_tokens
 from servery.upstream.ask import Api, Ask, Head
 from servery.wire.errors import invalid
+from servery.wire.tgi import DEFAULT_MAX_NEW_TOKENS
 
 MOST_TOKENS = 10**9
 # OpenAI's own bound of `n`.
 MOST_COMPLETIONS = 128
-# Images and files come as base64, of which a model makes far fewer tokens than of as much text.
-_BASE64 = re.compile(rb"[A-Za-z0-9+/]{1024,}")
-_TOKENS_OF_MEDIA = 1_024
-_BYTES_PER_TOKEN = 4
 _MILLION = 10**6
 _NO_OUTPUT = (Api.EMBEDDINGS, Api.RERANK)
-# Where each API has the most tokens of an answer; TGI's has them deeper, and a default of its own.
+# Every name of the bound of an answer that some kind of server obeys, whatever API it was asked by: llama.cpp takes
+# `n_predict` before all others.
+_BOUNDS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict")
+# Every name of the number of answers.
+_COUNTS = ("n", "best_of", "n_cmpl")
+# What each API itself calls the bound; TGI's has it deeper, and a default of its own.
 _CAPS: Mapping[Api, str] = {
     Api.CHAT: "max_tokens",
     Api.COMPLETIONS: "max_tokens",
@@ -28,56 +30,98 @@ _CAPS: Mapping[Api, str] = {
 }
 
 
+class Demand(NamedTuple):
+    """What a request asks for: about so many tokens of prompts, and so many completions of all prompts together."""
+
+    input_tokens: int
+    completions: int
+
+
+class Prices(NamedTuple):
+    """The dearest that a request can come to, in micro-dollars per million tokens."""
+
+    input: int
+    output: int
+
+
 def check_conflict(head: Head) -> None:
     """Raise `ApiError` (400) for two bounds of the answer that contradict each other."""
-    least, most = head.max_tokens, head.max_completion_tokens
-    if least is not None and most is not None and least != most:
-        text = (
-            f"'max_tokens' is {least} and 'max_completion_tokens' {most}: they mean the same, so give only one of them."
-        )
-        raise invalid(text, "max_completion_tokens")
+    first: tuple[str, int] | None = None
+    for name in _BOUNDS:
+        given = getattr(head, name)
+        if given is None:
+            continue
+        if first is None:
+            first = name, given
+        elif first[1] != given:
+            text = f"'{first[0]}' is {first[1]} and '{name}' {given}: they mean the same, so give only one of them."
+            raise invalid(text, name)
 
 
 def check_bounds(head: Head) -> None:
     """Raise `ApiError` (400) for numbers by which nothing can be reserved."""
-    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+    for name in _BOUNDS:
         given = getattr(head, name)
         if given is not None and not 0 <= given <= MOST_TOKENS:
             raise invalid(f"'{name}' is {given}; it must be from 0 to {MOST_TOKENS}.", name)
-    for name in ("n", "best_of"):
+    for name in _COUNTS:
         given = getattr(head, name)
         if given is not None and not 1 <= given <= MOST_COMPLETIONS:
             raise invalid(f"'{name}' is {given}; it must be from 1 to {MOST_COMPLETIONS}.", name)
 
 
+def demand_of(ask: Ask) -> Demand:
+    """What the request asks for, its prompts estimated."""
+    head = ask.head
+    completions = 0 if ask.api in _NO_OUTPUT else max(head.n or 1, head.best_of or 1, head.n_cmpl or 1)
+    return Demand(input_tokens(ask), completions * count_prompts(ask))
+
+
+def bound_of(ask: Ask, demand: Demand, plan: Plan, default_tokens: int, prices: Prices) -> int:
+    """The longest that each completion may become: as the client says, else the most that the limits could ever hold.
+
+    That is `default_tokens` at most (in TGI's API, 100), and 1 at least, so that a limit which cannot even hold that refuses.
+    """
+    asked = ask.head.most_tokens
+    if asked is not None or not demand.completions:
+        return asked or 0
+    most = min(default_tokens, DEFAULT_MAX_NEW_TOKENS) if ask.api is Api.GENERATE else default_tokens
+    for meter in plan.meters:
+        if meter.measure is Measure.OUTPUT_TOKENS:
+            most = min(most, meter.left(0) // demand.completions)
+        elif meter.measure.is_budget and prices.output:
+            left = meter.capacity * _MILLION - demand.input_tokens * prices.input
+            most = min(most, left // (prices.output * demand.completions))
+    return max(1, most)
+
+
 def capped(ask: Ask, most_tokens: int, name: str | None = None) -> Ask:
-    """The request with a bound of its answer, if it may have one and has none; `name` is what its place calls it."""
-    field = _CAPS.get(ask.api)
-    if field is None or ask.head.most_tokens is not None:
+    """The request with a bound of its answer that whoever answers obeys, unless it has it, or an answer has no length.
+
+    `name` is what its place calls it. A bound by another name is sent on under this one too: not every server knows all.
+    """
+    if ask.api is Api.GENERATE:
+        return _capped_text(ask, most_tokens)
+    field, head = _CAPS.get(ask.api), ask.head
+    if field is None:
         return ask
     field = name if name is not None and ask.api is Api.CHAT else field
-    head = msgspec.structs.replace(ask.head, **{field: most_tokens})
-    return ask.with_body(ask.rewritten(**{field: most_tokens}), head)
+    if getattr(head, field) is not None or (field != _CAPS[ask.api] and head.max_tokens is not None):
+        return ask
+    with_bound = msgspec.structs.replace(head, **{field: most_tokens})
+    return ask.with_body(ask.rewritten(**{field: most_tokens}), with_bound)
 
 
-def cost_of(ask: Ask, default_tokens: int, input_price: int, output_price: int) -> Cost:
-    """The most that a request takes, its prompt estimated; prices are micro-dollars per million tokens."""
-    head = ask.head
-    input_tokens = input_of(ask)
-    output_tokens = 0
-    if ask.api not in _NO_OUTPUT:
-        cap = head.most_tokens
-        completions = max(head.n or 1, head.best_of or 1)
-        output_tokens = completions * (default_tokens if cap is None else cap)
-    microusd = -(-(input_tokens * input_price + output_tokens * output_price) // _MILLION)
-    return Cost(1, input_tokens, output_tokens, microusd)
+def _capped_text(ask: Ask, most_tokens: int) -> Ask:
+    if ask.head.most_tokens is not None:
+        return ask
+    given = msgspec.json.decode(ask.fields.get("parameters", b"{}"))
+    body = ask.rewritten(parameters={**given, "max_new_tokens": most_tokens})
+    return ask.with_body(body, msgspec.structs.replace(ask.head, max_tokens=most_tokens))
 
 
-def input_of(ask: Ask) -> int:
-    """About how many tokens the prompt has, each completion's prompt counted once as providers do."""
-    body = ask.body
-    if len(body) < _TOKENS_OF_MEDIA or b"base64" not in body:
-        return prompt_tokens(ask.fields)
-    spans = [match.end() - match.start() for match in _BASE64.finditer(body)]
-    media = sum(max(0, span // _BYTES_PER_TOKEN - _TOKENS_OF_MEDIA) for span in spans)
-    return max(1, prompt_tokens(ask.fields) - media)
+def cost_of(demand: Demand, most_tokens: int, prices: Prices) -> Cost:
+    """The most that a request takes whose completions have at most `most_tokens` each."""
+    output_tokens = demand.completions * most_tokens
+    microusd = -(-(demand.input_tokens * prices.input + output_tokens * prices.output) // _MILLION)
+    return Cost(1, demand.input_tokens, output_tokens, microusd)

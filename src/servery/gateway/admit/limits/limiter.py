@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from servery.config.types import Config, Kind, Limits, Price, Tier
-from servery.gateway.admit.limits.estimate import capped, check_bounds, check_conflict, cost_of
+from servery.gateway.admit.limits.estimate import (
+    Prices,
+    bound_of,
+    capped,
+    check_bounds,
+    check_conflict,
+    cost_of,
+    demand_of,
+)
 from servery.gateway.admit.limits.headers import HeaderNames
 from servery.gateway.admit.limits.meter import Cost, LimitStore, Measure, Plan, Verdict, meters
 from servery.gateway.admit.limits.refusal import refused
@@ -36,10 +44,9 @@ class _Terms:
         "default_tokens",
         "fleet",
         "headers",
-        "input_price",
         "needs_cap",
-        "output_price",
         "plan",
+        "prices",
     )
 
     def __init__(self, caller: Caller, served: Served, fleet: Fleet) -> None:
@@ -58,11 +65,10 @@ class _Terms:
             (max(price.input_per_mtok, price.cached_per_mtok), price.output_per_mtok)
             for price in _prices(served.name, config, caller.tiers)
         ]
-        self.input_price = max((each for each, _ in prices), default=0)
-        self.output_price = max((each for _, each in prices), default=0)
+        self.prices = Prices(max((each for each, _ in prices), default=0), max((each for _, each in prices), default=0))
         self.default_tokens = config.limits.default_max_tokens
         measures = {meter.measure for meter in self.plan.meters}
-        is_paid = self.output_price > 0 and not measures.isdisjoint((Measure.DAY, Measure.MONTH))
+        is_paid = self.prices.output > 0 and not measures.isdisjoint((Measure.DAY, Measure.MONTH))
         self.needs_cap = is_paid or Measure.OUTPUT_TOKENS in measures
         kinds = {each.config.kind for each in served.deployments}
         self.cap_name = "max_completion_tokens" if Kind.OPENAI in kinds else None
@@ -83,9 +89,11 @@ class Limiter:
         if not terms.plan.meters:
             return
         check_bounds(exchange.ask.head)
+        demand = demand_of(exchange.ask)
+        most_tokens = bound_of(exchange.ask, demand, terms.plan, terms.default_tokens, terms.prices)
         if terms.needs_cap:
-            exchange.ask = capped(exchange.ask, terms.default_tokens, terms.cap_name)
-        cost = cost_of(exchange.ask, terms.default_tokens, terms.input_price, terms.output_price)
+            exchange.ask = capped(exchange.ask, most_tokens, terms.cap_name)
+        cost = cost_of(demand, most_tokens, terms.prices)
         lease_ms = int(1000 * (exchange.deadline_s - exchange.arrived_s + _LEASE_MARGIN_S))
         verdict = await self._store.reserve(terms.plan, cost, lease_ms)
         exchange.lease = verdict.lease
