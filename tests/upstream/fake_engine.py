@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -137,8 +136,7 @@ class FakeEngine:
             self.closed += 1
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _TypedAsk(Ask):
+class _TypedAsk(Ask, frozen=True, kw_only=True, eq=False):
     request: ModelRequest
 
     def typed(self) -> ModelRequest:

@@ -22,7 +22,7 @@ _LISTS = ("prompt", "input", "documents")
 _IMAGES = frozenset(("image_url", "input_image", "image"))
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,")
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
-_ANY = msgspec.json.Decoder(Any)
+_ANYTHING = msgspec.json.Decoder(list[Any])
 
 
 def input_tokens(ask: Ask) -> int:
@@ -70,7 +70,7 @@ def _images(name: str, value: bytes) -> Iterator[str]:
     """Of each image among the parts of messages, the text that stands for it and is none of the prompt's."""
     if name not in ("messages", "input") or value[:1] != b"[":
         return
-    for message in _ANY.decode(value):
+    for message in _ANYTHING.decode(value):
         if isinstance(message, dict):
             for content in (message.get("content"), message.get("output")):
                 yield from _of_parts(content)
@@ -94,8 +94,7 @@ def _data(part: Mapping[str, Any]) -> str:
     """The image's own letters; none where it has only an address, which is short."""
     if part["type"] == "image":
         source = part.get("source")
-        is_inline = isinstance(source, dict) and source.get("type") == "base64"
-        data = source.get("data") if is_inline else None
+        data = source.get("data") if isinstance(source, dict) and source.get("type") == "base64" else None
         return data if isinstance(data, str) and data.isascii() else ""
     image = part.get("image_url")
     url = image.get("url") if isinstance(image, dict) else image
