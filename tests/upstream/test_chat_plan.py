@@ -186,6 +186,33 @@ def test_a_document_leaves_the_way_to_calls_open(tmp_path: Path) -> None:
     assert (wanted.kind, "document" in wanted.text) == (ConstraintKind.CALLS, True)
 
 
+@pytest.mark.parametrize(
+    ("fields", "is_call"),
+    [
+        ({"guided_regex": ".*"}, False),
+        ({"guided_choice": ["a", "b"]}, False),
+        ({"guided_grammar": "start: /.*/"}, False),
+        ({"response_format": {"type": "json_object"}}, True),
+        ({"guided_regex": ".*", "tool_choice": "required"}, True),
+        ({}, True),
+    ],
+)
+def test_an_answer_of_another_form_is_no_call_unless_it_is_forced(
+    tmp_path: Path, fields: dict[str, Any], is_call: bool
+) -> None:
+    async def story() -> None:
+        text = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
+        made, _ = await upstream(tmp_path, out(text), END, tool_format="hermes")
+        request = chat(tools=TOOLS, **fields)
+        answer = json.loads(b"".join([chunk.data async for chunk in made.answer(asking(request, CALL), CALL)]))
+        (choice,) = answer["choices"]
+        assert (choice["message"].get("content"), choice["finish_reason"]) == (
+            (None, "tool_calls") if is_call else (text, "stop")
+        )
+
+    asyncio.run(story())
+
+
 def test_tools_that_may_be_called_at_will_change_nothing(tmp_path: Path) -> None:
     assert params(tmp_path, chat(tools=TOOLS), tool_format="hermes").constraint is None
 

@@ -246,6 +246,47 @@ def test_sleep_waits_for_what_is_under_way_and_gives_up_in_time() -> None:
     run(story)
 
 
+@pytest.mark.parametrize("patience_s", [0.0, 60.0])
+def test_who_waited_for_a_model_to_come_is_let_in_before_it_sleeps(patience_s: float) -> None:
+    async def story() -> None:
+        model, residence = make(on_demand=True)
+        model.gate.clear()
+        waiting = [asyncio.create_task(used(residence)) for _ in range(3)]
+        await settle()
+        going = asyncio.create_task(residence.sleep(1, patience_s))
+        await settle()
+        model.gate.set()
+        assert await asyncio.gather(*waiting) == ["used"] * 3
+        if patience_s:
+            await going
+            assert (residence.state, model.told) == (SLEEPING, ["start", "sleep"])
+        else:
+            with pytest.raises(Busy, match="3 requests wait for it"):
+                await going
+            assert (residence.state, model.told) == (LOADED, ["start"])
+
+    run(story)
+
+
+def test_two_who_put_a_model_to_sleep_do_not_wait_for_each_other() -> None:
+    async def story() -> None:
+        model, residence = make()
+        await residence.load()
+        async with residence.use(None):
+            first = asyncio.create_task(residence.sleep(1, 0.0))
+            second = asyncio.create_task(residence.sleep(1, 60.0))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            late = asyncio.create_task(used(residence))
+            with pytest.raises(Busy):
+                await first
+            await settle()
+        await second
+        assert (await late, model.told[:2]) == ("used", ["start", "sleep"])
+
+    run(story)
+
+
 def test_unload_ends_what_does_not_end_in_time() -> None:
     async def story() -> None:
         model, residence = make()

@@ -165,7 +165,7 @@ def test_a_count_needs_no_length() -> None:
         ({"tool_choice": {"type": "tool", "name": "f"}}, "tool_choice"),
         (
             {"system": "s", "messages": [{"role": "assistant", "content": [{"type": "thinking", "thinking": "x"}]}]},
-            "messages[0].content",
+            "continue_final_message",
         ),
         ({"temperature": 1.1}, "temperature"),
         ({"temperature": -0.1}, "temperature"),
@@ -187,3 +187,15 @@ def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: s
 def test_a_request_without_a_length_is_told_so() -> None:
     with pytest.raises(ApiError, match="Missing required parameter: 'max_tokens'"):
         decode_anthropic(json.dumps({"model": "m", "messages": [HELLO]}).encode())
+
+
+@pytest.mark.parametrize(
+    ("block", "sent"),
+    [
+        ({"type": "thinking", "thinking": "hm", "signature": ""}, chat.AssistantMessage(reasoning_content="hm")),
+        ({"type": "redacted_thinking", "data": "x"}, chat.AssistantMessage(content="")),
+    ],
+)
+def test_a_turn_that_only_thought_can_be_sent_back(block: dict[str, Any], sent: chat.AssistantMessage) -> None:
+    request = asked(messages=[HELLO, {"role": "assistant", "content": [block]}, HELLO])
+    assert request.messages[1] == sent

@@ -55,6 +55,13 @@ def test_the_reason_is_told_in_the_api_s_words(reason: str, stop: str | None, ex
     assert reasons(reason, stop, max_tokens=3) == [(expected, stop)] * 2
 
 
+@pytest.mark.parametrize("arguments", ['{"a": 1', "[1, 2]", '"Paris"', "[" * 5000])
+def test_a_call_whose_arguments_are_no_object_has_their_text(arguments: str) -> None:
+    message = Message(index=0, calls=[Call(id="c", name="look", arguments=arguments)], finish_reason="tool_calls")
+    (block,) = json.loads(AnthropicForm("msg_1", "m", 9).body([message], USAGE))["content"]
+    assert block["input"] == {"__incomplete__": arguments}
+
+
 def test_an_answer_that_ends_before_its_limit_was_ended_by_the_context() -> None:
     assert reasons("length", None, max_tokens=4) == [("model_context_window_exceeded", None)] * 2
 

@@ -61,8 +61,9 @@ class ChatPlan:
         return constraint
 
     def writers(self) -> list[MessageWriter]:
-        """One for each completion."""
-        tools = self._notation if self._use.callable else None
+        """One for each completion. An answer that is held to a form without a way around it by calls has none."""
+        is_of_form = self._request.wanted_structure is not None and not self._is_held_to_calls
+        tools = self._notation if self._use.callable and not is_of_form else None
         reasoning = None if self._request.continue_final_message else self._formats.reasoning
         return [
             MessageWriter(

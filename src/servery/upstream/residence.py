@@ -98,6 +98,8 @@ class Residence:
         self._users = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
+        self._nobody_waits = asyncio.Event()
+        self._nobody_waits.set()
         self._last_used_s = clock()
         self._changing = asyncio.Lock()
         self._may_wake = False  # it was loaded, and nobody unloaded it
@@ -162,12 +164,15 @@ class Residence:
         if self.waiting >= self.stay.max_waiting:
             raise rate_limited(f"{self.waiting} requests wait for '{self.name}' to be loaded already.", RETRY_S)
         self.waiting += 1
+        self._nobody_waits.clear()
         try:
             while self.state is not ModelState.LOADED:
                 self._refuse_if_vain()
                 await self._wait_for(self._ask_to_come(), deadline)
         finally:
             self.waiting -= 1
+            if not self.waiting:
+                self._nobody_waits.set()
             self._watch_idleness()
 
     def _refuse_if_vain(self) -> None:
@@ -281,13 +286,13 @@ class Residence:
     async def _leave(
         self, level: int, by: ReleasedBy, to: ModelState, patience_s: float = 0.0, *, ends_all: bool = False
     ) -> None:
-        async with self._changing:
+        async with self._going(patience_s, ends_all=ends_all):
             is_deep_enough = to is ModelState.SLEEPING and self.sleep_level >= level
             if self.state is ModelState.UNLOADED or (self.state is ModelState.SLEEPING and is_deep_enough):
                 return
             before, self.state = self.state, ModelState.RELEASING
             try:
-                if not await self._end_users(patience_s) and not ends_all:
+                if not await self._in_time(self._is_idle, patience_s) and not ends_all:
                     raise Busy(f"{self._users} requests are under way")
                 level = await self._let_go(level)
             except BaseException:
@@ -299,6 +304,17 @@ class Residence:
             self._may_wake &= to is ModelState.SLEEPING  # it may have come while it was told to go
             self._releases[by] += 1
             log.info("%s has left memory (%s, level %d)", self.name, by.value, level)
+
+    @contextlib.asynccontextmanager
+    async def _going(self, patience_s: float, *, ends_all: bool) -> AsyncIterator[None]:
+        """Inside, nothing else changes where the model is. Those who waited for it to come are let in first."""
+        while True:
+            async with self._changing:
+                if self.state is not ModelState.LOADED or not self.waiting or ends_all:
+                    yield
+                    return
+            if not await self._in_time(self._nobody_waits, patience_s):
+                raise Busy(f"{self.waiting} requests wait for it")
 
     async def _let_go(self, level: int) -> int:
         """Give the memory back; returns the level that was reached: a process that dies on its way to sleep has ended."""
@@ -312,11 +328,11 @@ class Residence:
         await self._model.stop()
         return PROCESS_ENDS
 
-    async def _end_users(self, patience_s: float) -> bool:
-        """Wait for those who use it now; whether they ended in time."""
+    async def _in_time(self, event: asyncio.Event, patience_s: float) -> bool:
+        """Wait for something; whether it came in time."""
         try:
             async with asyncio.timeout(patience_s):
-                await self._is_idle.wait()
+                await event.wait()
         except TimeoutError:
             return False
         return True

@@ -333,8 +333,6 @@ def _turn_messages(turn: Turn, path: str) -> list[chat.Message]:
         _check_block(block, turn.role, f"{path}.content[{at}]")
     parts = _parts(blocks, f"{path}.content")
     if turn.role == "assistant":
-        if not any(isinstance(block, TextBlock | ToolUseBlock) for block in blocks):
-            raise invalid(f"'{path}.content' has neither text nor tool use.", f"{path}.content")
         return [_assistant(blocks, parts)]
     if turn.role == "system":
         return [chat.SystemMessage(content=parts)]
@@ -373,7 +371,7 @@ def _assistant(blocks: list[Block], texts: list[chat.Part]) -> chat.AssistantMes
     ]
     thinking = "\n".join(block.thinking for block in blocks if isinstance(block, ThinkingBlock))
     only = texts[0] if len(texts) == 1 else None
-    content = only.text if isinstance(only, chat.TextPart) else texts or None
+    content = only.text if isinstance(only, chat.TextPart) else texts or (None if calls or thinking else "")
     return chat.AssistantMessage(content=content, tool_calls=calls or None, reasoning_content=thinking or None)
 
 

@@ -145,10 +145,10 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
 
 
 def _input(arguments: str) -> Any:
-    """The arguments' object; a call that was cut short has what it had of them as text."""
+    """The arguments' object; a call that was cut short, or has no object, has what it had of them as text."""
     try:
-        return msgspec.json.decode(arguments or "{}")
-    except msgspec.DecodeError:
+        return msgspec.json.decode(arguments or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
         return {"__incomplete__": arguments}
 
 

@@ -305,7 +305,8 @@ def _check_parts(parts: list[Part], path: str) -> None:
 
 
 def _check_assistant(message: AssistantMessage, path: str) -> None:
-    if message.content is None and not message.tool_calls and message.refusal is None:
+    given = (message.content, message.refusal, message.reasoning_content)
+    if not message.tool_calls and all(text is None for text in given):
         raise invalid(f"'{path}' has neither 'content' nor 'tool_calls'.", f"{path}.content")
     for at, call in enumerate(message.tool_calls or []):
         if call.type not in (None, "function"):

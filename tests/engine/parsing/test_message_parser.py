@@ -126,6 +126,8 @@ def test_calls_are_read_in_every_format(tools: str, text: str, expected: list[Pi
         ("hermes", "<tool_call>no json</tool_call>"),
         ("hermes", '<tool_call>{"name": "unknown", "arguments": {}}</tool_call>'),
         ("hermes", '<tool_call>{"name": 5}</tool_call>'),
+        ("hermes", '<tool_call>{"arguments": [1], "name": "add"}</tool_call>'),
+        ("hermes", '<tool_call>{"arguments": {}, "arguments": {}, "name": "add"}</tool_call>'),
         ("hermes", "a < b and <tool_cal"),
         ("hermes", 'say: <tool_call>\n{"nam'),
         ("hermes", "ends in space \n"),
@@ -156,6 +158,58 @@ def test_a_call_that_breaks_after_its_name_stays_a_call_and_the_rest_is_content(
         [CallStart("add"), Arguments('{"a": 1}'), Content("oops}")],
         "hermes",
     )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[1, 2]",
+        '"Paris"',
+        "5",
+        '"[1]"',
+        "9" * 5000,
+        '"{}{}"',
+        '"{\\"a\\": \\"\\ud800\\"}"',
+        "tru",
+        "[" * 1500 + "]" * 1500,
+    ],
+    ids=lambda value: value[:9],
+)
+def test_arguments_that_are_no_object_are_passed_on_as_they_are_written(value: str) -> None:
+    expected = [CallStart("add"), Arguments(value)]
+    check(f'<tool_call>{{"name": "add", "arguments": {value}}}</tool_call>', expected, "hermes")
+    check(f'{{"name": "add", "parameters": {value}', expected, "llama3")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"arguments": %s, "name": "add"}',
+        '{"name": %s}',
+        '{"name": %s, "arguments": {}}',
+        '{"parameters": {"a": %s}, "name": "add"}',
+    ],
+)
+def test_what_is_nested_too_deep_before_a_name_is_no_call(text: str) -> None:
+    nested = text % ("[" * 1500 + "]" * 1500)
+    check(f"<tool_call>{nested}</tool_call>", [Content(f"<tool_call>{nested}</tool_call>")], "hermes")
+    check(nested, [Content(nested)], "llama3")
+
+
+@pytest.mark.parametrize("rest", ['"arguments": {"b": 2}}', '"name": "now"}', '"bad \\x": 1}', '"no colon" 5}'])
+def test_what_comes_after_arguments_and_is_none_is_content(rest: str) -> None:
+    expected = [CallStart("add"), Arguments('{"a": 1}'), Content(f"{rest}</tool_call>")]
+    check(f'<tool_call>{{"name": "add", "arguments": {{"a": 1}}, {rest}</tool_call>', expected, "hermes")
+
+
+def test_arguments_that_are_null_are_none_yet() -> None:
+    text = '<tool_call>{"name": "add", "parameters": null, "arguments": {"a": 1, "b": 2}}</tool_call>'
+    check(text, ADD, "hermes")
+
+
+@pytest.mark.parametrize("rest", ["oops]", "now(", "add('", "[1]", "now(a='\\ud800')]"])
+def test_what_comes_after_a_python_call_and_is_none_is_content(rest: str) -> None:
+    check(f"[add(a=1, b=2), {rest}", [*ADD, Content(rest)], "pythonic")
 
 
 def test_a_call_cut_short_keeps_the_arguments_so_far() -> None:

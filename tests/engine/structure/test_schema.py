@@ -26,6 +26,8 @@ def test_one_free_property_can_be_counted_on() -> None:
     [
         ({"minLength": 10**12}, "'minLength' is 1000000000000 at '/'; at most 2147483647 can be enforced."),
         ({"items": {"minItems": 1e20}}, "'minItems' is 1e+20 at '/items'; at most 2147483647 can be enforced."),
+        ({"items": {"multipleOf": -2}}, "'multipleOf' is -2 at '/items'; it must be greater than 0."),
+        ({"multipleOf": 0}, "'multipleOf' is 0 at '/'; it must be greater than 0."),
     ],
 )
 def test_sizes_that_nothing_has_are_refused_by_name(schema: dict[str, Any], told: str) -> None:

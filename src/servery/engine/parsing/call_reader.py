@@ -37,8 +37,11 @@ class CallReader:
 
     def finish(self) -> list[Piece]:
         """The message is over: what was the beginning of a call is content, unless its function has been named."""
-        is_call = self._is_named or (self._call is not None and self._call.is_complete)
-        return [] if self.is_over or is_call else [Content(self._unexplained)]
+        if self.is_over or (self._call is not None and self._call.is_complete):
+            return []
+        if self._call is not None and self._is_named:
+            return self._call.finish()
+        return [Content(self._unexplained)]
 
     def _begin(self, text: str) -> str:
         """Choose by the first character what reads the next call; returns the text from there."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from servery.engine.parsing.piece import Arguments, CallStart, Piece
+from servery.engine.parsing.piece import Arguments, CallStart, Content, Piece
 
 _SPACE = " \t\r\n"
 _OPEN, _CLOSE = "{[", "}]"
@@ -68,7 +68,8 @@ class _Expects(Enum):
 class JsonCall:
     """One call; keys other than those of the name and of the arguments are ignored.
 
-    Arguments that are a JSON string holding an object, as some models write them, are taken out of the string.
+    Arguments that are a JSON string holding an object, as some models write them, are taken out of the string. Any other
+    value is passed on as it is written, if the function has been named by then: clients have been told of the call.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class JsonCall:
         self._expects = _Expects.OBJECT
         self._key = ""
         self._value = JsonValue()
+        self._key_text = ""  # what was read of a key, to its colon
         self._is_named = False
         self._early_arguments = ""  # read before the name
         self._has_arguments = False
@@ -98,8 +100,18 @@ class JsonCall:
             try:
                 self._take(char, pieces)
             except ValueError:
-                raise MalformedCall(pieces, text[at:]) from None
+                lost = [Content(self._key_text)] if self._is_named else []
+                raise MalformedCall([*pieces, *lost], text[at:]) from None
+            is_key = self._expects is _Expects.COLON or (self._expects is _Expects.KEY and self._value.text != "")
+            self._key_text = self._key_text + char if is_key else ""
         return pieces, ""
+
+    def finish(self) -> list[Piece]:
+        """What was held back of the arguments, where the message breaks off."""
+        is_begun = self._expects is _Expects.VALUE and self._value.text != ""
+        if not is_begun or not self._is_named or self._key not in self._argument_keys or self._streams:
+            return []
+        return [Arguments(_arguments_text(self._value.text))]
 
     def _take(self, char: str, pieces: list[Piece]) -> None:
         if self._expects is _Expects.KEY or self._expects is _Expects.VALUE:
@@ -133,7 +145,7 @@ class JsonCall:
         if self._value.is_complete:
             self._expects = _Expects.COLON if is_key else _Expects.COMMA
             if is_key:
-                self._key = str(json.loads(self._value.text))
+                self._begin_member(str(_decoded(self._value.text)))
             else:
                 self._end_value(pieces)
         if not belongs:
@@ -141,24 +153,29 @@ class JsonCall:
 
     @property
     def _streams(self) -> bool:
-        """Whether the value being read is the arguments' object, of a call whose name is known."""
-        return self._is_named and self._key in self._argument_keys and self._value.text[0] == "{"
+        """Whether the value being read is an object or a list, and the arguments of a call whose name is known."""
+        return self._is_named and self._key in self._argument_keys and self._value.text[0] in _OPEN
+
+    def _begin_member(self, key: str) -> None:
+        """Raises `ValueError` for a second name, and for second arguments: the first may have been sent."""
+        if (key == "name" and self._is_named) or (key in self._argument_keys and self._has_arguments):
+            raise ValueError
+        self._key = key
 
     def _end_value(self, pieces: list[Piece]) -> None:
         text = self._value.text
         if self._key == "name":
-            self._name(json.loads(text), pieces)
+            self._name(_decoded(text), pieces)
         elif self._key in self._argument_keys:
-            if not self._streams:
-                text = _object_text(text)
-                if self._is_named:
-                    pieces.append(Arguments(text))
-                else:
-                    self._early_arguments = text
-            self._has_arguments = True
+            if self._is_named and not self._streams:
+                text = _arguments_text(text)
+                pieces.append(Arguments(text))
+            elif not self._is_named:
+                text = self._early_arguments = _object_text(text)
+            self._has_arguments = text != ""
 
     def _name(self, name: object, pieces: list[Piece]) -> None:
-        if self._is_named or not isinstance(name, str) or (self._names is not None and name not in self._names):
+        if not isinstance(name, str) or (self._names is not None and name not in self._names):
             raise ValueError
         self._is_named = True
         pieces += [CallStart(name), Arguments(self._early_arguments)]
@@ -199,14 +216,35 @@ class NamedCall:
                 self._head += char
         return pieces, ""
 
+    def finish(self) -> list[Piece]:
+        """As `JsonCall.finish`; nothing is held back."""
+        return []
+
+
+def _arguments_text(text: str) -> str:
+    """The arguments' object, or what is there in its place; empty for null."""
+    try:
+        return _object_text(text)
+    except ValueError:
+        return text
+
 
 def _object_text(text: str) -> str:
-    """The arguments' object where it is not written plainly; raises `ValueError` if there is none."""
-    value = json.loads(text)
+    """The arguments' object, in a string or not; empty for null. Raises `ValueError` if there is none."""
+    value = _decoded(text)
     if isinstance(value, str):
-        text, value = value, json.loads(value or "{}")
+        text, value = value, _decoded(value or "null")
+        text.encode()  # half a surrogate pair, which could not be sent, is fine inside of the string only
     if value is None:
-        return "{}"
+        return ""
     if not isinstance(value, dict):
         raise ValueError
-    return text or "{}"
+    return text
+
+
+def _decoded(text: str) -> object:
+    """What JSON says, integers as floats, which may be of any length; raises `ValueError`, for too deep nesting as well."""
+    try:
+        return json.loads(text, parse_int=float)
+    except RecursionError:
+        raise ValueError from None

@@ -10,7 +10,7 @@ import re
 from typing import NoReturn
 
 from servery.engine.parsing.json_call import MalformedCall
-from servery.engine.parsing.piece import Arguments, CallStart, Piece
+from servery.engine.parsing.piece import Arguments, CallStart, Content, Piece
 
 NAME = r"""[^\s()\[\]{},='"]+"""
 _OPEN, _CLOSE = "([{", ")]}"
@@ -53,6 +53,7 @@ class PythonCalls:
         self._names = names
         self._call = ""  # the text of the call being read
         self._nesting = _Nesting()
+        self._has_calls = False
         self.is_complete = False
 
     def feed(self, text: str) -> tuple[list[Piece], str]:
@@ -64,8 +65,12 @@ class PythonCalls:
             try:
                 self._take(char, pieces)
             except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
-                raise MalformedCall(pieces, text[at:]) from None
+                raise MalformedCall([*pieces, *self.finish()], text[at:]) from None
         return pieces, ""
+
+    def finish(self) -> list[Piece]:
+        """What was read of a further call, where the message breaks off or turns out to be something else."""
+        return [Content(self._call.lstrip())] if self._has_calls else []
 
     def _take(self, char: str, pieces: list[Piece]) -> None:
         nesting = self._nesting
@@ -77,11 +82,11 @@ class PythonCalls:
             self._call += char
 
     def _end_call(self, pieces: list[Piece]) -> None:
-        text, self._call = self._call.strip(), ""
-        call = _CALL.fullmatch(text)
+        call = _CALL.fullmatch(self._call.strip())
         if call is None or (self._names is not None and call[1] not in self._names):
             raise ValueError
         pieces += [CallStart(call[1]), Arguments(_arguments(call[2]))]
+        self._call, self._has_calls = "", True
 
 
 def _arguments(text: str) -> str:
@@ -116,7 +121,9 @@ def _json_value(text: str) -> str:
     try:
         json.loads(text, parse_constant=_no_json)
     except ValueError:
-        return json.dumps(ast.literal_eval(text), ensure_ascii=False, allow_nan=False)
+        written = json.dumps(ast.literal_eval(text), ensure_ascii=False, allow_nan=False)
+        written.encode()  # half a surrogate pair cannot be sent
+        return written
     return text
 
 

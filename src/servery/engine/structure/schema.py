@@ -96,6 +96,9 @@ def _check_sizes(path: str, node: Mapping[str, Any]) -> None:
         least = node.get(keyword)
         if isinstance(least, int | float) and least > MAX_SIZE:
             raise invalid_constraint(f"'{keyword}' is {least} at '{path or '/'}'; at most {MAX_SIZE} can be enforced.")
+    step = node.get("multipleOf")
+    if isinstance(step, int | float) and step <= 0:
+        raise invalid_constraint(f"'multipleOf' is {step} at '{path or '/'}'; it must be greater than 0.")
 
 
 def _check_min_properties(path: str, node: Mapping[str, Any]) -> None:
