@@ -257,13 +257,8 @@ def test_who_waited_for_a_model_to_come_is_let_in_before_it_sleeps(patience_s: f
         await settle()
         model.gate.set()
         assert await asyncio.gather(*waiting) == ["used"] * 3
-        if patience_s:
-            await going
-            assert (residence.state, model.told) == (SLEEPING, ["start", "sleep"])
-        else:
-            with pytest.raises(Busy, match="3 requests wait for it"):
-                await going
-            assert (residence.state, model.told) == (LOADED, ["start"])
+        await going
+        assert (residence.state, model.told) == (SLEEPING, ["start", "sleep"])
 
     run(story)
 

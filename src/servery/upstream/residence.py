@@ -313,7 +313,7 @@ class Residence:
                 if self.state is not ModelState.LOADED or not self.waiting or ends_all:
                     yield
                     return
-            if not await self._in_time(self._nobody_waits, patience_s):
+            if not await self._in_time(self._nobody_waits, patience_s) and self.waiting:
                 raise Busy(f"{self.waiting} requests wait for it")
 
     async def _let_go(self, level: int) -> int:
