@@ -44,7 +44,7 @@ def test_among_equal_costs_the_fastest_is_first() -> None:
     [
         (Overload.BEST_EFFORT, Decision(ranked=("b", "a"), is_within_slo=False)),
         (Overload.QUEUE, Decision(ranked=("b", "a"), wait_s=0.6, is_within_slo=False)),
-        (Overload.SHED, Decision(shed_s=0.6, is_within_slo=False)),
+        (Overload.SHED, Decision(ranked=("b", "a"), shed_s=0.6, is_within_slo=False)),
     ],
 )
 def test_when_none_can_policy_decides(overload: Overload, decision: Decision) -> None:

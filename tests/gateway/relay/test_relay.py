@@ -13,7 +13,7 @@ from servery.gateway.dispatch.place import First, Ranked
 from servery.upstream.ask import Api, Ask
 from servery.upstream.failure import Kind, UpstreamFailure
 from servery.upstream.upstream import Chunk
-from servery.wire.errors import unavailable
+from servery.wire.errors import rate_limited, unavailable
 from servery.wire.usage import Usage
 from tests.gateway.scripted import Reader, Scripted, Stage, Writer, piece
 from tests.gateway.virtual_time import now, run
@@ -285,5 +285,41 @@ def test_what_is_relayed_as_it_came_cannot_be_gone_on_with_and_the_client_is_tol
         upstreams = {"a": Scripted((piece("a"), CUT)), "b": Writer(TEXT)}
         told = await Stage(upstreams, deployments={"a": REPLAYS, "b": REPLAYS}).ask(**GREEDY)
         assert (told.status, told.client.data, told.client.is_ended) == (502, b"data: a\n\n", False)
+
+    run(story)
+
+
+class Shedding(First):
+    """Refuses whoever comes behind the first."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
+        self.asked += 1
+        order = super().rank(tiers, ask).order
+        return Ranked(order, refusal=None if self.asked == 1 else rate_limited("busy", 1.0))
+
+
+@pytest.mark.parametrize(
+    ("second", "status", "error"),
+    [
+        (Writer(TEXT), 200, None),
+        (Scripted((UpstreamFailure(Kind.THROTTLED, "later", status=429, retry_after_s=3.0),)), 502, "cut"),
+        (Scripted((1e4, piece("a"))), 502, "cut"),
+    ],
+    ids=["goes on", "is throttled", "is silent"],
+)
+def test_an_answer_under_way_is_never_shed_and_fails_by_what_cut_it(second: Any, status: int, error: str | None) -> None:
+    async def story() -> None:
+        stage = Stage(
+            {"a": Writer(TEXT, dies_after=20, failure=CUT), "b": second}, deployments={"a": REPLAYS, "b": REPLAYS}
+        )
+        served = dataclasses.replace(stage.gateway.fleet.models["m"], placement=Shedding())
+        stage.gateway.swap(dataclasses.replace(stage.gateway.fleet, models={"m": served}))
+        told = await stage.ask(**GREEDY)
+        assert (told.status, told.row.error, told.row.attempts) == (status, error, 2)
+        assert told.client.content == (TEXT if status == 200 else TEXT[:20])
+        assert (await stage.ask(**GREEDY)).status == 429  # whose answer has not begun
 
     run(story)

@@ -23,7 +23,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Where to send a request, in this order; nowhere means that it is to wait (`wait_s`) or to be refused (`shed_s`).
+    """Where to send a request, in this order, unless a new one is to wait (`wait_s`) or to be refused (`shed_s`).
 
     `wait_s` is about when a place that keeps the SLO is expected, `shed_s` what the client is told of that.
     """
@@ -49,7 +49,7 @@ def cheapest_within_slo(options: Sequence[Option], slo: Slo, overload: Overload)
     late_s = min(option.prediction.ttft_upper_s for option in options) - slo.ttft_s
     soonest_s = max(late_s, _step_s(options))
     if overload is Overload.SHED:
-        return Decision(shed_s=soonest_s, is_within_slo=False)
+        return Decision(ranked=ranked, shed_s=soonest_s, is_within_slo=False)
     if overload is Overload.QUEUE:
         return Decision(ranked=ranked, wait_s=soonest_s, is_within_slo=False)
     return Decision(ranked=ranked, is_within_slo=False)

@@ -166,10 +166,10 @@ class _Search:
         """An attempt beside the one at `slow`, where there is a place at once, and an attempt left in the budget."""
         if self._is_begun or self._attempts >= self._retry.attempts:
             return None
-        try:
-            others = [each for each in self._ranked().order if each.name not in (slow.name, *self._failed)]
-        except ApiError:  # nobody would be sent anywhere now
+        ranked = self._ranked()
+        if ranked.refusal is not None:  # nobody would be sent anywhere now
             return None
+        others = [each for each in ranked.order if each.name not in (slow.name, *self._failed)]
         free = [each for each in others if each.standing() is Standing.FREE]
         if not free or not self._served.budget.take(self._clock()):
             return None
@@ -283,6 +283,8 @@ class _Search:
         """Where to send it now; waits where it was told to, if that is short. Raises `UpstreamFailure` if nowhere."""
         while True:
             ranked = self._ranked()
+            if ranked.refusal is not None:
+                raise ranked.refusal
             if ranked.wait_s is not None:
                 await self._queue(ranked.wait_s)
                 continue

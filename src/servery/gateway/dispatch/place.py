@@ -12,18 +12,21 @@ from typing import Protocol
 from servery.gateway.dispatch.deployment import Deployment, Standing
 from servery.gateway.dispatch.outcome import AttemptOutcome
 from servery.upstream.ask import Ask
+from servery.wire.errors import ApiError
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """The deployments in the order in which they are to be tried; with `wait_s` none before so long, then rank again.
 
-    `why` says in a word why the first is the first.
+    `why` says in a word why the first is the first. With `refusal` a new request is to be told that; the order is for an
+    answer under way, which is neither refused nor made to wait.
     """
 
     order: Sequence[Deployment]
     wait_s: float | None = None
     why: str = ""
+    refusal: ApiError | None = None
 
 
 class Watch:
@@ -46,8 +49,7 @@ class Placement(Protocol):
         """The deployments in the order in which they are to be tried; all that are given, or some.
 
         `tiers` are the model's, those to be filled first in front, without the deployments to which nothing can be sent
-        now; of these `standing` tells whether they have a place or the request would wait. Raises `ApiError` (429) to
-        refuse it.
+        now; of these `standing` tells whether they have a place or the request would wait.
         """
         ...
 

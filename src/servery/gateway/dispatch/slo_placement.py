@@ -15,7 +15,7 @@ from servery.gateway.dispatch.prediction import LatencyModel, Tally
 from servery.gateway.dispatch.prefixes import PrefixIndex
 from servery.gateway.dispatch.prompt import Prompt, Prompts
 from servery.upstream.ask import Ask
-from servery.wire.errors import rate_limited
+from servery.wire.errors import ApiError, rate_limited
 
 # Until answers have told how long they are; and how much a new one weighs against those before.
 _ANSWER_TOKENS = 200.0
@@ -48,19 +48,14 @@ class CheapestWithinSlo:
         return self._tallies
 
     def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
-        """The cheapest that keeps the SLO first; raises `ApiError` (429) when none does and the model is to shed."""
+        """The cheapest that keeps the SLO first; with a refusal (429) when none does and the model is to shed."""
         prompt, by_name = self._prompts.of(ask), {each.name: each for tier in tiers for each in tier}
         options = [self._option(each, at, ask, prompt) for at, tier in enumerate(tiers) for each in tier]
         decision = cheapest_within_slo(options, self._slo, self._model.overload)
-        if decision.shed_s is not None:
-            message = (
-                f"No deployment of '{self._model.name}' is predicted to answer within its SLO (first token within "
-                f"{self._slo.ttft_s:g} s); one may be in about {decision.shed_s:.1f} s."
-            )
-            raise rate_limited(message, decision.shed_s)
         wait_s = None if decision.wait_s is None else max(decision.wait_s, _SHORTEST_WAIT_S)
         why = "within_slo" if decision.is_within_slo else "beyond_slo"
-        return Ranked([by_name[name] for name in decision.ranked], wait_s, why)
+        refusal = None if decision.shed_s is None else self._refusal(decision.shed_s)
+        return Ranked([by_name[name] for name in decision.ranked], wait_s, why, refusal)
 
     def sent(self, deployment: Deployment, ask: Ask) -> Watch:
         """Counts the request with the deployment's load, and lets its times teach the model of it."""
@@ -68,6 +63,13 @@ class CheapestWithinSlo:
         new_tokens = prompt.new_tokens(self._index.matched(deployment.name, prompt.prefix))
         self._index.add(deployment.name, prompt.prefix)
         return _Lesson(self, deployment.name, new_tokens)
+
+    def _refusal(self, after_s: float) -> ApiError:
+        message = (
+            f"No deployment of '{self._model.name}' is predicted to answer within its SLO (first token within "
+            f"{self._slo.ttft_s:g} s, each further one within {self._slo.tpot_s:g} s); one may be in about {after_s:.1f} s."
+        )
+        return rate_limited(message, after_s)
 
     def _option(self, deployment: Deployment, tier: int, ask: Ask, prompt: Prompt) -> Option:
         new_tokens = prompt.new_tokens(self._index.matched(deployment.name, prompt.prefix))

@@ -51,7 +51,8 @@ class Relay:
                     await self._pass_on(attempt, transcript, first)
                 break
             except UpstreamFailure as failure:
-                attempt, first, cut = await self._resumed(attempt, transcript, failure), None, failure
+                cut = _cause(cut, attempt, failure)
+                attempt, first = await self._resumed(attempt, transcript, cut), None
             except Diverged:
                 raise cut or ValueError("the first answer has nothing to diverge from") from None
         await self._exchange.client.end_stream()
@@ -91,3 +92,8 @@ class Relay:
         patience.pause()
         await self._exchange.client.stream(data)
         patience.resume()
+
+
+def _cause(cut: UpstreamFailure | None, attempt: Attempt, failure: UpstreamFailure) -> UpstreamFailure:
+    """Why the answer stopped: not because of one that was to go on with it, and gave nothing."""
+    return failure if cut is None or attempt.tokens or not failure.may_go_elsewhere else cut

@@ -47,7 +47,7 @@ class Resumption:
         return is_words and is_left and failure.may_go_elsewhere and transcript.learn()
 
     def _next(self, transcript: Transcript) -> Deployment | None:
-        """The best deployment that can go on with it."""
+        """The best deployment that can go on with it; an answer under way is neither refused nor made to wait."""
         served = self._exchange.model
         tiers = [[each for each in tier if self._can(each, transcript)] for tier in served.tiers]
         order = served.placement.rank([tier for tier in tiers if tier], self._exchange.ask).order
