@@ -14,10 +14,20 @@ SLO = Slo(ttft_s=1.0, tpot_s=0.05)
 
 
 def option(
-    name: str, *, tier: int = 0, ttft_s: float = 0.1, tpot_s: float = 0.01, cost: int = 0, has_place: bool = True
+    name: str,
+    *,
+    tier: int = 0,
+    ttft_s: float = 0.1,
+    tpot_s: float = 0.01,
+    cost: int = 0,
+    has_place: bool = True,
+    is_idle: bool = False,
 ) -> Option:
     prediction = Prediction(ttft_s=ttft_s, tpot_s=tpot_s, ttft_upper_s=2 * ttft_s, tpot_upper_s=2 * tpot_s)
-    return Option(name=name, tier=tier, has_place=has_place, prediction=prediction, cost=cost)
+    late_s = max(2 * ttft_s - SLO.ttft_s, 0.0)
+    return Option(
+        name=name, tier=tier, has_place=has_place, prediction=prediction, cost=cost, is_idle=is_idle, clears_s=late_s
+    )
 
 
 def test_capacity_that_is_paid_for_goes_before_what_is_paid_by_token() -> None:
@@ -54,6 +64,20 @@ def test_when_none_can_policy_decides(overload: Overload, decision: Decision) ->
         shed_s=pytest.approx(decision.shed_s),
         is_within_slo=decision.is_within_slo,
     )
+
+
+@pytest.mark.parametrize("overload", list(Overload))
+def test_an_idle_one_is_tried_rather_than_that_a_request_waits_or_goes(overload: Overload) -> None:
+    options = [
+        option("busy", ttft_s=0.8),
+        option("idle", ttft_s=0.9, is_idle=True),
+        option("b", ttft_s=1.0, is_idle=True),
+    ]
+    decision = cheapest_within_slo(options, SLO, overload)
+    first = ("busy", "idle", "b") if overload is Overload.BEST_EFFORT else ("idle", "busy", "b")
+    assert decision == Decision(ranked=first, is_within_slo=False)
+    full = [option("idle", is_idle=True, has_place=False)]
+    assert cheapest_within_slo(full, SLO, Overload.SHED).shed_s == 0.01
 
 
 def test_where_nothing_is_left_nothing_is_ranked() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from servery.config.types import Slo
 from servery.gateway.dispatch.load import Load
 from servery.gateway.dispatch.prediction import LatencyModel, Margin, Margins
 
@@ -69,6 +70,13 @@ def test_what_was_slow_once_is_believed_less_with_time_so_that_it_is_tried_again
     assert predicted == sorted(predicted, reverse=True)
     assert predicted[0] > 15.0
     assert predicted[-1] < 0.1
+
+
+def test_a_new_deployment_is_taken_to_keep_any_slo_alone() -> None:
+    fast = LatencyModel(0.99, Slo(ttft_s=0.04, tpot_s=0.004)).predict(Load(), 500, 0.0)
+    assert (fast.ttft_upper_s <= 0.04, fast.tpot_upper_s <= 0.004) == (True, True)
+    usual = LatencyModel().predict(Load(), 500, 0.0)
+    assert LatencyModel(0.99, Slo(ttft_s=1.0, tpot_s=0.05)).predict(Load(), 500, 0.0) == usual
 
 
 def test_a_prediction_changes_nothing() -> None:

@@ -158,7 +158,7 @@ def test_what_nobody_can_do_in_time_is_done_as_the_policy_says(overload: Overloa
     if overload is Overload.SHED:
         for at in range(30):
             clock.now_s = at * 0.1
-            self_taught(policy, gpu, ttft_s=4.0)
+            taught(policy, gpu, ttft_s=4.0, tpot_s=0.01)
         told = policy.rank([[gpu]], ask("hello")).refusal
         assert told is not None
         assert (told.status, told.code) == (429, "rate_limit_exceeded")
@@ -167,24 +167,11 @@ def test_what_nobody_can_do_in_time_is_done_as_the_policy_says(overload: Overloa
         return
     for at in range(30):
         clock.now_s = at * 0.1
-        self_taught(policy, gpu, ttft_s=4.0)
+        taught(policy, gpu, ttft_s=4.0, tpot_s=0.01)
     ranked = policy.rank([[gpu]], ask("hello"))
     assert [each.name for each in ranked.order] == ["a"]
     assert (ranked.wait_s is None) == (overload is Overload.BEST_EFFORT)
     watch.first_token()
-
-
-def self_taught(policy: CheapestWithinSlo, deployment: Deployment, ttft_s: float) -> None:
-    """One exchange that took so long."""
-    request = ask("hello")
-    watch = policy.sent(deployment, request)
-    watch.first_token()
-    watch.over(
-        AttemptOutcome(
-            deployment=deployment, ask=request, failure=None, is_abandoned=False, took_s=ttft_s, ttft_s=ttft_s,
-            tpot_s=0.01, prompt_tokens=10, cached_tokens=0, tokens=10,
-        )
-    )  # fmt: skip
 
 
 def test_a_model_without_an_slo_is_not_placed_by_one() -> None:
@@ -213,3 +200,65 @@ def test_another_tenants_conversation_is_another_one() -> None:
     assert sorted(orders[0]) == sorted(orders[1])
     policy.sent(tier[3], ask("long " * 500 + "x" * 600, owner=b"two"))
     assert policy.rank([tier], ask("long " * 500 + "x" * 600, owner=b"two")).order[0] is tier[3]
+
+
+TIGHT = Slo(ttft_s=0.04, tpot_s=0.004)
+
+
+def taught(policy: CheapestWithinSlo, deployment: Deployment, ttft_s: float, tpot_s: float) -> None:
+    """One exchange with such times."""
+    request = ask("hello")
+    watch = policy.sent(deployment, request)
+    watch.first_token()
+    watch.over(
+        AttemptOutcome(
+            deployment=deployment, ask=request, failure=None, is_abandoned=False, took_s=1.0, ttft_s=ttft_s,
+            tpot_s=tpot_s, prompt_tokens=10, cached_tokens=0, tokens=10,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("overload", [Overload.QUEUE, Overload.SHED])
+def test_a_deployment_that_was_never_tried_is_tried_however_tight_the_slo(overload: Overload) -> None:
+    clock = Clock()
+    model = ModelConfig(name="m", tiers=(), place=Place.CHEAPEST_WITHIN_SLO, slo=TIGHT, overload=overload)
+    policy, gpu = CheapestWithinSlo(model, clock), place("a", PER_HOUR, clock)
+    ranked = policy.rank([[gpu]], ask("x" * 4_000_000))  # some million tokens
+    assert ([each.name for each in ranked.order], ranked.wait_s, ranked.refusal) == (["a"], None, None)
+
+
+@pytest.mark.parametrize("overload", [Overload.QUEUE, Overload.SHED])
+def test_a_deployment_that_was_slow_is_tried_when_it_is_idle_and_believed_when_it_is_fast(overload: Overload) -> None:
+    clock = Clock()
+    policy, gpu = a_policy(clock, overload), place("a", PER_HOUR, clock)
+    for _ in range(5):
+        taught(policy, gpu, ttft_s=4.0, tpot_s=0.2)
+    tried = 0
+    while policy.rank([[gpu]], ask("hello")).why == "beyond_slo" and tried < 300:
+        lone = policy.rank([[gpu]], ask("hello"))
+        assert (lone.wait_s, lone.refusal) == (None, None)
+        watch = policy.sent(gpu, ask("hello"))
+        second = policy.rank([[gpu]], ask("hello"))  # one is under way: no other beside it
+        wait_s = second.refusal.retry_after_s if second.refusal is not None else second.wait_s
+        assert wait_s is not None
+        watch.over(
+            AttemptOutcome(
+                deployment=gpu, ask=ask("hello"), failure=None, is_abandoned=True, took_s=0.1, ttft_s=None,
+                tpot_s=None, prompt_tokens=0, cached_tokens=0, tokens=0,
+            )
+        )  # fmt: skip
+        taught(policy, gpu, ttft_s=0.003, tpot_s=0.001)
+        tried += 1
+    assert 0 < tried < 300
+
+
+def test_who_is_refused_for_slow_tokens_is_told_when_enough_answers_have_ended() -> None:
+    clock = Clock()
+    policy, gpu = a_policy(clock, Overload.SHED), place("a", PER_HOUR, clock)
+    for _ in range(30):
+        taught(policy, gpu, ttft_s=0.1, tpot_s=0.2)
+    gpu.slots.held(7.0)
+    policy.sent(gpu, ask("hello"))
+    refusal = policy.rank([[gpu]], ask("hello")).refusal
+    assert refusal is not None
+    assert refusal.retry_after_s == 7.0  # when the one under way has ended

@@ -310,7 +310,9 @@ class Shedding(First):
     ],
     ids=["goes on", "is throttled", "is silent"],
 )
-def test_an_answer_under_way_is_never_shed_and_fails_by_what_cut_it(second: Any, status: int, error: str | None) -> None:
+def test_an_answer_under_way_is_never_shed_and_fails_by_what_cut_it(
+    second: Any, status: int, error: str | None
+) -> None:
     async def story() -> None:
         stage = Stage(
             {"a": Writer(TEXT, dies_after=20, failure=CUT), "b": second}, deployments={"a": REPLAYS, "b": REPLAYS}

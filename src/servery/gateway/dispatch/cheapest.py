@@ -11,7 +11,8 @@ from servery.gateway.dispatch.prediction import Prediction
 class Option:
     """A deployment that could take a request: in which tier, whether it has a place free, what it would do and cost.
 
-    `cost` is in micro-dollars, what this request adds to the bill.
+    `cost` is in micro-dollars, what this request adds to the bill. `is_idle`: nothing of the model's is under way there.
+    `clears_s` is after how long it is expected to keep the SLO, or to be idle.
     """
 
     name: str
@@ -19,6 +20,8 @@ class Option:
     has_place: bool
     prediction: Prediction
     cost: int
+    is_idle: bool = False
+    clears_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,9 @@ class Decision:
 def cheapest_within_slo(options: Sequence[Option], slo: Slo, overload: Overload) -> Decision:
     """Rank those that keep `slo` by cost, then tier, then predicted TTFT; if none does, do as `overload` says.
 
-    Those that do not keep it come behind, fastest first: an attempt that fails has somewhere to go.
+    Those that do not keep it come behind, fastest first: an attempt that fails has somewhere to go. Where requests would
+    have to wait or go, the fastest that is idle is sent one nevertheless: waiting makes nothing better there, and that its
+    prediction is wrong can be learnt only by trying.
     """
     keeping = [option for option in options if option.has_place and keeps(option.prediction, slo)]
     others = [option for option in options if option not in keeping]
@@ -46,13 +51,15 @@ def cheapest_within_slo(options: Sequence[Option], slo: Slo, overload: Overload)
     ranked = tuple(option.name for option in (*keeping, *others))
     if keeping or not options:
         return Decision(ranked=ranked)
-    late_s = min(option.prediction.ttft_upper_s for option in options) - slo.ttft_s
-    soonest_s = max(late_s, _step_s(options))
+    if overload is Overload.BEST_EFFORT:
+        return Decision(ranked=ranked, is_within_slo=False)
+    idle = next((option.name for option in others if option.has_place and option.is_idle), None)
+    if idle is not None:
+        return Decision(ranked=(idle, *(name for name in ranked if name != idle)), is_within_slo=False)
+    soonest_s = max(min(option.clears_s for option in options), _step_s(options))
     if overload is Overload.SHED:
         return Decision(ranked=ranked, shed_s=soonest_s, is_within_slo=False)
-    if overload is Overload.QUEUE:
-        return Decision(ranked=ranked, wait_s=soonest_s, is_within_slo=False)
-    return Decision(ranked=ranked, is_within_slo=False)
+    return Decision(ranked=ranked, wait_s=soonest_s, is_within_slo=False)
 
 
 def keeps(prediction: Prediction, slo: Slo) -> bool:

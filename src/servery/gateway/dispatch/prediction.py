@@ -8,8 +8,10 @@ judged against an SLO by an upper value, not by its mean: the learnt quantile of
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from servery.config.types import Slo
 from servery.gateway.dispatch.load import Load
 from servery.gateway.dispatch.regression import Regression
 
@@ -23,6 +25,7 @@ _TPOT_SCALES = (1.0, 16.0)
 # What was learnt is believed half as much after this time without a new observation, so that a deployment which was slow
 # once is tried again.
 _HALF_LIFE_S = 30.0
+_PRIOR_OF_SLO = 0.5
 _QUANTILE_STEP = 0.03
 _MOST_MARGIN = math.log(10.0)
 _BANDS_PER_OCTAVE = 2
@@ -105,11 +108,15 @@ def _size(predicted_s: float) -> int:
 
 
 class LatencyModel:
-    """One deployment's times. `attainment` is the share of requests that the upper values are to cover."""
+    """One deployment's times. `attainment` is the share of requests that the upper values are to cover.
 
-    def __init__(self, attainment: float = 0.99) -> None:
-        self._ttft = Regression(_TTFT_PRIOR, _TTFT_SCALES)
-        self._tpot = Regression(_TPOT_PRIOR, _TPOT_SCALES)
+    With an `slo` tighter than what is usual a server is taken to be so fast, until it has answered, that it keeps it alone.
+    """
+
+    def __init__(self, attainment: float = 0.99, slo: Slo | None = None) -> None:
+        ttft, tpot = (1.0, 1.0) if slo is None else (_PRIOR_OF_SLO * slo.ttft_s, _PRIOR_OF_SLO * slo.tpot_s)
+        self._ttft = Regression(_at_most(_TTFT_PRIOR, ttft / _TTFT_PRIOR[0]), _TTFT_SCALES)
+        self._tpot = Regression(_at_most(_TPOT_PRIOR, tpot / sum(_TPOT_PRIOR)), _TPOT_SCALES)
         self._ttft_margins = Margins(attainment)
         self._tpot_margins = Margins(attainment)
         self._observed_s: float | None = None
@@ -152,6 +159,10 @@ class LatencyModel:
         if self._observed_s is None:
             return 1.0
         return math.exp2(-max(now_s - self._observed_s, 0.0) / _HALF_LIFE_S)
+
+
+def _at_most(prior: Sequence[float], factor: float) -> tuple[float, ...]:
+    return tuple(weight * min(factor, 1.0) for weight in prior)
 
 
 def _features(load: Load, new_tokens: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -3,15 +3,16 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from servery.config.types import ModelConfig, Slo
+from servery.config.types import ModelConfig, Overload, Slo
 from servery.gateway.cost import cost_microusd
 from servery.gateway.dispatch.caution import Caution
-from servery.gateway.dispatch.cheapest import Option, cheapest_within_slo
+from servery.gateway.dispatch.cheapest import Option, cheapest_within_slo, keeps
+from servery.gateway.dispatch.clearing import clears_s
 from servery.gateway.dispatch.deployment import Deployment, Standing
 from servery.gateway.dispatch.load import Answering, Load
 from servery.gateway.dispatch.outcome import AttemptOutcome
 from servery.gateway.dispatch.place import Ranked, Watch
-from servery.gateway.dispatch.prediction import LatencyModel, Tally
+from servery.gateway.dispatch.prediction import LatencyModel, Prediction, Tally
 from servery.gateway.dispatch.prefixes import PrefixIndex
 from servery.gateway.dispatch.prompt import Prompt, Prompts
 from servery.upstream.ask import Ask
@@ -76,20 +77,35 @@ class CheapestWithinSlo:
         load = self._loads[deployment.name]
         most = ask.head.most_tokens
         answer = round(self._answer_tokens) if most is None else min(most, round(self._answer_tokens))
+        prediction = self._predict(deployment, load, new_tokens)
+        has_place = deployment.standing() is Standing.FREE
+        is_enough = self._model.overload is Overload.BEST_EFFORT or (has_place and keeps(prediction, self._slo))
         return Option(
             name=deployment.name,
             tier=tier,
-            has_place=deployment.standing() is Standing.FREE,
-            prediction=self._latency(deployment.name).predict(load, new_tokens, self._clock(), self._caution.value),
+            has_place=has_place,
+            is_idle=not load.in_flight,
+            clears_s=0.0 if is_enough else self._clears_s(deployment, prediction, new_tokens, answer),
+            prediction=prediction,
             cost=cost_microusd(deployment.config.price, prompt.tokens, prompt.tokens - new_tokens, answer),
         )
+
+    def _predict(self, deployment: Deployment, load: Load, new_tokens: int) -> Prediction:
+        return self._latency(deployment.name).predict(load, new_tokens, self._clock(), self._caution.value)
+
+    def _clears_s(self, deployment: Deployment, busy: Prediction, new_tokens: int, answer_tokens: int) -> float:
+        """After how long the deployment is expected to have a place, and to keep the SLO or to be idle."""
+        slots = deployment.slots
+        answer_s = slots.held_s or busy.ttft_s + answer_tokens * busy.tpot_s
+        found_s = clears_s(busy, self._predict(deployment, Load(), new_tokens), self._slo, answer_s)
+        return found_s if slots.is_free else max(found_s, slots.predicted_wait_s or answer_s)
 
     def _is_in_time(self, ttft_s: float, tpot_s: float | None) -> bool:
         return ttft_s <= self._slo.ttft_s and (tpot_s is None or tpot_s <= self._slo.tpot_s)
 
     def _latency(self, name: str) -> LatencyModel:
         if name not in self._models:
-            self._models[name] = LatencyModel(self._slo.attainment)
+            self._models[name] = LatencyModel(self._slo.attainment, self._slo)
         return self._models[name]
 
     # What a lesson teaches.

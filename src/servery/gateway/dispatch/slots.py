@@ -33,6 +33,11 @@ class Slots:
         return (self.waiting + 1) * self._held_s / self.limit
 
     @property
+    def held_s(self) -> float | None:
+        """How long a place is held, as it was lately; None before one was given back."""
+        return self._held_s
+
+    @property
     def is_free(self) -> bool:
         """Whether a place can be had without waiting."""
         return self.limit is None or (self.in_flight < self.limit and not self.waiting)
