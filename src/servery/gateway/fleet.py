@@ -4,16 +4,17 @@ An exchange keeps the one it began with; of places that a later configuration le
 under way, failures, throttles) goes over to the later snapshot.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from servery.config.types import Config, DeploymentConfig, ModelConfig
+from servery.config.types import Config, DeploymentConfig, ModelConfig, Overload
 from servery.gateway.dispatch.budget import RetryBudget
 from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.dispatch.earlier import EarlierAnswers
 from servery.gateway.dispatch.place import Placement
 from servery.gateway.dispatch.placements import Surroundings, placement
 from servery.gateway.dispatch.served import Served
+from servery.gateway.dispatch.turns import Turns
 from servery.upstream.upstream import Upstream
 from servery.wire.errors import model_not_found
 
@@ -45,6 +46,7 @@ class Fleet:
                 budget=_budget(model, before),
                 prices=tuple({deployments[each].config.price for each in model.deployments}),
                 earlier=_earlier(model, before),
+                turns=_turns(model, [deployments[each] for each in model.deployments], before),
             )
             for name, model in config.models.items()
         }
@@ -93,6 +95,17 @@ def _placement(
     if known is not None and known.config.place is model.place and known.config.slo == model.slo:
         return known.placement
     return placement(Surroundings(model=model, clock=clock, random=random))
+
+
+def _turns(model: ModelConfig, deployments: Sequence[Deployment], before: Fleet | None) -> Turns:
+    """As many wait for the SLO to be kept as may wait at all of the model's deployments."""
+    limit = sum(each.config.max_queue for each in deployments)
+    known = None if before is None else before.models.get(model.name)
+    turns = known.turns if known is not None and known.turns.limit == limit else Turns(limit)
+    if model.overload is Overload.QUEUE:
+        for each in deployments:
+            each.followers.add(turns)
+    return turns
 
 
 def _earlier(model: ModelConfig, before: Fleet | None) -> EarlierAnswers | None:

@@ -3,12 +3,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
-from servery.config.types import Fallbacks, ModelConfig, Place, Retry, Tier, Timeouts
+from servery.config.types import Fallbacks, ModelConfig, Overload, Place, Retry, Tier, Timeouts
 from servery.config.types import Kind as DeploymentKind
 from servery.gateway.dispatch.deployment import Deployment
-from servery.gateway.dispatch.place import First, Ranked
+from servery.gateway.dispatch.outcome import AttemptOutcome
+from servery.gateway.dispatch.place import First, Ranked, Watch
 from servery.upstream.ask import Ask
 from servery.upstream.caller import ANYBODY
 from servery.upstream.failure import Deadline, Kind, UpstreamFailure
@@ -413,5 +415,52 @@ def test_no_retry_begins_that_the_total_time_does_not_allow() -> None:
         made, (only,) = stage((throttled(4.0),), model={"retry": Retry(attempts=9, max_s=5.0)}, total_s=6.0)
         told = await made.ask()
         assert (told.status, len(only.calls), told.took_s < 6.0) == (429, 2, True)
+
+    run(story)
+
+
+class Gate(First):
+    """Has everybody wait while one is under way; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.places, self.asked = 1, 0
+
+    def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
+        self.asked += 1
+        return super().rank(tiers, ask) if self.places > 0 else Ranked([], wait_s=1e4)
+
+    def sent(self, deployment: Deployment, ask: Ask) -> Watch:
+        self.places -= 1
+        return _Leaving(self)
+
+
+class _Leaving(Watch):
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def over(self, outcome: AttemptOutcome) -> None:
+        self._gate.places += 1
+
+
+def test_who_waits_for_the_slo_goes_by_priority_then_in_order_and_is_woken_by_what_ends() -> None:
+    async def story() -> None:
+        made, (only,) = stage((5.25, *OK), model={"overload": Overload.QUEUE}, deployments={"a": {"max_queue": 3}})
+        gate, fleet = Gate(), made.gateway.fleet
+        served = dataclasses.replace(fleet.models["m"], placement=gate)
+        made.gateway.swap(dataclasses.replace(fleet, models={"m": served}))
+        tasks = []
+        for name, priority in (("first", 0), ("batch", 1), ("second", 0), ("third", 0)):
+            tasks.append(asyncio.create_task(made.ask(priority=priority, user=name)))
+            await asyncio.sleep(0.01)
+        told = await made.ask(user="too many")
+        assert (told.status, told.row.error, told.row.attempts) == (429, "overloaded", 0)
+        gate.asked = 0
+        await asyncio.sleep(4.0)
+        assert gate.asked <= 5  # by the first of the three, once a second
+        await asyncio.gather(*tasks)
+        assert [msgspec.json.decode(ask.body)["user"] for ask in only.asks] == ["first", "second", "third", "batch"]
+        # Each was sent when the one before it ended, not when the next look was due.
+        gaps = [after - before for before, after in zip(only.times, only.times[1:], strict=False)]
+        assert gaps == pytest.approx([5.25] * 3, abs=0.001)
 
     run(story)

@@ -69,6 +69,7 @@ class Attempt:
                 self._first_s = self._last_s
                 self.deployment.ttfts.add(self._first_s - self._sent_s)
                 self._watch.first_token()
+                self.deployment.changed()
 
     @property
     def taken(self) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 import copy
 import enum
 from collections.abc import Callable
+from weakref import WeakSet
 
 from servery.config.types import DeploymentConfig
 from servery.config.types import Kind as DeploymentKind
@@ -12,6 +13,7 @@ from servery.gateway.dispatch.failure_log import FailureLog
 from servery.gateway.dispatch.recent import RecentTimes
 from servery.gateway.dispatch.slots import QueueFull, Slots
 from servery.gateway.dispatch.throttle import Throttle
+from servery.gateway.dispatch.turns import Turns
 from servery.upstream.failure import Kind, UpstreamFailure
 from servery.upstream.upstream import Upstream
 
@@ -42,6 +44,7 @@ class Deployment:
         self.slots = Slots(config.max_concurrency, config.max_queue)
         self.ttfts = RecentTimes()
         self.failures = FailureLog(config.name)
+        self.followers: WeakSet[Turns] = WeakSet()  # who wait for a change here
         self._clock = clock
 
     def configured(self, config: DeploymentConfig) -> "Deployment":
@@ -65,6 +68,11 @@ class Deployment:
     def in_flight(self) -> int:
         """How many requests it has, and how many wait to be sent there."""
         return self.slots.in_flight + self.slots.waiting
+
+    def changed(self) -> None:
+        """It has less to do, or is well again: who waits for that looks."""
+        for turns in self.followers:
+            turns.wake()
 
     def standing(self) -> Standing:
         """Whether anything is to be sent there now; asks only."""
@@ -162,4 +170,6 @@ class Lease:
         if not was_over and self._has_place:
             self.deployment.slots.held(self._clock() - self._since_s)
             self.deployment.slots.give()
+        if not was_over:
+            self.deployment.changed()
         return not was_over

@@ -16,11 +16,13 @@ from servery.gateway.dispatch.declined import MOST_HELD_BYTES, declines, joined
 from servery.gateway.dispatch.deployment import Deployment, Lease, Standing
 from servery.gateway.dispatch.fallback import stand_ins
 from servery.gateway.dispatch.hedge import first_to_begin
+from servery.gateway.dispatch.in_turn import in_turn
 from servery.gateway.dispatch.late_form import LateForm
 from servery.gateway.dispatch.outlier import outliers
 from servery.gateway.dispatch.patience import Patience
 from servery.gateway.dispatch.place import Ranked
 from servery.gateway.dispatch.served import Served
+from servery.gateway.dispatch.turns import TurnsFull
 from servery.gateway.exchange import Exchange
 from servery.upstream.ask import Api
 from servery.upstream.failure import Deadline, Kind, UpstreamFailure
@@ -282,12 +284,9 @@ class _Search:
     async def _next(self) -> Deployment:
         """Where to send it now; waits where it was told to, if that is short. Raises `UpstreamFailure` if nowhere."""
         while True:
-            ranked = self._ranked()
+            ranked = await self._ranked_in_turn()
             if ranked.refusal is not None:
                 raise ranked.refusal
-            if ranked.wait_s is not None:
-                await self._queue(ranked.wait_s)
-                continue
             self._why = ranked.why
             order = ranked.order if len(ranked.order) < 2 else sorted(ranked.order, key=self._is_second_choice)
             if order:
@@ -299,6 +298,20 @@ class _Search:
             if absent.kind is not Kind.THROTTLED or wait_s is None or wait_s > self._retry.max_s or self._attempts == 0:
                 raise self._failure(absent)
             await self._wait(wait_s)
+
+    async def _ranked_in_turn(self) -> Ranked:
+        """The rank when it says that the request may go; raises `UpstreamFailure` if that takes too long."""
+        exchange, turns = self._exchange, self._served.turns
+        if not turns.waiting and (ranked := self._ranked()).wait_s is None:
+            return ranked
+        began_s = self._clock()
+        try:
+            return await in_turn(turns, exchange.ask.priority, exchange.arrived_s, self._ranked, self._queue_left_s)
+        except TurnsFull:
+            message = f"{turns.waiting} requests for '{self._served.name}' wait for their turn, as many as may."
+            raise self._spent(UpstreamFailure(Kind.OVERLOADED, message, retry_after_s=turns.clears_s)) from None
+        finally:
+            exchange.waited_s += self._clock() - began_s
 
     def _ranked(self) -> Ranked:
         tiers = [[each for each in tier if self._may_ask(each)] for tier in self._served.tiers]
@@ -351,14 +364,17 @@ class _Search:
             for deployment in outliers(self._served.deployments, now):
                 deployment.breaker.eject(now)
 
-    async def _queue(self, wait_s: float) -> None:
-        """Wait for the deployment that may keep the SLO next; raises `UpstreamFailure` if that takes too long."""
+    def _queue_left_s(self) -> float:
+        """How long it may wait on for the SLO to be kept; raises `UpstreamFailure` where that is no time."""
         left_s = self._turn_left_s()
         if left_s <= 0:
             limit_s = self._served.config.timeouts.turn_s
             message = f"No deployment of '{self._served.name}' was predicted to keep its SLO within {limit_s:g} s."
-            raise self._spent(UpstreamFailure(Kind.OVERLOADED, message, retry_after_s=wait_s))
-        await self._wait(min(wait_s, left_s))
+            raise self._spent(UpstreamFailure(Kind.OVERLOADED, message, retry_after_s=self._served.turns.clears_s))
+        total_s = self._exchange.deadline_s - self._clock()
+        if total_s <= 0:
+            raise self._spent(self._absence())
+        return min(left_s, total_s)
 
     def _turn_left_s(self) -> float:
         """How long the request may go on to wait for its turn, of all the time that it may."""
