@@ -104,7 +104,10 @@ def test_where_limits_are_counted_stays_until_the_next_start(tmp_path: Path) -> 
     path.write_text(FILE + "limits: { redis: 'redis://a' }\n")
     live = LiveConfig(load_config(path, {}), {})
     path.write_text(FILE + "limits: { redis: 'redis://b' }\n")
-    with pytest.raises(ConfigError, match=r"limits\.redis: it stays as it was until the server is started again"):
+    line = FILE.count("\n") + 1
+    with pytest.raises(
+        ConfigError, match=rf"line {line}: limits\.redis: it stays as it was until the server is started again"
+    ):
         live.reload()
     path.write_text(FILE + "limits: { redis: 'redis://a', default_max_tokens: 5 }\n")
     assert live.reload().config.limits.default_max_tokens == 5

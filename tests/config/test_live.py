@@ -58,6 +58,20 @@ def test_a_bad_file_changes_nothing(file: Path, bad: str, told: str) -> None:
     assert told_to == []
 
 
+def test_what_stays_until_the_next_start_is_told_with_its_line(file: Path) -> None:
+    before = "server: {ledger: rows.sqlite, ledger_retention: 30d}\n" + TEXT.split("\n", 1)[1]
+    file.write_text(before)
+    live = LiveConfig(load_config(file, {}), {})
+    file.write_text(before.replace("30d}", "9d}") + "limits:\n  default_max_tokens: 7\n  deadline: 2s\n")
+    with pytest.raises(ConfigError) as caught:
+        live.reload()
+    stays = "it stays as it was until the server is started again."
+    assert [str(fault) for fault in caught.value.faults] == [
+        f"line 1: server.ledger_retention: {stays}",
+        f"line 9: limits.deadline: {stays}",
+    ]
+
+
 def test_who_cannot_follow_keeps_the_old_one_in_force(file: Path) -> None:
     live = LiveConfig(load_config(file, {}), {})
     old = live.current

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from servery.config.secret import Secret
-from servery.config.types import Config, DeploymentConfig, ModelConfig, Place, Retry
+from servery.config.types import Config, DeploymentConfig, ModelConfig, Overload, Place, Retry, Slo
+from servery.gateway.dispatch.slo_placement import CheapestWithinSlo
 from servery.gateway.fleet import Fleet
 from servery.upstream.upstream import Upstream
 from servery.wire.errors import ApiError
@@ -28,6 +29,8 @@ def test_a_place_that_stays_keeps_what_is_known_of_it() -> None:
     before.deployments["here"].breaker.eject(0.0)
     cheaper = replace(HERE, weight=3.0, max_concurrency=7)
     after = fleet(replace(CONFIG, deployments={"here": cheaper}), before)
+    assert before.deployments["here"].slots.limit is None
+    after.enforce()
     old, new = before.deployments["here"], after.deployments["here"]
     assert new.upstream is old.upstream
     assert (new.breaker, new.slots, new.slots.limit) == (old.breaker, old.slots, 7)
@@ -47,6 +50,28 @@ def test_another_place_is_another_deployment_and_the_old_one_is_dropped(other: D
     after = fleet(replace(CONFIG, deployments={"here": other}), before)
     assert after.deployments["here"].upstream is not before.deployments["here"].upstream
     assert [each.name for each in after.dropped(before)] == ["here"]
+
+
+def test_a_fleet_that_cannot_be_made_changes_nothing_of_the_one_before() -> None:
+    def broken(of: DeploymentConfig) -> Upstream:
+        raise ValueError(of.name)
+
+    before = fleet(CONFIG)
+    wider, more = replace(HERE, max_concurrency=7), deployment("there")
+    with pytest.raises(ValueError, match="there"):
+        Fleet.of(replace(CONFIG, deployments={"here": wider, "there": more}), broken, lambda: 0.0, lambda: 0.0, before)
+    assert before.deployments["here"].slots.limit is None
+
+
+def test_what_is_done_with_too_much_is_that_of_the_configuration_of_now() -> None:
+    best = replace(MODEL, place=Place.CHEAPEST_WITHIN_SLO, slo=Slo(ttft_s=0.5, tpot_s=0.1))
+    before = fleet(replace(CONFIG, models={"m": best}))
+    after = fleet(replace(CONFIG, models={"m": replace(best, overload=Overload.SHED)}), before)
+    old, new = before.models["m"].placement, after.models["m"].placement
+    assert isinstance(old, CheapestWithinSlo)
+    assert isinstance(new, CheapestWithinSlo)
+    assert (old.config.overload, new.config.overload) == (Overload.BEST_EFFORT, Overload.SHED)
+    assert new.tallies is old.tallies
 
 
 def test_another_way_of_placing_begins_anew() -> None:

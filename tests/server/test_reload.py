@@ -20,6 +20,7 @@ from servery.server.app import App
 from servery.server.configured import configured_options
 from servery.server.front import Fronts
 from servery.server.house import House
+from servery.server.option_error import OptionError
 from servery.server.places import Places
 from servery.server.reload import Reloader
 from servery.server.service import Service
@@ -28,12 +29,12 @@ from tests.gateway.dummy import TEXT, dummy
 from tests.server.asgi import ask, start
 
 FILE = """
-server: {{ api_keys: [{key}] }}
+server: {{ api_keys: [{key}]{server} }}
 deployments:
-  {name}: {{ kind: vllm, url: "{url}", model: {model}, price: free }}
-models:
+  {name}: {{ kind: vllm, url: "{url}", model: {model}, price: free{place} }}
+{further}models:
   chat: {{ deployments: [{name}], retry: {{ attempts: 1 }}, timeouts: {{ total: {total} }} }}
-"""
+{models}"""
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -46,13 +47,28 @@ class Site:
     service: Service
     reloader: Reloader
     places: Places
+    house: House
 
     @property
     def app(self) -> App:
         return App(self.service)
 
-    def write(self, name: str = "a", key: str = "one", model: str = "well", total: str = "10s") -> None:
-        self.file.write_text(FILE.format(name=name, key=key, url=self.url, model=model, total=total))
+    def write(self, **fields: str) -> None:
+        self.file.write_text(written(self.url, **fields))
+
+
+def written(url: str, **fields: str) -> str:
+    values = {
+        "name": "a",
+        "key": "one",
+        "model": "well",
+        "total": "10s",
+        "server": "",
+        "place": "",
+        "further": "",
+        "models": "",
+    }
+    return FILE.format(url=url, **values | fields)
 
 
 @contextlib.asynccontextmanager
@@ -60,11 +76,12 @@ async def site(folder: Path) -> AsyncIterator[tuple[Site, asyncio.Event]]:
     """With what lets its dummy go on behind the third word."""
     async with dummy() as server:
         file, metrics = folder / "servery.yaml", Metrics()
-        file.write_text(FILE.format(name="a", key="one", url=server.url, model="well", total="10s"))
+        file.write_text(written(server.url))
         config = load_config(file, {})
         options = configured_options(config, api_keys=("beside",))
         keys = options.key_ring()
-        places = Places(House(options, metrics, lambda name, info: None))
+        house = House(options, metrics, lambda name, info: None)
+        places = Places(house)
         gateway = Gateway(Fleet.of(config, places.upstream, time.monotonic, random.random), metrics)
         service = Service(
             upstreams=Fronts(lambda: gateway.fleet), gateway=gateway, options=options, keys=keys,
@@ -72,7 +89,7 @@ async def site(folder: Path) -> AsyncIterator[tuple[Site, asyncio.Event]]:
         )  # fmt: skip
         reloader = Reloader(LiveConfig(config, {}), service, places)
         try:
-            yield Site(file, server.url, service, reloader, places), server.heard
+            yield Site(file, server.url, service, reloader, places, house), server.heard
         finally:
             await places.stop(gateway.upstreams)
 
@@ -170,6 +187,52 @@ def test_a_bad_file_changes_nothing(
 
     asyncio.run(story())
     assert "the configuration stays as it was" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("late", "message"),
+    [
+        ('{ kind: vllm, model: m, price: free, url: "http://h/v1/ü" }', "deployments?.late"),
+        ('{ kind: bedrock, model: m, price: free, region: "eu west" }', "deployments?.late"),
+        ("{ kind: embedded, model: amuse, engine: { max_runing: 3 } }", "deployments?.late"),
+    ],
+)
+def test_a_deployment_that_cannot_be_made_leaves_the_others_as_they_were(
+    tmp_path: Path, late: str, message: str
+) -> None:
+    async def story() -> None:
+        async with site(tmp_path) as (made, _):
+            fleet, options = made.service.gateway.fleet, made.service.options
+            made.write(
+                place=", max_concurrency: 9",
+                server=", keep_alive: 2s",
+                further=f"  own: {{ kind: embedded, model: amuse }}\n  late: {late}\n",
+                models="  more: { deployments: [own, late] }\n",
+            )
+            with pytest.raises((OptionError, ConfigError), match=message):
+                made.reloader.reload()
+            assert fleet.deployments["a"].slots.limit is None
+            assert (made.house.upstreams, made.house.residences) == ({}, {})
+            assert (made.service.gateway.fleet, made.service.options) == (fleet, options)
+
+    asyncio.run(story())
+
+
+def test_bounds_and_times_of_the_server_follow_the_file(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with site(tmp_path) as (made, heard):
+            heard.set()
+            made.write(server=", max_body: 16B, keep_alive: 2s, drain_timeout: 3s", total="20s")
+            made.reloader.reload()
+            options = made.service.options
+            assert (options.keep_alive_s, options.drain_timeout_s, options.request_timeout_s) == (2.0, 3.0, 20.0)
+            answer = await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("one"))
+            assert answer.status == 413
+            made.write()
+            made.reloader.reload()
+            assert (await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("one"))).status == 200
+
+    asyncio.run(story())
 
 
 def test_a_model_has_a_total_time_of_its_own(tmp_path: Path) -> None:

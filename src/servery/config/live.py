@@ -12,12 +12,14 @@ from pathlib import Path
 
 from servery.config.deployment_reader import EngineCheck
 from servery.config.errors import ConfigError, Fault
+from servery.config.errors import Path as KeyPath
 from servery.config.load import load_config
 from servery.config.types import Config, LedgerConfig
 
 # What a running server has taken up for good: sockets that are bound, files that are open.
 _FIXED = ("host", "port", "ledger", "key_store")
 _FIXED_LIMITS = ("redis", "deadline_s", "on_failure")
+_STAYS = "it stays as it was until the server is started again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,12 @@ class LiveConfig:
                 "the configuration", [Fault(1, (), "it did not come from a file, so none can be read again.")]
             )
         self._seen = _stamp(old)
-        new = load_config(old.source, self._environment, check_engine=self._check_engine)
-        _check_fixed(old, new)
+        new = load_config(
+            old.source,
+            self._environment,
+            check_engine=self._check_engine,
+            check=lambda config: _broken(old, config),
+        )
         new = dataclasses.replace(new, generation=old.generation + 1)
         done = Reload(new, Changes.between(old.models, new.models), Changes.between(old.deployments, new.deployments))
         for listener in self._listeners:
@@ -105,23 +111,27 @@ class LiveConfig:
         return self._seen != _stamp(self._current)
 
 
-def _check_fixed(old: Config, new: Config) -> None:
-    faults = [
-        Fault(
-            1,
-            ("server", name),
-            f"it is {_shown(getattr(old, name))} until the server is started again, not {_shown(getattr(new, name))}.",
-        )
+def _broken(old: Config, new: Config) -> list[tuple[KeyPath, str]]:
+    """The keys that differ and must not, with why."""
+    faults: list[tuple[KeyPath, str]] = [
+        (("server", name), f"it is {_shown(was)} until the server is started again, not {_shown(now)}.")
         for name in _FIXED
-        if getattr(old, name) != getattr(new, name)
+        if (was := getattr(old, name)) != (now := getattr(new, name)) and not _is_same_place(was, now)
     ]
-    faults += [
-        Fault(1, ("limits", name.removesuffix("_s")), "it stays as it was until the server is started again.")
+    if _is_same_place(old.ledger, new.ledger) and old.ledger != new.ledger:
+        faults.append((("server", "ledger_retention"), _STAYS))
+    return faults + [
+        (("limits", name.removesuffix("_s")), _STAYS)
         for name in _FIXED_LIMITS
         if getattr(old.limits, name) != getattr(new.limits, name)
     ]
-    if faults:
-        raise ConfigError(str(new.source), faults)
+
+
+def _is_same_place(old: object, new: object) -> bool:
+    """Whether two ledgers differ at most in how long rows are kept."""
+    if not isinstance(old, LedgerConfig) or not isinstance(new, LedgerConfig):
+        return False
+    return (old.path, old.url) == (new.path, new.url)
 
 
 def _shown(value: object) -> object:

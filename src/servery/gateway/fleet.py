@@ -14,6 +14,7 @@ from servery.gateway.dispatch.earlier import EarlierAnswers
 from servery.gateway.dispatch.place import Placement
 from servery.gateway.dispatch.placements import Surroundings, placement
 from servery.gateway.dispatch.served import Served
+from servery.gateway.dispatch.slo_placement import CheapestWithinSlo
 from servery.gateway.dispatch.turns import Turns
 from servery.upstream.upstream import Upstream
 from servery.wire.errors import model_not_found
@@ -36,7 +37,10 @@ class Fleet:
         random: Callable[[], float],
         before: "Fleet | None" = None,
     ) -> "Fleet":
-        """The fleet of a configuration; `upstream` makes what speaks to a deployment that `before` did not have."""
+        """The fleet of a configuration; `upstream` makes what speaks to a deployment that `before` did not have.
+
+        It changes nothing of `before`, so one that cannot be made leaves no trace; `enforce` puts it in force.
+        """
         deployments = {name: _deployment(each, upstream, clock, before) for name, each in config.deployments.items()}
         models = {
             name: Served(
@@ -57,6 +61,11 @@ class Fleet:
         if model not in self.models:
             raise model_not_found(model, self.models)
         return self.models[model]
+
+    def enforce(self) -> None:
+        """Let its bounds count at the places that it has in common with an earlier one; cannot fail."""
+        for deployment in self.deployments.values():
+            deployment.enforce()
 
     def dropped(self, before: "Fleet") -> list[Deployment]:
         """The deployments of an earlier fleet whose places this one has no more."""
@@ -90,10 +99,11 @@ def _place(config: DeploymentConfig) -> tuple[object, ...]:
 def _placement(
     model: ModelConfig, clock: Callable[[], float], random: Callable[[], float], before: Fleet | None
 ) -> Placement:
-    """What the earlier placement learnt is kept as long as the model is placed the same way."""
+    """What the earlier placement learnt is kept as long as the model is placed the same way, by the same SLO."""
     known = None if before is None else before.models.get(model.name)
     if known is not None and known.config.place is model.place and known.config.slo == model.slo:
-        return known.placement
+        learnt = known.placement
+        return learnt.configured(model) if isinstance(learnt, CheapestWithinSlo) else learnt
     return placement(Surroundings(model=model, clock=clock, random=random))
 
 

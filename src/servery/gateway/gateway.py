@@ -55,7 +55,8 @@ class Gateway:
         await self._limiter.close()
 
     def swap(self, fleet: Fleet) -> None:
-        """Let further exchanges have another fleet."""
+        """Let further exchanges have another fleet, and its bounds count."""
+        fleet.enforce()
         self._fleet = fleet
 
     def exchange(

@@ -53,7 +53,8 @@ async def answer(
 
     `read` finds the head in the body; `as_list` is `Ask.as_list`.
     """
-    body = await exchange.body(service.options)
+    options = service.options  # those of now, to the end
+    body = await exchange.body(options)
     head = read(body)
     model, base = service.located(head.model)
     ask = Ask(
@@ -72,7 +73,7 @@ async def answer(
     )
     arrived_s = exchange.request.arrived_s
     total_s = service.gateway.fleet.served(base).config.timeouts.total_s
-    if total_s != service.options.request_timeout_s:
+    if total_s != options.request_timeout_s:
         exchange.limit(total_s, service.clock())
     under_way = service.gateway.exchange(
         ask,
@@ -80,7 +81,7 @@ async def answer(
         request_id=exchange.request.id,
         arrived_s=arrived_s,
         deadline_s=arrived_s + total_s,
-        keep_alive_s=service.options.keep_alive_s,
+        keep_alive_s=options.keep_alive_s,
         cut_by=exchange.interrupt.by,
     )
     under_way.task = _task(exchange.request)

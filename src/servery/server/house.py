@@ -49,19 +49,28 @@ class House:
             self.take_in(found[name])
 
     def take_in(self, model: ServedModel) -> OnDemandUpstream:
-        """Have an engine for a model; not loaded. One of that name that was there before is its starter's to stop."""
+        """Have an engine for a model; not loaded."""
+        upstream = self.made(model)
+        self.settle(upstream)
+        return upstream
+
+    def made(self, model: ServedModel) -> OnDemandUpstream:
+        """An engine for a model, of which nothing here knows until it is to `settle`."""
         # A gateway without an engine of its own loads nothing of what engines need.
         from servery.server.announced import Announced
 
         embedded = Announced(model, self._announce)
         stay = self._options.residence.stay(model.name, model.engine.max_waiting_requests)
-        residence = self.residences[model.name] = Residence(embedded, stay, self._roster)
-        upstream = self.upstreams[model.name] = OnDemandUpstream(embedded, residence)
-        self._metrics.watch_engine(model.name, upstream.stats, upstream.info)
-        self._metrics.watch_life(model.name, upstream.life)
-        self._metrics.watch_adapters(model.name, upstream.adapter_uses)
-        self._metrics.watch_residence(model.name, residence.figures)
-        return upstream
+        return OnDemandUpstream(embedded, Residence(embedded, stay, self._roster))
+
+    def settle(self, upstream: OnDemandUpstream) -> None:
+        """Have an engine that was made. One of its name that was there before is its starter's to stop."""
+        name, residence = upstream.name, upstream.residence
+        self.upstreams[name], self.residences[name] = upstream, residence
+        self._metrics.watch_engine(name, upstream.stats, upstream.info)
+        self._metrics.watch_life(name, upstream.life)
+        self._metrics.watch_adapters(name, upstream.adapter_uses)
+        self._metrics.watch_residence(name, residence.figures)
 
     def forget(self, name: str, upstream: Upstream) -> None:
         """An engine that was stopped for good is no more of this house, unless another one has its name now."""

@@ -14,6 +14,7 @@ from servery.server.configured_engine import engine_of
 from servery.server.house import House
 from servery.server.option_error import OptionError
 from servery.upstream.kinds import remote_upstream
+from servery.upstream.on_demand import OnDemandUpstream
 from servery.upstream.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,9 @@ class Places:
         self._retiring: list[Upstream] = []
 
     def upstream(self, config: DeploymentConfig) -> Upstream:
-        """What speaks to a deployment; not started. Raises `OptionError` if nothing can."""
+        """What speaks to a deployment; not started, and nobody knows of it. Raises `OptionError` if nothing can."""
         if config.kind is Kind.EMBEDDED:
-            return self._house.take_in(engine_of(config))
+            return self._house.made(engine_of(config))
         try:
             return remote_upstream(config, self._client)
         except (HttpError, ValueError) as error:
@@ -48,6 +49,8 @@ class Places:
         known = {id(each.upstream) for each in before.deployments.values()}
         for deployment in fleet.deployments.values():
             if id(deployment.upstream) not in known:
+                if isinstance(deployment.upstream, OnDemandUpstream):
+                    self._house.settle(deployment.upstream)
                 self._spawn(self._start(deployment))
         for deployment in fleet.dropped(before):
             self._spawn(self._retire(deployment))

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from servery.config.errors import ConfigError
 from servery.config.live import LiveConfig, Reload
@@ -24,6 +25,8 @@ from servery.telemetry.ledger.audit import Act
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+# What of the options follows the file; the rest stays as the server was started.
+_FOLLOWING = ("drain_timeout_s", "keep_alive_s", "max_body_bytes", "request_timeout_s")
 
 
 class Reloader:
@@ -84,9 +87,13 @@ class Reloader:
         options = configured_options(
             change.config, api_keys=self._keys_beside, admin_keys=self._admin_keys_beside, host=service.options.host
         )
+        taken_up = replace(service.options, **{name: getattr(options, name) for name in _FOLLOWING})
         fleet = Fleet.of(self._share(change.config), self._places.upstream, time.monotonic, random.random, before)
+        options.key_ring()  # a key that cannot be read is told before anything is changed
+        # Nothing was changed so far, and nothing from here on can fail.
         self._places.follow(fleet, before)
         gateway.swap(fleet)
+        service.options = taken_up
         service.keys.renew(options.accepted_keys, change.config.keys.values())
         service.admin.renew(options.admin_keys)
 

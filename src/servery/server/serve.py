@@ -241,7 +241,7 @@ class _Serving:
 
     async def _drain(self) -> int:
         """Finish what is under way; a second signal cuts that short."""
-        limit_s, in_flight = self._options.drain_timeout_s, self._service.lifecycle.in_flight
+        limit_s, in_flight = self._service.options.drain_timeout_s, self._service.lifecycle.in_flight
         _say(f"Stopping: no new work; {in_flight} answers may go on for {limit_s:g} s. Once more stops at once.")
         draining = asyncio.create_task(self._service.lifecycle.drain(limit_s))
         again = asyncio.create_task(self._signals.get())

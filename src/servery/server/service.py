@@ -57,14 +57,14 @@ async def _nothing_new(name: str) -> None:
     """What is served stays the same."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Service:
     """A server's parts: one upstream per model by the name that clients ask for, and the clock of all timings.
 
     `gateway` has them answer. `residences` say which models are in memory, by the same names; `look_for` finds one that
     came since the start; `reload` takes up the configuration's file, where there is one; `audit` is told what
     administrators do.
-    `key_watch` has the store of keys.
+    `key_watch` has the store of keys. Of these only `options` are ever others: those of the configuration in force.
     """
 
     upstreams: Mapping[str, Upstream]

@@ -110,7 +110,6 @@ class Residence:
         self._loads = self._failed_loads = 0
         self._load_s = 0.0
         self._releases = dict.fromkeys(ReleasedBy, 0)
-        roster.add(self)
 
     @property
     def name(self) -> str:
@@ -226,6 +225,7 @@ class Residence:
             started = self._clock()
             self.state = ModelState.LOADING
             try:
+                self._roster.add(self)
                 await self._roster.admit(self)
             except (EngineError, OSError) as error:  # OSError: no process to be had just now
                 self._failed_loads += 1

@@ -50,7 +50,8 @@ class Roster:
 
     def remove(self, member: Member) -> None:
         """Take no part any more."""
-        self._members.pop(member.name, None)
+        if self._members.get(member.name) is member:  # else another one has its name now
+            del self._members[member.name]
 
     async def admit(self, member: Member) -> None:
         """Bring a member into memory, others out of it if that is needed and allowed and they are idle.

@@ -3,7 +3,7 @@
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
@@ -172,6 +172,39 @@ def test_what_nobody_can_do_in_time_is_done_as_the_policy_says(overload: Overloa
     assert [each.name for each in ranked.order] == ["a"]
     assert (ranked.wait_s is None) == (overload is Overload.BEST_EFFORT)
     watch.first_token()
+
+
+def self_taught(policy: CheapestWithinSlo, deployment: Deployment, ttft_s: float) -> None:
+    """One exchange that took so long."""
+    request = ask("hello")
+    watch = policy.sent(deployment, request)
+    watch.first_token()
+    watch.over(
+        AttemptOutcome(
+            deployment=deployment, ask=request, failure=None, is_abandoned=False, took_s=ttft_s, ttft_s=ttft_s,
+            tpot_s=0.01, prompt_tokens=10, cached_tokens=0, tokens=10,
+        )
+    )  # fmt: skip
+
+
+def test_another_policy_for_overload_counts_at_once_and_knows_what_was_learnt_before_and_after() -> None:
+    clock = Clock()
+    before = a_policy(clock)
+    gpu = place("a", PER_HOUR, clock)
+    for at in range(15):
+        clock.now_s = at * 0.1
+        self_taught(before, gpu, ttft_s=4.0)
+    after = before.configured(replace(before.config, overload=Overload.SHED))
+    for at in range(15, 30):
+        clock.now_s = at * 0.1
+        self_taught(before, gpu, ttft_s=4.0)
+
+    before.sent(gpu, ask("another"))  # one that is idle is sent a request whatever is predicted
+    assert before.rank([[gpu]], ask("hello")).why == "beyond_slo"
+    refusal = after.rank([[gpu]], ask("hello")).refusal
+    assert refusal is not None
+    assert "is predicted to answer within its SLO" in str(refusal)
+    assert after.tallies["a"].predictions == 30
 
 
 def test_a_model_without_an_slo_is_not_placed_by_one() -> None:

@@ -85,6 +85,42 @@ def test_a_wider_limit_lets_those_in_who_wait() -> None:
     run(story)
 
 
+def test_a_lower_limit_counts_while_others_wait() -> None:
+    async def story() -> None:
+        slots = Slots(4, 10)
+        for _ in range(4):
+            await slots.take()
+        tasks = [asyncio.create_task(slots.take()) for _ in range(3)]
+        await asyncio.sleep(0)
+        slots.resize(2, 10)
+        seen = []
+        for _ in range(5):
+            slots.give()
+            await asyncio.sleep(0)
+            seen.append((slots.in_flight, slots.waiting))
+        assert seen == [(3, 3), (2, 3), (2, 2), (2, 1), (2, 0)]
+        await asyncio.gather(*tasks)
+        slots.give()
+        slots.give()
+        await slots.until_idle()
+
+    run(story)
+
+
+def test_a_wider_limit_is_taken_up_in_the_turn_in_which_all_who_waited_have_left() -> None:
+    async def story() -> None:
+        slots = Slots(1, 10)
+        await slots.take()
+        leaving = asyncio.create_task(slots.take())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        slots.resize(3, 10)
+        await asyncio.gather(leaving, return_exceptions=True)
+        assert (slots.in_flight, slots.waiting) == (1, 0)
+
+    run(story)
+
+
 def test_the_wait_is_predicted_from_how_long_places_are_held() -> None:
     async def story() -> None:
         slots = Slots(2, 10)

@@ -48,11 +48,17 @@ class Deployment:
         self._clock = clock
 
     def configured(self, config: DeploymentConfig) -> "Deployment":
-        """The same place by another configuration: what is known of it is one, what each says of it its own."""
+        """The same place by another configuration: what is known of it is one, what each says of it its own.
+
+        Its bounds are in force only from `enforce` on.
+        """
         other = copy.copy(self)
         other.config = config
-        self.slots.resize(config.max_concurrency, config.max_queue)
         return other
+
+    def enforce(self) -> None:
+        """Let the bounds of this configuration count from now on, for whoever came by an earlier one, too."""
+        self.slots.resize(self.config.max_concurrency, self.config.max_queue)
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """The placement by which SLOs decide: each request goes to the cheapest deployment that is predicted to keep its model's."""
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -31,7 +32,7 @@ class CheapestWithinSlo:
         """Raises `ValueError` for a model without an SLO."""
         if model.slo is None:
             raise ValueError(f"model '{model.name}' is placed by cheapest-within-slo and has no slo; add one")
-        self._model = model
+        self.config = model
         self._slo: Slo = model.slo
         self._clock = clock
         self._prompts = Prompts()
@@ -41,7 +42,13 @@ class CheapestWithinSlo:
         self._models: dict[str, LatencyModel] = {}
         self._caution = Caution(model.slo.attainment)
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
-        self._answer_tokens = _ANSWER_TOKENS
+        self._lengths = _Lengths()
+
+    def configured(self, model: ModelConfig) -> "CheapestWithinSlo":
+        """The same placement by another configuration with the same SLO: what either learns is known to both."""
+        other = copy.copy(self)
+        other.config = model
+        return other
 
     @property
     def tallies(self) -> Mapping[str, Tally]:
@@ -52,7 +59,7 @@ class CheapestWithinSlo:
         """The cheapest that keeps the SLO first; with a refusal (429) when none does and the model is to shed."""
         prompt, by_name = self._prompts.of(ask), {each.name: each for tier in tiers for each in tier}
         options = [self._option(each, at, ask, prompt) for at, tier in enumerate(tiers) for each in tier]
-        decision = cheapest_within_slo(options, self._slo, self._model.overload)
+        decision = cheapest_within_slo(options, self._slo, self.config.overload)
         wait_s = None if decision.wait_s is None else max(decision.wait_s, _SHORTEST_WAIT_S)
         why = "within_slo" if decision.is_within_slo else "beyond_slo"
         refusal = None if decision.shed_s is None else self._refusal(decision.shed_s)
@@ -67,7 +74,7 @@ class CheapestWithinSlo:
 
     def _refusal(self, after_s: float) -> ApiError:
         message = (
-            f"No deployment of '{self._model.name}' is predicted to answer within its SLO (first token within "
+            f"No deployment of '{self.config.name}' is predicted to answer within its SLO (first token within "
             f"{self._slo.ttft_s:g} s, each further one within {self._slo.tpot_s:g} s); one may be in about {after_s:.1f} s."
         )
         return rate_limited(message, after_s)
@@ -76,10 +83,11 @@ class CheapestWithinSlo:
         new_tokens = prompt.new_tokens(self._index.matched(deployment.name, prompt.prefix))
         load = self._loads[deployment.name]
         most = ask.head.most_tokens
-        answer = round(self._answer_tokens) if most is None else min(most, round(self._answer_tokens))
+        expected = round(self._lengths.tokens)
+        answer = expected if most is None else min(most, expected)
         prediction = self._predict(deployment, load, new_tokens)
         has_place = deployment.standing() is Standing.FREE
-        is_enough = self._model.overload is Overload.BEST_EFFORT or (has_place and keeps(prediction, self._slo))
+        is_enough = self.config.overload is Overload.BEST_EFFORT or (has_place and keeps(prediction, self._slo))
         return Option(
             name=deployment.name,
             tier=tier,
@@ -135,7 +143,18 @@ class CheapestWithinSlo:
         if outcome.tpot_s is not None and answering is not None:
             model.observe_tpot(lesson.met, answering, outcome.tpot_s, now)
         if outcome.failure is None and not outcome.is_abandoned and outcome.tokens:
-            self._answer_tokens += _NEWER * (outcome.tokens - self._answer_tokens)
+            self._lengths.learn(outcome.tokens)
+
+
+class _Lengths:
+    """How many `tokens` answers have, newer ones weighing more."""
+
+    def __init__(self) -> None:
+        self.tokens = _ANSWER_TOKENS
+
+    def learn(self, tokens: int) -> None:
+        """An answer had so many."""
+        self.tokens += _NEWER * (tokens - self.tokens)
 
 
 class _Lesson(Watch):

@@ -71,8 +71,9 @@ class Slots:
         self._held_s = seconds if self._held_s is None else self._held_s + _NEWER * (seconds - self._held_s)
 
     def give(self) -> None:
-        """Let go of a place: whoever is next has it."""
-        while self._queue:
+        """Let go of a place: whoever is next has it, unless there are more than may be since the limit was lowered."""
+        is_left = self.limit is None or self.in_flight <= self.limit
+        while is_left and self._queue:
             _, _, place = heapq.heappop(self._queue)
             if not place.done():
                 self.waiting -= 1
@@ -91,8 +92,8 @@ class Slots:
         self._is_idle.clear()
 
     def resize(self, limit: int | None, max_waiting: int) -> None:
-        """Take up other bounds; who waits has a place as soon as there is one by these."""
+        """Take up other bounds; who waits has a place as soon as there is one by these. Nobody who has one loses it."""
         self.limit, self.max_waiting = limit, max_waiting
-        while self.waiting and (limit is None or self.in_flight < limit):
+        while self._queue and (limit is None or self.in_flight < limit):
             self._enter()
             self.give()
