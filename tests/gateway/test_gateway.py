@@ -12,7 +12,7 @@ def test_a_request_of_a_batch_is_in_the_ledger_as_its_owners_under_the_id_that_i
 
     async def story() -> None:
         made = Stage({"a": Scripted([Chunk(data=b"{}")])})
-        answering = Answering(lambda name: (name, name), made.gateway.collect)
+        answering = Answering(lambda name, caller: (name, name), made.gateway.collect)
         body = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}'
         asked = Asked(endpoint="/v1/chat/completions", body=body, owner=b"somebody", request_id="req_7")
         assert await answering.answer(asked) == b"{}"

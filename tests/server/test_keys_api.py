@@ -60,7 +60,7 @@ def test_a_key_lives_from_when_it_is_made_until_it_is_revoked(tmp_path: Path) ->
         assert (await admin(app, "GET", f"/v1/keys/{key_id}")).json == told
         answered = await chat(app, secret)
         assert (answered.status, answered.headers["x-ratelimit-remaining-requests"]) == (200, "1")
-        assert (await chat(app, secret, model="n")).status == 403
+        assert (await chat(app, secret, model="n")).status == 404
         assert (await chat(app, secret)).status == 200
         limited = await chat(app, secret)
         assert (limited.status, limited.headers["x-ratelimit-remaining-requests"]) == (429, "0")
@@ -137,7 +137,7 @@ def test_a_key_sees_the_models_that_it_may_ask_for(tmp_path: Path) -> None:
             ("POST", "/v1/embeddings", {"model": "m", "input": "x"}),
         ):
             refused = await ask(app, method, path, body, authorization=f"Bearer {secret}", **JSON)
-            assert refused.status == 403, path
-            assert "may not ask for the model 'm'" in refused.json["error"]["message"]
+            assert refused.status == 404, path
+            assert "The model 'm' does not exist. Served here: 'n'." in refused.json["error"]["message"]
 
     run(story)

@@ -16,6 +16,7 @@ from servery.gateway.dispatch.placements import Surroundings, placement
 from servery.gateway.dispatch.served import Served
 from servery.gateway.dispatch.slo_placement import CheapestWithinSlo
 from servery.gateway.dispatch.turns import Turns
+from servery.upstream.caller import Caller
 from servery.upstream.upstream import Upstream
 from servery.wire.errors import model_not_found
 
@@ -66,6 +67,14 @@ class Fleet:
         """Let its bounds count at the places that it has in common with an earlier one; cannot fail."""
         for deployment in self.deployments.values():
             deployment.enforce()
+
+    def is_for(self, caller: Caller, base: str, *names: str) -> bool:
+        """Whether a caller may ask for the model `base` by any of its names, and be answered where it runs."""
+        if not caller.may_ask(base, *names):
+            return False
+        if caller.tiers is None:
+            return True
+        return base in self.models and bool(self.models[base].within(caller.tiers).tiers)
 
     def dropped(self, before: "Fleet") -> list[Deployment]:
         """The deployments of an earlier fleet whose places this one has no more."""

@@ -56,7 +56,7 @@ async def answer(
     options = service.options  # those of now, to the end
     body = await exchange.body(options)
     head = read(body)
-    model, base = service.located(head.model)
+    model, base = service.located(head.model, exchange.caller)
     ask = Ask(
         api=api,
         body=body,

@@ -17,7 +17,7 @@ async def generate(service: Service, exchange: Exchange) -> None:
         request = decode_generate(body)
         if request.stream:
             raise unsupported("stream", "'/generate' answers whole; ask '/generate_stream', or '/'.")
-        return _head(service, request)
+        return _head(service, exchange, request)
 
     await answer(service, exchange, Api.GENERATE, read=read)
 
@@ -28,30 +28,32 @@ async def stream(service: Service, exchange: Exchange) -> None:
     def read(body: bytes) -> Head:
         request = msgspec.structs.replace(decode_generate(body), stream=True)
         request.check()
-        return _head(service, request)
+        return _head(service, exchange, request)
 
     await answer(service, exchange, Api.GENERATE, read=read)
 
 
 async def either(service: Service, exchange: Exchange) -> None:
     """Continue a text; `stream` says how the answer is sent."""
-    await answer(service, exchange, Api.GENERATE, read=lambda body: _head(service, decode_generate(body)), as_list=True)
+    await answer(
+        service, exchange, Api.GENERATE, read=lambda body: _head(service, exchange, decode_generate(body)), as_list=True
+    )
 
 
 async def info(service: Service, exchange: Exchange) -> None:
     """What is served, if that is one model."""
-    name = only_model(service, None)
+    name = only_model(service, None, exchange.caller)
     served = [*service.options.models, *service.options.found().values()]
     most = next((each.engine.max_waiting_requests for each in served if each.name == name), None)
-    model = service.upstream(name).model()
+    model = service.upstreams[name].model()
     await exchange.reply.whole(encode_info(model.id, __version__, model.max_model_len, most))
 
 
-def _head(service: Service, request: GenerateRequest) -> Head:
+def _head(service: Service, exchange: Exchange, request: GenerateRequest) -> Head:
     given = request.parameters
     completion = request.completion("")
     return Head(
-        model=only_model(service, given.adapter_id or request.model),
+        model=only_model(service, given.adapter_id or request.model, exchange.caller),
         stream=request.stream,
         max_tokens=completion.max_tokens,
         temperature=completion.temperature,

@@ -23,7 +23,7 @@ async def models(service: Service, exchange: Exchange) -> None:
     # An alias of an adapter that is not loaded now is left out.
     aliases = whole_names(service.options.aliases).items()
     stand_ins = [_called(alias, known[target]) for alias, target in aliases if target in known]
-    listed = [each for each in (*every, *stand_ins) if exchange.caller.may_ask(each.id, *service.located(each.id))]
+    listed = [each for each in (*every, *stand_ins) if service.is_for(exchange.caller, each.id)]
     if is_anthropic(exchange.request.headers):
         page, has_more = read_model_page(exchange.request.query).of(listed)
         await exchange.reply.whole(encode_anthropic_models(page, has_more=has_more))
@@ -34,8 +34,8 @@ async def models(service: Service, exchange: Exchange) -> None:
 async def model(service: Service, exchange: Exchange) -> None:
     """One model, adapter or alias; its id may contain slashes."""
     asked = exchange.arguments["id"]
-    name = service.unaliased(asked)
-    upstream = service.upstream_for(exchange.caller, asked)
+    name, base = service.located(asked, exchange.caller)
+    upstream = service.upstreams[base]
     found = upstream.model() if name == upstream.name else upstream.adapters()[name.rpartition(":")[2]]
     told = found if name == asked else _called(asked, found)
     encode = encode_anthropic_model if is_anthropic(exchange.request.headers) else encode_model
@@ -45,8 +45,8 @@ async def model(service: Service, exchange: Exchange) -> None:
 async def delete(service: Service, exchange: Exchange) -> None:
     """Unload an adapter: here that is what a fine-tuned model is, and no other can be deleted."""
     asked = exchange.arguments["id"]
-    name = service.unaliased(asked)
-    base = service.upstream(name)
+    name, base_name = service.located(asked)
+    base = service.upstreams[base_name]
     if name == base.name:
         message = (
             f"The model '{shown(asked)}' is no adapter, and nothing else can be deleted; POST /v1/models/unload takes it "

@@ -11,6 +11,7 @@ from servery.engine.errors import CannotSleep, EngineError
 from servery.server.interrupt import Reason
 from servery.server.service import Exchange, Service, only_model
 from servery.telemetry.residency import ModelState
+from servery.upstream.caller import Caller
 from servery.upstream.residence import Busy, Residence
 from servery.wire.errors import ApiError, invalid, model_not_found
 from servery.wire.models import encode_model, encode_models
@@ -66,7 +67,7 @@ async def wake_up(service: Service, exchange: Exchange) -> None:
 async def is_sleeping(service: Service, exchange: Exchange) -> None:
     """Whether a model sleeps; without a name whether all do that are not unloaded."""
     asked = read_sleep_query(exchange.request.query, "model")
-    states = {each.state for each in _chosen(service, asked.model)} - {ModelState.UNLOADED}
+    states = {each.state for each in _seen(service, exchange.caller, asked.model)} - {ModelState.UNLOADED}
     await exchange.reply.whole(encode_is_sleeping(is_sleeping=states == {ModelState.SLEEPING}))
 
 
@@ -85,6 +86,26 @@ def _chosen(service: Service, model: str | None) -> list[Residence]:
     if model not in service.residences:
         raise model_not_found(model, service.residences)
     return [service.residences[model]]
+
+
+def _seen(service: Service, caller: Caller, model: str | None) -> list[Residence]:
+    """Those that a caller may know of: the places of its models, at its tiers."""
+    if caller.models is None and caller.tiers is None:
+        return _chosen(service, model)
+    fleet = service.gateway.fleet
+    places = {
+        place.name
+        for name, served in fleet.models.items()
+        if fleet.is_for(caller, name)
+        for place in served.deployments
+        if caller.tiers is None or place.config.tier in caller.tiers
+    }
+    known = {name: each for name, each in service.residences.items() if name in places}
+    if model is None:
+        return list(known.values())
+    if model not in known:
+        raise model_not_found(model, known)
+    return [known[model]]
 
 
 async def _come(residence: Residence) -> None:

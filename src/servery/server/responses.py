@@ -56,10 +56,10 @@ async def create(service: Service, exchange: Exchange) -> None:
 
 async def count(service: Service, exchange: Exchange) -> None:
     """How many tokens a request has as the model sees it."""
-    request = service.addressed(decode_responses(await exchange.body(service.options)))
+    asked = decode_responses(await exchange.body(service.options))
+    upstream, request = service.upstream_for(exchange.caller, asked.model), service.addressed(asked)
     history = _Kept(service.responses, exchange.owner, request.previous_response_id).history()
-    chat = request.chat(list(history))
-    tokens = await service.upstream_for(exchange.caller, request.model).count(chat)
+    tokens = await upstream.count(request.chat(list(history)))
     await exchange.reply.whole(encode_input_tokens(tokens))
 
 

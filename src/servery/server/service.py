@@ -6,12 +6,12 @@ from typing import TypeVar
 
 import msgspec
 
-from servery.gateway.admit.choice import not_allowed
 from servery.gateway.gateway import Gateway
 from servery.gateway.settle.record import Record
 from servery.server.admin import AdminDoor
 from servery.server.aliases import alias_target, whole_names
 from servery.server.auth import KeyRing
+from servery.server.front import Front
 from servery.server.interrupt import Interrupt, Reason
 from servery.server.key_watch import KeyWatch
 from servery.server.lifecycle import Lifecycle
@@ -91,31 +91,38 @@ class Service:
             raise no_storage()
         return self.storage
 
-    def upstream(self, model: str) -> Upstream:
-        """Where `model` runs, or the base of the adapter that it names; raises `ApiError` (404) naming what is served.
+    def upstream_for(self, caller: Caller, model: str) -> Upstream:
+        """Where `model` runs, or what it is an alias of, at the tiers of the caller; raises `ApiError` (404) as `located`.
 
         An adapter is `base:adapter`; clients of vLLM know the adapter's name alone, which will do where one base has it.
         """
-        name = self._base_name(model)
-        if name is None:
-            adapters = [each.id for upstream in self.upstreams.values() for each in upstream.adapters().values()]
-            raise model_not_found(model, [*self.upstreams, *adapters, *whole_names(self.options.aliases)])
-        return self.upstreams[name]
+        base = self.located(model, caller)[1]
+        if caller.tiers is not None:
+            served = self.gateway.fleet.models[base]
+            within = served.within(caller.tiers)
+            if len(within.deployments) < len(served.deployments):
+                return Front(within)
+        return self.upstreams[base]
 
-    def upstream_for(self, caller: Caller, model: str) -> Upstream:
-        """Where `model` runs, or what it is an alias of; raises `ApiError`: 404 as `upstream`, 403 if it is not for the caller."""
-        name, base = self.located(model)
-        if not caller.may_ask(name, base, model):
-            raise not_allowed(model)
-        return self.upstream(name)
-
-    def located(self, model: str) -> tuple[str, str]:
+    def located(self, model: str, caller: Caller = ANYBODY) -> tuple[str, str]:
         """The name by which `model` is served, and that of the model itself if it is an adapter's.
 
-        Raises `ApiError` (404) naming what is served.
+        Raises `ApiError` (404) naming what is served, of that what the caller may ask for: the rest is as if it were not
+        there, in the same words.
         """
         name = self.unaliased(model)
-        return name, self._base_name(name) or self.upstream(name).name
+        base = self._base_name(name)
+        if base is None or not self.gateway.fleet.is_for(caller, base, name, model):
+            raise model_not_found(model, [each for each in self._names() if self.is_for(caller, each)])
+        return name, base
+
+    def is_for(self, caller: Caller, model: str) -> bool:
+        """Whether a caller may ask for a model, an adapter or an alias, and so see that it is there."""
+        if caller.models is None and caller.tiers is None:
+            return True
+        name = self.unaliased(model)
+        base = self._base_name(name)
+        return base is not None and self.gateway.fleet.is_for(caller, base, name, model)
 
     def unaliased(self, model: str) -> str:
         """The name by which `model` is served: itself unless it is an alias. What nobody knows stays as it is.
@@ -143,6 +150,10 @@ class Service:
     def place(self, deployment: str) -> Upstream:
         """What speaks to a deployment, which is called as its model where there is no configuration."""
         return self.gateway.fleet.deployments[deployment].upstream
+
+    def _names(self) -> list[str]:
+        adapters = [each.id for upstream in self.upstreams.values() for each in upstream.adapters().values()]
+        return [*self.upstreams, *adapters, *whole_names(self.options.aliases)]
 
     def _base_name(self, model: str) -> str | None:
         """The model itself of a served name, which may be an adapter's; None if nothing is served by it."""
@@ -190,12 +201,13 @@ class Exchange:
         self.interrupt.fire_after(max(0.0, self.request.arrived_s + total_s - now), Reason.TIMEOUT)
 
 
-def only_model(service: Service, model: str | None) -> str:
-    """The model asked for, or the only one that is served; raises `ApiError` when that is not clear."""
+def only_model(service: Service, model: str | None, caller: Caller = ANYBODY) -> str:
+    """The model asked for, or the only one that the caller may ask for; raises `ApiError` when that is not clear."""
     if model is not None:
         return model
-    if len(service.upstreams) == 1:
-        return next(iter(service.upstreams))
-    names = ", ".join(f"'{name}'" for name in sorted(service.upstreams))
+    served = [name for name in service.upstreams if service.is_for(caller, name)]
+    if len(served) == 1:
+        return served[0]
+    names = ", ".join(f"'{name}'" for name in sorted(served)) or "nothing"
     message = f"Missing required parameter: 'model'. Served here: {names}."
     raise ApiError(400, message, param="model", code="missing_required_parameter")

@@ -56,6 +56,9 @@ def open_storage(
     `answer` answers the requests of batches.
     """
     lock = _locked(folder)
+    for kept in ("files", "batches"):
+        (folder / kept).mkdir(exist_ok=True)
+        (folder / kept).chmod(0o700)  # what clients say is nobody's on this machine but the server's
     files = FileStore(folder / "files", max_bytes, max_file_bytes)
     batches = BatchStore(folder / "batches")
     runner = BatchRunner(batches, files, answer)
@@ -64,7 +67,7 @@ def open_storage(
 
 def _locked(folder: Path) -> BinaryIO:
     """Two servers would answer each batch twice; the system lets go of the lock when its holder ends, however it does."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = (folder / "lock").open("wb")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,7 +86,7 @@ class Answering:
 
     def __init__(
         self,
-        located: Callable[[str], tuple[str, str]],
+        located: Callable[[str, Caller], tuple[str, str]],
         collect: Callable[[Ask, str], Awaitable[bytes]],
         caller: Callable[[str], Caller] = lambda key: ANYBODY,
     ) -> None:
@@ -98,7 +101,8 @@ class Answering:
             raise unsupported("stream", "nobody reads along in a batch.")
         if head.previous_response_id is not None:
             raise unsupported("previous_response_id", "requests of a batch stand alone.")
-        model, base = self._located(head.model)
+        caller = self._caller(asked.key)
+        model, base = self._located(head.model, caller)
         ask = Ask(
             api=_APIS[asked.endpoint],
             body=asked.body,
@@ -109,7 +113,7 @@ class Answering:
             created=int(time.time()),
             priority=BACKGROUND,
             owner=asked.owner,
-            caller=self._caller(asked.key),
+            caller=caller,
         )
         return await self._collect(ask, asked.request_id)
 

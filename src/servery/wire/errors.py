@@ -122,7 +122,7 @@ def context_length_exceeded(limit: int, prompt: int, completion: int | None, par
 def model_not_found(name: str, served: Iterable[str]) -> ApiError:
     """404: a model that is not served here; says which are."""
     names = sorted(served)
-    listed = ", ".join(f"'{known}'" for known in names)
+    listed = ", ".join(f"'{known}'" for known in names) or "nothing"
     message = f"The model '{shown(name)}' does not exist. Served here: {listed}.{did_you_mean(name, names)}"
     return ApiError(404, message, param="model", code="model_not_found")
 

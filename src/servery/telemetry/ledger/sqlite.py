@@ -50,6 +50,7 @@ class SqliteDatabase:
         try:
             if not is_read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch(mode=0o600, exist_ok=True)  # SQLite gives its other files the same mode
             self._connection = _connected(path, is_read_only=is_read_only)
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(f"the ledger {path} cannot be used: {error}.") from error
