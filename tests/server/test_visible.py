@@ -111,9 +111,9 @@ def test_lists_and_the_state_of_engines_have_the_own_models_alone() -> None:
         assert [each["id"] for each in (await ask(app, "GET", "/v1/models", **KEY)).json["data"]] == ["mine"]
         assert (await ask(app, "GET", "/info", **KEY)).json["model_id"] == "mine"
         assert (await ask(app, "POST", "/tokenize", {"prompt": "x"}, **KEY)).status == 200
-        hidden, nothing = [await ask(app, "GET", f"/is_sleeping?model={name}", **KEY) for name in ("hidden", "nothing")]
-        assert (hidden.status, nothing.status) == (404, 404)
-        assert hidden.error["message"] == nothing.error["message"].replace("nothing", "hidden")
+        hidden, other = [await ask(app, "GET", f"/is_sleeping?model={name}", **KEY) for name in ("hidden", "other")]
+        assert (hidden.status, other.status) == (404, 404)
+        assert hidden.error["message"] == other.error["message"].replace("other", "hidden")
         holding(service, models=frozenset())
         assert "hidden" not in (await ask(app, "GET", "/info", **KEY)).json["error"]
 

@@ -90,7 +90,7 @@ def _chosen(service: Service, model: str | None) -> list[Residence]:
 
 def _seen(service: Service, caller: Caller, model: str | None) -> list[Residence]:
     """Those that a caller may know of: the places of its models, at its tiers."""
-    if caller.models is None and caller.tiers is None:
+    if not caller.is_bound:
         return _chosen(service, model)
     fleet = service.gateway.fleet
     places = {

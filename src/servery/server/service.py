@@ -113,12 +113,14 @@ class Service:
         name = self.unaliased(model)
         base = self._base_name(name)
         if base is None or not self.gateway.fleet.is_for(caller, base, name, model):
-            raise model_not_found(model, [each for each in self._names() if self.is_for(caller, each)])
+            raise model_not_found(
+                model if caller.is_bound else name, [each for each in self._names() if self.is_for(caller, each)]
+            )
         return name, base
 
     def is_for(self, caller: Caller, model: str) -> bool:
         """Whether a caller may ask for a model, an adapter or an alias, and so see that it is there."""
-        if caller.models is None and caller.tiers is None:
+        if not caller.is_bound:
             return True
         name = self.unaliased(model)
         base = self._base_name(name)

@@ -20,6 +20,11 @@ class Caller:
     tiers: frozenset[Tier] | None = None
     limits: Limits | None = None
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether there may be models that it may not ask for: these are as if they were not there."""
+        return self.models is not None or self.tiers is not None
+
     def may_ask(self, *names: str) -> bool:
         """Whether it may ask for a model that has these names: its own, its base's if it is an adapter, an alias."""
         return self.models is None or not self.models.isdisjoint(names)
