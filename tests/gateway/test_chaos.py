@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from servery.config.types import Continues, Fallbacks, ModelConfig, Place, Retry, Slo, Timeouts
 from servery.upstream.ask import Ask
@@ -128,7 +129,7 @@ async def client(made: Stage, chance: random.Random, at: int) -> Seen:
     is_stream, reader = chance.random() < 0.8, Reader(pace_s=chance.choice((0.0, 0.0, 0.01)))
     fields: dict[str, Any] = {"temperature": chance.choice((0, 1)), "stream": is_stream}
     exchange = made.exchange(reader, **fields)
-    object.__setattr__(exchange.ask, "answer_id", f"id{at}")
+    exchange.ask = structs.replace(exchange.ask, answer_id=f"id{at}")
     left: list[str] = []
     exchange.cut_by = lambda: left[0] if left else None
     task = asyncio.create_task(made.gateway.handle(exchange))

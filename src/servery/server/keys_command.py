@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from servery.config.access import limits_in, tiers_in
 from servery.config.load import load_config
 from servery.config.types import Tier
+from servery.config.units import parse_dollars, parse_duration
 from servery.server.key_store import KeyStore, KeyStoreError, KeyTerms, NoSuchKey, StoredKey
 from servery.server.key_terms import one_line, parse_expiry, parse_label, parse_overlap
 from servery.server.key_watch import store_path
@@ -21,14 +22,33 @@ from servery.server.option_error import OptionError
 from servery.telemetry.ledger.audit import Act, AuditLog
 
 T = TypeVar("T")
+
+
+def _dollars(text: str) -> str:
+    return _typed(parse_dollars, text)
+
+
+def _duration(text: str) -> str:
+    return _typed(parse_duration, text)
+
+
+def _typed(parse: Callable[[object], object], text: str) -> str:
+    """The text, if `parse` can read it: what is read later is complained of where it is typed."""
+    try:
+        parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 _LIMITS = (
     ("requests-per-minute", int, "N", "requests per minute"),
     ("input-tokens-per-minute", int, "N", "tokens of prompts per minute"),
     ("output-tokens-per-minute", int, "N", "generated tokens per minute"),
     ("concurrency", int, "N", "requests under way at a time"),
-    ("dollars-per-day", str, "USD", "money per day of UTC"),
-    ("dollars-per-month", str, "USD", "money per month of UTC"),
-    ("burst", str, "TIME", "for how long rates save up what is not used: 60s"),
+    ("dollars-per-day", _dollars, "USD", "money per day of UTC"),
+    ("dollars-per-month", _dollars, "USD", "money per month of UTC"),
+    ("burst", _duration, "TIME", "for how long rates save up what is not used: 60s"),
 )
 
 
