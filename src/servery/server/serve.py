@@ -196,7 +196,7 @@ class _Serving:
         told = asyncio.create_task(self._signals.get())
         loading = asyncio.create_task(self._load())
         storage = self._service.storage
-        others = [] if storage is None else [asyncio.create_task(storage.runner.run(), name="batches")]
+        others = [] if storage is None else [asyncio.create_task(_run_batches(storage, loading), name="batches")]
         if self._key_watch is not None:
             others.append(asyncio.create_task(self._key_watch.watch(), name="keys"))
         if self._reloader is not None:
@@ -403,3 +403,9 @@ def _say(text: str) -> None:
 
 def _set_up_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+
+
+async def _run_batches(storage: Storage, loading: "asyncio.Task[None]") -> None:
+    """Go on with batches once the models are there: a model that nobody has begun to load refuses what is asked of it."""
+    await asyncio.wait((loading,))
+    await storage.runner.run()
