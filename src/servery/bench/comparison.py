@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -12,10 +11,11 @@ from rich.table import Table
 
 from servery.bench.errors import ClientError
 from servery.bench.options import BenchOptions
+from servery.bench.output import put_out
 from servery.bench.page import write_page
 from servery.bench.paired import Comparison, Outcome, chance_of_less, compare
 from servery.bench.percentile import quantile, smallest_n
-from servery.bench.report import Report, as_json
+from servery.bench.report import Report
 from servery.bench.run import one_run
 from servery.bench.target import Target, require_folder
 from servery.bench.work import request_like
@@ -46,14 +46,8 @@ def run(a: BenchOptions, b: BenchOptions, repeats: int, margin: float) -> int:
     require_folder(a.json_path)
     require_folder(a.html_path)
     report = uvloop.run(measure(a, b, repeats, margin))
-    if a.json_path == Path("-"):
-        print(as_json(report).decode(), end="")
-    else:
-        show(report, Console())
-        if a.json_path is not None:
-            a.json_path.write_bytes(as_json(report))
-    if a.html_path is not None:
-        write_page(a.html_path, [*report.a, *report.b])
+    runs = [*report.a, *report.b]
+    put_out(report, a, lambda console: show(report, console), lambda path: write_page(path, runs))
     return 1 if report.verdict is Outcome.WORSE or not report.is_valid else 0
 
 

@@ -3,7 +3,6 @@
 import math
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -15,8 +14,9 @@ from servery.bench.arrivals import Arrivals
 from servery.bench.capacity import CapacitySearch, Trial, Verdict, fewest_requests, is_lost, judge
 from servery.bench.errors import ClientError
 from servery.bench.options import BenchOptions
+from servery.bench.output import put_out
 from servery.bench.page import write_page
-from servery.bench.report import Report, as_json
+from servery.bench.report import Report
 from servery.bench.run import one_run
 from servery.bench.sample import Sample
 from servery.bench.slo import BenchSlo
@@ -55,14 +55,12 @@ def run(options: BenchOptions, search: CapacitySearch) -> int:
     require_folder(options.json_path)
     require_folder(options.html_path)
     report = uvloop.run(measure(options, search))
-    if options.json_path == Path("-"):
-        print(as_json(report).decode(), end="")
-    else:
-        show(report, Console())
-        if options.json_path is not None:
-            options.json_path.write_bytes(as_json(report))
-    if options.html_path is not None:
-        write_page(options.html_path, report.runs, conclusion=conclusion(report), capacity=report.capacity)
+    put_out(
+        report,
+        options,
+        lambda console: show(report, console),
+        lambda path: write_page(path, report.runs, conclusion=conclusion(report), capacity=report.capacity),
+    )
     return 0 if report.capacity is not None and report.is_valid else 1
 
 

@@ -1,12 +1,9 @@
 """`servery bench run`: prepare the requests, warm up, measure, report."""
 
-import sys
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
 import uvloop
-from rich.console import Console
 
 from servery.bench import bandwidth, load
 from servery.bench.bandwidth import Bandwidth
@@ -15,8 +12,9 @@ from servery.bench.machine import Provenance, cache_bytes
 from servery.bench.measured import Measured
 from servery.bench.open_loop import Planned
 from servery.bench.options import BenchOptions, WorkOptions, plain
+from servery.bench.output import put_out
 from servery.bench.page import write_page
-from servery.bench.report import Report, as_json, offered_rate, sample_rows, summarize
+from servery.bench.report import Report, offered_rate, sample_rows, summarize
 from servery.bench.table import show
 from servery.bench.target import Target, require_folder
 from servery.bench.validity import cost_notes, faults
@@ -34,9 +32,7 @@ def run(options: BenchOptions) -> int:
     require_folder(options.json_path)
     require_folder(options.html_path)
     report = uvloop.run(measure(options))
-    if options.json_path != Path("-"):
-        show(report, Console())
-    write([report], options.json_path, options.html_path)
+    put_out(report, options, lambda console: show(report, console), lambda path: write_page(path, [report]))
     return 1 if report.summary.errors or report.faults else 0
 
 
@@ -79,16 +75,6 @@ def _rate(options: BenchOptions, planned: Sequence[Planned]) -> float | None:
     """The rate asked for; that of the trace where it is replayed as it was."""
     arrivals = options.load.arrivals
     return arrivals.rate if arrivals else offered_rate([one.at_s for one in planned[options.load.warmup :]])
-
-
-def write(reports: Sequence[Report], json_path: Path | None, html_path: Path | None) -> None:
-    """The JSON of the one report, and the page, where they are wanted."""
-    if json_path == Path("-"):
-        sys.stdout.buffer.write(as_json(reports[0]))
-    elif json_path is not None:
-        json_path.write_bytes(as_json(reports[0]))
-    if html_path is not None:
-        write_page(html_path, reports)
 
 
 def _ceiling(options: BenchOptions, target: Target, counters: Counters | None, notes: list[str]) -> Bandwidth | None:

@@ -2,7 +2,6 @@
 
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import uvloop
 from rich.console import Console
@@ -10,8 +9,9 @@ from rich.table import Table
 
 from servery.bench.arrivals import Arrivals
 from servery.bench.options import BenchOptions
+from servery.bench.output import put_out
 from servery.bench.page import write_page
-from servery.bench.report import Report, as_json
+from servery.bench.report import Report
 from servery.bench.run import one_run
 from servery.bench.target import Target, require_folder
 from servery.bench.work import request_like
@@ -50,14 +50,7 @@ def run(steps: list[BenchOptions]) -> int:
     require_folder(first.json_path)
     require_folder(first.html_path)
     report = uvloop.run(measure(steps))
-    if first.json_path == Path("-"):
-        print(as_json(report).decode(), end="")
-    else:
-        show(report, Console())
-        if first.json_path is not None:
-            first.json_path.write_bytes(as_json(report))
-    if first.html_path is not None:
-        write_page(first.html_path, report.runs)
+    put_out(report, first, lambda console: show(report, console), lambda path: write_page(path, report.runs))
     return 1 if any(one.summary.errors or one.faults for one in report.runs) else 0
 
 
