@@ -25,6 +25,7 @@ from servery.bench.sample import Sample
 from servery.bench.slo import BenchSlo
 from servery.bench.span import Span
 from servery.bench.table import show
+from servery.bench.validity import cost_notes
 from tests.scripted_server import CUT, ScriptedServer, chunk, event, head, json_answer, scripted, stream
 
 CHAT = "/v1/chat/completions"
@@ -291,3 +292,14 @@ def test_a_kind_of_traffic_is_scaled_to_the_model() -> None:
     )
     assert len(report.samples) == 20
     assert max(body["max_tokens"] for body in server.bodies(CHAT)) < 20
+
+
+@pytest.mark.parametrize(
+    ("cpu_share", "said"), [(0.05, []), (0.3, ["more than 10 %"]), (0.9, ["90% of a core", "more than 10 %"])]
+)
+def test_a_client_that_costs_much_says_so(cpu_share: float, said: list[str]) -> None:
+    """1,000 tokens in one second: a tenth of a core is the most that goes without a word."""
+    samples = [good(0.0, 0.5, 1.0, tokens=1000)]
+    notes = cost_notes(Measured(samples, 0.0, 1.0, cpu_share))
+    assert len(notes) == len(said)
+    assert all(word in note for word, note in zip(said, notes, strict=True))
