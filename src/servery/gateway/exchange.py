@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from servery.gateway.dispatch.served import Served
     from servery.gateway.fleet import Fleet
     from servery.gateway.settle.record import Record
+    from servery.telemetry.exchange_tallies import ModelTally
     from servery.upstream.ask import Ask
     from servery.wire.message import AnswerForm
 
@@ -66,7 +67,7 @@ class Exchange:
     that answers, `attempts` the deployments that were asked, in their order, but the one that answers last; `waited_s` is
     how long it was kept waiting for one, `lease` what limits it has reserved. `is_begun` is set when the first of a stream
     is sent, `outcome` once, at the end. `task` is what the client calls the piece of work that this is part of.
-    `cache` is the cache that answered in the place of a deployment.
+    `cache` is the cache that answered in the place of a deployment, `tally` where it is counted while it is under way.
     """
 
     ask: Ask
@@ -86,6 +87,7 @@ class Exchange:
     waited_s: float = 0.0
     task: str | None = None
     cache: str | None = None
+    tally: ModelTally | None = None
     _calls: int = 0
     _chosen: str | None = None
 

@@ -12,7 +12,7 @@ from servery.gateway.fleet import Fleet
 from servery.gateway.pipeline import Pipeline
 from servery.gateway.settle.record import Record
 from servery.gateway.settle.settle import Book
-from servery.telemetry.gateway_metrics import DeploymentFigures, PredictionFigures
+from servery.telemetry.deployment_metrics import DeploymentFigures, PredictionFigures
 from servery.telemetry.metrics import Metrics
 from servery.upstream.ask import Ask
 from servery.upstream.upstream import Upstream
@@ -107,6 +107,7 @@ class Gateway:
                 in_flight=each.slots.in_flight,
                 waiting=each.slots.waiting,
                 breaker=each.breaker.state.value,
+                opened=each.breaker.opened,
                 throttled_s=each.throttle.retry_after_s(now),
             )
             for each in self._fleet.deployments.values()
@@ -119,6 +120,7 @@ class Gateway:
                 model=served.name,
                 deployment=name,
                 predictions=tally.predictions,
+                predicted_s=tally.predicted_s,
                 actual_s=tally.actual_s,
                 error_s=tally.error_s,
             )

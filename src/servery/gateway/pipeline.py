@@ -39,7 +39,7 @@ class Pipeline:
     async def handle(self, exchange: Exchange) -> None:
         """Have the exchange answered. Raises `ApiError` with what its client is to be told, as a status or in-band."""
         error: BaseException | None = None
-        self._settlement.begin()
+        self._settlement.begin(exchange)
         try:
             await self._admit(exchange)
             with Silence(exchange.client, exchange.keep_alive_s, is_broken=exchange.ask.is_stream) as silence:

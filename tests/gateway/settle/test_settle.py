@@ -94,10 +94,10 @@ def test_a_row_says_all_of_an_exchange_and_nothing_of_its_content() -> None:
         )  # fmt: skip
         assert "secret" not in repr(row)
         text = stage.metrics.render().decode()
-        assert 'servery_attempts_total{deployment="a",result="cut"} 1.0' in text
-        assert 'servery_attempts_total{deployment="b",result="ok"} 1.0' in text
-        assert 'servery_cost_microusd_total{deployment="b",model_name="m"} 222.0' in text
-        assert 'servery_slo_met_total{model_name="m"} 1.0' in text
+        assert 'servery_attempts_total{deployment="a",result="cut",tier="self-hosted"} 1.0' in text
+        assert 'servery_attempts_total{deployment="b",result="ok",tier="self-hosted"} 1.0' in text
+        assert 'servery_cost_microusd_total{deployment="b",model_name="m",tier="self-hosted"} 222.0' in text
+        assert 'servery_slo_good_total{deployment="b",model_name="m",tier="self-hosted"} 1.0' in text
 
     run(story)
 

@@ -156,7 +156,7 @@ def test_a_refusal_that_another_model_mends_costs_nothing_and_is_named() -> None
             for line in stage.metrics.render().decode().splitlines()
             if 'servery_attempts_total{deployment="a"' in line
         ]
-        assert sent == ['servery_attempts_total{deployment="a",result="status_400"} 1.0']
+        assert sent == ['servery_attempts_total{deployment="a",result="status_400",tier="self-hosted"} 1.0']
 
     run(story)
 

@@ -44,15 +44,17 @@ class Prediction:
 
 @dataclass(slots=True)
 class Tally:
-    """How good predictions of the first token were: their number, and sums in seconds of what came and of the error."""
+    """How good predictions of the first token were: their number, and sums in seconds: predicted, come, error."""
 
     predictions: int = 0
+    predicted_s: float = 0.0
     actual_s: float = 0.0
     error_s: float = 0.0
 
     def add(self, predicted_s: float, actual_s: float) -> None:
         """Count one."""
         self.predictions += 1
+        self.predicted_s += predicted_s
         self.actual_s += actual_s
         self.error_s += abs(predicted_s - actual_s)
 

@@ -2,24 +2,32 @@
 
 from collections.abc import Sequence
 
-from servery.config.types import Slo
 from servery.gateway.cost import cost_picousd, nanousd
 from servery.gateway.exchange import Exchange, Outcome
-from servery.gateway.settle.record import Record
 from servery.gateway.settle.route import route_of
 from servery.gateway.settle.used import Used, answered, total, used
+from servery.telemetry.exchange_tallies import GOOD
 from servery.telemetry.ledger.row import LedgerRow
 
 _NAME_CHARS = 200  # of a model's name, which clients may choose where an alias takes them all
 
 
 def row_of(
-    exchange: Exchange, outcome: Outcome, error: str | None, status: int | None, *, at_s: float, e2e_s: float
+    exchange: Exchange,
+    outcome: Outcome,
+    error: str | None,
+    status: int | None,
+    verdict: str | None,
+    *,
+    at_s: float,
+    e2e_s: float,
 ) -> LedgerRow:
-    """The row; `at_s` is Unix time of the arrival, `status` what the client was told, None if it was told nothing."""
+    """The row; `at_s` is Unix time of the arrival, `status` what the client was told, None if it was told nothing.
+
+    `verdict` is that of its SLO.
+    """
     record, ask, attempts = exchange.record, exchange.ask, exchange.attempts
     served = attempts[-1].deployment.config if attempts and exchange.cache is None else None
-    slo = None if exchange.served is None else exchange.served.config.slo
     parts = [used(attempt) for attempt in attempts]
     answer, extra_tokens, is_estimated = _counts(exchange, parts)
     cost = sum(
@@ -48,7 +56,7 @@ def row_of(
         record.timing.ttft_s,
         record.tpot_s,
         e2e_s,
-        _is_met(slo, record, outcome, status) and exchange.cache is None,
+        None if verdict is None else verdict == GOOD,
         nanousd(cost),
         nanousd(_dearest_picousd(exchange, answer)),
         exchange.cache or ("prefix" if answer.cached_tokens else None),
@@ -86,14 +94,3 @@ def _dearest_picousd(exchange: Exchange, answer: Used) -> int:
         prices = (*prices, *asked.prices)
     prompt_tokens, cached_tokens, generated_tokens = answer[:3]
     return max([cost_picousd(price, prompt_tokens, cached_tokens, generated_tokens) for price in prices], default=0)
-
-
-def _is_met(slo: Slo | None, record: Record, outcome: Outcome, status: int | None) -> bool | None:
-    """Whether the answer was what the SLO promises; None where it promises nothing: the client's fault, or its leaving."""
-    is_overload = outcome is Outcome.REFUSED and status == 429
-    if slo is None or (outcome in (Outcome.REFUSED, Outcome.CLIENT_GONE, Outcome.SHUTDOWN) and not is_overload):
-        return None
-    if outcome is not Outcome.COMPLETED:
-        return False
-    ttft_s, tpot_s = record.timing.ttft_s, record.tpot_s
-    return (ttft_s is None or ttft_s <= slo.ttft_s) and (tpot_s is None or tpot_s <= slo.tpot_s)

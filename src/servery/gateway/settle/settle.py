@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from servery.gateway.admit.limits.limiter import settle as settle_limits
-from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.exchange import Exchange, Outcome
 from servery.gateway.settle.row import row_of
+from servery.gateway.settle.verdict import is_shed, verdict_of
 from servery.telemetry.ledger.row import LedgerRow
 from servery.telemetry.metrics import Metrics
 from servery.upstream.failure import UpstreamFailure
@@ -38,8 +38,10 @@ class Settlement:
         self._clock = clock
         self._wall = wall
 
-    def begin(self) -> None:
+    def begin(self, exchange: Exchange) -> None:
         """An exchange has begun."""
+        tally = exchange.tally = self._metrics.gateway.exchanges.model(exchange.ask.base)
+        tally.in_flight += 1
         if self._book is not None:
             self._book.begin()
 
@@ -52,15 +54,30 @@ class Settlement:
             exchange.record.settle(_aborted_by(outcome))
         e2e_s = self._clock() - exchange.arrived_s
         name = None if outcome is Outcome.COMPLETED else error_name(error, outcome)
-        row = row_of(exchange, outcome, name, _status(error, outcome), at_s=self._wall() - e2e_s, e2e_s=e2e_s)
+        status, served = _status(error, outcome), exchange.served
+        slo = None if served is None else served.config.slo
+        verdict = verdict_of(slo, exchange.record, outcome, error, status, exchange.cache)
+        row = row_of(exchange, outcome, name, status, verdict, at_s=self._wall() - e2e_s, e2e_s=e2e_s)
         settle_limits(exchange, -(-row.cost_nanousd // 1000))
-        model = exchange.ask.base if exchange.served is None else exchange.served.name
-        self._metrics.gateway.count(model, row, [_ended(attempt) for attempt in exchange.attempts])
-        for attempt in exchange.attempts:
-            if attempt.is_hedge:
-                self._metrics.gateway.count_hedge(model, _ended(attempt)[1])
+        self._count(exchange, row, verdict, is_shed=is_shed(outcome, error, status))
         if self._book is not None:
             self._book.add(row)
+
+    def _count(self, exchange: Exchange, row: LedgerRow, verdict: str | None, *, is_shed: bool) -> None:
+        model = exchange.ask.base if exchange.served is None else exchange.served.name
+        metrics, attempts = self._metrics.gateway, exchange.attempts
+        metrics.exchanges.count(model, row, verdict)
+        if exchange.tally is not None:
+            exchange.tally.in_flight -= 1
+        if is_shed:
+            metrics.exchanges.model(model).shed += 1
+        if len(attempts) > 1:
+            metrics.exchanges.model(model).retries += len(attempts) - 1
+        for attempt in attempts:
+            config = attempt.deployment.config
+            metrics.attempts.count(config.name, config.tier.value, attempt.result)
+            if attempt.is_hedge:
+                metrics.count_hedge(model, attempt.result)
 
 
 def outcome_of(error: BaseException | None, cut_by: str | None, *, is_begun: bool) -> Outcome:
@@ -101,7 +118,3 @@ def _aborted_by(outcome: Outcome) -> str | None:
         Outcome.CLIENT_GONE: "client", Outcome.TIMEOUT: "timeout", Outcome.SHUTDOWN: "shutdown", Outcome.FAILED: "error",
     }  # fmt: skip
     return by.get(outcome)
-
-
-def _ended(attempt: Attempt) -> tuple[str, str]:
-    return attempt.deployment.name, attempt.result

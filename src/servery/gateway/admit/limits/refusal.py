@@ -22,6 +22,10 @@ _NOUNS = {
 _MICRO = 10**6
 
 
+class OverLimit(ApiError):
+    """429 for what is more than a key, an owner or a model may have: agreed, and no fault of the server's."""
+
+
 def wait_ms(meter: Meter, used: int, cost: Cost, at_s: float) -> int | None:
     """How long until the meter takes the cost, if nobody else comes; None: it never will."""
     amount = meter.amount(cost)
@@ -36,7 +40,7 @@ def wait_ms(meter: Meter, used: int, cost: Cost, at_s: float) -> int | None:
     return math.ceil(1000 * (end * _DAY_S - at_s))
 
 
-def refused(short: Sequence[tuple[Meter, int]], cost: Cost, at_s: float) -> ApiError:
+def refused(short: Sequence[tuple[Meter, int]], cost: Cost, at_s: float) -> OverLimit:
     """429, of the meter that takes longest; raises `ValueError` if none is short.
 
     With when to ask again, to the millisecond. Clients are told not to by themselves where that is never, or long.
@@ -49,12 +53,12 @@ def refused(short: Sequence[tuple[Meter, int]], cost: Cost, at_s: float) -> ApiE
             f"The request may take {_amount(meter, meter.amount(cost))}, more than {who} is ever allowed at once "
             f"({_limit(meter)}). {_ADVICE[meter.measure]}"
         )
-        return ApiError(429, message, kind=_kind(meter), code=_code(meter, is_never=True), is_final=True)
+        return OverLimit(429, message, kind=_kind(meter), code=_code(meter, is_never=True), is_final=True)
     message = (
         f"The limit of {who} is {_limit(meter)}: {_left(meter, used)} left, and this request may take "
         f"{_amount(meter, meter.amount(cost))}. Ask again in {_span(longest)}."
     )
-    return ApiError(
+    return OverLimit(
         429,
         message,
         kind=_kind(meter),
