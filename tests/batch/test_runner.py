@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,48 @@ def test_a_full_server_is_asked_again(tmp_path: Path, monkeypatch: pytest.Monkey
         world = World(tmp_path, answer)
         done = await world.ended(world.begin(line("a"), line("b")))
         assert done.request_counts == RequestCounts(2, 2, 0)
+
+    asyncio.run(story())
+
+
+def test_what_is_kept_is_for_the_servers_user_alone(tmp_path: Path) -> None:
+    async def story() -> None:
+        world = World(tmp_path, echo)
+        await world.ended(world.begin(line("a")))
+        world.begin(line("b"))
+        kept = [path for path in tmp_path.rglob("*") if path.is_file()]  # noqa: ASYNC240
+        assert {oct(stat.S_IMODE(path.stat().st_mode)) for path in kept} == {"0o600"}
+        assert {path.suffix for path in kept} >= {".json", ".data"}
+
+    asyncio.run(story())
+
+
+def test_a_budget_that_is_spent_holds_up_its_own_batch_alone(tmp_path: Path) -> None:
+    """A key whose budget is spent waits until midnight, and the batches of others do not."""
+    asked: list[str] = []
+
+    async def answer(each: Asked) -> bytes:
+        prompt = json.loads(each.body)["prompt"]
+        asked.append(prompt)
+        if prompt == "poor" and world.now < 50_000.0:
+            raise ApiError(429, "spent", code="insufficient_quota", retry_after_s=50_000.0 - world.now, is_final=True)
+        return await echo(each)
+
+    world = World(tmp_path, answer)
+
+    async def story() -> None:
+        poor = world.begin(*(line(str(number), "poor") for number in range(5)))
+        rich = world.begin(line("a", "rich"))
+        done = await world.ended(rich)
+        assert done.request_counts == RequestCounts(1, 1, 0)
+        assert asked == ["poor", "poor", "rich"]  # as many as are asked at a time, and no more
+        assert world.batches.read(poor.id).status == "in_progress"
+        cancelled = world.begin(line("b", "poor"))
+        await world.until(cancelled, lambda each: asked.count("poor") == 3)
+        world.runner.cancel(cancelled)
+        assert (await world.ended(cancelled)).status == "cancelled"
+        world.now = 50_000.0
+        assert (await world.ended(poor)).request_counts == RequestCounts(5, 5, 0)
 
     asyncio.run(story())
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from io import RawIOBase
+from io import BufferedWriter, FileIO, RawIOBase
 from pathlib import Path
 
 from servery.wire.errors import ApiError
@@ -12,11 +12,25 @@ from servery.wire.errors import ApiError
 log = logging.getLogger(__name__)
 
 
+def to_write(path: Path) -> BufferedWriter:
+    """A file from its beginning, which is nobody's on this machine but the server's; raises `OSError`."""
+    return os.fdopen(_made(path, os.O_WRONLY | os.O_TRUNC), "wb")
+
+
+def to_append(path: Path) -> FileIO:
+    """A file to read and to add to, without a buffer: the server's as well; raises `OSError`."""
+    return os.fdopen(_made(path, os.O_RDWR | os.O_APPEND), "a+b", buffering=0)
+
+
+def _made(path: Path, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that, whatever happens, it has either its old content or all of the new; raises `OSError`."""
     part = path.with_suffix(".tmp")
     try:
-        with part.open("wb") as file:
+        with to_write(part) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from servery.batch.disk import disk_faults_told, write_atomically
+from servery.batch.disk import disk_faults_told, to_write, write_atomically
 from servery.batch.room import NoRoom, Room
 from servery.wire.errors import ApiError, shown
 from servery.wire.files import FileObject
@@ -33,7 +33,7 @@ class Upload:
         self._limit_bytes = limit_bytes
         self._room = room
         self._too_large = too_large
-        self._file = path.open("wb")
+        self._file = to_write(path)
 
     def write(self, data: bytes) -> None:
         """Add to the file; raises `ApiError` (413) when it grows too large, (507) when the disk does not take it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from servery.batch.disk import write_all
+from servery.batch.disk import to_append, write_all
 from servery.batch.room import Room
 
 
@@ -28,7 +28,7 @@ class Results:
         self._room = room
         self._size_bytes = 0
         self._fault: OSError | None = None
-        self._file = path.open("a+b", buffering=0)  # what was not taken must not come later
+        self._file = to_append(path)  # what was not taken must not come later
         try:
             self._take_up()
         except BaseException:

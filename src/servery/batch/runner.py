@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+# How long a batch whose requests have to wait is left alone, at most: limits may be raised.
+_LONGEST_HELD_S = 60.0
 
 
 class _LostResults(Exception):
@@ -26,6 +28,7 @@ class _LostResults(Exception):
 class BatchRunner:
     """Runs the batches of a store, `at_a_time` requests at a time. `run` is to be a task; cancelling it loses nothing.
 
+    A batch whose requests have to wait long, because its key has nothing left of a limit, lets the others go first.
     A batch that cannot go on fails with the reason, and the others go on. While its state cannot be written, or no files
     be made of its results, that is tried again and again. `faults` counts all of these.
     """
@@ -48,6 +51,7 @@ class BatchRunner:
         self._now = now
         self._woken = asyncio.Event()
         self._current: Work | None = None
+        self._held_until_s: dict[str, float] = {}  # whose requests have to wait
         self._failing: dict[str, BatchErrors] = {}  # why a batch has failed, until that is written
         files.room.find(batches.collected_bytes())
 
@@ -70,7 +74,7 @@ class BatchRunner:
             self._woken.clear()
             rounds = 0 if await self._round() else rounds + 1
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_pause_s(rounds)):
+                async with asyncio.timeout(self._rest_s(rounds)):
                     await self._woken.wait()
 
     async def _round(self) -> bool:
@@ -81,8 +85,16 @@ class BatchRunner:
             is_done = (await self._is_done(batch.id) or await self._is_done(batch.id)) and is_done
         return is_done
 
+    def _rest_s(self, rounds: int) -> float | None:
+        """How long to rest, None until woken: until a round that left something undone is tried again, or a batch was held."""
+        now = self._now()
+        waits = [max(0.0, until_s - now) for until_s in self._held_until_s.values()]
+        if rounds > 0:
+            waits.append(_pause_s(rounds))
+        return min(waits, default=None)
+
     async def _is_done(self, batch_id: str) -> bool:
-        """Work on a batch; whether it is at its end."""
+        """Work on a batch; whether it is at its end, or waits for its limits."""
         try:
             await self._work(batch_id)
         except Exception as error:  # the one boundary of a batch: whatever it is, the others go on
@@ -123,13 +135,15 @@ class BatchRunner:
             batch = self._ending(batch, status="finalizing", errors=failing)
         if batch.status == "validating":
             batch = await self._validated(batch)
-        if batch.status == "in_progress":
+        if batch.status == "in_progress" and self._now() >= self._held_until_s.get(batch_id, 0.0):
             batch = await self._answered(batch)
         if batch.status == "cancelling" and batch.finalizing_at is None:
             batch = self._ending(batch, finalizing_at=int(self._now()))
         if batch.status in ("finalizing", "cancelling"):
             self._finish(batch)
         self._failing.pop(batch_id, None)
+        if batch.status != "in_progress":
+            self._held_until_s.pop(batch_id, None)
 
     async def _validated(self, batch: Batch) -> Batch:
         path = self._files.content_path(batch.input_file_id)
@@ -147,13 +161,20 @@ class BatchRunner:
         work = self._current = Work(
             batch, self._batches, self._files, answer=self._answer, at_a_time=self._at_a_time, now=self._now
         )
+        self._held_until_s.pop(batch.id, None)
         try:
-            await work.run()
+            held_s = await work.run()
         finally:
             self._current = None
             work.close()
         batch = self._batches.read(batch.id)
-        return batch if batch.status == "cancelling" else self._ending(batch, status="finalizing")
+        if batch.status == "cancelling":
+            return batch
+        if held_s is not None:
+            log.info("batch %s waits, because its requests are to be asked again in %.0f s", batch.id, held_s)
+            self._held_until_s[batch.id] = self._now() + min(held_s, _LONGEST_HELD_S)
+            return batch
+        return self._ending(batch, status="finalizing")
 
     def _ending(self, batch: Batch, **changes: object) -> Batch:
         """Choose the ids of the files before they are made, so that a crash in between makes none twice."""
@@ -194,6 +215,6 @@ class BatchRunner:
         return "expired" if self._now() >= batch.expires_at else "completed"
 
 
-def _pause_s(rounds: int) -> float | None:
-    """How long to rest after so many rounds in a row that left something undone; until woken after none."""
-    return None if rounds == 0 else min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(rounds - 1, 10))
+def _pause_s(rounds: int) -> float:
+    """How long to rest after so many rounds in a row that left something undone."""
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(rounds - 1, 10))

@@ -43,6 +43,16 @@ Answer = Callable[[Asked], Awaitable[bytes]]
 
 _RETRIED = (429, 503)
 _SHORTEST_WAIT_S = 0.5
+# Who is told to wait longer than this (a budget is spent, say) makes room for other batches meanwhile.
+_LONGEST_WAIT_S = 5.0
+
+
+class _Held(Exception):
+    """A request is not to be asked again before `wait_s` have passed."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
 
 
 class Work:
@@ -73,6 +83,7 @@ class Work:
         self._places = asyncio.Semaphore(at_a_time)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopped = False
+        self._held_s: float | None = None
         self._fault: BaseException | None = None
 
     def stop(self) -> None:
@@ -81,9 +92,10 @@ class Work:
         for task in self._tasks:
             task.cancel()
 
-    async def run(self) -> None:
+    async def run(self) -> float | None:
         """Answer what has no result yet, until all is done, the batch expires or is stopped.
 
+        It also ends when a request has to wait long, behind those that are under way: returns for how many seconds.
         Raises `NoRoom` or `OSError` when a result cannot be kept: nothing more is answered then.
         """
         self._note()
@@ -94,6 +106,7 @@ class Work:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._fault is not None:
             raise self._fault
+        return self._held_s
 
     def close(self) -> None:
         """Keep what there is; raises `OSError` when the disk does not."""
@@ -110,6 +123,8 @@ class Work:
             await self._places.acquire()
             if self._is_stopped:
                 return
+            if self._held_s is not None:
+                break
             self._start(line)
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -127,13 +142,17 @@ class Work:
             self.stop()
 
     async def _one(self, line: BatchLine) -> None:
-        """Answer a request and keep its line; raises what keeps it from being kept, and nothing else."""
-        results, result = await self._result(line)
+        """Answer a request and keep its line, unless it has to wait; raises what keeps it from being kept, nothing else."""
+        try:
+            results, result = await self._result(line)
+        except _Held as held:
+            self._held_s = max(held.wait_s, self._held_s or 0.0)
+            return
         results.add(line.custom_id, result)
         self._note()
 
     async def _result(self, line: BatchLine) -> tuple[Results, bytes]:
-        """The line that tells of a request, and where it belongs."""
+        """The line that tells of a request, and where it belongs; raises `_Held`."""
         result_id, request_id = f"batch_req_{secrets.token_hex(12)}", f"req_{secrets.token_hex(12)}"
         try:
             body = await self._retried(line, request_id)
@@ -142,13 +161,18 @@ class Work:
             return self._errors, encode_unanswered(result_id, line.custom_id, "batch_expired", text)
         except ApiError as error:
             return self._errors, encode_refused(result_id, line.custom_id, request_id, error)
+        except _Held:
+            raise
         except Exception as error:
             log.error("a request of batch %s failed", self.batch_id, exc_info=error)
             return self._errors, encode_refused(result_id, line.custom_id, request_id, failed("The server failed."))
         return self._output, encode_result(result_id, line.custom_id, request_id=request_id, status=200, body=body)
 
     async def _retried(self, line: BatchLine, request_id: str) -> bytes:
-        """The answer, after as many attempts as it takes while the server is full or restarts its engine."""
+        """The answer, after as many attempts as it takes while the server is full or restarts its engine.
+
+        Raises `_Held` when that takes long: other batches may have other limits.
+        """
         left_s = self._batch.expires_at - self._now()
         if left_s <= 0:
             raise TimeoutError
@@ -163,7 +187,10 @@ class Work:
                     is_hopeless = error.is_final and error.retry_after_s is None  # larger than its limit, say
                     if error.status not in _RETRIED or is_hopeless:
                         raise
-                    await asyncio.sleep(max(_SHORTEST_WAIT_S, error.retry_after_s or 0.0))
+                    wait_s = max(_SHORTEST_WAIT_S, error.retry_after_s or 0.0)
+                    if wait_s > _LONGEST_WAIT_S:
+                        raise _Held(min(wait_s, left_s)) from error
+                    await asyncio.sleep(wait_s)
 
     def _note(self) -> None:
         total = self._batch.request_counts.total

@@ -9,6 +9,7 @@ from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import parse_qs
 
 from servery.batch.batch_store import BatchStore
+from servery.batch.disk import to_write
 from servery.batch.file_store import FileStore
 from servery.batch.runner import BatchRunner
 from servery.batch.work import Answer, Asked
@@ -68,7 +69,7 @@ def open_storage(
 def _locked(folder: Path) -> BinaryIO:
     """Two servers would answer each batch twice; the system lets go of the lock when its holder ends, however it does."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = (folder / "lock").open("wb")
+    lock = to_write(folder / "lock")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
