@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from itertools import pairwise
 
 from servery.config.errors import Path
 from servery.config.types import Fallbacks, ModelConfig
@@ -28,7 +27,8 @@ def broken_references(
     for name in deployments:
         if name not in used and len(models) == len(named):  # a model that could not be read may be the one
             yield ("deployments", name), "no model runs here; name it in a model's deployments, or remove it."
-    yield from [circle for kind in _KINDS for circle in _circles(models, (kind,))] or _circles(models, _KINDS)
+    for kind in _KINDS:
+        yield from _circles(models, kind)
 
 
 def _of_deployments(model: ModelConfig, deployments: Iterable[str]) -> Iterator[Broken]:
@@ -50,27 +50,23 @@ def _of_fallbacks(model: ModelConfig, models: Mapping[str, ModelConfig], named: 
                 )
 
 
-def _circles(models: Mapping[str, ModelConfig], kinds: Sequence[str]) -> Iterator[Broken]:
-    """Each circle of fallbacks of these kinds, once."""
+def _circles(models: Mapping[str, ModelConfig], kind: str) -> Iterator[Broken]:
+    """Each circle of fallbacks of this kind, once: one fault alone would lead around it.
 
-    def of_kind(name: str, kind: str) -> tuple[str, ...]:
+    Of several kinds a circle is none: the small model has what is too long answered by the large one, and stands in for
+    it while it is down.
+    """
+
+    def following(name: str) -> Sequence[str]:
         return getattr(models[name].fallbacks, kind) if name in models else ()
-
-    def following(name: str) -> list[str]:
-        return [each for kind in kinds for each in of_kind(name, kind)]
 
     reported: set[frozenset[str]] = set()
     for start in models:
         circle = _circle(start, following)
         if circle and frozenset(circle) not in reported:
             reported.add(frozenset(circle))
-            names = [*circle, start]
-            steps = [next(kind for kind in kinds if to in of_kind(name, kind)) for name, to in pairwise(names)]
-            shown = [
-                name if len(kinds) == 1 else f"{name} ({step})" for name, step in zip(names[1:], steps, strict=True)
-            ]
-            message = f"these fallbacks go in a circle: {' -> '.join([start, *shown])}; take one of them out."
-            yield ("models", start, "fallbacks", steps[0]), message
+            message = f"these fallbacks go in a circle: {' -> '.join([*circle, start])}; take one of them out."
+            yield ("models", start, "fallbacks", kind), message
 
 
 def _circle(start: str, following: Callable[[str], Sequence[str]]) -> list[str]:

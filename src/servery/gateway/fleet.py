@@ -4,7 +4,7 @@ An exchange keeps the one it began with; of places that a later configuration le
 under way, failures, throttles) goes over to the later snapshot.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from servery.config.types import Config, DeploymentConfig, ModelConfig, Overload
@@ -51,7 +51,7 @@ class Fleet:
                 budget=_budget(model, before),
                 prices=tuple({deployments[each].config.price for each in model.deployments}),
                 earlier=_earlier(model, before),
-                turns=_turns(model, [deployments[each] for each in model.deployments], before),
+                turns=_turns(model, sum(deployments[each].config.max_queue for each in model.deployments), before),
             )
             for name, model in config.models.items()
         }
@@ -64,9 +64,15 @@ class Fleet:
         return self.models[model]
 
     def enforce(self) -> None:
-        """Let its bounds count at the places that it has in common with an earlier one; cannot fail."""
+        """Let its bounds count at the places that it has in common with an earlier one, and what changes there wake
+        who waits for it; cannot fail.
+        """
         for deployment in self.deployments.values():
             deployment.enforce()
+        for served in self.models.values():
+            if served.config.overload is Overload.QUEUE:
+                for deployment in served.deployments:
+                    deployment.followers.add(served.turns)
 
     def is_for(self, caller: Caller, base: str, *names: str) -> bool:
         """Whether a caller may ask for the model `base` by any of its names, and be answered where it runs."""
@@ -116,15 +122,10 @@ def _placement(
     return placement(Surroundings(model=model, clock=clock, random=random))
 
 
-def _turns(model: ModelConfig, deployments: Sequence[Deployment], before: Fleet | None) -> Turns:
+def _turns(model: ModelConfig, limit: int, before: Fleet | None) -> Turns:
     """As many wait for the SLO to be kept as may wait at all of the model's deployments."""
-    limit = sum(each.config.max_queue for each in deployments)
     known = None if before is None else before.models.get(model.name)
-    turns = known.turns if known is not None and known.turns.limit == limit else Turns(limit)
-    if model.overload is Overload.QUEUE:
-        for each in deployments:
-            each.followers.add(turns)
-    return turns
+    return known.turns if known is not None and known.turns.limit == limit else Turns(limit)
 
 
 def _earlier(model: ModelConfig, before: Fleet | None) -> EarlierAnswers | None:

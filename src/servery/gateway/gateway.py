@@ -32,11 +32,11 @@ class Gateway:
         chance: Callable[[], float] = random.random,
     ) -> None:
         """`clock` is monotonic, `chance` gives numbers in [0, 1). Without a `limiter` this process counts by itself."""
-        self._fleet = fleet
         self._metrics = metrics
         self._clock = clock
         self._limiter = limiter or Limiter(MemoryLimits(clock), metrics.gateway)
         self._pipeline = Pipeline(metrics, book, limiter=self._limiter, clock=clock, chance=chance)
+        self.swap(fleet)
         metrics.gateway.watch(self.figures)
         metrics.gateway.watch_predictions(self.predictions)
 
