@@ -67,6 +67,7 @@ class Exchange:
     that answers, `attempts` the deployments that were asked, in their order, but the one that answers last; `waited_s` is
     how long it was kept waiting for one, `lease` what limits it has reserved. `is_begun` is set when the first of a stream
     is sent, `outcome` once, at the end. `task` is what the client calls the piece of work that this is part of.
+    `unbounded` is the request as it came, where the limits gave its answer a bound.
     `cache` is the cache that answered in the place of a deployment, `tally` where it is counted while it is under way.
     """
 
@@ -88,6 +89,7 @@ class Exchange:
     task: str | None = None
     cache: str | None = None
     tally: ModelTally | None = None
+    unbounded: Ask | None = None
     _calls: int = 0
     _chosen: str | None = None
 

@@ -8,6 +8,7 @@ that may answer instead.
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from servery.gateway.dispatch.attempt import RESUMED, Attempt
@@ -15,6 +16,7 @@ from servery.gateway.dispatch.backoff import full_jitter_s
 from servery.gateway.dispatch.declined import MOST_HELD_BYTES, declines, joined
 from servery.gateway.dispatch.deployment import Deployment, Lease, Standing
 from servery.gateway.dispatch.fallback import stand_ins
+from servery.gateway.dispatch.fitting import fitting
 from servery.gateway.dispatch.hedge import first_to_begin
 from servery.gateway.dispatch.in_turn import in_turn
 from servery.gateway.dispatch.late_form import LateForm
@@ -139,10 +141,10 @@ class _Search:
         record, after_s = self._exchange.record, self._hedged_after_s(deployment)
         if after_s is None:
             record.restart(self._served.name)
-            return await self._attempt(deployment, record)
+            return await fitting(self._exchange, partial(self._attempt, deployment, record))
         began_s = self._clock()
         opened = await first_to_begin(
-            self._attempt(deployment, record.anew(self._served.name)),
+            fitting(self._exchange, partial(self._attempt, deployment, record.anew(self._served.name))),
             after_s,
             lambda: self._hedge(deployment),
             lambda loser: loser.attempt.close(),

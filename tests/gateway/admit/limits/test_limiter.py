@@ -143,6 +143,43 @@ def test_an_answer_without_a_bound_gets_one_where_output_is_limited(api: Api, ki
     run(story)
 
 
+def test_an_engine_of_this_process_is_bounded_by_its_context_and_by_nothing_more() -> None:
+    """A bound as long as the context would leave no room for a prompt."""
+
+    async def story() -> None:
+        for limit, left_over, bound in ((10_000, 10_000 - 2048, None), (100, 0, 100)):
+            at = stage(answer(), deployments={"a": {"kind": Kind.EMBEDDED, "price": PRICE}})
+            told = await at.ask(caller=caller(output_tokens_per_minute=limit))
+            assert headers(told)["remaining-output-tokens"] == str(left_over)
+            assert at.upstreams["a"].asks[0].head.most_tokens == bound
+
+    run(story)
+
+
+def test_a_prompt_that_fits_without_the_limits_bound_is_answered_without_it() -> None:
+    async def story() -> None:
+        too_long = ApiError(400, "the prompt and 2048 tokens are too long", code="context_length_exceeded")
+        at = stage([too_long], answer())
+        told = await at.ask(caller=caller(output_tokens_per_minute=10_000), stream=False)
+        assert told.error is None
+        assert [ask.head.most_tokens for ask in at.upstreams["a"].asks] == [2048, None]
+        assert headers(told)["remaining-output-tokens"] == str(10_000 - 2048)
+
+    run(story)
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": 9}, {}])
+def test_a_prompt_that_does_not_fit_by_itself_is_refused(fields: dict[str, int]) -> None:
+    async def story() -> None:
+        too_long = ApiError(400, "the prompt is too long", code="context_length_exceeded")
+        at = stage([too_long])
+        told = await at.ask(caller=caller(output_tokens_per_minute=10_000), **fields)
+        assert error_of(told) is too_long
+        assert [ask.head.most_tokens for ask in at.upstreams["a"].asks] == ([9] if fields else [2048, None])
+
+    run(story)
+
+
 @pytest.mark.parametrize(
     ("fields", "text", "param"),
     [

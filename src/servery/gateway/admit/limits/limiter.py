@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from servery.config.types import Config, Kind, Limits, Price, Tier
+from servery.config.types import Kind, Limits, Tier
 from servery.gateway.admit.limits.estimate import (
     Prices,
     bound_of,
@@ -16,6 +16,7 @@ from servery.gateway.admit.limits.estimate import (
 from servery.gateway.admit.limits.headers import HeaderNames
 from servery.gateway.admit.limits.meter import Cost, LimitStore, Measure, Plan, Verdict, meters
 from servery.gateway.admit.limits.refusal import refused
+from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.dispatch.served import Served
 from servery.gateway.exchange import Exchange
 from servery.gateway.fleet import Fleet
@@ -39,11 +40,13 @@ class _Terms:
     """On what terms a caller asks a model: the meters, and the dearest prices that a request can come to."""
 
     __slots__ = (
+        "_reachable",
         "caller",
         "cap_name",
         "default_tokens",
         "fleet",
         "headers",
+        "is_own",
         "needs_cap",
         "plan",
         "prices",
@@ -61,9 +64,11 @@ class _Terms:
             ]
         )
         self.headers = HeaderNames(self.plan.meters)
+        self._reachable = list(_reachable(served.name, fleet, caller.tiers))
+        self.is_own = all(each.is_own for each in self._reachable)
         prices = [
             (max(price.input_per_mtok, price.cached_per_mtok), price.output_per_mtok)
-            for price in _prices(served.name, config, caller.tiers)
+            for price in (each.config.price for each in self._reachable)
         ]
         self.prices = Prices(max((each for each, _ in prices), default=0), max((each for _, each in prices), default=0))
         self.default_tokens = config.limits.default_max_tokens
@@ -72,6 +77,13 @@ class _Terms:
         self.needs_cap = is_paid or Measure.OUTPUT_TOKENS in measures
         kinds = {each.config.kind for each in served.deployments}
         self.cap_name = "max_completion_tokens" if Kind.OPENAI in kinds else None
+
+    @property
+    def context_tokens(self) -> int | None:
+        """The longest context that the request can reach; None while one is not known."""
+        contexts = [each.upstream.model().max_model_len for each in self._reachable]
+        known = [each for each in contexts if each is not None]
+        return max(known) if known and len(known) == len(contexts) else None
 
 
 class Limiter:
@@ -90,9 +102,14 @@ class Limiter:
             return
         check_bounds(exchange.ask.head)
         demand = demand_of(exchange.ask)
-        most_tokens = bound_of(exchange.ask, demand, terms.plan, terms.default_tokens, terms.prices)
-        if terms.needs_cap:
-            exchange.ask = capped(exchange.ask, most_tokens, terms.cap_name)
+        context = None if exchange.ask.head.most_tokens is not None else terms.context_tokens
+        default_tokens = terms.default_tokens if context is None else min(terms.default_tokens, context)
+        most_tokens = bound_of(exchange.ask, demand, terms.plan, default_tokens, terms.prices)
+        # An engine of this process ends with its context, and refuses a bound that goes beyond it.
+        is_bounded = terms.is_own and context is not None and context <= most_tokens
+        if terms.needs_cap and not is_bounded:
+            given, exchange.ask = exchange.ask, capped(exchange.ask, most_tokens, terms.cap_name)
+            exchange.unbounded = None if exchange.ask is given else given
         cost = cost_of(demand, most_tokens, terms.prices)
         lease_ms = int(1000 * (exchange.deadline_s - exchange.arrived_s + _LEASE_MARGIN_S))
         verdict = await self._store.reserve(terms.plan, cost, lease_ms)
@@ -144,16 +161,15 @@ def settle(exchange: Exchange, microusd: int) -> None:
     lease.settle(Cost(1, input_tokens, record.generated_tokens, microusd))
 
 
-def _prices(model: str, config: Config, tiers: frozenset[Tier] | None) -> Iterator[Price]:
-    """Of all deployments that a request for a model can reach, by fallbacks too."""
+def _reachable(model: str, fleet: Fleet, tiers: frozenset[Tier] | None) -> Iterator[Deployment]:
+    """All deployments that a request for a model can reach, by fallbacks too."""
     seen, waiting = set(), [model]
     while waiting:
         name = waiting.pop()
-        if name in seen or name not in config.models:
+        if name in seen or name not in fleet.models:
             continue
         seen.add(name)
-        found = config.models[name]
-        waiting += [*found.fallbacks.error, *found.fallbacks.context_window, *found.fallbacks.content_policy]
-        for deployment in (config.deployments[each] for each in found.deployments):
-            if tiers is None or deployment.tier in tiers:
-                yield deployment.price
+        found = fleet.models[name]
+        fallbacks = found.config.fallbacks
+        waiting += [*fallbacks.error, *fallbacks.context_window, *fallbacks.content_policy]
+        yield from (each for each in found.deployments if tiers is None or each.config.tier in tiers)
