@@ -19,7 +19,7 @@ from servery.engine.adapter_source import AdapterSource
 from servery.engine.config import EngineConfig
 from servery.engine.errors import LoadError
 from servery.engine.supported import ARCHITECTURES
-from servery.server.key_options import ADMIN_KEY_VARIABLE, KEY_VARIABLE
+from servery.server.key_options import ADMIN_KEY_VARIABLE, KEY_VARIABLE, METRICS_KEY_VARIABLE
 from servery.server.options import ServedModel, ServeOptions
 
 HEAVY = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "jinja2")
@@ -139,12 +139,13 @@ def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeyp
     calls = asked("servery.server.serve")
     monkeypatch.setenv(KEY_VARIABLE, "from-environment, another")
     monkeypatch.setenv(ADMIN_KEY_VARIABLE, "admin-from-environment")
+    monkeypatch.setenv(METRICS_KEY_VARIABLE, "scraper-from-environment")
     Path("keys").write_text("# team\nfrom-file\n  # gone: old-key\n\n")
     flags = """serve a=model b=model --host 0.0.0.0 --port 0 --api-key one --api-key two --api-key-file keys
         --drain-timeout 1.5 --request-timeout 9 --max-body 1MiB --log-level debug --dtype bfloat16 --max-model-len 512
         --kv-memory 4GiB --block-size 32 --max-running 8 --max-step-tokens 128 --max-waiting-requests 3
         --max-waiting-tokens 4 --no-prefix-cache --threads 2 --lora b:x=model --lora-dir . --max-loras 3
-        --max-lora-rank 16 --admin-key root"""
+        --max-lora-rank 16 --admin-key root --metrics-key reader"""
     assert cli.main(flags.split()) == cli.DONE
     engine = EngineConfig(
         model=Path("model"),
@@ -169,6 +170,7 @@ def test_every_flag_of_serve_arrives(asked: Callable[..., list[object]], monkeyp
             port=0,
             api_keys=("one", "two", "from-file", "from-environment", "another"),
             admin_keys=("root", "admin-from-environment"),
+            metrics_keys=("reader", "scraper-from-environment"),
             drain_timeout_s=1.5,
             request_timeout_s=9.0,
             max_body_bytes=1 << 20,
@@ -182,10 +184,11 @@ def test_the_keys_in_the_environment_are_not_handed_on(
     asked: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked("servery.server.serve")
-    for variable in (KEY_VARIABLE, ADMIN_KEY_VARIABLE):
+    variables = {KEY_VARIABLE, ADMIN_KEY_VARIABLE, METRICS_KEY_VARIABLE}
+    for variable in variables:
         monkeypatch.setenv(variable, "secret")
     assert cli.main(["serve", "model"]) == cli.DONE
-    assert {KEY_VARIABLE, ADMIN_KEY_VARIABLE} & {*os.environ} == set()
+    assert variables & {*os.environ} == set()
 
 
 @pytest.mark.parametrize(

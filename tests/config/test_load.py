@@ -70,7 +70,7 @@ def test_a_small_file_has_the_documented_defaults() -> None:
 def test_everything_that_can_be_written_is_read() -> None:
     config = parse_config(
         dedent("""\
-        server: {host: 0.0.0.0, port: 9000, api_keys: ["${KEY}"], admin_keys: [root], drain_timeout: 1m, max_body: 1MiB}
+        server: {host: 0.0.0.0, port: 9000, api_keys: ["${KEY}"], admin_keys: [root], metrics_keys: [scraper], drain_timeout: 1m, max_body: 1MiB}
         deployments:
           gpu:
             kind: vllm
@@ -102,12 +102,11 @@ def test_everything_that_can_be_written_is_read() -> None:
         """),
         {"KEY": "sk-1"},
     )
-    assert (config.host, config.port, config.api_keys, config.admin_keys, config.drain_timeout_s) == (
-        "0.0.0.0",
-        9000,
+    assert (config.host, config.port, config.drain_timeout_s) == ("0.0.0.0", 9000, 60.0)
+    assert (config.api_keys, config.admin_keys, config.metrics_keys) == (
         (Secret("sk-1"),),
         (Secret("root"),),
-        60.0,
+        (Secret("scraper"),),
     )
     assert config.max_body_bytes == 1 << 20
     assert config.deployments["gpu"] == DeploymentConfig(
@@ -434,18 +433,34 @@ def test_a_circle_of_fallbacks_is_told_of_once() -> None:
     ]
 
 
-def test_a_circle_may_go_through_fallbacks_of_several_kinds() -> None:
-    told = faults("""\
+@pytest.mark.parametrize("kind", ["error", "context_window", "content_policy"])
+def test_a_circle_of_any_one_kind_is_refused(kind: str) -> None:
+    told = faults(f"""\
         deployments:
-          here: {kind: embedded}
+          here: {{kind: embedded}}
         models:
-          a: {deployments: [here], fallbacks: {error: [c, b]}}
-          b: {deployments: [here], fallbacks: {context_window: [a]}}
-          c: {deployments: [here]}
+          a: {{deployments: [here], fallbacks: {{{kind}: [c, b]}}}}
+          b: {{deployments: [here], fallbacks: {{{kind}: [a]}}}}
+          c: {{deployments: [here]}}
         """)
     assert told == [
-        "line 4: models.a.fallbacks.error: these fallbacks go in a circle: a -> b (error) -> a (context_window); take one of them out."
+        f"line 4: models.a.fallbacks.{kind}: these fallbacks go in a circle: a -> b -> a; take one of them out."
     ]
+
+
+def test_models_may_stand_in_for_each_other_for_different_reasons() -> None:
+    """No single fault leads around: what is too long for the small one is asked of the large one, which may be down."""
+    text = """\
+        deployments:
+          here: {kind: embedded}
+          there: {kind: embedded}
+        models:
+          small: {deployments: [here], fallbacks: {context_window: [large], content_policy: [large]}}
+          large: {deployments: [there], fallbacks: {error: [small]}}
+        """
+    config = parse_config(dedent(text), {})
+    assert config.models["small"].fallbacks == Fallbacks(context_window=("large",), content_policy=("large",))
+    assert config.models["large"].fallbacks == Fallbacks(error=("small",))
 
 
 def test_a_total_may_be_shorter_than_a_phase_that_nobody_wrote_beside_it() -> None:

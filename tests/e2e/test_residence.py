@@ -58,7 +58,7 @@ def state(server: ServerProcess, model: str) -> str:
 
 
 def metric(server: ServerProcess, name: str, **labels: str) -> float:
-    lines = server.ask("GET", "/metrics", **USER).body.decode().splitlines()
+    lines = server.ask("GET", "/metrics", **ADMIN).body.decode().splitlines()
     found = [line for line in lines if line.startswith(f"servery_{name}{{")]
     return sum(float(line.split()[-1]) for line in found if all(f'{k}="{v}"' in line for k, v in labels.items()))
 

@@ -230,7 +230,7 @@ def test_no_canary_is_in_what_the_server_writes_or_tells(stage: Stage, capsys: p
     assert stage.ask(body("well"), "/v1/config/reload", key=CLIENT_KEY).status == 403
     assert stage.ask(b"", "/v1/config/reload", key=ADMIN_KEY).status == 200
     assert stage.ask(None, "/v1/config", key=ADMIN_KEY).status == 200
-    assert stage.ask(None, "/metrics").status == 200
+    assert stage.ask(None, "/metrics", key=ADMIN_KEY).status == 200
     eventually(lambda: len(rows_in(stage.ledger)) >= 2 * (len(MODELS) + 1), "the rows")
     for arguments in (["report", "--by", "error"], ["export", "--format", "jsonl"], ["audit"]):
         assert cli.main(["ledger", arguments[0], str(stage.ledger), *arguments[1:]]) == 0

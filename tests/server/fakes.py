@@ -11,6 +11,7 @@ from servery.gateway.gateway import Gateway
 from servery.server.admin import AdminDoor
 from servery.server.app import App
 from servery.server.implied import implied_fleet
+from servery.server.metrics_door import MetricsDoor
 from servery.server.options import ServedModel, ServeOptions
 from servery.server.service import Service
 from servery.telemetry.metrics import Metrics
@@ -112,6 +113,7 @@ def make_service(*upstreams: Upstream, residences: Mapping[str, Residence] | Non
         residences=residences or {},
         keys=keys,
         admin=AdminDoor(served.admin_keys, keys, served.host),
+        metrics_door=MetricsDoor(served.metrics_keys, served.admin_keys, keys),
         clock=_now,
     )
 

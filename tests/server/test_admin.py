@@ -29,18 +29,23 @@ def test_the_admin_routes_are_these() -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_every_route_asks_for_the_key_that_it_takes(route: Route) -> None:
-    """A route that is not said to be open asks for a key, and one that changes what is served for an admin's."""
+    """A route that is not said to be open asks for a key, one that changes what is served for an admin's, one that tells
+    of everybody's requests for an admin's or its own."""
 
     async def story() -> None:
         path = route.path.replace("{id...}", "m").replace("{id}", "key_1")
-        app = make_app(FakeUpstream(), api_keys=("user",), admin_keys=("admin",))
-        wrong = {"authorization": "Bearer wrong"}
-        statuses = [(await ask(app, route.method, path, b"", **each)).status for each in ({}, wrong, USER, ADMIN)]
+        app = make_app(FakeUpstream(), api_keys=("user",), admin_keys=("admin",), metrics_keys=("reader",))
+        wrong, reader = {"authorization": "Bearer wrong"}, {"authorization": "Bearer reader"}
+        keys = ({}, wrong, USER, ADMIN, reader)
+        statuses = [(await ask(app, route.method, path, b"", **each)).status for each in keys]
+        assert (statuses.pop() in (401, 403)) is not (route.is_open or route.is_figures)
         if route.is_open:
             assert {401, 403}.isdisjoint(statuses)
         elif route.is_admin:
             assert statuses[:3] == [401, 401, 403]
             assert statuses[3] != 401
+        elif route.is_figures:
+            assert statuses == [401, 401, 403, 200]
         else:
             assert statuses[:2] == [401, 401]
             assert {401, 403}.isdisjoint(statuses[2:])
@@ -52,6 +57,32 @@ def test_every_route_asks_for_the_key_that_it_takes(route: Route) -> None:
 
 def test_the_open_routes_are_these() -> None:
     assert {route.path for route in ROUTES if route.is_open} == {"/health", "/ready", "/ping", "/version"}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [200, 200, 200, 200]),
+        ({"host": "0.0.0.0"}, [200, 200, 200, 200]),
+        ({"api_keys": ("user",)}, [401, 403, 401, 401]),
+        ({"api_keys": ("user",), "admin_keys": ("admin",)}, [401, 403, 200, 401]),
+        ({"api_keys": ("user",), "metrics_keys": ("reader",)}, [401, 403, 401, 200]),
+        ({"metrics_keys": ("reader",)}, [401, 401, 401, 200]),
+        ({"admin_keys": ("admin",)}, [401, 401, 200, 401]),
+    ],
+    ids=str,
+)
+def test_who_may_read_the_metrics(options: dict[str, Any], expected: list[int]) -> None:
+    """Nobody but who is said to, unless the server asks nobody for a key."""
+
+    async def story() -> None:
+        app = make_app(FakeUpstream(), **options)
+        keys = ({}, USER, ADMIN, {"x_api_key": "reader"})
+        assert [(await ask(app, "GET", "/metrics", **each)).status for each in keys] == expected
+        refused = await ask(app, "GET", "/metrics", **USER)
+        assert refused.status != 403 or refused.error["code"] == "metrics_only"
+
+    run(story)
 
 
 @pytest.mark.parametrize("path", ADMIN_PATHS)

@@ -52,13 +52,47 @@ def test_a_call_is_written_down_with_what_was_understood_of_it(
     asyncio.run(story())
 
 
-def test_looking_and_being_turned_away_are_no_acts() -> None:
+def test_looking_is_no_act() -> None:
     async def story() -> None:
         kept = Kept()
         service = replace(make_service(FakeUpstream(), admin_keys=("boss-key",)), audit=kept)
         assert (await ask(App(service), "GET", "/v1/config", authorization=ADMIN)).status == 200
-        assert (await ask(App(service), "POST", "/sleep", authorization="Bearer no")).status == 401
         assert kept.acts == []
+
+    asyncio.run(story())
+
+
+def test_who_is_turned_away_is_written_down_once_a_minute_for_each_address() -> None:
+    async def story() -> None:
+        kept, clock = Kept(), [0.0]
+        service = replace(
+            make_service(FakeUpstream(), api_keys=("user",), admin_keys=("boss-key",)),
+            audit=kept,
+            clock=lambda: clock[0],
+        )
+        app = App(service)
+        assert (await ask(app, "POST", "/sleep", authorization="Bearer canary")).status == 401
+        assert (await ask(app, "GET", "/v1/keys/key_1", authorization="Bearer user")).status == 403
+        assert (await ask(app, "GET", "/v1/keys", peer="192.0.2.1", authorization="Bearer user")).status == 403
+        clock[0] = 60.0
+        assert (await ask(app, "DELETE", "/v1/keys/key_1")).status == 401
+        user = service.keys.named({b"x-api-key": b"user"})
+        assert [(act.who, act.action, act.subject, act.source, act.outcome) for act in kept.acts] == [
+            ("unknown", "POST /sleep", "", "127.0.0.1", "turned away 401 invalid_api_key"),
+            (user, "GET /v1/keys", "", "192.0.2.1", "turned away 403 admin_only"),
+            ("unknown", "DELETE /v1/keys/{id}", "", "127.0.0.1", "turned away 401 invalid_api_key (1 more since the last entry)"),
+        ]  # fmt: skip
+
+    asyncio.run(story())
+
+
+def test_whoever_knocks_from_everywhere_does_not_fill_the_log() -> None:
+    async def story() -> None:
+        kept = Kept()
+        app = App(replace(make_service(FakeUpstream(), admin_keys=("boss-key",)), audit=kept))
+        for number in range(150):
+            assert (await ask(app, "POST", "/sleep", peer=f"192.0.2.{number}")).status == 401
+        assert len(kept.acts) == 100
 
     asyncio.run(story())
 

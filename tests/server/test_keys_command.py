@@ -91,6 +91,31 @@ def test_what_cannot_be_done_is_said(
     assert text in capsys.readouterr().err
 
 
+def test_what_was_done_to_keys_of_a_store_is_in_an_audit_log_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--store", str(tmp_path / "keys.sqlite")]
+    assert main(["keys", "create", *store, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert main(["keys", "list", *store]) == 0
+    assert main(["keys", "revoke", made["id"], *store]) == 0
+    capsys.readouterr()
+    assert main(["ledger", "audit", str(tmp_path / "keys-audit.sqlite"), "--json"]) == 0
+    told = capsys.readouterr().out
+    assert [(each["action"], each["subject"], each["source"]) for each in json.loads(told)["entries"]] == [
+        (f"keys {verb}", made["id"], "command line") for verb in ("create", "revoke")
+    ]
+    assert made["key"] not in told
+
+
+def test_what_the_audit_log_does_not_take_is_done_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keys-audit.sqlite").write_text("no database, and long enough to be seen as none" * 10)
+    assert main(["keys", "create", "--store", str(tmp_path / "keys.sqlite")]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("sk-servery-")
+    assert "keys-audit.sqlite has not taken this; it was done all the same." in told.err
+
+
 def test_what_was_done_to_keys_is_in_the_ledger_that_the_configuration_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

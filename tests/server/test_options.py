@@ -87,6 +87,7 @@ def test_settings_outside_their_range_are_the_engines_error(tmp_path: Path) -> N
         ({"drain_timeout_s": -1.0}, "--drain-timeout is -1.0"),
         ({"api_keys": ("",)}, "API key"),
         ({"api_keys": ("secret\n",)}, "an API key is empty"),
+        ({"metrics_keys": ("",)}, "a metrics key is empty"),
         ({"admin_keys": ("secret\n",)}, "an admin key is empty or has characters that a header cannot carry"),
         ({"log_level": "loud"}, "--log-level is 'loud'"),
     ],

@@ -20,6 +20,7 @@ from servery.server.app import App
 from servery.server.configured import configured_options
 from servery.server.front import Fronts
 from servery.server.house import House
+from servery.server.metrics_door import MetricsDoor
 from servery.server.option_error import OptionError
 from servery.server.places import Places
 from servery.server.reload import Reloader
@@ -85,7 +86,8 @@ async def site(folder: Path) -> AsyncIterator[tuple[Site, asyncio.Event]]:
         gateway = Gateway(Fleet.of(config, places.upstream, time.monotonic, random.random), metrics)
         service = Service(
             upstreams=Fronts(lambda: gateway.fleet), gateway=gateway, options=options, keys=keys,
-            admin=AdminDoor(options.admin_keys, keys, options.host), clock=time.monotonic, metrics=metrics,
+            admin=AdminDoor(options.admin_keys, keys, options.host),
+            metrics_door=MetricsDoor(options.metrics_keys, options.admin_keys, keys), clock=time.monotonic, metrics=metrics,
         )  # fmt: skip
         reloader = Reloader(LiveConfig(config, {}), service, places)
         try:

@@ -106,7 +106,11 @@ class Builder:
         access: dict[str, Any],
     ) -> Config:
         at = ("server",)
-        keys = [self._reader.key(key, (*at, "api_keys", i)) for i, key in enumerate(section.api_keys)]
+
+        def written(name: str) -> list[Secret]:
+            return [self._reader.key(key, (*at, name, i)) for i, key in enumerate(getattr(section, name))]
+
+        keys = written("api_keys")
         if section.api_key_file is not None:
             lines = self._reader.file(section.api_key_file, (*at, "api_key_file")).splitlines()
             keys += [Secret(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
@@ -116,7 +120,8 @@ class Builder:
             source=source,
             files=tuple(self._reader.files),
             api_keys=tuple(keys),
-            admin_keys=tuple(self._reader.key(key, (*at, "admin_keys", i)) for i, key in enumerate(section.admin_keys)),
+            admin_keys=tuple(written("admin_keys")),
+            metrics_keys=tuple(written("metrics_keys")),
             host=section.host,
             port=section.port,
             ledger=self._ledger(section, at),

@@ -48,6 +48,9 @@ class ServerSection(_Section, frozen=True):
     ] = []
     api_key_file: Annotated[str | None, Meta(description="A file with one key per line, besides `api_keys`.")] = None
     admin_keys: Annotated[list[str], Meta(description="Keys for the admin routes; write ${NAME}.")] = []
+    metrics_keys: Annotated[
+        list[str], Meta(description="Keys that do for /metrics alone, for Prometheus; write ${NAME}.")
+    ] = []
     key_store: Annotated[
         str | None,
         Meta(description="The SQLite file with the keys that `servery keys create` makes; with it a key is needed."),

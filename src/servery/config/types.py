@@ -301,6 +301,7 @@ class Config:
     files: tuple[Path, ...] = ()
     api_keys: tuple[Secret, ...] = ()
     admin_keys: tuple[Secret, ...] = ()
+    metrics_keys: tuple[Secret, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8000
     ledger: LedgerConfig | None = None

@@ -82,7 +82,9 @@ class App:
     async def _handle(self, found: Destination | None, exchange: Exchange) -> None:
         service = self._service
         if found is not None and found.any_route.is_admin:
-            exchange.caller = service.admin.check(exchange.request)
+            await self._let_in(found.any_route, exchange)
+        elif found is not None and found.any_route.is_figures:
+            service.metrics_door.check(exchange.request)
         elif found is None or not found.any_route.is_open:
             exchange.caller = service.keys.check(exchange.request.headers)
         if found is None:
@@ -94,6 +96,16 @@ class App:
                     await route.handler(service, exchange)
             else:
                 await route.handler(service, exchange)
+
+    async def _let_in(self, route: Route, exchange: Exchange) -> None:
+        """Only admins; who is turned away stands in the audit log."""
+        service, request = self._service, exchange.request
+        try:
+            exchange.caller = service.admin.check(request)
+        except ApiError as error:
+            who, action = service.keys.named(request.headers) or "unknown", f"{_known(request.method)} {route.path}"
+            await service.turned_away.tell(who=who, action=action, source=request.peer or "", error=error)
+            raise
 
     def _interruption(self, reason: Reason, exchange: Exchange) -> ApiError:
         options = self._service.options

@@ -76,6 +76,11 @@ class KeyRing:
         found = self._by_digest.get(digest_of(_given(headers)))
         return found is not None and not self._is_over(found)
 
+    def named(self, headers: Mapping[bytes, bytes]) -> str:
+        """The id of the key that `headers` carry; empty if it is none of these, or of no use any more."""
+        found = self._by_digest.get(digest_of(_given(headers)))
+        return "" if found is None or self._is_over(found) else found.caller.key
+
     def caller(self, key_id: str) -> Caller:
         """Who has the key of this id now; raises `ApiError` (401) for one that is no more."""
         if self.is_empty:

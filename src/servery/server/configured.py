@@ -11,8 +11,8 @@ from servery.server.options import ServeOptions
 # What may stand beside --config on the command line: what is of this machine or this run, and no part of what is served.
 BESIDE = frozenset(
     {
-        "config", "host", "port", "api_key", "api_key_file", "admin_key", "log_level", "files", "max_file", "max_files",
-        "load_on_demand", "workers", "keep_alive", "sleep_level", "sleep_dir", "memory", "run",
+        "config", "host", "port", "api_key", "api_key_file", "admin_key", "metrics_key", "log_level", "files", "max_file",
+        "max_files", "load_on_demand", "workers", "keep_alive", "sleep_level", "sleep_dir", "memory", "run",
     }
 )  # fmt: skip
 
@@ -35,6 +35,7 @@ def configured_options(config: Config, **others: Any) -> ServeOptions:
         "port": config.port,
         "api_keys": tuple(key.reveal() for key in config.api_keys),
         "admin_keys": tuple(key.reveal() for key in config.admin_keys),
+        "metrics_keys": tuple(key.reveal() for key in config.metrics_keys),
         "drain_timeout_s": config.drain_timeout_s,
         "keep_alive_s": config.keep_alive_s,
         "max_body_bytes": config.max_body_bytes,
@@ -43,7 +44,7 @@ def configured_options(config: Config, **others: Any) -> ServeOptions:
         "ledger": config.ledger,
         "key_store": config.key_store,
     }
-    keys = ("api_keys", "admin_keys")
+    keys = ("api_keys", "admin_keys", "metrics_keys")
     values |= {name: (*values[name], *others.pop(name, ())) for name in keys}
     given = {name: value for name, value in others.items() if value is not None}
     return ServeOptions(config=config, **{**values, **given})

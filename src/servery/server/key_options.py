@@ -9,6 +9,7 @@ from servery.server.option_error import OptionError
 
 KEY_VARIABLE = "SERVERY_API_KEY"
 ADMIN_KEY_VARIABLE = "SERVERY_ADMIN_KEY"
+METRICS_KEY_VARIABLE = "SERVERY_METRICS_KEY"
 
 
 def add_key_options(add: Callable[..., argparse.Action]) -> None:
@@ -41,6 +42,14 @@ def add_key_options(add: Callable[..., argparse.Action]) -> None:
         help="let who has this key load, unload and put to sleep models, and load adapters; repeatable. "
         f"Or ${ADMIN_KEY_VARIABLE}, which other users of this machine cannot see",
     )
+    add(
+        "--metrics-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="let who has this key read /metrics, and nothing else, as Prometheus does; repeatable. An admin key does as "
+        f"well, an API key does not. Or ${METRICS_KEY_VARIABLE}",
+    )
 
 
 def api_keys(options: argparse.Namespace) -> tuple[str, ...]:
@@ -52,6 +61,11 @@ def api_keys(options: argparse.Namespace) -> tuple[str, ...]:
 def admin_keys(options: argparse.Namespace) -> tuple[str, ...]:
     """The keys of those who may change what is served."""
     return (*options.admin_key, *_taken_keys(ADMIN_KEY_VARIABLE))
+
+
+def metrics_keys(options: argparse.Namespace) -> tuple[str, ...]:
+    """The keys of those who may read the metrics."""
+    return (*options.metrics_key, *_taken_keys(METRICS_KEY_VARIABLE))
 
 
 def keys_in_environment(variable: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from servery.config.access import limits_in, tiers_in
 from servery.config.load import load_config
-from servery.config.types import Tier
+from servery.config.types import LedgerConfig, Tier
 from servery.config.units import parse_dollars, parse_duration
 from servery.server.key_store import KeyStore, KeyStoreError, KeyTerms, NoSuchKey, StoredKey
 from servery.server.key_terms import one_line, parse_expiry, parse_label, parse_overlap
@@ -187,10 +187,14 @@ def _row(key: StoredKey) -> tuple[str, ...]:
 
 
 def _record(options: argparse.Namespace, action: str, key: StoredKey) -> None:
-    """Write down what was done, where the configuration keeps a ledger; `--store` alone names none."""
+    """Write down what was done: where the configuration keeps a ledger, else beside the keys."""
     place = None if options.config is None else load_config(options.config).ledger
-    who = f"uid {os.getuid()}"
-    AuditLog(place).record(Act(who=who, action=action, subject=key.id, source="command line"))
+    if place is None:
+        store = _place(options)
+        place = LedgerConfig(path=store.with_name(f"{store.stem}-audit{store.suffix}"))
+    act = Act(who=f"uid {os.getuid()}", action=action, subject=key.id, source="command line")
+    if not AuditLog(place).record(act):
+        print(f"servery: the audit log {place.shown} has not taken this; it was done all the same.", file=sys.stderr)
 
 
 def _tell(options: argparse.Namespace, key: StoredKey, secret: str) -> None:
@@ -203,18 +207,22 @@ def _tell(options: argparse.Namespace, key: StoredKey, secret: str) -> None:
     print(f"{text}.", file=sys.stderr)
 
 
+def _place(options: argparse.Namespace) -> Path:
+    """The file with the keys; raises `OptionError`."""
+    if options.config is None:
+        if options.store is None:
+            raise OptionError("say where the keys are: --store FILE, or --config FILE, a configuration that names it.")
+        return Path(options.store)
+    config = load_config(options.config)
+    path = store_path(config.key_store, config.ledger)
+    if path is None:
+        raise OptionError(f"{options.config} names no key_store and no ledger, beside which keys would be; add one.")
+    return path
+
+
 @contextlib.contextmanager
 def _store(options: argparse.Namespace) -> Iterator[KeyStore]:
-    path = options.store
-    if path is None and options.config is None:
-        raise OptionError("say where the keys are: --store FILE, or --config FILE, a configuration that names it.")
-    if options.config is not None:
-        config = load_config(options.config)
-        path = store_path(config.key_store, config.ledger)
-        if path is None:
-            raise OptionError(
-                f"{options.config} names no key_store and no ledger, beside which keys would be; add one."
-            )
+    path = _place(options)
     is_made = options.run is create
     if not is_made and not path.is_file():
         raise OptionError(f"there are no keys in {path}; `servery keys create` makes the first.")

@@ -68,7 +68,7 @@ class ServeOptions:
     `drain_timeout_s` is how long running answers may go on after SIGTERM; `request_timeout_s` how long one answer
     may take in all; `keep_alive_s` how long a stream may be silent before a comment is sent.
     Who has one of the `admin_keys` may load and unload models, and LoRA adapters that lie below `lora_dir`; see `admin`
-    for when none is needed. `aliases` are further names, by the name, for a model
+    for when none is needed. `metrics_keys` do for reading the metrics alone. `aliases` are further names, by the name, for a model
     or `model:adapter`; `*` stands for all others. Models in `models_dir` are not loaded at the start.
     `workers` processes share the port. Further keys are in `key_store`. Every exchange leaves a row in `ledger`. With
     `config` its models are served, of whose deployments `models` are those
@@ -80,6 +80,7 @@ class ServeOptions:
     port: int = 8000
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     admin_keys: tuple[str, ...] = field(default=(), repr=False)
+    metrics_keys: tuple[str, ...] = field(default=(), repr=False)
     drain_timeout_s: float = 30.0
     request_timeout_s: float = 600.0
     body_timeout_s: float = 30.0
@@ -119,10 +120,10 @@ class ServeOptions:
         self._check_files()
         if not self.drain_timeout_s >= 0:
             raise OptionError(f"--drain-timeout is {self.drain_timeout_s}; it must be 0 or more.")
-        for kind, keys in (("API", self.api_keys), ("admin", self.admin_keys)):
+        for kind, keys in (("an API", self.api_keys), ("an admin", self.admin_keys), ("a metrics", self.metrics_keys)):
             if any(not key.strip() or not key.isascii() or not key.isprintable() for key in keys):
                 raise OptionError(
-                    f"an {kind} key is empty or has characters that a header cannot carry; use printable ASCII."
+                    f"{kind} key is empty or has characters that a header cannot carry; use printable ASCII."
                 )
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise OptionError(f"--log-level is {self.log_level!r}; choose debug, info, warning or error.")

@@ -41,8 +41,10 @@ class Reloader:
         self._service = service
         self._places = places
         first, options = live.current, service.options
-        self._keys_beside = _beside(options.api_keys, first.api_keys)
-        self._admin_keys_beside = _beside(options.admin_keys, first.admin_keys)
+        self._keys_beside = {
+            name: _beside(getattr(options, name), getattr(first, name))
+            for name in ("api_keys", "admin_keys", "metrics_keys")
+        }
         self._heard: set[asyncio.Task[None]] = set()
         live.on_change(self._take_up)
 
@@ -84,9 +86,7 @@ class Reloader:
     def _take_up(self, change: Reload) -> None:
         service, gateway = self._service, self._service.gateway
         before = gateway.fleet
-        options = configured_options(
-            change.config, api_keys=self._keys_beside, admin_keys=self._admin_keys_beside, host=service.options.host
-        )
+        options = configured_options(change.config, **self._keys_beside, host=service.options.host)
         taken_up = replace(service.options, **{name: getattr(options, name) for name in _FOLLOWING})
         fleet = Fleet.of(self._share(change.config), self._places.upstream, time.monotonic, random.random, before)
         options.key_ring()  # a key that cannot be read is told before anything is changed
@@ -96,6 +96,7 @@ class Reloader:
         service.options = taken_up
         service.keys.renew(options.accepted_keys, change.config.keys.values())
         service.admin.renew(options.admin_keys)
+        service.metrics_door.renew(options.metrics_keys, options.admin_keys)
 
 
 def _beside(given: Sequence[str], said: Sequence[Secret]) -> tuple[str, ...]:

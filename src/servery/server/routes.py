@@ -32,7 +32,8 @@ Handler: TypeAlias = Callable[[Service, Exchange], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """`is_open` ones are answered without a key, `is_admin` ones only to those who may change what is served.
+    """`is_open` ones are answered without a key, `is_admin` ones only to those who may change what is served, `is_figures`
+    ones only to those who may read the metrics.
 
     `is_work` ones are refused, and waited for, when the server stops.
 
@@ -44,6 +45,7 @@ class Route:
     handler: Handler
     is_open: bool = False
     is_admin: bool = False
+    is_figures: bool = False
     is_work: bool = False
     dialect: Dialect | None = OPENAI
 
@@ -101,7 +103,7 @@ ROUTES: Sequence[Route] = (
     Route(path="/v1/models", method="GET", handler=models.models, dialect=None),
     Route(path="/v1/models/{id...}", method="GET", handler=models.model, dialect=None),
     Route(path="/v1/models/{id...}", method="DELETE", handler=models.delete, is_work=True, is_admin=True),
-    Route(path="/metrics", method="GET", handler=health.metrics),
+    Route(path="/metrics", method="GET", handler=health.metrics, is_figures=True),
     Route(path="/health", method="GET", handler=health.health, is_open=True),
     Route(path="/ready", method="GET", handler=health.ready, is_open=True),
     Route(path="/ping", method="GET", handler=health.health, is_open=True),

@@ -37,6 +37,7 @@ from servery.server.implied import implied_fleet
 from servery.server.key_store import KeyStoreError
 from servery.server.key_watch import KeyWatch, store_path
 from servery.server.listener import Listener
+from servery.server.metrics_door import MetricsDoor
 from servery.server.option_error import OptionError
 from servery.server.options import ServeOptions
 from servery.server.places import Places
@@ -120,6 +121,7 @@ class _Serving:
             keys=keys,
             key_watch=self._key_watch,
             admin=AdminDoor(options.admin_keys, keys, options.host),
+            metrics_door=MetricsDoor(options.metrics_keys, options.admin_keys, keys),
             clock=time.monotonic,
             audit=AuditLog(options.ledger),
             storage=None if options.files is None else self._open_storage(options.files, metrics),

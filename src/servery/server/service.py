@@ -15,12 +15,14 @@ from servery.server.front import Front
 from servery.server.interrupt import Interrupt, Reason
 from servery.server.key_watch import KeyWatch
 from servery.server.lifecycle import Lifecycle
+from servery.server.metrics_door import MetricsDoor
 from servery.server.options import ServeOptions
 from servery.server.reply import Reply
 from servery.server.request import Request
 from servery.server.response_store import ResponseStore
 from servery.server.siblings import Siblings
 from servery.server.storage import Storage, no_storage
+from servery.server.turned_away import TurnedAway
 from servery.telemetry.ledger.audit import AuditLog
 from servery.telemetry.metrics import Metrics
 from servery.upstream.caller import ANYBODY, Caller
@@ -75,14 +77,19 @@ class Service:
     options: ServeOptions
     keys: KeyRing
     admin: AdminDoor
+    metrics_door: MetricsDoor
     clock: Callable[[], float]
     metrics: Metrics = field(default_factory=Metrics)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     audit: AuditLog = field(default_factory=AuditLog)
+    turned_away: TurnedAway = field(init=False)
     storage: Storage | None = None
     siblings: Siblings | None = None
     key_watch: KeyWatch | None = None
     responses: ResponseStore = field(default_factory=lambda: ResponseStore(MAX_RESPONSES, MAX_RESPONSE_BYTES))
+
+    def __post_init__(self) -> None:
+        self.turned_away = TurnedAway(self.audit, self.clock)
 
     @property
     def stored(self) -> Storage:
