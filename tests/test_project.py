@@ -76,6 +76,7 @@ def test_every_required_package_is_pinned_within_its_range() -> None:
         *requirements("bedrock"),
         *requirements("postgres"),
         *requirements("redis"),
+        *requirements("traces"),
         *requirements("dev"),
     ]
     outside = [
@@ -94,9 +95,11 @@ def test_every_required_package_is_used() -> None:
         "prometheus-client": "prometheus_client",
         "python-multipart": "python_multipart",
         "pyyaml": "yaml",
+        "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+        "opentelemetry-sdk": "opentelemetry",
     }
     used = imported_packages(SOURCE)
-    extras = ("engine", "bedrock", "postgres", "parquet", "redis")
+    extras = ("engine", "bedrock", "postgres", "parquet", "redis", "traces")
     wanted = {r.name for r in (*requirements(), *(each for extra in extras for each in requirements(extra)))}
     assert sorted(name for name in wanted if module.get(name, name) not in used) == []
 

@@ -20,8 +20,10 @@ from servery.config.types import (
     Probe,
     Retry,
     Slo,
+    TelemetryConfig,
     Tier,
     Timeouts,
+    TracesConfig,
 )
 
 MINIMAL = """\
@@ -477,3 +479,40 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not text in UTF-8"):
         load_config(tmp_path / "bytes.yaml", {})
+
+
+def test_traces_are_read_with_their_units_and_their_header_is_a_secret() -> None:
+    traces = (
+        "{endpoint: https://c:4318, headers: {x-key: '${KEY}'}, sample: 10%, timeout: 2s, max_spans: 100, service: s}"
+    )
+    found = parse_config(MINIMAL + f"telemetry: {{log_format: json, traces: {traces}}}", {"KEY": "k"}).telemetry
+    assert found == TelemetryConfig(
+        log_format="json",
+        traces=TracesConfig(
+            endpoint="https://c:4318",
+            headers={"x-key": Secret("k")},
+            share=0.1,
+            timeout_s=2.0,
+            max_spans=100,
+            service="s",
+        ),
+    )
+    assert parse_config(MINIMAL, {}).telemetry == TelemetryConfig()
+    assert parse_config(MINIMAL + "telemetry: {traces: {}}", {}).telemetry.traces == TracesConfig()
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("traces: {endpoint: collector:4318}", "telemetry.traces.endpoint: 'collector:4318' is no address"),
+        ("traces: {sample: 11}", "telemetry.traces.sample: 11 is not a share"),
+        ("traces: {timeout: 5}", "telemetry.traces.timeout: 5 is not a time with its unit"),
+        ("traces: {headers: {'a b': c}}", "telemetry.traces.headers"),
+        ("traces: {endpiont: x}", "Did you mean 'endpoint'?"),
+        ("log_format: xml", "'xml' is no choice; choose one of json, text"),
+    ],
+)
+def test_a_fault_in_telemetry_names_its_line_and_key(line: str, told: str) -> None:
+    (fault,) = faults(MINIMAL + f"telemetry:\n  {line}\n")
+    assert told in fault
+    assert "line 6" in fault

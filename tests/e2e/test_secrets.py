@@ -18,6 +18,7 @@ import pytest
 
 from servery import cli
 from servery.telemetry.ledger.reading import rows_in
+from tests.e2e.collector import Collector, collecting
 from tests.e2e.recording_upstream import COUNTS, Recorder, recording
 from tests.e2e.server_process import Answer, ServerProcess, eventually
 
@@ -41,6 +42,7 @@ CONTENT = {
 }  # fmt: skip
 MODELS = ("well", "400", "422", "429", "401", "404", "500", "503", "html", "in-band", "redirecting")
 FILE = """
+telemetry: {{ traces: {{ endpoint: "{collector}", headers: {{ x-collector-key: "{key}" }} }} }}
 server:
   port: 0
   ledger: rows.sqlite
@@ -88,6 +90,7 @@ class Stage:
     server: ServerProcess
     upstream: Recorder
     trap: Recorder
+    collector: Collector
     ledger: Path
     told: list[Answer] = field(default_factory=list)
 
@@ -120,6 +123,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         socket.socket() as taken,
         recording(Recorder(says=SAID, leaks=leaks)) as upstream,
         recording(Recorder()) as trap,
+        collecting() as collector,
     ):
         taken.bind(("127.0.0.1", 0))  # nobody listens there
         upstream.redirect = f"{trap.url}/{UPSTREAM_KEY}"
@@ -128,14 +132,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         models = [f'  "{name}": {{ deployments: ["{name}"], retry: {{ attempts: 1 }} }}' for name in MODELS]
         file = folder / "servery.yaml"
         file.write_text(
-            FILE.format(admin=ADMIN_KEY, key=UPSTREAM_KEY, closed=taken.getsockname()[1],
+            FILE.format(collector=collector.url, admin=ADMIN_KEY, key=UPSTREAM_KEY, closed=taken.getsockname()[1],
                         deployments="\n".join(deployments), models="\n".join(models))
         )  # fmt: skip
         os.environ["CANARY_CLIENT"] = CLIENT_KEY
         server = ServerProcess("--config", str(file), "--log-level", "debug")
         try:
             server.wait_ready()
-            yield Stage(server, upstream, trap, folder / "rows.sqlite")
+            yield Stage(server, upstream, trap, collector, folder / "rows.sqlite")
         finally:
             del os.environ["CANARY_CLIENT"]
             server.end()
@@ -243,10 +247,12 @@ def test_no_canary_is_in_what_the_server_writes_or_tells(stage: Stage, capsys: p
         "log": stage.server.output.encode(),
         "ledger": b"".join(each.read_bytes() for each in sorted(stage.ledger.parent.glob("*rows.sqlite*"))),
         "report": asked_of_ledger.encode(),
+        "traces": b"".join(stage.collector.raw),
     }
     for place, data in written.items():
         assert re.findall(rb"canary\d+\w+", data) == [], place
     assert b"POST /v1/config/reload" in written["report"]
+    assert {span.name for span in stage.collector.spans} >= {"POST /v1/chat/completions", "chat well", "chat in-band"}
     answers = [str(each.headers).encode() + each.body.replace(SAID.encode(), b"") for each in stage.told]
     for secret in (*CONFIGURED, "db1.internal", "10.9.8.7", "/srv/secret", str(stage.upstream.port)):
         assert [each for each in answers if secret.encode() in each] == [], secret

@@ -15,6 +15,7 @@ from servery.config.model_reader import ModelReader
 from servery.config.reader import Reader
 from servery.config.references import broken_references
 from servery.config.secret import Secret
+from servery.config.telemetry_reader import read_telemetry
 from servery.config.tree import Tree
 from servery.config.types import Config, DeploymentConfig, LedgerConfig, ModelConfig
 from servery.config.units import parse_duration
@@ -57,7 +58,7 @@ class Builder:
             self._reader.fault(path, message)
         if server is None:
             return None
-        access = self._access(root, known)
+        access = self._access(root, known) | {"telemetry": read_telemetry(self._reader, root.get("telemetry"))}
         config = self._server(server, known, deployments, source, access)
         return None if self.faults else config
 

@@ -271,6 +271,33 @@ class DefaultsSection(_Section, frozen=True):
     retry: RetrySection = RetrySection()
 
 
+class TracesSection(_Section, frozen=True):
+    """Where traces are sent; what is left out is as OpenTelemetry's environment variables say."""
+
+    endpoint: Annotated[
+        str | None, Meta(description="A collector's address for OTLP over HTTP: http://127.0.0.1:4318.")
+    ] = None
+    headers: Annotated[dict[str, str], Meta(description="Headers for every request to it; write ${NAME}.")] = {}
+    sample: Annotated[
+        Share | None, Meta(description="The share of traces that is recorded, where the caller has not decided.")
+    ] = None
+    max_spans: Annotated[int, Meta(ge=64, le=10**6, description="The most that wait to be sent; more are dropped.")] = (
+        8192
+    )
+    timeout: Annotated[Duration | None, Meta(description="What the collector may take to answer; else 10s.")] = None
+    service: Annotated[Name | None, Meta(description="`service.name`; else servery.")] = None
+    content: Annotated[
+        bool, Meta(description="Write prompts and answers into traces. Whoever reads traces then reads all of them.")
+    ] = False
+
+
+class TelemetrySection(_Section, frozen=True):
+    """What is told of requests besides metrics and the ledger."""
+
+    traces: Annotated[TracesSection | None, Meta(description="OpenTelemetry traces; null: none.")] = None
+    log_format: Annotated[Literal["text", "json"], Meta(description="json: an object per line.")] = "text"
+
+
 class FileSections(_Section, frozen=True):
     """A configuration of Servery: models that clients ask for, and the deployments where they run."""
 
@@ -281,6 +308,7 @@ class FileSections(_Section, frozen=True):
     keys: dict[str, KeySection] = {}
     owners: dict[str, OwnerSection] = {}
     limits: LimitingSection = LimitingSection()
+    telemetry: TelemetrySection = TelemetrySection()
 
 
 def json_schema() -> dict[str, Any]:

@@ -287,6 +287,31 @@ class LedgerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TracesConfig:
+    """Where traces are sent by OTLP over HTTP; None: as OpenTelemetry's environment variables say.
+
+    `share` of the traces that begin here are recorded. At most `max_spans` wait to be sent. With `content` prompts and
+    answers are in them.
+    """
+
+    endpoint: str | None = None
+    headers: Mapping[str, Secret] = field(default_factory=lambda: MappingProxyType({}))
+    share: float | None = None
+    max_spans: int = 8192
+    timeout_s: float | None = None
+    service: str | None = None
+    content: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryConfig:
+    """What is told of requests besides metrics and the ledger. `log_format` is "text" or "json"."""
+
+    traces: TracesConfig | None = None
+    log_format: str = "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All of it. `generation` counts the configurations that this process has taken up, from 1; `source` is the file.
 
@@ -312,3 +337,4 @@ class Config:
     owners: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
     limits: LimitsConfig = LimitsConfig()
     key_store: Path | None = None
+    telemetry: TelemetryConfig = TelemetryConfig()

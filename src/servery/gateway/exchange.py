@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from servery.telemetry.traces.trace import Onward, Trace
 from servery.upstream.upstream import Call
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Exchange:
     is sent, `outcome` once, at the end. `task` is what the client calls the piece of work that this is part of.
     `unbounded` is the request as it came, where the limits gave its answer a bound.
     `cache` is the cache that answered in the place of a deployment, `tally` where it is counted while it is under way.
+    `trace` is what is told of it, None where nothing is: then `onward` is what its client said of its own trace.
+    `admitted_s` is when it was let in, where that is told.
     """
 
     ask: Ask
@@ -90,6 +93,9 @@ class Exchange:
     cache: str | None = None
     tally: ModelTally | None = None
     unbounded: Ask | None = None
+    trace: Trace | None = None
+    onward: Onward | None = None
+    admitted_s: float | None = None
     _calls: int = 0
     _chosen: str | None = None
 
@@ -149,4 +155,5 @@ class Exchange:
             form=form,
             continued=continued,
             spent_tokens=spent_tokens,
+            onward=self.onward if self.trace is None else self.trace.onward(),
         )

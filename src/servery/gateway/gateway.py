@@ -14,6 +14,7 @@ from servery.gateway.settle.record import Record
 from servery.gateway.settle.settle import Book
 from servery.telemetry.deployment_metrics import DeploymentFigures, PredictionFigures
 from servery.telemetry.metrics import Metrics
+from servery.telemetry.traces.trace import Onward, Trace
 from servery.upstream.ask import Ask
 from servery.upstream.upstream import Upstream
 
@@ -69,6 +70,8 @@ class Gateway:
         deadline_s: float,
         keep_alive_s: float,
         cut_by: Callable[[], str | None] = lambda: None,
+        trace: Trace | None = None,
+        onward: Onward | None = None,
     ) -> Exchange:
         """A new one, with the fleet of now."""
         return Exchange(
@@ -81,6 +84,8 @@ class Gateway:
             deadline_s=deadline_s,
             keep_alive_s=keep_alive_s,
             cut_by=cut_by,
+            trace=trace,
+            onward=onward,
         )
 
     async def handle(self, exchange: Exchange) -> None:

@@ -57,6 +57,8 @@ class Pipeline:
         choose(exchange)
         shed(exchange)
         await self._limiter.admit(exchange)
+        if exchange.trace is not None:
+            exchange.admitted_s = self._clock()
 
     async def _answer(self, exchange: Exchange, silence: Silence) -> None:
         try:

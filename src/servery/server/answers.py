@@ -8,11 +8,13 @@ from functools import partial
 from servery.server.interrupt import Reason
 from servery.server.request import Request
 from servery.server.service import Exchange, Service
+from servery.telemetry.traces.trace import Onward
 from servery.upstream.ask import PASSED_HEADERS, Api, Ask, Conversation, Head, new_answer_id, read_head
 from servery.wire.errors import ApiError
 
 # As ids of requests are: they end up in the same tables.
 _TASK = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_TRACE_HEADERS = (b"traceparent", b"tracestate")
 
 
 async def chat(service: Service, exchange: Exchange) -> None:
@@ -83,6 +85,8 @@ async def answer(
         deadline_s=arrived_s + total_s,
         keep_alive_s=options.keep_alive_s,
         cut_by=exchange.interrupt.by,
+        trace=exchange.trace,
+        onward=_onward(exchange.request) if exchange.trace is None else None,
     )
     under_way.task = _task(exchange.request)
     exchange.record = under_way.record
@@ -102,6 +106,14 @@ def _task(request: Request) -> str | None:
         message = "The header 'x-servery-task' must have 1 to 128 letters, digits or any of . _ : / + = @ -"
         raise ApiError(400, message, code="invalid_value", param="x-servery-task")
     return None if given is None else given.decode("ascii")
+
+
+def _onward(request: Request) -> Onward | None:
+    """What the client says of its own trace, where none of ours stands in between."""
+    headers = request.headers
+    if b"traceparent" not in headers:
+        return None
+    return Onward(0, tuple((name, headers[name]) for name in _TRACE_HEADERS if name in headers))
 
 
 def _passed(request: Request) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from servery.server.reply import Reply
 from servery.server.request import Request, Watch
 from servery.server.routes import Destination, Route, find, no_route, spoken
 from servery.server.service import Exchange, Service
+from servery.server.traced import end_trace
 from servery.server.types import Receive, Scope, Send
 from servery.wire.errors import ApiError, failed
 
@@ -43,6 +44,9 @@ class App:
             interrupt=_interrupt(),
             arguments={} if found is None else found.matched.arguments,
         )
+        tracer = self._service.tracer
+        if tracer is not None and route is not None and route.is_work:
+            exchange.trace = tracer.begin(request.headers)
         cut_by: str | None = "error"
         try:
             cut_by = await self._settled(found, exchange)
@@ -119,6 +123,8 @@ class App:
         status = CLIENT_GONE if cut_by == Reason.CLIENT.value else exchange.reply.status or 500
         label, shown = ("other", repr(request.path[:60])) if route is None else (route.path, route.path)
         self._service.metrics.count_request(_known(request.method), label, status)
+        if exchange.trace is not None and self._service.tracer is not None:
+            end_trace(self._service.tracer, exchange, exchange.trace, label, status, self._service.clock())
         is_routine = route is not None and not route.is_work and (status < 400 or route.is_open)
         level = logging.DEBUG if is_routine else logging.INFO
         if log.isEnabledFor(level):

@@ -45,6 +45,7 @@ from servery.server.reload import Reloader
 from servery.server.service import Service
 from servery.server.siblings import Siblings
 from servery.server.storage import Answering, Storage, open_storage
+from servery.server.traced import server_tracer
 from servery.server.workers import Post, Workers, check_workers
 from servery.telemetry.ledger.audit import AuditLog
 from servery.telemetry.ledger.errors import LedgerError
@@ -109,6 +110,9 @@ class _Serving:
         )
         keys = options.key_ring()
         self._key_watch = _key_watch(options, keys)
+        self._tracer = tracer = server_tracer(options.config, 0 if post is None else post.number)
+        if tracer is not None:
+            metrics.watch_traces(lambda: tracer.figures)
         live = None if options.config is None else LiveConfig(options.config, check_engine=engine_faults)
         self._service = Service(
             upstreams=self._house.upstreams if live is None else Fronts(lambda: gateway.fleet),
@@ -124,6 +128,7 @@ class _Serving:
             metrics_door=MetricsDoor(options.metrics_keys, options.admin_keys, keys),
             clock=time.monotonic,
             audit=AuditLog(options.ledger),
+            tracer=tracer,
             storage=None if options.files is None else self._open_storage(options.files, metrics),
             siblings=None if post is None else Siblings(post.folder, post.number, post.count, metrics.render),
         )
@@ -192,6 +197,8 @@ class _Serving:
         """Listen, load, serve, drain; returns the exit code."""
         loop = asyncio.get_running_loop()
         self._open_ledger()
+        if self._tracer is not None:
+            self._tracer.start()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signals.put_nowait, number)
         listening = asyncio.create_task(self._listener.serve(self._sock))
@@ -271,6 +278,8 @@ class _Serving:
             self._key_watch.close()
         if self._ledger is not None:
             await asyncio.to_thread(self._ledger.close)
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         for error in results:
             if isinstance(error, BaseException):
                 raise error

@@ -25,6 +25,8 @@ from servery.server.storage import Storage, no_storage
 from servery.server.turned_away import TurnedAway
 from servery.telemetry.ledger.audit import AuditLog
 from servery.telemetry.metrics import Metrics
+from servery.telemetry.traces.trace import Trace
+from servery.telemetry.traces.tracer import Tracer
 from servery.upstream.caller import ANYBODY, Caller
 from servery.upstream.residence import Residence
 from servery.upstream.upstream import Upstream
@@ -86,6 +88,7 @@ class Service:
     storage: Storage | None = None
     siblings: Siblings | None = None
     key_watch: KeyWatch | None = None
+    tracer: Tracer | None = None
     responses: ResponseStore = field(default_factory=lambda: ResponseStore(MAX_RESPONSES, MAX_RESPONSE_BYTES))
 
     def __post_init__(self) -> None:
@@ -180,7 +183,7 @@ class Exchange:
 
     `arguments` are the parts of its path that its route has names for; `record` is there once it is known which model
     answers; `caller` is whose key it came with; `total_s` the most that its answer may take,
-    where its model has a limit of its own; `subject` what an administrator does something to.
+    where its model has a limit of its own; `subject` what an administrator does something to; `trace` what is told of it, if anything is.
     """
 
     request: Request
@@ -191,6 +194,7 @@ class Exchange:
     total_s: float | None = None
     caller: Caller = ANYBODY
     subject: str = ""
+    trace: Trace | None = None
 
     @property
     def owner(self) -> bytes:

@@ -16,6 +16,8 @@ from servery.telemetry.gateway_metrics import GatewayMetrics
 from servery.telemetry.process_metrics import watch_process
 from servery.telemetry.residency import ModelState, Residency
 from servery.telemetry.tallies import Counter, Histogram
+from servery.telemetry.trace_metrics import TraceCollector
+from servery.telemetry.traces.outbox import SpanFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -44,6 +46,8 @@ class Metrics:
         watch_process(self._registry)
         self._batches = BatchCollector()
         self._registry.register(self._batches)
+        self._traces = TraceCollector()
+        self._registry.register(self._traces)
         self._models: dict[str, ModelMetrics] = {}
         self.gateway = GatewayMetrics(self._registry)
         counter, histogram = self._counter, self._histogram
@@ -81,6 +85,10 @@ class Metrics:
     def watch_batches(self, read: Callable[[], BatchFigures]) -> None:
         """Report the batches as they are whenever the metrics are read."""
         self._batches.read = read
+
+    def watch_traces(self, read: Callable[[], SpanFigures]) -> None:
+        """Report what became of spans whenever the metrics are read."""
+        self._traces.read = read
 
     def forget_engine(self, model: str) -> None:
         """Report an engine no more."""

@@ -36,8 +36,6 @@ PASSED_HEADERS = (
     "anthropic-beta",
     "anthropic-version",
     "openai-beta",
-    "traceparent",
-    "tracestate",
 )
 
 

@@ -155,6 +155,8 @@ class RemoteUpstream:
     async def _send(self, outgoing: Outgoing, call: Call) -> Response:
         target = self._url.path + outgoing.path
         headers = await self._headers(outgoing, target)
+        if call.onward is not None:
+            headers = (*headers, *call.onward.headers)
         left_s = math.inf if call.deadline is None else max(0.001, call.deadline - time.monotonic())
         # How long a first token and each further one of a stream may take is judged by whoever waits for them.
         stall_s = math.inf if call.stall_s is None else call.stall_s

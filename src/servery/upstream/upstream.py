@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from servery.engine.stats import EngineStats
+from servery.telemetry.traces.trace import Onward
 from servery.upstream.ask import Ask
 from servery.wire.chat import ChatRequest
 from servery.wire.message import AnswerForm, MessageDelta
@@ -28,7 +29,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `id` is no other attempt's. `priority` is the engine's: lower numbers first. `form` writes the answer to a chat in the
     client's form; None: `Ask.form` makes one. An answer that goes on where another upstream left it has no `form` of its
     own: of its stream only `deltas` are read, so it is not to be passed on as it comes. `continued` is what the client
-    has of it already, made of `spent_tokens`, for an upstream that can go on from there. `adapter` is the upstream's own: the id of the adapter that it found, 0 for none.
+    has of it already, made of `spent_tokens`, for an upstream that can go on from there. `adapter` is the upstream's own: the id of the adapter that it found, 0 for none. `onward` is where the attempt stands in a
+    trace, for a deployment elsewhere to go on with.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     continued: str | None = None
     spent_tokens: int = 0
     adapter: int = 0
+    onward: Onward | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -6,6 +6,7 @@ from types import TracebackType
 from servery.gateway.dispatch.deployment import Lease
 from servery.gateway.dispatch.outcome import AttemptOutcome
 from servery.gateway.dispatch.place import Watch
+from servery.telemetry.traces.trace import Onward
 from servery.upstream.ask import Ask
 from servery.upstream.failure import UpstreamFailure, failure_of
 from servery.upstream.upstream import Chunk
@@ -19,7 +20,8 @@ class Attempt:
     """An answer under way. It is over once, by its end or by what is raised inside `judged`; then its watch is told.
 
     `is_hedge`: it was sent beside another one that was slow to begin. `refusal` is what its deployment said to a request
-    that is at fault itself: that is no failure of the deployment's, nor an answer.
+    that is at fault itself: that is no failure of the deployment's, nor an answer. `queued_s` is how long an engine of this
+    process let its first prompt wait; when it was sent, had its first and last tokens and ended are the clock's times.
     """
 
     def __init__(
@@ -31,8 +33,9 @@ class Attempt:
         watch: Watch,
         why: str = "",
         request_id: str = "",
+        onward: Onward | None = None,
     ) -> None:
-        """`why` says in a word why its deployment was chosen."""
+        """`why` says in a word why its deployment was chosen; `onward` what the deployment was told of the trace."""
         self.ask = ask
         self.why = why
         self.chunks = chunks
@@ -46,28 +49,32 @@ class Attempt:
         self.failure: UpstreamFailure | None = None
         self.refusal: ApiError | None = None
         self.usage: Usage | None = None
+        self.queued_s: float | None = None
+        self.onward = onward
         self._lease = lease
         self._clock = clock
         self._watch = watch
-        self._sent_s = clock()
-        self._first_s: float | None = None
-        self._last_s = self._sent_s
+        self.sent_s = self.ended_s = clock()
+        self.first_s: float | None = None
+        self.last_s = self.sent_s
         self._is_over = False
         self._request_id = request_id
 
     def add(self, chunk: Chunk) -> None:
         """Take in the next piece of the answer."""
-        self.prompt_tokens += chunk.prompt_tokens
-        self.cached_tokens += chunk.cached_tokens
+        if chunk.prompt_tokens:
+            self.prompt_tokens += chunk.prompt_tokens
+            self.cached_tokens += chunk.cached_tokens
+            self.queued_s = chunk.queued_s if self.queued_s is None else self.queued_s
         self.is_estimated = self.is_estimated or chunk.is_estimated
         if chunk.usage is not None:
             self.usage = chunk.usage
         if chunk.tokens:
             self.tokens += chunk.tokens
-            self._last_s = self._clock()
-            if self._first_s is None:
-                self._first_s = self._last_s
-                self.deployment.ttfts.add(self._first_s - self._sent_s)
+            self.last_s = self._clock()
+            if self.first_s is None:
+                self.first_s = self.last_s
+                self.deployment.ttfts.add(self.first_s - self.sent_s)
                 self._watch.first_token()
                 self.deployment.changed()
 
@@ -137,16 +144,17 @@ class Attempt:
         self._watch.over(self._outcome())
 
     def _outcome(self) -> AttemptOutcome:
-        first_s = self._first_s
+        first_s = self.first_s
+        self.ended_s = self._clock()
         prompt_tokens, cached_tokens, tokens = self.taken
         return AttemptOutcome(
             deployment=self.deployment,
             ask=self.ask,
             failure=self.failure,
             is_abandoned=self.is_abandoned,
-            took_s=self._clock() - self._sent_s,
-            ttft_s=None if first_s is None else first_s - self._sent_s,
-            tpot_s=None if first_s is None or self.tokens < 2 else (self._last_s - first_s) / (self.tokens - 1),
+            took_s=self.ended_s - self.sent_s,
+            ttft_s=None if first_s is None else first_s - self.sent_s,
+            tpot_s=None if first_s is None or self.tokens < 2 else (self.last_s - first_s) / (self.tokens - 1),
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
             tokens=tokens,

@@ -184,7 +184,7 @@ class _Search:
         lease = await self._lease(deployment)
         watch = self._served.placement.sent(deployment, exchange.ask)
         chunks = deployment.upstream.answer(exchange.ask, call)
-        attempt = Attempt(exchange.ask, lease, chunks, self._clock, watch, self._why, exchange.request_id)
+        attempt = Attempt(exchange.ask, lease, chunks, self._clock, watch, self._why, exchange.request_id, call.onward)
         exchange.attempts.append(attempt)
         return attempt
 

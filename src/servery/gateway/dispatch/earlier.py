@@ -76,7 +76,7 @@ def _key(ask: Ask, is_stream: bool, includes_usage: bool) -> bytes:
     """A digest of who asks what, and how it is sent."""
     way = b"stream" if is_stream else b"whole"
     usage = b"usage" if is_stream and includes_usage else b""
-    headers = [f"{name}: {value}".encode() for name, value in sorted(ask.pass_headers) if not name.startswith("trace")]
+    headers = [f"{name}: {value}".encode() for name, value in sorted(ask.pass_headers)]
     asked = [part for name in sorted(ask.fields) if name not in _SENDING for part in (name.encode(), ask.fields[name])]
     parts = [ask.owner, ask.api.value.encode(), ask.head.model.encode(), way, usage, *headers, b"", *asked]
     digest = hashlib.blake2b(digest_size=24)

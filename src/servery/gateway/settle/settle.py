@@ -7,6 +7,7 @@ from typing import Protocol
 from servery.gateway.admit.limits.limiter import settle as settle_limits
 from servery.gateway.exchange import Exchange, Outcome
 from servery.gateway.settle.row import row_of
+from servery.gateway.settle.spans import write_spans
 from servery.gateway.settle.verdict import is_shed, verdict_of
 from servery.telemetry.ledger.row import LedgerRow
 from servery.telemetry.metrics import Metrics
@@ -58,6 +59,8 @@ class Settlement:
         slo = None if served is None else served.config.slo
         verdict = verdict_of(slo, exchange.record, outcome, error, status, exchange.cache)
         row = row_of(exchange, outcome, name, status, verdict, at_s=self._wall() - e2e_s, e2e_s=e2e_s)
+        if exchange.trace is not None:
+            write_spans(exchange, row, exchange.trace)
         settle_limits(exchange, -(-row.cost_nanousd // 1000))
         self._count(exchange, row, verdict, is_shed=is_shed(outcome, error, status))
         if self._book is not None:

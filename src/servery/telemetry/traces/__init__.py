@@ -1,0 +1,1 @@
+"""The ledger: one row for every exchange, never its content; and what administrators did."""
