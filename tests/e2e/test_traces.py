@@ -15,7 +15,7 @@ from tests.e2e.recording_upstream import COUNTS, Recorder, recording
 from tests.e2e.server_process import ServerProcess, eventually
 
 FILE = """
-server: {{ port: 0, api_keys: [sk-client] }}
+server: {{ port: 0, api_keys: [sk-client], admin_keys: [sk-admin] }}
 telemetry: {{ traces: {{ endpoint: "{collector}", headers: {{ x-collector-key: secret }}, service: kitchen, sample: {sample} }} }}
 deployments:
   here: {{ kind: embedded, model: amuse-draft, engine: {{ threads: 1, kv_memory: 16MiB }} }}
@@ -47,7 +47,7 @@ def body(model: str, **fields: Any) -> dict[str, Any]:
 
 def spans(server: ServerProcess, what: str) -> float:
     """How many spans the metrics say were exported, or dropped, or are waiting."""
-    text = server.ask("GET", "/metrics", authorization="Bearer sk-client").body.decode()
+    text = server.ask("GET", "/metrics", authorization="Bearer sk-admin").body.decode()
     name = "spans_waiting" if what == "waiting" else f'spans_total{{result="{what}"}}'
     (line,) = [line for line in text.splitlines() if line.startswith(f"servery_trace_{name} ")]
     return float(line.rsplit(" ", 1)[1])
