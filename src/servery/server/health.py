@@ -39,5 +39,5 @@ async def version(service: Service, exchange: Exchange) -> None:
 
 async def metrics(service: Service, exchange: Exchange) -> None:
     """The figures for Prometheus, those of all workers."""
-    page = service.metrics.render() if service.siblings is None else await service.siblings.page()
+    page = await service.metrics_page() if service.siblings is None else await service.siblings.page()
     await exchange.reply.whole(page, content_type=CONTENT_TYPE)

@@ -16,6 +16,7 @@ from servery.server import (
     models,
     residence,
     responses,
+    slo_api,
     tokens,
 )
 from servery.server.router import Matched, Router
@@ -94,6 +95,7 @@ ROUTES: Sequence[Route] = (
     _admin("/wake_up", residence.wake_up),
     _admin("/v1/config/reload", config_api.reload),
     Route(path="/v1/config", method="GET", handler=config_api.show, is_admin=True),
+    Route(path="/admin/slo", method="GET", handler=slo_api.show, is_admin=True),
     Route(path="/v1/keys", method="GET", handler=keys_api.listed, is_admin=True),
     Route(path="/v1/keys", method="POST", handler=keys_api.create, is_admin=True, is_work=True),
     Route(path="/v1/keys/{id}", method="GET", handler=keys_api.retrieve, is_admin=True),

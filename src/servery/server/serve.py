@@ -44,6 +44,7 @@ from servery.server.places import Places
 from servery.server.reload import Reloader
 from servery.server.service import Service
 from servery.server.siblings import Siblings
+from servery.server.slo_source import slo_watch
 from servery.server.storage import Answering, Storage, open_storage
 from servery.server.traced import server_tracer
 from servery.server.workers import Post, Workers, check_workers
@@ -121,6 +122,7 @@ class _Serving:
             look_for=self._look_for,
             reload=None if live is None else self._reload,
             metrics=metrics,
+            slo=slo_watch(options.ledger, gateway, metrics, post),
             options=options,
             keys=keys,
             key_watch=self._key_watch,
@@ -130,8 +132,10 @@ class _Serving:
             audit=AuditLog(options.ledger),
             tracer=tracer,
             storage=None if options.files is None else self._open_storage(options.files, metrics),
-            siblings=None if post is None else Siblings(post.folder, post.number, post.count, metrics.render),
         )
+        if post is not None:
+            page = self._service.metrics_page
+            self._service.siblings = Siblings(post.folder, post.number, post.count, page)
         share = None if post is None else post.share
         self._reloader = None if live is None else Reloader(live, self._service, self._places, share)
         self._listener = Listener(App(self._service).answer)

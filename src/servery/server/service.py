@@ -25,6 +25,7 @@ from servery.server.storage import Storage, no_storage
 from servery.server.turned_away import TurnedAway
 from servery.telemetry.ledger.audit import AuditLog
 from servery.telemetry.metrics import Metrics
+from servery.telemetry.slo_watch import SloWatch, nothing_watched
 from servery.telemetry.traces.trace import Trace
 from servery.telemetry.traces.tracer import Tracer
 from servery.upstream.caller import ANYBODY, Caller
@@ -82,6 +83,7 @@ class Service:
     metrics_door: MetricsDoor
     clock: Callable[[], float]
     metrics: Metrics = field(default_factory=Metrics)
+    slo: SloWatch = field(default_factory=nothing_watched)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     audit: AuditLog = field(default_factory=AuditLog)
     turned_away: TurnedAway = field(init=False)
@@ -93,6 +95,11 @@ class Service:
 
     def __post_init__(self) -> None:
         self.turned_away = TurnedAway(self.audit, self.clock)
+
+    async def metrics_page(self) -> bytes:
+        """This process's figures for Prometheus, as they are now."""
+        await self.slo.refresh()
+        return self.metrics.render()
 
     @property
     def stored(self) -> Storage:

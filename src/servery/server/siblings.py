@@ -5,7 +5,7 @@ that was started again begin anew without making a sum go back.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 _PATIENCE_S = 2.0
@@ -14,7 +14,7 @@ _PATIENCE_S = 2.0
 class Siblings:
     """One of `count` workers, by its number; `render` gives its own page."""
 
-    def __init__(self, folder: Path, number: int, count: int, render: Callable[[], bytes]) -> None:
+    def __init__(self, folder: Path, number: int, count: int, render: Callable[[], Awaitable[bytes]]) -> None:
         self._folder = folder
         self._number = number
         self._count = count
@@ -28,10 +28,17 @@ class Siblings:
 
     async def page(self) -> bytes:
         """The metrics of all that answer."""
-        others = [number for number in range(self._count) if number != self._number]
-        pages = await asyncio.gather(*map(self._ask, others))
-        told = {self._number: self._render(), **dict(zip(others, pages, strict=True))}
+        own, others = await self._render(), await self.pages()
+        told = {self._number: own, **dict(zip(self._others, others, strict=True))}
         return merged([(str(number), told[number]) for number in sorted(told)])
+
+    async def pages(self) -> list[bytes]:
+        """Those of the others, empty of one that does not answer."""
+        return await asyncio.gather(*map(self._ask, self._others))
+
+    @property
+    def _others(self) -> list[int]:
+        return [number for number in range(self._count) if number != self._number]
 
     async def _ask(self, number: int) -> bytes:
         try:
@@ -45,7 +52,7 @@ class Siblings:
             return b""
 
     async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(self._render())
+        writer.write(await self._render())
         writer.close()
 
     def _path(self, number: int) -> Path:

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from servery.telemetry.bounded_names import BoundedNames
+from servery.telemetry.judged_minutes import JudgedModels
 from servery.telemetry.ledger.row import LedgerRow
 
 NOBODY = "none"  # the deployment and the tier of an exchange for which none was asked
@@ -59,9 +60,13 @@ class PlaceTally:
 
 
 class ExchangeTallies:
-    """Every exchange that is over is counted here once, under the model that answered or was to."""
+    """Every exchange that is over is counted here once, under the model that answered or was to.
+
+    `judged` has those of the past by minute, where no ledger has them.
+    """
 
     def __init__(self) -> None:
+        self.judged: JudgedModels | None = None
         self._models: dict[str, ModelTally] = {}
         self._places: dict[tuple[str, str | None, str | None], PlaceTally] = {}
         self._error = BoundedNames(_MOST_ERRORS)
@@ -95,6 +100,8 @@ class ExchangeTallies:
             tally.good += 1
         else:
             _one_more(tally.missed, verdict)
+        if self.judged is not None and verdict is not None:
+            self.judged.add(model, row.at_s + row.e2e_s, is_good=verdict == GOOD)
 
     def collect(self) -> Iterable[Metric]:
         """As they are."""

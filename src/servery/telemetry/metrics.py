@@ -15,6 +15,7 @@ from servery.telemetry.batch_metrics import BatchCollector, BatchFigures
 from servery.telemetry.gateway_metrics import GatewayMetrics
 from servery.telemetry.process_metrics import watch_process
 from servery.telemetry.residency import ModelState, Residency
+from servery.telemetry.slo_watch import SloWatch, nothing_watched
 from servery.telemetry.tallies import Counter, Histogram
 from servery.telemetry.trace_metrics import TraceCollector
 from servery.telemetry.traces.outbox import SpanFigures
@@ -50,6 +51,8 @@ class Metrics:
         self._registry.register(self._traces)
         self._models: dict[str, ModelMetrics] = {}
         self.gateway = GatewayMetrics(self._registry)
+        self._slo = _Slo(nothing_watched())
+        self._registry.register(self._slo)
         counter, histogram = self._counter, self._histogram
         self._http = counter("http_requests", "Requests answered, by route and status.", "method", "route", "status")
         self.prompt = counter("prompt_tokens", "Prompt tokens of requests that were taken.", "model_name")
@@ -89,6 +92,10 @@ class Metrics:
     def watch_traces(self, read: Callable[[], SpanFigures]) -> None:
         """Report what became of spans whenever the metrics are read."""
         self._traces.read = read
+
+    def watch_slo(self, watch: SloWatch) -> None:
+        """Report what became of the SLOs, as of its last reading."""
+        self._slo.watch = watch
 
     def forget_engine(self, model: str) -> None:
         """Report an engine no more."""
@@ -166,6 +173,17 @@ class ModelMetrics:
             self._answer_size.observe(timing.tokens)
         for tpot_s in timing.tpots_s:
             self._tpot.observe(tpot_s)
+
+
+class _Slo:
+    """What is told of SLOs."""
+
+    def __init__(self, watch: SloWatch) -> None:
+        self.watch = watch
+
+    def collect(self) -> Iterable[Metric]:
+        """As of the last reading."""
+        return self.watch.collect()
 
 
 class _EngineCollector:

@@ -224,7 +224,7 @@ def test_a_file_of_the_first_version_is_brought_to_this_one(tmp_path: Path) -> N
 def test_a_ledger_of_a_later_version_is_refused_by_name(place: LedgerConfig) -> None:
     with opened(place) as database:
         database.set_version(99)
-    with pytest.raises(LedgerError, match="is of version 99, and this Servery knows version 2; take the Servery that"):
+    with pytest.raises(LedgerError, match="is of version 99, and this Servery knows version 3; take the Servery that"):
         Ledger(place).start()
 
 

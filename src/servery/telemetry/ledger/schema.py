@@ -8,7 +8,7 @@ from typing import Any
 
 from servery.telemetry.ledger.row import LedgerRow
 
-VERSION = 2
+VERSION = 3
 COLUMNS = LedgerRow._fields
 
 
@@ -45,6 +45,10 @@ def tables(dialect: Dialect) -> Sequence[str]:
             f"action {text} NOT NULL, subject {text} NOT NULL, source {text} NOT NULL, outcome {text} NOT NULL, "
             f"digest {text} NOT NULL){dialect.table}"
         ),
+        (
+            f"CREATE TABLE IF NOT EXISTS slo_minutes (minute {whole} NOT NULL, model {text} NOT NULL, good {whole} NOT NULL, "
+            f"missed {whole} NOT NULL, PRIMARY KEY (minute, model)){dialect.table}"
+        ),
     )
 
 
@@ -60,7 +64,8 @@ def _column(name: str, hint: Any, dialect: Dialect) -> str:
     return f"{name} {dialect.types[kind]}{rest}"
 
 
-# From each earlier version to the next. Version 1 was SQLite's only, and had whole micro-dollars.
+# From each earlier version to the next, before what is missing is made. Version 1 was SQLite's only, and had whole
+# micro-dollars.
 MIGRATIONS: Mapping[int, Sequence[str]] = {
     1: (
         "ALTER TABLE exchanges RENAME COLUMN owner TO key_id",
@@ -81,5 +86,16 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         ),
         "UPDATE exchanges SET dearest_nanousd = cost_nanousd",
         "DROP INDEX IF EXISTS exchanges_of_owner",
-    )
+    ),
+    2: (),
+}
+# And after it: the last 31 days by minute, of what earlier versions wrote.
+REFILLS: Mapping[int, Sequence[str]] = {
+    2: (
+        (
+            "INSERT INTO slo_minutes (minute, model, good, missed) SELECT CAST((at_s + e2e_s - 30) / 60 AS BIGINT), served_model, "
+            "sum(CASE WHEN is_slo_met THEN 1 ELSE 0 END), sum(CASE WHEN is_slo_met THEN 0 ELSE 1 END) FROM exchanges "
+            "WHERE is_slo_met IS NOT NULL AND at_s >= (SELECT max(at_s) FROM exchanges) - 2678400 GROUP BY 1, 2"
+        ),
+    ),
 }

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from servery.telemetry.ledger.database import Database
 from servery.telemetry.ledger.errors import DatabaseFailure, LedgerError
+from servery.telemetry.ledger.judged import add_judged, forget_judged
 from servery.telemetry.ledger.row import LedgerRow
-from servery.telemetry.ledger.schema import COLUMNS, MIGRATIONS, VERSION, tables
+from servery.telemetry.ledger.schema import COLUMNS, MIGRATIONS, REFILLS, VERSION, tables
 
 _NAMES = ", ".join(COLUMNS)
 _INSERT = f"INSERT INTO exchanges ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"  # noqa: S608
@@ -36,6 +37,9 @@ def prepare(database: Database) -> None:
                 database.execute(statement)
         for statement in (*tables(database.dialect), *database.dialect.append_only):
             database.execute(statement)
+        for version in range(found or VERSION, VERSION):
+            for statement in REFILLS.get(version, ()):
+                database.execute(statement)
         if found < VERSION:
             database.set_version(VERSION)
 
@@ -57,6 +61,7 @@ def check(database: Database, *, is_read_only: bool = False) -> None:
 
 def begin(database: Database, run: Run) -> None:
     """Note that a run has begun."""
+    forget_judged(database, run.started_s)
     values = (run.id, run.host, run.pid, run.started_s, None, 0, 0, 0, False)
     database.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(values))})", values)  # noqa: S608
 
@@ -64,11 +69,19 @@ def begin(database: Database, run: Run) -> None:
 def append(database: Database, rows: Sequence[LedgerRow], run: str, *, written: int, lost: int) -> None:
     """Write rows, and in the same step that the run has written so many in all, and lost so many.
 
-    What was written before stays as it is: an exchange has one row.
+    What was written before stays as it is: an exchange has one row. The first of `rows` may be such, when the database had
+    taken them and could not say so.
     """
     with database.transaction():
+        add_judged(database, rows[_already(database, run, written - len(rows)) :])
         database.many(_INSERT, rows)
         database.execute("UPDATE runs SET rows_written = ?, rows_lost = ? WHERE id = ?", (written, lost, run))
+
+
+def _already(database: Database, run: str, known: int) -> int:
+    """How many rows of a run are in the ledger beyond those that it knows to be."""
+    told = written(database, run)
+    return 0 if told is None else max(0, told[0] - known)
 
 
 def written(database: Database, run: str) -> tuple[int, int] | None:
