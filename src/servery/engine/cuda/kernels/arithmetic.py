@@ -1,7 +1,7 @@
 """What several kernels compute with: matrix products, roundings, and the 8-bit formats of the KV cache.
 
-Triton's interpreter, in which these kernels are tested without a GPU, multiplies bfloat16 wrongly and without saying
-so: there operands become float32 first.
+Triton's interpreter, in which these kernels are tested without a GPU, multiplies bfloat16 wrongly, cuts it off instead
+of rounding, and takes whole numbers for its bits, all without saying so: there `product` and `as_type` go round that.
 """
 
 import triton
@@ -24,6 +24,16 @@ def product(a, b, total):
     if INTERPRETED:
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, total, input_precision="ieee")
+
+
+@triton.jit
+def as_type(x, TYPE: tl.constexpr):
+    """The values of `x` in another type, rounded to nearest, of two the even one."""
+    if INTERPRETED and tl.bfloat16 == TYPE:
+        bits = x.to(tl.float32).to(tl.int32, bitcast=True)
+        kept = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.int16)
+        return kept.to(tl.bfloat16, bitcast=True)
+    return x.to(TYPE)
 
 
 @triton.jit
@@ -62,5 +72,5 @@ def fp8_halves(codes):
 def stored_values(stored, like, FORMAT: tl.constexpr):
     """What was loaded from a cache in the type of `like`, codes without their scales; those of float8 over 256."""
     if FORMAT == FP8:
-        return fp8_halves(stored).to(like.dtype)
-    return stored.to(like.dtype)
+        return as_type(fp8_halves(stored), like.dtype)
+    return as_type(stored, like.dtype)

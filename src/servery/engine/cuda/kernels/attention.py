@@ -15,7 +15,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from servery.engine.cuda.kernels.arithmetic import FP8, LOG2_E, PLAIN, bounded_tanh, product, stored_values
+from servery.engine.cuda.kernels.arithmetic import FP8, LOG2_E, PLAIN, as_type, bounded_tanh, product, stored_values
 
 # How many parts `sum_parts` reads at a time; a number of its own so that the order of sums never depends on a batch.
 PARTS = tl.constexpr(16)
@@ -96,7 +96,7 @@ def _read(stored, scales, slots, is_read, stride, scale_stride, q, S: tl.constex
         else:
             at = scales + slots[:, None] * scale_stride + (dims // S.scale_width)[None, :]
             each = tl.load(at, mask=is_there, other=0.0).to(tl.float32) * unit
-            values = (values.to(tl.float32) * each).to(q.dtype)
+            values = as_type(values.to(tl.float32) * each, q.dtype)
     return values, factors
 
 
@@ -154,7 +154,7 @@ def _walk(q, asking, is_line, cache, scales, table, first, last, begin, end, str
             )
         if S.stored != PLAIN and S.scale_width == S.head_dim:
             weights *= v_factors[None, :]
-        total = product(weights.to(v.dtype), v, total * fading[:, None])
+        total = product(as_type(weights, v.dtype), v, total * fading[:, None])
         peak = higher
     return total, peak, mass
 
@@ -168,6 +168,27 @@ def _weighed(total, peak, mass, sink, has_sink: tl.constexpr):
         fading = tl.exp2(peak - level)
         return total * (fading / (mass * fading + tl.exp2(sink - level)))[:, None]
     return total / tl.where(mass == 0.0, 1.0, mass)[:, None]
+
+
+@triton.jit
+def _place_of(query_starts, context_lens, num_rows, TOKENS: tl.constexpr, S: tl.constexpr):
+    """This program's row and its first token there, where the row begins, and its numbers of tokens and positions."""
+    row, at = tl.program_id(0), tl.program_id(0) * 0
+    if not S.is_short:
+        row = _row_of(query_starts, tl.program_id(0), num_rows, TOKENS)
+        at = (tl.program_id(0) - tl.load(query_starts + row) // TOKENS - row) * TOKENS
+    query_start = tl.load(query_starts + row)
+    return row, at, query_start, tl.load(query_starts + row + 1) - query_start, tl.load(context_lens + row)
+
+
+@triton.jit
+def _leave(sums, peaks, place, total, peak, mass, is_line, S: tl.constexpr):
+    """Write what `sum_parts` reads of one part, for lines whose place [M] is given."""
+    dims = tl.arange(0, S.block_d)
+    is_there = is_line[:, None] & (dims < S.head_dim)[None, :]
+    tl.store(sums + place[:, None] * S.head_dim + dims[None, :], total, mask=is_there)
+    tl.store(peaks + place * 2, peak, mask=is_line)
+    tl.store(peaks + place * 2 + 1, mass, mask=is_line)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_parts", "table_stride"])
@@ -197,23 +218,18 @@ def attend_rows(
     where rows are split, sums [rows * few_tokens, heads, parts, head_dim] and peaks [rows * few_tokens, heads, parts, 2]
     are written for `sum_parts`. A row whose context is 0 gives zeros.
     """
-    tokens: tl.constexpr = S.block_m // S.heads
-    head_parts: tl.constexpr = (S.group + S.heads - 1) // S.heads
-    part, kv_head = tl.program_id(2), tl.program_id(1) // head_parts
-    row, at = tl.program_id(0), tl.program_id(0) * 0
-    if not S.is_short:
-        row = _row_of(query_starts, tl.program_id(0), num_rows, tokens)
-        at = (tl.program_id(0) - tl.load(query_starts + row) // tokens - row) * tokens
-    query_start, context = tl.load(query_starts + row), tl.load(context_lens + row)
-    count = tl.load(query_starts + row + 1) - query_start
+    TOKENS: tl.constexpr = S.block_m // S.heads
+    HEAD_PARTS: tl.constexpr = (S.group + S.heads - 1) // S.heads
+    PER_HEAD: tl.constexpr = S.head_dim // S.scale_width
+    row, at, query_start, count, context = _place_of(query_starts, context_lens, num_rows, TOKENS, S)
     is_other = (count > S.few_tokens) if S.is_short else (count <= S.few_tokens)
     if is_other | (at >= count):
         return
-    lines = tl.arange(0, S.block_m)
-    token, in_group = at + lines // S.heads, (tl.program_id(1) % head_parts) * S.heads + lines % S.heads
-    is_line = (lines < tokens * S.heads) & (token < count) & (in_group < S.group)
+    lines, part, kv_head = tl.arange(0, S.block_m), tl.program_id(2), tl.program_id(1) // HEAD_PARTS
+    token, in_group = at + lines // S.heads, (tl.program_id(1) % HEAD_PARTS) * S.heads + lines % S.heads
+    is_line = (lines < TOKENS * S.heads) & (token < count) & (in_group < S.group)
     first = tl.maximum(context - count + at - S.window + 1, 0) if S.window > 0 else context * 0
-    last = tl.minimum(context, context - count + at + tokens)
+    last = tl.minimum(context, context - count + at + TOKENS)
     begin, end = first // S.block_n, tl.cdiv(last, S.block_n)
     if S.is_split:
         tiles = S.part_tiles if S.part_tiles > 0 else tl.cdiv(end - begin, num_parts)
@@ -225,19 +241,16 @@ def attend_rows(
     is_there = is_line[:, None] & (dims < S.head_dim)[None, :]
     line, column = (query_start + token).to(tl.int64)[:, None], head[:, None] * S.head_dim + dims[None, :]
     q = tl.load(query + line * strides.query + column, mask=is_there, other=0.0)
-    per_head: tl.constexpr = S.head_dim // S.scale_width
     table, asking = tables + row.to(tl.int64) * table_stride, context - count + token
-    cache, scales = cache + kv_head * S.head_dim, scales + kv_head * per_head
+    cache, scales = cache + kv_head * S.head_dim, scales + kv_head * PER_HEAD
     total, peak, mass = _walk(q, asking, is_line, cache, scales, table, first, last, begin, end, strides, scale, cap, S)
     if S.is_split:
         place = ((row * S.few_tokens + token).to(tl.int64) * S.num_heads + head) * num_parts + part
-        tl.store(sums + place[:, None] * S.head_dim + dims[None, :], total, mask=is_there)
-        tl.store(peaks + place * 2, peak, mask=is_line)
-        tl.store(peaks + place * 2 + 1, mass, mask=is_line)
+        _leave(sums, peaks, place, total, peak, mass, is_line, S)
     else:
         sink = tl.load(sinks + head, mask=is_line, other=0.0) if S.has_sinks else peak
         result = _weighed(total, peak, mass, sink, S.has_sinks)
-        tl.store(out + line * strides.out + column, result.to(out.dtype.element_ty), mask=is_there)
+        tl.store(out + line * strides.out + column, as_type(result, out.dtype.element_ty), mask=is_there)
 
 
 @triton.jit(do_not_specialize=["num_parts"])
@@ -276,4 +289,4 @@ def sum_parts(out, sums, peaks, sinks, context_lens, query_starts, num_parts, ou
     sink = tl.load(sinks + head + tl.zeros((1,), tl.int32)) if S.has_sinks else peak
     result = _weighed(total, peak, mass, sink, S.has_sinks)
     at_out = out + query_start.to(tl.int64) * out_stride + token * out_stride + head * S.head_dim + dims[None, :]
-    tl.store(at_out, result.to(out.dtype.element_ty), mask=(dims < S.head_dim)[None, :])
+    tl.store(at_out, as_type(result, out.dtype.element_ty), mask=(dims < S.head_dim)[None, :])
