@@ -1,7 +1,8 @@
-"""What the providers' models cost, as read on a day: `prices.json`, which ships with the package.
+"""What the providers' models cost, as read somewhere on a day: `prices.json`, which ships with the package.
 
-Prices change; the day is part of the catalog, and a price in the configuration goes before it. Left out are models whose
-price is not one number per kind of token (those with a dearer band for long prompts): their price must be written.
+Prices change; where and when each was read is part of the catalog, and a price in the configuration goes before it. Left
+out are models whose price is not one number per kind of token (those with a dearer band for long prompts): their price must
+be written.
 """
 
 import functools
@@ -19,6 +20,7 @@ _DATED = re.compile(r"-(?:20\d{6}|20\d\d-\d\d-\d\d|latest)$")
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     input: float
     output: float
+    source: str
     cached_input: float | None = None
 
     def price(self) -> Price:
@@ -30,30 +32,41 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         )
 
 
-class _Provider(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    source: str
-    models: dict[str, _Entry]
+class Source(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where prices were read, on which day (ISO 8601); `is_own`: it is the provider's own page, else somebody's copy."""
+
+    url: str
+    read: str
+    is_own: bool
+
+    def __str__(self) -> str:
+        return f"read {self.read} at {self.url}{'' if self.is_own else ', at second hand'}"
 
 
 class Catalog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Prices by provider and model; `read` is the day on which they were looked up (ISO 8601)."""
+    """Prices by provider and model, and where each comes from."""
 
-    read: str
     unit: str
-    providers: dict[str, _Provider]
+    sources: dict[str, Source]
+    providers: dict[str, dict[str, _Entry]]
 
     def price(self, kind: Kind, model: str) -> Price | None:
         """What `model` costs at the provider that `kind` speaks to; a date at its end does not change that."""
-        provider = self.providers.get(kind.value)
-        if provider is None:
-            return None
-        entry = provider.models.get(model) or provider.models.get(_DATED.sub("", model))
+        entry = self._entry(kind, model)
         return None if entry is None else entry.price()
+
+    def source(self, kind: Kind, model: str) -> Source | None:
+        """Where the model's price was read; None if it has none here."""
+        entry = self._entry(kind, model)
+        return None if entry is None else self.sources[entry.source]
 
     def names(self, kind: Kind) -> list[str]:
         """The models of a provider that have a price here."""
-        provider = self.providers.get(kind.value)
-        return [] if provider is None else sorted(provider.models)
+        return sorted(self.providers.get(kind.value, ()))
+
+    def _entry(self, kind: Kind, model: str) -> _Entry | None:
+        models = self.providers.get(kind.value, {})
+        return models.get(model) or models.get(_DATED.sub("", model))
 
 
 @functools.cache

@@ -4,8 +4,10 @@ import argparse
 import importlib.resources
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from servery.config.catalog import shipped_catalog
 from servery.config.deployment_reader import EngineCheck
 from servery.config.errors import ConfigError
 from servery.config.load import load_config
@@ -33,6 +35,8 @@ def check(options: argparse.Namespace) -> int:
     for model in config.models.values():
         tiers = " | ".join(", ".join(_shown(config.deployments[name]) for name in tier) for tier in model.tiers)
         print(f"  {model.name}: {tiers}; {model.place.value}")
+    for line in _origins(config.deployments.values()):
+        print(f"  {line}")
     return 0
 
 
@@ -72,6 +76,18 @@ def _number(count: int, noun: str) -> str:
 
 def _shown(deployment: DeploymentConfig) -> str:
     return f"{deployment.name} ({deployment.kind.value}, {_price(deployment.price)})"
+
+
+def _origins(deployments: Iterable[DeploymentConfig]) -> Iterator[str]:
+    """Where prices come from that the file does not have."""
+    catalog = shipped_catalog()
+    of: dict[str, list[str]] = {}
+    for each in deployments:
+        source = catalog.source(each.kind, each.model)
+        if source is not None and catalog.price(each.kind, each.model) == each.price:
+            of.setdefault(str(source), []).append(each.name)
+    for said, names in of.items():
+        yield f"price of {', '.join(names)}: {said}"
 
 
 def _price(price: Price) -> str:

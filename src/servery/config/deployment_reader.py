@@ -140,7 +140,7 @@ class DeploymentReader:
         price = self._catalog.price(section.kind, model)
         if price is None:
             known = self._catalog.names(section.kind)
-            listed = f" The catalog of {self._catalog.read} has {', '.join(known)}." if known else ""
+            listed = f" The catalog has {', '.join(known)}." if known else ""
             message = (
                 f"no price is known for '{model}'; write price: {{input: ..., output: ...}} in dollars per million "
                 f"tokens, price: {{per_hour: ...}}, or price: free.{listed}"
