@@ -1,5 +1,8 @@
+import contextlib
 import dataclasses
+import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -7,6 +10,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -72,16 +77,21 @@ def test_pages_become_one_whose_samples_tell_their_worker() -> None:
     ]
 
 
+KEY, READER, LIMIT = "sk-limited", "sk-reader", 20
+
+
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[subprocess.Popen[str], int]]":
-    """Two workers, and their port."""
+def served(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> "Iterator[tuple[subprocess.Popen[str], int]]":
+    """Two workers that count limits together, and their port."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     path = tmp_path_factory.mktemp("workers") / "servery.yaml"
     path.write_text(
-        f"server: {{port: {port}}}\n"
+        f"server: {{port: {port}, metrics_keys: [{READER}]}}\n"
+        f"limits: {{redis: '{redis_url}', deadline: 5s}}\n"
+        f"keys: {{k: {{sha256: {sha256(KEY.encode()).hexdigest()}, limits: {{requests_per_minute: {LIMIT}}}}}}}\n"
         "deployments: {d: {kind: vllm, url: 'http://127.0.0.1:9/v1', model: x, price: free}}\n"
-        "models: {m: {deployments: [d]}}\n"
+        "models: {m: {deployments: [d], retry: {attempts: 1}}}\n"
     )
     command = [sys.executable, "-m", "servery", "serve", "--config", str(path), "--workers", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -92,7 +102,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[subproce
 
 
 def page(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"authorization": f"Bearer {READER}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -106,6 +117,33 @@ def both(port: int) -> str:
 
 def children(process: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def status(port: int) -> int:
+    """Of an answer to a request on a connection of its own, which the system gives to one of the workers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}'
+    with contextlib.closing(connection):
+        headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        connection.request("POST", "/v1/chat/completions", body, headers)
+        return connection.getresponse().status
+
+
+@pytest.mark.timeout(60)
+def test_workers_count_limits_together_to_the_last_request(served: "tuple[subprocess.Popen[str], int]") -> None:
+    _, port = served
+    both(port)
+    began_s = time.monotonic()
+    with ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(lambda _: status(port), range(3 * LIMIT)))
+    regained = LIMIT / 60 * (time.monotonic() - began_s)
+    admitted = sum(
+        each == 503 for each in statuses
+    )  # the deployment is not there: that is what who is admitted is told
+    assert set(statuses) == {429, 503}
+    assert LIMIT <= admitted <= LIMIT + regained
+    asked = re.findall(r'servery_http_requests_total\{worker="(.)"[^}]*route="/v1/chat/completions"', both(port))
+    assert set(asked) == {"0", "1"}
 
 
 @pytest.mark.timeout(60)
