@@ -315,6 +315,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
         help="how they write reasoning: " + ", ".join(REASONING_FORMATS) + ", none, or what their templates show",
     )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what is logged")
+    add("--log-format", choices=("text", "json"), help="lines for people, or objects for programs (default text)")
     add_residence_options(verb)
     add_adapter_options(verb)
     add_engine_options(verb)

@@ -1,5 +1,6 @@
 """Traces of a real server, as a collector gets them and as an upstream is told of them."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tests.e2e.server_process import ServerProcess, eventually
 
 FILE = """
 server: {{ port: 0, api_keys: [sk-client], admin_keys: [sk-admin] }}
-telemetry: {{ traces: {{ endpoint: "{collector}", headers: {{ x-collector-key: secret }}, service: kitchen, sample: {sample} }} }}
+telemetry: {{ log_format: json, traces: {{ endpoint: "{collector}", headers: {{ x-collector-key: secret }}, service: kitchen, sample: {sample} }} }}
 deployments:
   here: {{ kind: embedded, model: amuse-draft, engine: {{ threads: 1, kv_memory: 16MiB }} }}
   bad: {{ kind: openai, url: "{upstream}/v1", model: "503", api_key: k, price: free }}
@@ -207,6 +208,23 @@ def test_the_metrics_say_how_many_spans_were_sent(stage: Stage) -> None:
     stage.traced(body("local"), 6, "5" * 32)
     eventually(lambda: spans(stage.server, "exported") == len(stage.collector.spans), "sent")
     assert spans(stage.server, "dropped") == 0
+
+
+def test_every_line_of_the_log_is_an_object_with_the_request_and_its_trace(stage: Stage) -> None:
+    stage.traced(body("local"), 6, "6" * 32, x_request_id="r-6")
+    stage.server.wait_line(r'"request_id": "r-6"')
+    lines = [json.loads(line) for line in stage.server.lines if line.startswith("{")]
+    assert all({"time", "level", "logger", "message", "pid"} <= set(line) for line in lines)
+    line = lines[-1]
+    assert line["message"].startswith("POST /v1/chat/completions 200 r-6 local: ")
+    known = {name: line[name] for name in ("request_id", "trace_id", "status", "model", "generated_tokens", "route")}
+    assert known == {
+        "request_id": "r-6", "trace_id": "6" * 32, "status": 200, "model": "local", "generated_tokens": 6,
+        "route": "/v1/chat/completions",
+    }  # fmt: skip
+    failed = [line for line in lines if line.get("deployment") == "bad"]
+    assert failed
+    assert all({"request_id", "trace_id", "failure", "why"} <= set(line) for line in failed)
 
 
 def test_a_collector_that_hangs_slows_nobody_and_what_is_lost_is_counted(tmp_path: Path) -> None:

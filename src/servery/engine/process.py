@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -38,6 +39,7 @@ from servery.engine.loading_bar import LoadingBar
 from servery.engine.lora.background import BackgroundReader
 from servery.engine.memory import KVPlan
 from servery.engine.pulse import Pulse
+from servery.logs import TEXT, VARIABLE, set_up_logging
 
 # Idle, the loop wakes this often to say that it is alive; under load every step says so.
 HEARTBEAT_S = 0.25
@@ -164,5 +166,7 @@ def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse, be
 if __name__ == "__main__":
     fd, memory, config, name = sys.argv[1:]
     shown = name.replace("%", "%%")
-    logging.basicConfig(level=logging.INFO, format=f"%(levelname)s engine {shown}: %(message)s")
+    set_up_logging(
+        logging.INFO, os.environ.get(VARIABLE, TEXT), f"%(levelname)s engine {shown}: %(message)s", engine=name
+    )
     sys.exit(main(int(fd), int(memory), decode_config(config)))

@@ -9,6 +9,7 @@ from servery.server.interrupt import ClientGone, Interrupt, Reason, interruption
 from servery.server.outlet import AsgiOutlet, Outlet
 from servery.server.reply import Reply
 from servery.server.request import Request, Watch
+from servery.server.request_line import RequestLine
 from servery.server.routes import Destination, Route, find, no_route, spoken
 from servery.server.service import Exchange, Service
 from servery.server.traced import end_trace
@@ -77,7 +78,8 @@ class App:
         except (ClientGone, asyncio.CancelledError):
             raise
         except Exception as error:  # the one boundary: whatever it is, the client gets an answer
-            log.exception("request %s failed", exchange.request.id, exc_info=error)
+            known = {"request_id": exchange.request.id}
+            log.exception("request %s failed", exchange.request.id, exc_info=error, extra=known)
             await exchange.reply.fail(failed("The server failed while answering; the failure was logged."))
         else:
             return None
@@ -128,13 +130,18 @@ class App:
         is_routine = route is not None and not route.is_work and (status < 400 or route.is_open)
         level = logging.DEBUG if is_routine else logging.INFO
         if log.isEnabledFor(level):
-            took_ms = 1000 * (self._service.clock() - request.arrived_s)
-            details = [f"{took_ms:.0f} ms"] if record is None else [str(record), f"{took_ms:.0f} ms"]
-            if exchange.reply.error is not None:
-                details.append(f"error {exchange.reply.error.code}")
-            if cut_by == Reason.CLIENT.value:
-                details.append("the client had gone")
-            log.log(level, "%s %s %d %s %s", _known(request.method), shown, status, request.id, ", ".join(details))
+            line = RequestLine(
+                method=_known(request.method),
+                route=shown,
+                status=status,
+                request_id=request.id,
+                took_ms=1000 * (self._service.clock() - request.arrived_s),
+                record=record,
+                trace_id=None if exchange.trace is None else exchange.trace.shown_id,
+                error=None if exchange.reply.error is None else str(exchange.reply.error.code),
+                is_client_gone=cut_by == Reason.CLIENT.value,
+            )
+            log.log(level, "%s", line)
 
 
 def _interrupt() -> Interrupt:

@@ -9,6 +9,7 @@ from servery.config.ledger_place import ledger_place
 from servery.config.load import load_config
 from servery.config.types import LedgerConfig
 from servery.engine_options import engine_settings
+from servery.logs import TEXT
 from servery.server.adapter_options import AdapterOptions
 from servery.server.aliases import read_aliases
 from servery.server.configured import check_beside, configured_options
@@ -37,6 +38,7 @@ def _configured(options: argparse.Namespace, defaults: Mapping[str, Any]) -> Ser
         max_file_bytes=options.max_file,
         max_files_bytes=options.max_files,
         log_level=options.log_level,
+        log_format=options.log_format,
         workers=options.workers,
         residence=ResidenceOptions.of(options),
     )
@@ -66,6 +68,7 @@ def _named(options: argparse.Namespace) -> ServeOptions:
         max_file_bytes=options.max_file,
         max_files_bytes=options.max_files,
         log_level=options.log_level,
+        log_format=options.log_format or TEXT,
         lora_dir=adapters.folder,
         aliases=read_aliases(options.alias),
         residence=residence,

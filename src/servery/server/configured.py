@@ -11,7 +11,7 @@ from servery.server.options import ServeOptions
 # What may stand beside --config on the command line: what is of this machine or this run, and no part of what is served.
 BESIDE = frozenset(
     {
-        "config", "host", "port", "api_key", "api_key_file", "admin_key", "metrics_key", "log_level", "files", "max_file",
+        "config", "host", "port", "api_key", "api_key_file", "admin_key", "metrics_key", "log_level", "log_format", "files", "max_file",
         "max_files", "load_on_demand", "workers", "keep_alive", "sleep_level", "sleep_dir", "memory", "run",
     }
 )  # fmt: skip
@@ -43,6 +43,7 @@ def configured_options(config: Config, **others: Any) -> ServeOptions:
         "models": tuple(engine_of(each) for each in config.deployments.values() if each.kind is Kind.EMBEDDED),
         "ledger": config.ledger,
         "key_store": config.key_store,
+        "log_format": config.telemetry.log_format,
     }
     keys = ("api_keys", "admin_keys", "metrics_keys")
     values |= {name: (*values[name], *others.pop(name, ())) for name in keys}

@@ -10,6 +10,7 @@ from servery.config.types import Config, KeyConfig, LedgerConfig
 from servery.engine.config import EngineConfig
 from servery.engine.gguf.files import SUFFIX, is_gguf, model_name
 from servery.engine.parsing.format import AUTO, find_formats
+from servery.logs import FORMATS, TEXT
 from servery.server.adapter_options import AdapterOptions
 from servery.server.admin import is_loopback
 from servery.server.aliases import check_aliases
@@ -90,6 +91,7 @@ class ServeOptions:
     max_file_bytes: int = 200 << 20
     max_files_bytes: int = 10 << 30
     log_level: str = "info"
+    log_format: str = TEXT
     lora_dir: Path | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     residence: ResidenceOptions = field(default_factory=ResidenceOptions)
@@ -127,6 +129,8 @@ class ServeOptions:
                 )
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise OptionError(f"--log-level is {self.log_level!r}; choose debug, info, warning or error.")
+        if self.log_format not in FORMATS:
+            raise OptionError(f"--log-format is {self.log_format!r}; choose {' or '.join(FORMATS)}.")
         if self.lora_dir is not None:
             self._check_lora_dir(self.lora_dir)
         adapters = [f"{model.name}:{each.name}" for model in self.models for each in model.engine.adapters]

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gc
 import logging
+import os
 import random
 import signal
 import socket
@@ -26,6 +27,7 @@ from servery.gateway.admit.limits.meter import LimitStore
 from servery.gateway.admit.limits.stores import limit_store
 from servery.gateway.fleet import Fleet
 from servery.gateway.gateway import Gateway
+from servery.logs import VARIABLE, set_up_logging
 from servery.server.admin import AdminDoor
 from servery.server.app import App
 from servery.server.auth import KeyRing
@@ -72,7 +74,8 @@ def run(options: ServeOptions) -> int:
     twice to stop. Raises `OptionError` when the address cannot be listened on, `LoadError` when a model cannot be loaded.
     """
     started_s = time.monotonic()
-    _set_up_logging(options.log_level)
+    os.environ[VARIABLE] = options.log_format
+    set_up_logging(options.log_level.upper(), options.log_format)
     check_workers(options)
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(_listening_socket(options.host, options.port))
@@ -414,10 +417,6 @@ def _say(text: str) -> None:
     """Tell the user; logs go elsewhere."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
 
 
 async def _run_batches(storage: Storage, loading: "asyncio.Task[None]") -> None:

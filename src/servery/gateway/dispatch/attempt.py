@@ -140,7 +140,8 @@ class Attempt:
             self._lease.succeed()
         else:
             self._lease.fail(failure)
-            self.deployment.failures.tell(failure, self._request_id, self._clock())
+            trace_id = None if self.onward is None else self.onward.trace_id
+            self.deployment.failures.tell(failure, self._request_id, self._clock(), trace_id)
         self._watch.over(self._outcome())
 
     def _outcome(self) -> AttemptOutcome:

@@ -111,6 +111,19 @@ class Record:
         if untold > 0:
             self._metrics.count_tokens(untold, None)
 
+    def fields(self) -> dict[str, object]:
+        """As `str`, apart."""
+        ttft_s, tpot_s = self.timing.ttft_s, self.tpot_s
+        return {
+            "model": self.model,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "generated_tokens": self.generated_tokens,
+            "ttft_ms": None if ttft_s is None else round(1000 * ttft_s, 3),
+            "tpot_ms": None if tpot_s is None else round(1000 * tpot_s, 3),
+            "finish_reasons": sorted(set(self.finish_reasons)) or None,
+        }
+
     def __str__(self) -> str:
         """For the log: sizes and times, never content."""
         text = f"{self.model}: {self.prompt_tokens} prompt tokens ({self.cached_tokens} cached)"

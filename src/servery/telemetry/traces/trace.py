@@ -30,10 +30,11 @@ class Span(NamedTuple):
 
 
 class Onward(NamedTuple):
-    """The span of a request to somebody else, and what that is told of it."""
+    """The span of a request to somebody else, and what that is told of it; `trace_id` of a trace of ours, as it is shown."""
 
     span_id: int
     headers: tuple[Header, ...]
+    trace_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class Trace:
         headers = [(b"traceparent", traceparent(self.trace_id, span_id, is_sampled=self.is_sampled).encode("ascii"))]
         if self.parent is not None and self.parent.state:
             headers.append((b"tracestate", self.parent.state.encode("ascii")))
-        return Onward(span_id, tuple(headers))
+        return Onward(span_id, tuple(headers), self.shown_id)
 
     def add(self, span: Span) -> None:
         """A span is over."""
