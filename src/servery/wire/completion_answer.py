@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from servery.wire import sse
-from servery.wire.message import Message, MessageDelta
+from servery.wire.message import Message, MessageDelta, TokenLogprob
 from servery.wire.usage import Usage
 
 
@@ -19,6 +19,42 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
+
+
+class ColumnToken(TokenLogprob, frozen=True):
+    """A token of the columns as a client was told it: where it begins, and what stood there for it."""
+
+    offset: int
+    given: float | None
+    tops: dict[str, float] | None
+
+
+def column_tokens(columns: CompletionLogprobs) -> list[TokenLogprob]:
+    """The columns, token by token; raises `msgspec.ValidationError` for columns that are not of one length."""
+    tops = columns.top_logprobs if columns.top_logprobs is not None else [None] * len(columns.tokens)
+    try:
+        return [
+            ColumnToken(token, given or 0.0, [], [], offset, given, top)
+            for token, given, top, offset in zip(
+                columns.tokens, columns.token_logprobs, tops, columns.text_offset, strict=True
+            )
+        ]
+    except ValueError as error:
+        raise msgspec.ValidationError("the columns of log probabilities differ in length") from error
+
+
+def _columns(tokens: Sequence[TokenLogprob]) -> CompletionLogprobs | None:
+    """The tokens in columns again; None without any."""
+    found = [each for each in tokens if isinstance(each, ColumnToken)]
+    if not found:
+        return None
+    tops = [each.tops for each in found]
+    return CompletionLogprobs(
+        tokens=[each.token for each in found],
+        token_logprobs=[each.given for each in found],
+        top_logprobs=None if all(top is None for top in tops) else tops,
+        text_offset=[each.offset for each in found],
+    )
 
 
 class CompletionChoice(msgspec.Struct, frozen=True):
@@ -48,7 +84,7 @@ def encode_completion(answer_id: str, created: int, model: str, choices: list[Co
 
 
 class CompletionForm:
-    """An `AnswerForm` of completions without log probabilities: what each says is its content."""
+    """An `AnswerForm` of completions: what each says is its content, with the tokens' columns if it has them."""
 
     def __init__(self, answer_id: str, created: int, model: str, *, include_usage: bool) -> None:
         self._answer_id = answer_id
@@ -65,7 +101,8 @@ class CompletionForm:
 
     def delta(self, delta: MessageDelta) -> bytes:
         """The text, and why it ended."""
-        text = self._events.text(delta.index, delta.content, None) if delta.content else b""
+        columns = _columns(delta.logprobs or ())
+        text = self._events.text(delta.index, delta.content, columns) if delta.content or columns else b""
         return text if delta.finish_reason is None else text + self._events.finish(delta.index, delta.finish_reason)
 
     def end(self, usage: Usage) -> bytes:

@@ -23,6 +23,7 @@ from servery.wire.responses import (
     ReasoningText,
     ResponsesRequest,
 )
+from servery.wire.responses_told import ToldResponse
 from servery.wire.usage import Usage
 
 _Fields = dict[str, Any]
@@ -52,6 +53,17 @@ class ResponsesForm:
         self._output: list[_Fields] = []  # items that are done
         self._open: _OpenItem | None = None
         self._number = 0
+        self._told: _Fields | None = None  # the response as the client was told it by whoever began it
+
+    def take_up(self, told: ToldResponse) -> None:
+        """Go on where another has left off, of whom all that was said was written here: with its ids and numbers."""
+        if told.open is None:
+            self._done()
+        else:
+            self._opened(told.open["type"])
+            if self._open is not None:
+                self._open.id = told.open["id"]
+        self._output, self._told, self._number = list(told.done), told.response, told.number
 
     def tell(self, defaults: Mapping[str, float]) -> None:
         """What is shown where the client does not say; null where nobody tells."""
@@ -96,6 +108,9 @@ class ResponsesForm:
         return response
 
     def _response(self, status: str, usage: Usage | None, output: Sequence[_Fields] = ()) -> _Fields:
+        if self._told is not None:
+            shown = None if usage is None else _usage(usage)
+            return {**self._told, "status": status, "output": list(output), "usage": shown}
         request, text = self._request, self._request.text
         shown_format = {"type": "text"} if text is None or text.format is None else _given(text.format)
         return {

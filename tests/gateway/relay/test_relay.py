@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from servery.config.types import Continues, Retry, Timeouts
@@ -13,6 +14,7 @@ from servery.gateway.dispatch.place import First, Ranked
 from servery.upstream.ask import Api, Ask
 from servery.upstream.failure import Kind, UpstreamFailure
 from servery.upstream.upstream import Chunk
+from servery.wire.completion_answer import CompletionLogprobs, CompletionStream
 from servery.wire.errors import rate_limited, unavailable
 from servery.wire.usage import Usage
 from tests.gateway.scripted import Reader, Scripted, Stage, Writer, piece
@@ -167,6 +169,114 @@ def test_an_answer_that_was_passed_on_goes_on_elsewhere_too(api: Api, continues:
         assert (cut.status, cut.row.attempts, cut.row.deployment, cut.row.outcome) == (200, 2, "b", "completed")
         assert cut.client.data.startswith(b"".join(chunk.data for chunk in began))
         assert _named_alike(cut.client.data, api) == _named_alike(whole.client.data, api)
+
+    run(story)
+
+
+def responses(**fields: Any) -> dict[str, Any]:
+    return {"api": Api.RESPONSES, "temperature": 0, "max_output_tokens": 100, **fields}
+
+
+# Created, in progress, the item and its part are there; then letters, then four events that close the text, part, item.
+@pytest.mark.parametrize("events", [2, 5, 20, 4 + len(TEXT), 7 + len(TEXT)])
+def test_a_response_that_was_passed_on_goes_on_elsewhere_from_the_same_event(events: int) -> None:
+    async def story() -> None:
+        whole = await Stage({"a": Writer(TEXT)}).ask(**responses())
+        told = whole.client.data.split(b"\n\n")
+        began = [Chunk(data=each + b"\n\n", tokens=int(b".delta" in each)) for each in told[:events]]
+        stage = Stage({"a": Scripted((*began, CUT)), "b": Writer(TEXT)}, deployments={"b": REPLAYS})
+        cut = await stage.ask(**responses())
+
+        assert (cut.status, cut.row.attempts, cut.row.outcome) == (200, 2, "completed")
+        assert cut.client.data.startswith(b"".join(chunk.data for chunk in began))
+        assert _named_alike(cut.client.data, Api.RESPONSES) == _named_alike(whole.client.data, Api.RESPONSES)
+        ids = set(re.findall(rb'"(?:item_id|id)":"(msg_[0-9a-f]+)"', cut.client.data))
+        assert len(ids) == 1  # the item that was begun is the one that ends
+
+    run(story)
+
+
+@pytest.mark.parametrize("events", [1, 3, 5 + len(TEXT), 6 + len(TEXT)])
+def test_a_response_that_broke_off_while_an_item_opens_or_closes_ends_with_the_error(events: int) -> None:
+    async def story() -> None:
+        whole = await Stage({"a": Writer(TEXT)}).ask(**responses())
+        began = [Chunk(data=each + b"\n\n", tokens=1) for each in whole.client.data.split(b"\n\n")[:events]]
+        stage = Stage({"a": Scripted((*began, CUT)), "b": Writer(TEXT)}, deployments={"b": REPLAYS})
+        cut = await stage.ask(**responses())
+        assert (cut.status, cut.row.error, cut.client.is_ended) == (502, "cut", False)
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "fields"),
+    [
+        ((b"response.output_text.delta", b"response.web_search_call.searching"), {}),
+        ((b'"output_text"', b'"refusal"'), {}),
+        ((b"", b""), {"previous_response_id": "resp_elsewhere"}),
+        ((b"", b""), {"tools": [{"type": "web_search"}]}),
+    ],
+)
+def test_a_response_of_which_nobody_here_knows_how_it_goes_on_ends_with_the_error(
+    change: tuple[bytes, bytes], fields: dict[str, Any]
+) -> None:
+    async def story() -> None:
+        whole = await Stage({"a": Writer(TEXT)}).ask(**responses())
+        began = [Chunk(data=each.replace(*change) + b"\n\n", tokens=1) for each in whole.client.data.split(b"\n\n")[:9]]
+        second = Writer(TEXT)
+        stage = Stage({"a": Scripted((*began, CUT)), "b": second}, deployments={"b": REPLAYS})
+        cut = await stage.ask(**responses(**fields))
+        assert (cut.status, cut.row.error, cut.client.is_ended, second.calls) == (502, "cut", False, [])
+
+    run(story)
+
+
+def columns(text: str, at: int) -> CompletionLogprobs:
+    tokens = list(text)
+    tops: list[dict[str, float] | None] = [{token: -0.5, "?": -1.5} for token in tokens]
+    return CompletionLogprobs(tokens, [-0.5] * len(tokens), tops, list(range(at, at + len(tokens))))
+
+
+def completion(text: str, letters: int) -> list[Chunk]:
+    """A completion with log probabilities, so many tokens to an event."""
+    form = CompletionStream("cmpl-1", 5, "m", include_usage=False)
+    starts = range(0, len(text), letters)
+    said = [form.text(0, text[at : at + letters], columns(text[at : at + letters], at)) for at in starts]
+    return [
+        *(Chunk(data=each, tokens=letters) for each in said),
+        Chunk(data=form.finish(0, "stop"), finish_reason="stop"),
+    ]
+
+
+def told_columns(data: bytes) -> CompletionLogprobs:
+    events = [msgspec.json.decode(line[6:]) for line in data.split(b"\n") if line.startswith(b"data: ")]
+    found = [event["choices"][0]["logprobs"] for event in events if event["choices"][0]["logprobs"]]
+    joined = {name: [each for part in found for each in part[name]] for name in CompletionLogprobs.__struct_fields__}
+    return msgspec.convert(joined, CompletionLogprobs)
+
+
+@pytest.mark.parametrize("letters", [1, 3, 100])
+def test_a_completion_with_log_probabilities_goes_on_behind_the_token_that_the_client_has(letters: int) -> None:
+    async def story() -> None:
+        upstreams = {"a": Scripted((*completion(TEXT, 2)[:5], CUT)), "b": Scripted(completion(TEXT, letters))}
+        stage = Stage(upstreams, deployments={"b": REPLAYS})
+        told = await stage.ask(api=Api.COMPLETIONS, temperature=0, logprobs=1)
+        assert (told.status, told.client.content, told.row.attempts) == (200, TEXT, 2)
+        assert told_columns(told.client.data) == columns(TEXT, 0)
+
+    run(story)
+
+
+def test_a_completion_of_the_same_letters_by_other_tokens_is_another_one() -> None:
+    async def story() -> None:
+        other = msgspec.json.encode({"choices": [{"index": 0, "text": TEXT, "logprobs": {
+            "tokens": [TEXT], "token_logprobs": [-9.0], "top_logprobs": None, "text_offset": [0]}}]})  # fmt: skip
+        upstreams = {
+            "a": Scripted((*completion(TEXT, 2)[:5], CUT)),
+            "b": Scripted((Chunk(data=b"data: " + other + b"\n\n"),)),
+        }
+        told = await Stage(upstreams, deployments={"b": REPLAYS}).ask(api=Api.COMPLETIONS, temperature=0, logprobs=1)
+        assert (told.status, told.row.error, told.client.content) == (502, "cut", TEXT[:10])
 
     run(story)
 

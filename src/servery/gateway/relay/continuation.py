@@ -105,10 +105,12 @@ class _Completion:
         return CallDelta(position=at, arguments=arguments) if arguments else None
 
     def _fresh(self, logprobs: list[TokenLogprob] | None) -> list[TokenLogprob]:
-        had = len(self._known.logprobs or ())
-        fresh = (logprobs or [])[max(0, had - self._logprobs) :]
-        self._logprobs += len(logprobs or ())
-        return fresh
+        known, new, seen = self._known.logprobs or [], logprobs or [], self._logprobs
+        again = known[seen : seen + len(new)]
+        if any(one.token != other.token for one, other in zip(again, new, strict=False)):
+            raise Diverged
+        self._logprobs += len(new)
+        return new[len(again) :]
 
 
 def _past(known: str, seen: int, new: str) -> tuple[str, int]:

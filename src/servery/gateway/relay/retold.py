@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from servery.gateway.dispatch.earlier import Earlier
-from servery.gateway.relay.continuable import can_be_repeated
+from servery.gateway.relay.continuable import can_be_repeated, has_logprobs
 from servery.gateway.relay.continuation import Said
 from servery.upstream.anthropic.answer import read_answer as read_message
 from servery.upstream.ask import Api, Ask
@@ -22,7 +22,8 @@ def retold(ask: Ask, earlier: Earlier) -> bytes | None:
     is_same = earlier.is_stream == ask.is_stream
     if is_same and (not ask.is_stream or earlier.includes_usage == ask.head.include_usage):
         return earlier.data
-    if not can_be_repeated(ask) or ask.api is Api.RESPONSES:
+    is_in_columns = ask.api is Api.COMPLETIONS and has_logprobs(ask)
+    if not can_be_repeated(ask) or ask.api is Api.RESPONSES or is_in_columns:
         return None
     try:
         messages = _messages(ask, earlier)

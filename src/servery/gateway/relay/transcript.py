@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from servery.gateway.dispatch.late_form import LateForm
-from servery.gateway.relay.continuation import Continuation, Said
+from servery.gateway.relay.continuation import Continuation, Diverged, Said
 from servery.upstream.ask import Api, Ask
 from servery.upstream.relay.heard import CompletionReader, heard
 from servery.upstream.upstream import Chunk
@@ -67,7 +67,12 @@ class Transcript:
 
     def _read(self, chunk: Chunk) -> Sequence[MessageDelta]:
         """What a further answer's piece says: completions say it in their events alone."""
-        return chunk.deltas if self._texts is None else self._texts.feed(chunk.data)
+        if self._texts is None:
+            return chunk.deltas
+        try:
+            return self._texts.feed(chunk.data)
+        except msgspec.DecodeError:
+            raise Diverged from None  # it says what it says in another form than the first
 
     def repeat(self) -> None:
         """From here on come the pieces of an answer that is written once more, from its beginning."""

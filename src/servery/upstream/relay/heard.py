@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from servery.upstream.anthropic.answer import EVENT, AnthropicStream
 from servery.upstream.ask import Api, Ask
 from servery.upstream.failure import UpstreamFailure
-from servery.upstream.openai.answer import CHUNK, DONE, OpenAIStream
+from servery.upstream.openai.answer import DONE, OpenAIStream
+from servery.wire.completion_answer import CompletionLogprobs, column_tokens
 from servery.wire.errors import ApiError
 from servery.wire.message import AnswerForm, MessageDelta
+from servery.wire.responses_answer import ResponsesForm
+from servery.wire.responses_told import NotReadable, told_response
 from servery.wire.sse import EventCutter, data_of
 
 _OWN_BLOCKS = ("text", "thinking", "tool_use")
@@ -22,6 +26,21 @@ class Heard:
 
     deltas: Sequence[MessageDelta]
     form: AnswerForm
+
+
+class _CompletionChoice(msgspec.Struct, frozen=True):
+    index: int = 0
+    text: str | None = None
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class _CompletionChunk(msgspec.Struct, frozen=True):
+    choices: list[_CompletionChoice] = []
+
+
+_COMPLETION = msgspec.json.Decoder(_CompletionChunk)
+_EVENT = msgspec.json.Decoder(dict[str, Any])
 
 
 class _ChatHead(msgspec.Struct, frozen=True):
@@ -37,8 +56,10 @@ def heard(ask: Ask, data: bytes) -> Heard | None:
     try:
         if ask.api in (Api.CHAT, Api.COMPLETIONS):
             return _choices(ask, events[0], data)
-        return _message(ask, events, data) if ask.api is Api.MESSAGES else None
-    except (msgspec.DecodeError, ApiError, UpstreamFailure):
+        if ask.api is Api.MESSAGES:
+            return _message(ask, events, data)
+        return _response(ask, events) if ask.api is Api.RESPONSES else None
+    except (msgspec.DecodeError, ApiError, UpstreamFailure, NotReadable):
         return None
 
 
@@ -56,12 +77,17 @@ class CompletionReader:
         self._cutter = EventCutter()
 
     def feed(self, data: bytes) -> list[MessageDelta]:
-        """What a piece says; raises `msgspec.DecodeError` for what is no event."""
+        """What a piece says; raises `msgspec.DecodeError` for what is no event, or has log probabilities of another form."""
         events = [text for lines in self._cutter.feed(data) if (text := data_of(lines)) and text != DONE]
         return [
-            MessageDelta(index=choice.index, content=choice.text or "", finish_reason=choice.finish_reason)
+            MessageDelta(
+                index=choice.index,
+                content=choice.text or "",
+                logprobs=None if choice.logprobs is None else column_tokens(choice.logprobs),
+                finish_reason=choice.finish_reason,
+            )
             for event in events
-            for choice in CHUNK.decode(event).choices
+            for choice in _COMPLETION.decode(event).choices
         ]
 
 
@@ -76,6 +102,19 @@ def _message(ask: Ask, events: Sequence[bytes], data: bytes) -> Heard | None:
     form = msgspec.structs.replace(ask, answer_id=found[0].message.id or ask.answer_id).form()
     form.start(stream.usage)
     return _written(deltas, form)
+
+
+def _response(ask: Ask, events: Sequence[bytes]) -> Heard:
+    """Another deployment is asked for it as a chat, so it has to be one."""
+    ask.typed()
+    told = told_response([_EVENT.decode(text) for text in events])
+    form = ask.form()
+    for delta in told.deltas:
+        form.delta(delta)
+    if not isinstance(form, ResponsesForm):
+        raise NotReadable("no response")
+    form.take_up(told)
+    return Heard(told.deltas, form)
 
 
 def _written(deltas: Sequence[MessageDelta], form: AnswerForm) -> Heard:
