@@ -227,6 +227,32 @@ def test_every_line_of_the_log_is_an_object_with_the_request_and_its_trace(stage
     assert all({"request_id", "trace_id", "failure", "why"} <= set(line) for line in failed)
 
 
+def test_prompts_and_answers_are_in_traces_for_those_who_asked_and_keys_are_not(tmp_path: Path) -> None:
+    said = body("plain", messages=[{"role": "user", "content": "my key is sk-abcdef123456, and k-upstream"}])
+    with recording(Recorder(says="an answer")) as upstream, collecting() as collector:
+        file = tmp_path / "servery.yaml"
+        text = FILE.format(collector=collector.url, upstream=upstream.url, sample="100%, content: true")
+        text = text.replace("model: well,", "model: well, api_key: k-upstream,")
+        file.write_text(re.sub(r"  (here|local): .*\n", "", text))
+        server = ServerProcess("--config", str(file), "--workers", "2")
+        try:
+            server.wait_ready()
+            for stream in (False, True):
+                path, key = "/v1/chat/completions", {"authorization": "Bearer sk-client"}
+                assert server.ask("POST", path, said | {"stream": stream}, **key).status == 200
+            eventually(lambda: len(collector.spans) == 6, "the spans")
+        finally:
+            server.end()
+    roots = [span for span in collector.spans if span.kind == "SERVER"]
+    assert all(root.resource["service.instance.id"] and root.resource["servery.worker"] in "01" for root in roots)
+    for root in roots:
+        asked, answered = (json.loads(root.attributes[f"gen_ai.{name}.messages"]) for name in ("input", "output"))
+        shown = {"type": "text", "content": "my key is [key], and [secret]"}
+        assert asked == [{"role": "user", "parts": [shown]}]
+        whole = {"type": "text", "content": "an answer"}
+        assert answered == [{"role": "assistant", "parts": [whole], "finish_reason": "stop"}]
+
+
 def test_a_collector_that_hangs_slows_nobody_and_what_is_lost_is_counted(tmp_path: Path) -> None:
     with recording(Recorder()) as upstream, collecting(hangs=True) as collector:
         file = tmp_path / "servery.yaml"

@@ -10,6 +10,7 @@ from servery.gateway.dispatch.slo_placement import CheapestWithinSlo
 from servery.gateway.exchange import Client, Exchange
 from servery.gateway.fleet import Fleet
 from servery.gateway.pipeline import Pipeline
+from servery.gateway.settle.content import Overheard
 from servery.gateway.settle.record import Record
 from servery.gateway.settle.settle import Book
 from servery.telemetry.deployment_metrics import DeploymentFigures, PredictionFigures
@@ -76,7 +77,7 @@ class Gateway:
         """A new one, with the fleet of now."""
         return Exchange(
             ask=ask,
-            client=client,
+            client=client if trace is None or not trace.with_content else Overheard(client),
             fleet=self._fleet,
             record=Record(self._metrics, ask.base, arrived_s, self._clock, shown=ask.model),
             request_id=request_id,

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.exchange import Exchange, Outcome
+from servery.gateway.settle.content import Overheard, answered_messages, asked_messages
 from servery.gateway.settle.used import used
 from servery.telemetry.ledger.row import LedgerRow
 from servery.telemetry.traces import conventions as names
@@ -31,6 +32,8 @@ def write_spans(exchange: Exchange, row: LedgerRow, trace: Trace) -> None:
     for attempt in exchange.attempts:
         _write_attempt(attempt, trace)
     trace.attributes |= _answered(exchange, row)
+    if isinstance(exchange.client, Overheard):
+        trace.attributes |= _content(exchange, exchange.client)
     if exchange.outcome in _FAULTS:
         trace.error = row.error
     if exchange.outcome is not Outcome.COMPLETED and row.error is not None:
@@ -107,6 +110,17 @@ def _used(attempt: Attempt) -> dict[str, Value]:
     if attempt.ask.is_stream and attempt.first_s is not None:
         attributes[names.TIME_TO_FIRST_CHUNK] = attempt.first_s - attempt.sent_s
     return attributes
+
+
+def _content(exchange: Exchange, heard: Overheard) -> dict[str, Value]:
+    """Prompts and answers, for those who asked for them."""
+    configs = [attempt.deployment.config for attempt in exchange.attempts]
+    held = [secret for each in configs for secret in (each.api_key, *each.headers.values()) if secret is not None]
+    secrets = [each.reveal() for each in held]
+    reasons = exchange.record.finish_reasons
+    answer = answered_messages(exchange.ask, heard.data, reasons, secrets)
+    asked: dict[str, Value] = {names.INPUT_MESSAGES: asked_messages(exchange.ask, secrets)}
+    return asked if answer is None else {**asked, names.OUTPUT_MESSAGES: answer}
 
 
 def _answered(exchange: Exchange, row: LedgerRow) -> dict[str, Value]:

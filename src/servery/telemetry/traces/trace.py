@@ -41,7 +41,8 @@ class Onward(NamedTuple):
 class Trace:
     """The part of a trace that is one request to this server; `root_id` is its span, below `parent`.
 
-    Spans of a trace that is not sampled are thrown away, but whoever is asked is told that.
+    Spans of a trace that is not sampled are thrown away, but whoever is asked is told that. `with_content`: prompts and
+    answers are wanted in it.
     """
 
     trace_id: int

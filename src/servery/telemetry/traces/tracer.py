@@ -41,7 +41,7 @@ class Tracer:
         parent = parent_of(_text(headers.get(_TRACEPARENT)), _text(headers.get(_TRACESTATE)))
         trace_id, root_id = begun(parent)
         is_sampled = self._settings.sampling.takes(trace_id, parent)
-        return Trace(trace_id, root_id, parent, is_sampled, with_content=self._settings.content)
+        return Trace(trace_id, root_id, parent, is_sampled, with_content=self._settings.content and is_sampled)
 
     def end(self, trace: Trace, name: str, start_s: float, end_s: float) -> None:
         """The request is over; all its other spans are."""
