@@ -5,7 +5,6 @@ import os
 from collections.abc import AsyncIterable, Sequence
 
 from servery.http.answer_reader import AnswerReader
-from servery.http.connection import Connection
 from servery.http.dialer import Dialer
 from servery.http.errors import Disconnected
 from servery.http.exchange import Exchange
@@ -69,19 +68,30 @@ class HttpClient:
         """
         pool = self._pools.get(origin) or self._add_pool(origin)
         length = len(body) if isinstance(body, bytes) else None
-        head = encode_head(method, pool.target_prefix, target, origin.authority, pool.fixed_lines, headers, length)
+        head = encode_head(method, pool.target_prefix, target, pool.authority, pool.fixed_lines, headers, length)
         total_at = self._loop.time() + deadlines.total_s
         connection = pool.take() or await pool.acquire(deadlines, total_at)
-        is_head = method == "HEAD"
-        try:
-            return await self._exchange(connection, origin, is_head, head, body, deadlines, total_at)
-        except Disconnected as error:
-            may_repeat = is_repeatable if is_repeatable is not None else method in _IDEMPOTENT
-            if length is None or not error.is_stale or not (may_repeat or not error.request_written):
+        while True:
+            reader = AnswerReader(self._limits.answer, is_bodyless=method == "HEAD")
+            is_first_use = connection.exchanges == 0
+            exchange = Exchange(
+                connection, origin, reader, self._timers, self._limits, deadlines, total_at, is_first_use=is_first_use
+            )
+            send(connection, exchange, head, body)
+            try:
+                while reader.head is None:
+                    await exchange.changed()
+                return Response(origin, exchange)
+            except Disconnected as error:
+                may_repeat = is_repeatable if is_repeatable is not None else method in _IDEMPOTENT
+                # On a connection of its own nothing was stale.
+                if length is None or not error.is_stale or not (may_repeat or not error.request_written):
+                    raise
+            except BaseException:
+                exchange.abandon()
                 raise
-        pool.stale += 1
-        connection = await pool.acquire(deadlines, total_at, fresh=True)
-        return await self._exchange(connection, origin, is_head, head, body, deadlines, total_at)
+            pool.stale += 1
+            connection = await pool.acquire(deadlines, total_at, fresh=True)
 
     def stats(self) -> list[PoolStats]:
         """What each pool holds."""
@@ -108,26 +118,3 @@ class HttpClient:
         dialer = Dialer(origin, proxy, self._resolver, self._timers, self._limits)
         pool = self._pools[origin] = Pool(dialer, self._timers, self._limits)
         return pool
-
-    async def _exchange(
-        self,
-        connection: Connection,
-        origin: Origin,
-        is_head: bool,
-        head: bytes,
-        body: bytes | AsyncIterable[bytes],
-        deadlines: Deadlines,
-        total_at: float,
-    ) -> Response:
-        reader = AnswerReader(self._limits.answer, is_bodyless=is_head)
-        exchange = Exchange(
-            *(connection, origin, reader, self._timers, self._limits, deadlines, total_at),
-            is_first_use=connection.exchanges == 0,
-        )
-        send(connection, exchange, head, body)
-        try:
-            await exchange.wait_for_head()
-        except BaseException:
-            exchange.abandon()
-            raise
-        return Response(origin, exchange)

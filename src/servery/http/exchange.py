@@ -161,11 +161,6 @@ class Exchange:
         """Whether the connection was let go, after the end or after an error."""
         return self._phase is Phase.OVER
 
-    async def wait_for_head(self) -> None:
-        """Wait for a complete head. Raises what broke the exchange."""
-        while self.reader.head is None:
-            await self.changed()
-
     def take(self) -> bytes | None:
         """The next bytes of the body as one read brought them, empty at the end, None if there are none yet."""
         if not self._pieces:
@@ -178,17 +173,17 @@ class Exchange:
                 self._carrier.resume_reading()
         return piece
 
-    async def changed(self) -> None:
-        """Wait for bytes of the answer, or for its end. Raises what broke the exchange."""
+    def changed(self) -> "asyncio.Future[None]":
+        """What is done when there are bytes of the answer, or its end. Raises what broke the exchange.
+
+        Who is cancelled while waiting for it is to abandon the exchange.
+        """
         if self.error is not None:
             raise self.error
         loop = self._timers.loop
         self._waiting_since = loop.time()
-        self._waiter = loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        waiter = self._waiter = loop.create_future()
+        return waiter
 
     def abandon(self) -> None:
         """Nobody wants the rest: close the connection, unless the answer is complete."""
@@ -205,8 +200,9 @@ class Exchange:
                 self._carrier.pause_reading()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _end(self) -> None:
         is_sent = self._phase is not Phase.SEND

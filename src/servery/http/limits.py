@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass, field
 
+import msgspec
+
 from servery.http.answer_reader import AnswerLimits
 
 
-@dataclass(frozen=True, slots=True)
-class Deadlines:
+class Deadlines(msgspec.Struct, frozen=True, gc=False):
     """Seconds; `math.inf` is no limit. Each is judged at most one tick of the timer wheel late, never early."""
 
     queue_s: float = 10.0  # waiting for one of the origin's connections to become free

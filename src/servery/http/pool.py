@@ -37,6 +37,7 @@ class Pool:
 
     def __init__(self, dialer: Dialer, timers: LoopTimers, limits: ClientLimits) -> None:
         self.origin = dialer.origin
+        self.authority = dialer.origin.authority
         self.target_prefix, self.fixed_lines = _way(dialer.origin, dialer.proxy)
         self._dialer = dialer
         self._timers = timers

@@ -31,6 +31,10 @@ class Response:
         """Whether all of the body has arrived (some of it may not have been read yet)."""
         return self._exchange.reader.is_complete
 
+    def ready(self) -> bytes | None:
+        """The next bytes of the body if they have come, empty at its end; None if they have to be waited for."""
+        return self._exchange.take()
+
     async def piece(self) -> bytes:
         """The next bytes of the body; empty at its end.
 

@@ -1,7 +1,6 @@
 """What the HTTP client raises, as failures of an upstream; the only place that knows both."""
 
 import re
-from types import TracebackType
 
 from servery.http import errors as http
 from servery.upstream.failure import Deadline, Kind, UpstreamFailure
@@ -33,22 +32,6 @@ def failure(error: http.HttpError, deployment: str) -> UpstreamFailure:
         told = f"The deployment '{deployment}' took longer than it may ({_DEADLINES[error.limit].value})."
         return UpstreamFailure(Kind.TIMEOUT, message, deadline=_DEADLINES[error.limit], told=told)
     return UpstreamFailure(kind, message, told=told, logged=_BYTES.sub("[bytes]", message))
-
-
-class http_failures:  # noqa: N801 - read as a verb, as the context managers of the standard library are
-    """Inside, errors of the HTTP client become failures of this deployment."""
-
-    __slots__ = ("_deployment",)
-
-    def __init__(self, deployment: str) -> None:
-        self._deployment = deployment
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if isinstance(error, http.HttpError):
-            raise failure(error, self._deployment) from error
 
 
 def _kind(error: http.HttpError) -> Kind:

@@ -1,9 +1,8 @@
 """The upstream that asks a model elsewhere, over HTTP."""
 
-import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +11,7 @@ import msgspec
 from servery.config.types import DeploymentConfig
 from servery.engine.stats import EngineStats
 from servery.http.client import HttpClient
+from servery.http.errors import HttpError
 from servery.http.limits import Deadlines
 from servery.http.request_head import Header
 from servery.http.response import Response
@@ -19,7 +19,7 @@ from servery.http.url import TlsFiles, parse_url
 from servery.upstream.ask import Ask
 from servery.upstream.failure import UpstreamFailure
 from servery.upstream.health_probe import HealthProbe
-from servery.upstream.http_failures import http_failures
+from servery.upstream.http_failures import failure
 from servery.upstream.provider import JSON, Outgoing, Provider
 from servery.upstream.redaction import without
 from servery.upstream.refusal import malformed, not_an_api
@@ -88,7 +88,7 @@ class RemoteUpstream:
 
     def answer(self, ask: Ask, call: Call) -> AsyncGenerator[Chunk, None]:
         """The answer; closing it closes the connection, which ends the work there."""
-        return self._exchange(lambda: self._outgoing(ask, call), call)
+        return self._exchange(ask, call)
 
     async def tokenize(self, request: TokenizeRequest) -> bytes:
         """Raise `ApiError`."""
@@ -102,11 +102,11 @@ class RemoteUpstream:
                 self._refuse("it runs elsewhere, and so does its tokenizer")
             reader = _Pieces()
             outgoing = Outgoing(path=asked[0], body=asked[1], reader=reader)
-            async for _ in self._exchange(lambda: outgoing, Call(id="count", deadline=time.monotonic() + _COUNT_S)):
+            async for _ in self._exchange(outgoing, Call(id="count", deadline=time.monotonic() + _COUNT_S)):
                 pass
             return reader.decoded(self.name)
-        except UpstreamFailure as failure:
-            raise failure.error from failure
+        except UpstreamFailure as failed:
+            raise failed.error from failed
 
     async def detokenize(self, request: DetokenizeRequest) -> bytes:
         """Raise `ApiError`."""
@@ -117,35 +117,44 @@ class RemoteUpstream:
             raise ApiError(404, f"'{self.name}' has no adapter '{shown(ask.adapter)}'.", param="model")
         return self._provider.outgoing(ask, call)
 
-    async def _exchange(self, make: Callable[[], Outgoing], call: Call) -> AsyncGenerator[Chunk, None]:
-        outgoing = make()
-        with self._discreet(), http_failures(self.name):
-            async with await self._send(outgoing, call) as response:
-                await self._check(response, outgoing)
-                size = 0
-                async for piece in response:
+    async def _exchange(self, asked: Ask | Outgoing, call: Call) -> AsyncGenerator[Chunk, None]:
+        outgoing = self._outgoing(asked, call) if isinstance(asked, Ask) else asked
+        reader, size = outgoing.reader, 0
+        try:
+            response = await self._send(outgoing, call)
+            try:
+                if response.status != _OK:
+                    raise await self._refusal(response)
+                content_type = response.headers.get(b"content-type")
+                if content_type and not content_type.lower().startswith(outgoing.content_type.encode()):
+                    given = content_type.decode("latin-1")
+                    raise not_an_api(self.name, given, outgoing.content_type, await response.piece())
+                while piece := await response.piece() if (ready := response.ready()) is None else ready:
                     size += len(piece)
                     if size > _MAX_BODY_BYTES and outgoing.content_type == JSON:
                         raise malformed(self.name, f"an answer of more than {_MAX_BODY_BYTES} bytes")
-                    for chunk in outgoing.reader.feed(piece):
+                    for chunk in reader.feed(piece):
                         yield chunk
-        with self._discreet():
-            for chunk in outgoing.reader.end():
+            finally:
+                response.close()
+            for chunk in reader.end():
                 yield chunk
+        except HttpError as error:
+            raise self._discreet(failure(error, self.name)) from error
+        except (UpstreamFailure, ApiError) as error:
+            self._discreet(error)
+            raise
 
-    @contextlib.contextmanager
-    def _discreet(self) -> Iterator[None]:
-        """Inside, what goes wrong is told without the secrets that this deployment is sent, should it repeat them."""
-        try:
-            yield
-        except UpstreamFailure as failure:
-            failure.message = without(failure.message, self._secrets())
-            failure.logged = without(failure.logged, self._secrets())
-            failure.error.message = without(failure.error.message, self._secrets())
-            raise
-        except ApiError as error:
-            error.message = without(error.message, self._secrets())
-            raise
+    def _discreet(self, error: UpstreamFailure | ApiError) -> UpstreamFailure | ApiError:
+        """The same error without the secrets that this deployment is sent, should it repeat them."""
+        secrets = self._secrets()
+        if isinstance(error, UpstreamFailure):
+            error.message = without(error.message, secrets)
+            error.logged = without(error.logged, secrets)
+            error.error.message = without(error.error.message, secrets)
+        else:
+            error.message = without(error.message, secrets)
+        return error
 
     def _secrets(self) -> list[str]:
         config = self._config
@@ -181,14 +190,10 @@ class RemoteUpstream:
         headers = {**dict(more), "content-type": "application/json", **own}
         return tuple((name.encode(), value.encode()) for name, value in headers.items())
 
-    async def _check(self, response: Response, outgoing: Outgoing) -> None:
-        """Raise what an answer says that is not the one that was asked for."""
-        if response.status != _OK:
-            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-            raise self._provider.refused(response.status, headers, await _beginning(response))
-        content_type = (response.headers.get(b"content-type") or b"").decode("latin-1")
-        if content_type and not content_type.lower().startswith(outgoing.content_type):
-            raise not_an_api(self.name, content_type, outgoing.content_type, await response.piece())
+    async def _refusal(self, response: Response) -> ApiError | UpstreamFailure:
+        """What an answer with an error status says."""
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+        return self._provider.refused(response.status, headers, await _beginning(response))
 
     def _refuse(self, why: str) -> NoReturn:
         message = f"'{self.name}' cannot do that: {why}."

@@ -5,7 +5,7 @@ from types import TracebackType
 
 from servery.gateway.dispatch.deployment import Lease
 from servery.gateway.dispatch.outcome import AttemptOutcome
-from servery.gateway.dispatch.place import Watch
+from servery.gateway.dispatch.place import UNWATCHED, Watch
 from servery.telemetry.traces.trace import Onward
 from servery.upstream.ask import Ask
 from servery.upstream.failure import UpstreamFailure, failure_of
@@ -23,6 +23,12 @@ class Attempt:
     that is at fault itself: that is no failure of the deployment's, nor an answer. `queued_s` is how long an engine of this
     process let its first prompt wait; when it was sent, had its first and last tokens and ended are the clock's times.
     """
+
+    __slots__ = (
+        *("_clock", "_is_over", "_lease", "_request_id", "_watch", "ask", "cached_tokens", "chunks", "deployment"),
+        *("ended_s", "failure", "first_s", "is_abandoned", "is_estimated", "is_hedge", "last_s", "onward"),
+        *("prompt_tokens", "queued_s", "refusal", "sent_s", "tokens", "usage", "why"),
+    )
 
     def __init__(
         self,
@@ -66,7 +72,8 @@ class Attempt:
             self.prompt_tokens += chunk.prompt_tokens
             self.cached_tokens += chunk.cached_tokens
             self.queued_s = chunk.queued_s if self.queued_s is None else self.queued_s
-        self.is_estimated = self.is_estimated or chunk.is_estimated
+        if chunk.is_estimated:
+            self.is_estimated = True
         if chunk.usage is not None:
             self.usage = chunk.usage
         if chunk.tokens:
@@ -129,7 +136,7 @@ class Attempt:
         if not self._is_over:
             self._is_over = self.is_abandoned = True
             self._lease.leave()
-            self._watch.over(self._outcome())
+            self._tell()
 
     def _end(self, failure: UpstreamFailure | None) -> None:
         if self._is_over:
@@ -142,11 +149,15 @@ class Attempt:
             self._lease.fail(failure)
             trace_id = None if self.onward is None else self.onward.trace_id
             self.deployment.failures.tell(failure, self._request_id, self._clock(), trace_id)
-        self._watch.over(self._outcome())
+        self._tell()
+
+    def _tell(self) -> None:
+        self.ended_s = self._clock()
+        if self._watch is not UNWATCHED:
+            self._watch.over(self._outcome())
 
     def _outcome(self) -> AttemptOutcome:
         first_s = self.first_s
-        self.ended_s = self._clock()
         prompt_tokens, cached_tokens, tokens = self.taken
         return AttemptOutcome(
             deployment=self.deployment,

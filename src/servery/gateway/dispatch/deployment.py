@@ -38,6 +38,9 @@ class Deployment:
         policy: BreakerPolicy | None = None,
     ) -> None:
         self.config = config
+        self.name = config.name
+        # An engine of this process tells by itself whether it is well and what it takes.
+        self.is_own = config.kind is DeploymentKind.EMBEDDED
         self.upstream = upstream
         self.breaker = Breaker(policy)
         self.throttle = Throttle()
@@ -61,30 +64,21 @@ class Deployment:
         self.slots.resize(self.config.max_concurrency, self.config.max_queue)
 
     @property
-    def name(self) -> str:
-        """What the configuration calls it."""
-        return self.config.name
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is an engine of this process: that tells by itself whether it is well and what it takes."""
-        return self.config.kind is DeploymentKind.EMBEDDED
-
-    @property
     def in_flight(self) -> int:
         """How many requests it has, and how many wait to be sent there."""
         return self.slots.in_flight + self.slots.waiting
 
     def changed(self) -> None:
         """It has less to do, or is well again: who waits for that looks."""
-        for turns in self.followers:
-            turns.wake()
+        if self.followers:
+            for turns in self.followers:
+                turns.wake()
 
     def standing(self) -> Standing:
         """Whether anything is to be sent there now; asks only."""
         now, slots = self._clock(), self.slots
         is_free = slots.is_free
-        if not self.breaker.admits(now) or self.throttle.is_on(now) or not (is_free or slots.has_room):
+        if not self.breaker.admits(now) or now < self.throttle.until_s or not (is_free or slots.has_room):
             return Standing.AWAY
         if not self.upstream.health().is_ready:
             return Standing.UNREADY
@@ -109,6 +103,13 @@ class Deployment:
         slots = self.slots
         message = f"'{self.name}' has {slots.in_flight} requests, as many as it may, and {slots.waiting} wait."
         return UpstreamFailure(Kind.OVERLOADED, message, retry_after_s=slots.predicted_wait_s or None)
+
+    def enter_at_once(self) -> "Lease | None":
+        """As `enter`, for a deployment elsewhere; None where that would wait or be refused."""
+        now = self._clock()
+        if self.is_own or not self.breaker.admits(now) or not self.slots.take_at_once():
+            return None
+        return Lease(self, self._clock, is_probe=self.breaker.enter(now))
 
     async def enter(self, priority: int) -> "Lease":
         """Be counted as sent there, once there is a place; raises `UpstreamFailure` if too many wait, or if it went away.
@@ -135,6 +136,8 @@ class Deployment:
 
 class Lease:
     """One request at a deployment. Exactly one of the three is to be called when it is over; a second has no effect."""
+
+    __slots__ = ("_clock", "_has_place", "_is_over", "_is_probe", "_since_s", "deployment")
 
     def __init__(
         self, deployment: Deployment, clock: Callable[[], float], *, is_probe: bool, has_place: bool = True
@@ -172,10 +175,12 @@ class Lease:
             self.deployment.breaker.leave(is_probe=self._is_probe)
 
     def _end(self) -> bool:
-        was_over, self._is_over = self._is_over, True
-        if not was_over and self._has_place:
-            self.deployment.slots.held(self._clock() - self._since_s)
-            self.deployment.slots.give()
-        if not was_over:
-            self.deployment.changed()
-        return not was_over
+        if self._is_over:
+            return False
+        self._is_over = True
+        if self._has_place:
+            slots = self.deployment.slots
+            slots.held(self._clock() - self._since_s)
+            slots.give()
+        self.deployment.changed()
+        return True

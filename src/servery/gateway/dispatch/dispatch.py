@@ -7,9 +7,10 @@ that may answer instead.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from servery.gateway.dispatch.attempt import RESUMED, Attempt
 from servery.gateway.dispatch.backoff import full_jitter_s
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 _NO_WORDS = (Api.EMBEDDINGS, Api.RERANK)
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """An answer that has begun: the first piece with data of a stream, or all of one that is not streamed.
 
     `form` is what wrote it, if anybody did; `record` has counted what came.
@@ -67,12 +67,9 @@ class Dispatcher:
         """
         errors: list[ApiError | UpstreamFailure] = []
         refused: list[Opened] = []
-        waiting = [exchange.model.name]
-        known = set(waiting)
-        while waiting:
-            if errors or refused:
-                exchange.turn_to(exchange.fleet.served(waiting[0]))
-            del waiting[0]
+        waiting: list[str] = []
+        known = {exchange.model.name}
+        while True:
             served = exchange.model
             found: Sequence[str] = served.config.fallbacks.content_policy
             try:
@@ -85,6 +82,9 @@ class Dispatcher:
                 found = stand_ins(served.config.fallbacks, error)
             waiting[:0] = [name for name in found if name not in known]
             known.update(found)
+            if not waiting:
+                break
+            exchange.turn_to(exchange.fleet.served(waiting.pop(0)))
         if refused:
             return _returned(exchange, refused[0])
         raise errors[0]
@@ -104,6 +104,11 @@ def _returned(exchange: Exchange, refused: Opened) -> Opened:
 
 class _Search:
     """The deployments of one model, tried one after the other for one exchange."""
+
+    __slots__ = (
+        *("_attempts", "_clock", "_exchange", "_failed", "_full", "_is_begun", "_is_over_budget", "_minds_refusals"),
+        *("_queued_s", "_random", "_retry", "_served", "_why"),
+    )
 
     def __init__(
         self, exchange: Exchange, served: Served, clock: Callable[[], float], random: Callable[[], float]
@@ -125,9 +130,17 @@ class _Search:
     async def open(self) -> Opened:
         self._served.budget.count(self._clock())
         while True:
-            deployment = await self._next()
+            ranked = self._ranked_now()
+            deployment = self._only(ranked) or await self._next(ranked)
+            after_s = self._hedged_after_s(deployment)
             try:
-                return await self._begin(deployment)
+                if after_s is not None:
+                    return await self._begin(deployment, after_s)
+                record = self._exchange.record
+                record.restart(self._served.name)
+                if self._exchange.unbounded is None:
+                    return await self._attempt(deployment, record)
+                return await fitting(self._exchange, partial(self._attempt, deployment, record))
             except UpstreamFailure as failure:
                 if deployment.name in self._full:  # it had no place: that is no attempt
                     continue
@@ -136,13 +149,9 @@ class _Search:
                 if not self._may_retry():
                     raise self._spent(failure) from failure
 
-    async def _begin(self, deployment: Deployment) -> Opened:
+    async def _begin(self, deployment: Deployment, after_s: float) -> Opened:
         """An answer that has begun there, or at another deployment that was asked because this one took its time."""
-        record, after_s = self._exchange.record, self._hedged_after_s(deployment)
-        if after_s is None:
-            record.restart(self._served.name)
-            return await fitting(self._exchange, partial(self._attempt, deployment, record))
-        began_s = self._clock()
+        record, began_s = self._exchange.record, self._clock()
         opened = await first_to_begin(
             fitting(self._exchange, partial(self._attempt, deployment, record.anew(self._served.name))),
             after_s,
@@ -173,7 +182,7 @@ class _Search:
         ranked = self._ranked()
         if ranked.refusal is not None:  # nobody would be sent anywhere now
             return None
-        others = [each for each in ranked.order if each.name not in (slow.name, *self._failed)]
+        others = [each for each in ranked.order if each is not slow and each.name not in self._failed]
         free = [each for each in others if each.standing() is Standing.FREE]
         if not free or not self._served.budget.take(self._clock()):
             return None
@@ -181,7 +190,7 @@ class _Search:
 
     async def enter(self, deployment: Deployment, call: Call) -> Attempt:
         exchange = self._exchange
-        lease = await self._lease(deployment)
+        lease = deployment.enter_at_once() or await self._lease(deployment)
         watch = self._served.placement.sent(deployment, exchange.ask)
         chunks = deployment.upstream.answer(exchange.ask, call)
         attempt = Attempt(exchange.ask, lease, chunks, self._clock, watch, self._why, exchange.request_id, call.onward)
@@ -212,16 +221,21 @@ class _Search:
         self._attempts += 1
         attempt.is_hedge = is_hedge
         try:
-            with attempt.judged():
-                first, is_refusal = await (
-                    self._first(attempt, record) if exchange.ask.is_stream else self._whole(attempt, record)
-                )
-        except BaseException as error:
+            if exchange.ask.is_stream:
+                first, is_refusal = await self._first(attempt, record)
+            elif (limit_s := self._whole_limit_s(attempt)) is None:
+                first, is_refusal = await self._all(attempt, record, None)
+            else:
+                first, is_refusal = await self._whole(attempt, record, limit_s)
+        except BaseException as raised:
+            error = attempt.fault(raised) or raised
             if isinstance(error, UpstreamFailure):
                 self._failed[deployment.name] = error
                 self._eject_outliers(error)
             await attempt.close()
-            raise
+            if error is raised:
+                raise
+            raise error from raised
         if is_refusal:
             attempt.succeed()
             return Opened(attempt, first, form, record.kept(), is_refusal=True)
@@ -250,25 +264,24 @@ class _Search:
             raise _nothing(attempt)
         return joined(held), is_refusal
 
-    async def _whole(self, attempt: Attempt, record: "Record") -> tuple[Chunk, bool]:
-        """All of an answer that is not streamed, and whether it is a refusal that others may mend."""
-        limit_s = self._whole_limit_s(attempt)
-        if limit_s is None:
-            return await self._all(attempt, record, None)
+    async def _whole(self, attempt: Attempt, record: "Record", limit_s: float) -> tuple[Chunk, bool]:
+        """All of an answer that is not streamed and has to begin in time."""
         async with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, limit_s) as patience:
             return await self._all(attempt, record, patience)
 
     async def _all(self, attempt: Attempt, record: "Record", patience: Patience | None) -> tuple[Chunk, bool]:
-        body, is_refusal = bytearray(), False
+        """All of an answer that is not streamed, and whether it is a refusal that others may mend."""
+        pieces: list[Chunk] = []
         async for chunk in attempt.chunks:
             if patience is not None and chunk.tokens:
                 patience.advance(Deadline.STALL, self._served.config.timeouts.stall_s)
             self._take(attempt, chunk, record)
-            body += chunk.data
-            is_refusal = is_refusal or (self._minds_refusals and chunk.is_refusal)
-        if not body:
+            if chunk.data or chunk.is_refusal:
+                pieces.append(chunk)
+        whole = pieces[0] if len(pieces) == 1 else Chunk(data=b"".join([each.data for each in pieces]))
+        if not whole.data:
             raise _nothing(attempt)
-        return Chunk(data=bytes(body)), is_refusal
+        return whole, self._minds_refusals and any(each.is_refusal for each in pieces)
 
     def _whole_limit_s(self, attempt: Attempt) -> float | None:
         """How long it may take to begin. An engine of this process tells of its first token; others begin with the end."""
@@ -279,14 +292,28 @@ class _Search:
         return None if is_telling else timeouts.answer_s
 
     def _take(self, attempt: Attempt, chunk: Chunk, record: "Record") -> None:
-        self._is_begun = self._is_begun or chunk.tokens > 0
+        if chunk.tokens:
+            self._is_begun = True
         attempt.add(chunk)
         record.add(chunk)
 
-    async def _next(self) -> Deployment:
-        """Where to send it now; waits where it was told to, if that is short. Raises `UpstreamFailure` if nowhere."""
+    def _only(self, ranked: Ranked | None) -> Deployment | None:
+        """The only place that there is for a request that was sent nowhere yet, if it may go there now."""
+        if ranked is None or len(ranked.order) != 1 or self._failed or self._full:
+            return None
+        if ranked.wait_s is not None or ranked.refusal is not None:
+            return None
+        self._why = ranked.why
+        return ranked.order[0]
+
+    async def _next(self, ranked: Ranked | None) -> Deployment:
+        """Where to send it now; waits where it was told to, if that is short. Raises `UpstreamFailure` if nowhere.
+
+        `ranked` is the rank of now, None where others wait for their turn.
+        """
         while True:
-            ranked = await self._ranked_in_turn()
+            if ranked is None or ranked.wait_s is not None:
+                ranked = await self._ranked_in_turn()
             if ranked.refusal is not None:
                 raise ranked.refusal
             self._why = ranked.why
@@ -300,12 +327,15 @@ class _Search:
             if absent.kind is not Kind.THROTTLED or wait_s is None or wait_s > self._retry.max_s or self._attempts == 0:
                 raise self._failure(absent)
             await self._wait(wait_s)
+            ranked = self._ranked_now()
+
+    def _ranked_now(self) -> Ranked | None:
+        """The rank, unless others wait for their turn."""
+        return None if self._served.turns.waiting else self._ranked()
 
     async def _ranked_in_turn(self) -> Ranked:
         """The rank when it says that the request may go; raises `UpstreamFailure` if that takes too long."""
         exchange, turns = self._exchange, self._served.turns
-        if not turns.waiting and (ranked := self._ranked()).wait_s is None:
-            return ranked
         began_s = self._clock()
         try:
             return await in_turn(turns, exchange.ask.priority, exchange.arrived_s, self._ranked, self._queue_left_s)
@@ -316,13 +346,16 @@ class _Search:
             exchange.waited_s += self._clock() - began_s
 
     def _ranked(self) -> Ranked:
-        tiers = [[each for each in tier if self._may_ask(each)] for tier in self._served.tiers]
-        return self._served.placement.rank([tier for tier in tiers if tier], self._exchange.ask)
+        may_ask = self._may_ask
+        tiers = [kept for tier in self._served.tiers if (kept := [each for each in tier if may_ask(each)])]
+        return self._served.placement.rank(tiers, self._exchange.ask)
 
     def _may_ask(self, deployment: Deployment) -> bool:
         return self._may_come_back(deployment) and deployment.standing() is not Standing.AWAY
 
     def _may_come_back(self, deployment: Deployment) -> bool:
+        if not self._failed and not self._full:
+            return True
         failed = self._failed.get(deployment.name)
         return deployment.name not in self._full and (failed is None or failed.may_repeat)
 

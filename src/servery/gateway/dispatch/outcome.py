@@ -1,14 +1,13 @@
 """How one attempt at an answer ended."""
 
-from dataclasses import dataclass
+import msgspec
 
 from servery.gateway.dispatch.deployment import Deployment
 from servery.upstream.ask import Ask
 from servery.upstream.failure import UpstreamFailure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptOutcome:
+class AttemptOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What is known when an attempt is over. Times are seconds from its being sent, None for what never came.
 
     `failure` is None for an answer that was whole, and for one whose client had gone (`is_abandoned`). Tokens are those

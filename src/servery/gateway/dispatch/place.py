@@ -6,8 +6,9 @@ deployment as busy at once. To add one: a class with `rank` and `sent`, and its 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from servery.gateway.dispatch.deployment import Deployment, Standing
 from servery.gateway.dispatch.outcome import AttemptOutcome
@@ -15,8 +16,7 @@ from servery.upstream.ask import Ask
 from servery.wire.errors import ApiError
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(msgspec.Struct, frozen=True):
     """The deployments in the order in which they are to be tried; with `wait_s` none before so long, then rank again.
 
     `why` says in a word why the first is the first. With `refusal` a new request is to be told that; the order is for an
@@ -37,6 +37,10 @@ class Watch:
 
     def over(self, outcome: AttemptOutcome) -> None:
         """The attempt is over, however it ended; called once."""
+
+
+# Of an attempt from which nobody learns anything.
+UNWATCHED = Watch()
 
 
 class Placement(Protocol):
@@ -67,7 +71,7 @@ class First:
 
     def sent(self, deployment: Deployment, ask: Ask) -> Watch:
         """Nothing to be learnt."""
-        return Watch()
+        return UNWATCHED
 
 
 class Weighted:
@@ -83,7 +87,7 @@ class Weighted:
 
     def sent(self, deployment: Deployment, ask: Ask) -> Watch:
         """Nothing to be learnt."""
-        return Watch()
+        return UNWATCHED
 
 
 class LeastLoad:
@@ -98,6 +102,8 @@ class LeastLoad:
 
     def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
         """Of each tier the less busy of the first two drawn in front."""
+        if len(tiers) == 1 and len(tiers[0]) == 1:
+            return Ranked(tiers[0], why="load")
         ranked: list[Deployment] = []
         for tier in tiers:
             found = drawn(tier, self._random)
@@ -106,7 +112,7 @@ class LeastLoad:
 
     def sent(self, deployment: Deployment, ask: Ask) -> Watch:
         """Nothing to be learnt: it looks at what is."""
-        return Watch()
+        return UNWATCHED
 
 
 def drawn(tier: Sequence[Deployment], random: Callable[[], float]) -> list[Deployment]:
@@ -114,6 +120,9 @@ def drawn(tier: Sequence[Deployment], random: Callable[[], float]) -> list[Deplo
 
     Weighted sampling without putting back (Efraimidis and Spirakis, 2006).
     """
+
+    if len(tier) < 2:
+        return list(tier)
 
     def key(deployment: Deployment) -> float:
         weight = deployment.config.weight

@@ -17,7 +17,7 @@ from servery.upstream.ask import Api, Ask
 BYTES_PER_TOKEN = 4
 # What an image is taken for, whatever its size: providers make from 85 to about 1,600 tokens of one.
 TOKENS_PER_IMAGE = 1_024
-_FIELDS = (*PROMPT_FIELDS, "suffix", "functions", "chat_template", "chat_template_kwargs")
+_FIELDS = frozenset((*PROMPT_FIELDS, "suffix", "functions", "chat_template", "chat_template_kwargs"))
 _LISTS = ("prompt", "input", "documents")
 _IMAGES = frozenset(("image_url", "input_image", "image"))
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,")
@@ -31,7 +31,10 @@ def input_tokens(ask: Ask) -> int:
     Each completion's prompt counts once, as providers count it; a query once for each document that it is compared with.
     """
     fields = ask.fields
-    tokens = sum(_field_tokens(name, bytes(fields[name])) for name in _FIELDS if name in fields)
+    tokens = 0
+    for name, value in fields.items():
+        if name in _FIELDS:
+            tokens += _field_tokens(name, bytes(value))
     if ask.api is Api.RERANK and "query" in fields:
         tokens += (len(_items(fields.get("documents"))) - 1) * _text_tokens(len(bytes(fields["query"])))
     conversation = ask.conversation
@@ -49,13 +52,13 @@ def count_prompts(ask: Ask) -> int:
 
 
 def _field_tokens(name: str, value: bytes) -> int:
-    if name in _LISTS and value[:1] == b"[" and b'"' not in value:
+    is_list = name in _LISTS and value.startswith(b"[")
+    if is_list and b'"' not in value:
         return value.count(b",") + 1  # token ids alone, in one list or in several
     images = list(_images(name, value)) if b"image" in value else []
-    size = len(value) - sum(map(len, images))
-    tokens = _text_tokens(size) + TOKENS_PER_IMAGE * len(images)
+    tokens = _text_tokens(len(value) - sum(map(len, images))) + TOKENS_PER_IMAGE * len(images)
     # However short a text is, it has a token.
-    return max(tokens, len(_items(msgspec.Raw(value)))) if name in _LISTS and value[:1] == b"[" else tokens
+    return max(tokens, len(_items(msgspec.Raw(value)))) if is_list else tokens
 
 
 def _text_tokens(size: int) -> int:

@@ -47,10 +47,16 @@ class Slots:
         """Whether a place can be had, or waited for."""
         return self.is_free or self.waiting < self.max_waiting
 
+    def take_at_once(self) -> bool:
+        """Have a place if one is free; whether there was one."""
+        if self.limit is not None and (self.waiting or self.in_flight >= self.limit):
+            return False
+        self._enter()
+        return True
+
     async def take(self, priority: int = 0) -> None:
         """Have a place, lower numbers first; raises `QueueFull`. Who is cancelled while waiting has none."""
-        if self.is_free:
-            self._enter()
+        if self.take_at_once():
             return
         if self.waiting >= self.max_waiting:
             raise QueueFull
@@ -72,8 +78,7 @@ class Slots:
 
     def give(self) -> None:
         """Let go of a place: whoever is next has it, unless there are more than may be since the limit was lowered."""
-        is_left = self.limit is None or self.in_flight <= self.limit
-        while is_left and self._queue:
+        while self._queue and (self.limit is None or self.in_flight <= self.limit):
             _, _, place = heapq.heappop(self._queue)
             if not place.done():
                 self.waiting -= 1
@@ -88,8 +93,9 @@ class Slots:
         await self._is_idle.wait()
 
     def _enter(self) -> None:
+        if not self.in_flight:
+            self._is_idle.clear()
         self.in_flight += 1
-        self._is_idle.clear()
 
     def resize(self, limit: int | None, max_waiting: int) -> None:
         """Take up other bounds; who waits has a place as soon as there is one by these. Nobody who has one loses it."""

@@ -1,10 +1,9 @@
 """How often two things happened lately: counts over a sliding window, in a ring of buckets."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True, gc=False):
     """How often each of the two happened within the window."""
 
     hits: int = 0
@@ -55,7 +54,9 @@ class Window:
 
     def _turn(self, now: float) -> None:
         """Forget the buckets that time has left behind."""
-        at = max(self._at, int(now / self._bucket_s))
+        at = int(now / self._bucket_s)
+        if at <= self._at:
+            return
         for number in range(max(self._at + 1, at - len(self._hits) + 1), at + 1):
             self._hits[number % len(self._hits)] = self._misses[number % len(self._misses)] = 0
         self._at = at

@@ -46,9 +46,11 @@ class Prices(NamedTuple):
 
 def check_conflict(head: Head) -> None:
     """Raise `ApiError` (400) for two bounds of the answer that contradict each other."""
+    bounds = _bounds(head)
+    if bounds.count(None) >= len(bounds) - 1:  # nearly always
+        return
     first: tuple[str, int] | None = None
-    for name in _BOUNDS:
-        given = getattr(head, name)
+    for name, given in zip(_BOUNDS, bounds, strict=True):
         if given is None:
             continue
         if first is None:
@@ -60,14 +62,19 @@ def check_conflict(head: Head) -> None:
 
 def check_bounds(head: Head) -> None:
     """Raise `ApiError` (400) for numbers by which nothing can be reserved."""
-    for name in _BOUNDS:
-        given = getattr(head, name)
+    for name, given in zip(_BOUNDS, _bounds(head), strict=True):
         if given is not None and not 0 <= given <= MOST_TOKENS:
             raise invalid(f"'{name}' is {given}; it must be from 0 to {MOST_TOKENS}.", name)
-    for name in _COUNTS:
-        given = getattr(head, name)
+    for name, given in zip(_COUNTS, (head.n, head.best_of, head.n_cmpl), strict=True):
         if given is not None and not 1 <= given <= MOST_COMPLETIONS:
             raise invalid(f"'{name}' is {given}; it must be from 1 to {MOST_COMPLETIONS}.", name)
+
+
+def _bounds(head: Head) -> tuple[int | None, ...]:
+    """The values of `_BOUNDS`."""
+    return (
+        head.max_tokens, head.max_completion_tokens, head.max_output_tokens, head.max_new_tokens, head.n_predict,
+    )  # fmt: skip
 
 
 def demand_of(ask: Ask) -> Demand:

@@ -2,7 +2,7 @@
 
 import datetime
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from servery.gateway.admit.limits.meter import UNIT, Measure, Meter
 
@@ -23,7 +23,7 @@ class HeaderNames:
 
     def __init__(self, meters: Sequence[Meter]) -> None:
         self._subjects = tuple(
-            (name, places)
+            _Subject(name, places)
             for name, measures in _SUBJECTS
             if (places := tuple((at, meter) for at, meter in enumerate(meters) if meter.measure in measures))
         )
@@ -31,30 +31,44 @@ class HeaderNames:
     def openai(self, used: Sequence[int]) -> list[tuple[str, str]]:
         """`x-ratelimit-limit-requests` and so on; `used` is of each meter."""
         found = []
-        for name, meter, left, reset_ms in self._scarcest(used):
-            found.append((f"x-ratelimit-limit-{name}", str(meter.limit)))
-            found.append((f"x-ratelimit-remaining-{name}", str(left)))
-            found.append((f"x-ratelimit-reset-{name}", go_duration(reset_ms)))
+        for subject in self._subjects:
+            (_, _, limit), left, reset_ms = subject.scarcest(used)
+            found.append(limit)
+            found.append((subject.remaining, str(left)))
+            found.append((subject.reset, go_duration(reset_ms)))
         return found
 
     def anthropic(self, used: Sequence[int], at_s: float) -> list[tuple[str, str]]:
         """`anthropic-ratelimit-requests-limit` and so on, with the moment of the reset (RFC 3339)."""
         found = []
-        for name, meter, left, reset_ms in self._scarcest(used):
+        for subject in self._subjects:
+            name, ((_, meter, _), left, reset_ms) = subject.name, subject.scarcest(used)
             found.append((f"anthropic-ratelimit-{name}-limit", str(meter.limit)))
             found.append((f"anthropic-ratelimit-{name}-remaining", str(left)))
             found.append((f"anthropic-ratelimit-{name}-reset", _moment(at_s + reset_ms / 1000)))
         return found
 
-    def _scarcest(self, used: Sequence[int]) -> Iterator[tuple[str, Meter, int, int]]:
-        """Of each subject the meter with the least left, how much that is, and how long until nothing is used of it."""
-        for name, places in self._subjects:
-            at, meter = places[0]
-            if len(places) > 1:
-                at, meter = min(places, key=lambda each: each[1].capacity - used[each[0]])
-            held = used[at]
-            left = (meter.capacity - held) // UNIT
-            yield name, meter, max(0, left), -(-held // meter.rate)
+
+class _Subject:
+    """What one header speaks of, with as much of its text as is always the same."""
+
+    __slots__ = ("_places", "name", "remaining", "reset")
+
+    def __init__(self, name: str, places: Sequence[tuple[int, Meter]]) -> None:
+        self.name = name
+        self._places = tuple((at, meter, (f"x-ratelimit-limit-{name}", str(meter.limit))) for at, meter in places)
+        self.remaining = f"x-ratelimit-remaining-{name}"
+        self.reset = f"x-ratelimit-reset-{name}"
+
+    def scarcest(self, used: Sequence[int]) -> tuple[tuple[int, Meter, tuple[str, str]], int, int]:
+        """The meter with the least left, how much that is, and how long until nothing is used of it."""
+        place = self._places[0]
+        if len(self._places) > 1:
+            place = min(self._places, key=lambda each: each[1].capacity - used[each[0]])
+        at, meter, _ = place
+        held = used[at]
+        room = meter.capacity - held
+        return place, room // UNIT if room > 0 else 0, -(-held // meter.rate)
 
 
 def go_duration(span_ms: int) -> str:

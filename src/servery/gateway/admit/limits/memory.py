@@ -33,7 +33,8 @@ class _Bucket:
     def leak(self, now_ms: int, rate: int) -> int:
         elapsed = now_ms - self.at_ms
         if elapsed > 0:
-            self.used = max(0, self.used - elapsed * rate)
+            left = self.used - elapsed * rate
+            self.used = left if left > 0 else 0
             self.at_ms = now_ms
         elif elapsed < -_SETBACK_MS:
             self.at_ms = now_ms
@@ -57,23 +58,31 @@ class _Purse:
 
 
 class _Places:
-    """The leases under way, each with the time at which it expires."""
+    """The leases under way, `used` of them, each with the time at which it expires."""
 
-    __slots__ = ("leases", "next_ms")
+    __slots__ = ("leases", "next_ms", "used")
 
     def __init__(self) -> None:
         self.leases: dict[int, int] = {}
         self.next_ms = math.inf
+        self.used = 0
 
     def count(self, now_ms: int) -> int:
         if self.next_ms <= now_ms:
             self.leases = {each: expires_ms for each, expires_ms in self.leases.items() if expires_ms > now_ms}
             self.next_ms = min(self.leases.values(), default=math.inf)
-        return len(self.leases)
+            self.used = len(self.leases)
+        return self.used
 
     def add(self, lease_id: int, expires_ms: int) -> None:
         self.leases[lease_id] = expires_ms
-        self.next_ms = min(self.next_ms, expires_ms)
+        self.used += 1
+        if expires_ms < self.next_ms:
+            self.next_ms = expires_ms
+
+    def remove(self, lease_id: int) -> None:
+        if self.leases.pop(lease_id, None) is not None:
+            self.used -= 1
 
 
 class _Bound:
@@ -128,7 +137,7 @@ class MemoryLimits:
         now_ms = int(1000 * self._clock())
         bound = self._bound.get(lease.plan) or self._bind(lease.plan, now_ms)
         for places, _ in bound.places:
-            places.leases.pop(int(lease.id), None)
+            places.remove(int(lease.id))
         if lease.expires_ms <= now_ms:
             return
         reserved = lease.cost
@@ -190,4 +199,4 @@ def _fits(bound: _Bound, cost: Cost, now_ms: int, windows: tuple[int, int]) -> b
 
 
 def _held(bound: _Bound) -> list[int]:
-    return [len(each.leases) if isinstance(each, _Places) else each.used for each in bound.holders]
+    return [each.used for each in bound.holders]
