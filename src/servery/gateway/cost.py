@@ -13,7 +13,7 @@ _PICO_IN_MICRO = 10**6
 def cost_picousd(price: Price, prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> int:
     """Exactly, by the price per token; capacity that is paid for by the hour costs nothing more."""
     return (
-        max(0, prompt_tokens - cached_tokens) * price.input_per_mtok
+        (prompt_tokens - cached_tokens if prompt_tokens > cached_tokens else 0) * price.input_per_mtok
         + cached_tokens * price.cached_per_mtok
         + generated_tokens * price.output_per_mtok
     )

@@ -136,11 +136,11 @@ class Exchange:
         """Let the answer's head say who gave it, or was the last to be asked."""
         last = self.attempts[-1] if self.attempts else None
         # A model to fall back on may have been turned to, and none of its deployments asked.
-        headers = [("x-servery-model", in_header(self.ask.model if last is None else last.ask.model))]
+        headers = self.client.headers
+        headers.append(("x-servery-model", in_header(self.ask.model if last is None else last.ask.model)))
         if last is not None:
             headers.append(("x-servery-deployment", in_header(last.deployment.name)))
             headers.append(("x-servery-attempts", str(len(self.attempts))))
-        self.client.headers += headers
 
     def call(self, form: AnswerForm | None = None, *, continued: str | None = None, spent_tokens: int = 0) -> Call:
         """The next attempt's."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from servery.gateway.admit.choice import choose
 from servery.gateway.admit.limits.limiter import Limiter
 from servery.gateway.admit.shed import shed
-from servery.gateway.dispatch.dispatch import Dispatcher, Opened
+from servery.gateway.dispatch.dispatch import Dispatcher
 from servery.gateway.exchange import Exchange
 from servery.gateway.relay.keeping import tell_earlier
 from servery.gateway.relay.relay import Relay
@@ -41,9 +41,16 @@ class Pipeline:
         error: BaseException | None = None
         self._settlement.begin(exchange)
         try:
-            await self._admit(exchange)
-            with Silence(exchange.client, exchange.keep_alive_s, is_broken=exchange.ask.is_stream) as silence:
-                await self._answer(exchange, silence)
+            choose(exchange)
+            shed(exchange)
+            await self._limiter.admit(exchange)
+            if exchange.trace is not None:
+                exchange.admitted_s = self._clock()
+            if exchange.ask.is_stream:
+                with Silence(exchange.client, exchange.keep_alive_s) as silence:
+                    await self._answer(exchange, silence)
+            else:
+                await self._answer(exchange, None)
         except UpstreamFailure as failure:
             error = failure
             raise told(failure) from failure
@@ -53,24 +60,14 @@ class Pipeline:
         finally:
             self._settlement.settle(exchange, error)
 
-    async def _admit(self, exchange: Exchange) -> None:
-        choose(exchange)
-        shed(exchange)
-        await self._limiter.admit(exchange)
-        if exchange.trace is not None:
-            exchange.admitted_s = self._clock()
-
-    async def _answer(self, exchange: Exchange, silence: Silence) -> None:
+    async def _answer(self, exchange: Exchange, silence: Silence | None) -> None:
         try:
-            opened = await self._dispatch(exchange)
+            try:
+                opened = await self._dispatcher.open(exchange)
+            finally:
+                exchange.name_server()
         except UpstreamFailure:
             if not await tell_earlier(exchange, self._clock()):
                 raise
         else:
             await Relay(exchange, silence, self._dispatcher, self._clock).run(opened)
-
-    async def _dispatch(self, exchange: Exchange) -> Opened:
-        try:
-            return await self._dispatcher.open(exchange)
-        finally:
-            exchange.name_server()

@@ -15,6 +15,7 @@ from servery.wire.errors import ApiError
 # As ids of requests are: they end up in the same tables.
 _TASK = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
+_PASSED = frozenset(name.encode() for name in PASSED_HEADERS)
 
 
 async def chat(service: Service, exchange: Exchange) -> None:
@@ -118,4 +119,6 @@ def _onward(request: Request) -> Onward | None:
 
 def _passed(request: Request) -> list[tuple[str, str]]:
     headers = request.headers
+    if _PASSED.isdisjoint(headers):
+        return []
     return [(name, headers[key].decode("latin-1")) for name in PASSED_HEADERS if (key := name.encode()) in headers]

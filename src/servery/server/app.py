@@ -1,14 +1,13 @@
 """The ASGI application: every request takes one way through it, and every error becomes an answer in one place."""
 
 import asyncio
-import contextlib
 import logging
 
 from servery.server.audited import audited
 from servery.server.interrupt import ClientGone, Interrupt, Reason, interruption
 from servery.server.outlet import AsgiOutlet, Outlet
 from servery.server.reply import Reply
-from servery.server.request import Request, Watch
+from servery.server.request import Line, Request
 from servery.server.request_line import RequestLine
 from servery.server.routes import Destination, Route, find, no_route, spoken
 from servery.server.service import Exchange, Service
@@ -34,9 +33,9 @@ class App:
             raise ValueError(f"Servery's application does not speak {scope['type']!r}.")
         await self.answer(scope, receive, AsgiOutlet(send))
 
-    async def answer(self, scope: Scope, receive: Receive, outlet: Outlet, watch: Watch | None = None) -> None:
-        """Answer one request by way of `outlet`; `watch` as `Request` has it."""
-        request = Request(scope, receive, self._service.clock(), watch)
+    async def answer(self, scope: Scope, receive: Receive, outlet: Outlet, line: Line | None = None) -> None:
+        """Answer one request by way of `outlet`; `line` as `Request` has it."""
+        request = Request(scope, receive, self._service.clock(), line)
         found = find(request.method, request.path)
         route = None if found is None else found.any_route
         exchange = Exchange(
@@ -50,15 +49,19 @@ class App:
             exchange.trace = tracer.begin(request.headers)
         cut_by: str | None = "error"
         try:
-            cut_by = await self._settled(found, exchange)
+            try:
+                await self._handle(found, exchange)
+                cut_by = None
+            except BaseException as error:  # noqa: BLE001 - what is nobody's business here is raised again
+                cut_by = await self._told(error, exchange)
         finally:
             exchange.interrupt.close()
             self._settle(route, exchange, cut_by)
 
-    async def _settled(self, found: Destination | None, exchange: Exchange) -> str | None:
-        """Answer in any case; returns who cut the answer short, None if it is complete."""
+    async def _told(self, error: BaseException, exchange: Exchange) -> str:
+        """Answer with what was raised, whatever it is; returns who cut the answer short."""
         try:
-            return await self._answered(found, exchange)
+            return await self._failed(error, exchange)
         except ClientGone:
             return Reason.CLIENT.value
         except asyncio.CancelledError:
@@ -70,19 +73,15 @@ class App:
                 await exchange.reply.fail(self._interruption(reason, exchange))
             return reason.value
 
-    async def _answered(self, found: Destination | None, exchange: Exchange) -> str | None:
-        try:
-            await self._handle(found, exchange)
-        except ApiError as error:
+    async def _failed(self, error: BaseException, exchange: Exchange) -> str:
+        if isinstance(error, ApiError):
             await exchange.reply.fail(error)
-        except (ClientGone, asyncio.CancelledError):
-            raise
-        except Exception as error:  # the one boundary: whatever it is, the client gets an answer
+        elif isinstance(error, ClientGone) or not isinstance(error, Exception):
+            raise error
+        else:  # the one boundary: whatever it is, the client gets an answer
             known = {"request_id": exchange.request.id}
             log.exception("request %s failed", exchange.request.id, exc_info=error, extra=known)
             await exchange.reply.fail(failed("The server failed while answering; the failure was logged."))
-        else:
-            return None
         return "error"
 
     async def _handle(self, found: Destination | None, exchange: Exchange) -> None:
@@ -96,8 +95,11 @@ class App:
         if found is None:
             raise no_route(exchange.request.path)
         route = found.route()
-        with service.lifecycle.work(exchange.interrupt) if route.is_work else contextlib.nullcontext():
-            if route.is_admin and route.is_work:
+        if not route.is_work:
+            await route.handler(service, exchange)
+            return
+        with service.lifecycle.work(exchange.interrupt):
+            if route.is_admin:
                 async with audited(service.audit, exchange, f"{route.method} {route.path}"):
                     await route.handler(service, exchange)
             else:

@@ -128,7 +128,10 @@ def _of_plain(key: str) -> Admission:
 
 
 def _given(headers: Mapping[bytes, bytes]) -> bytes:
-    scheme, _, token = headers.get(b"authorization", b"").strip().partition(b" ")
+    given = headers.get(b"authorization", b"")
+    if given.startswith(b"Bearer "):
+        return given[7:].strip()
+    scheme, _, token = given.strip().partition(b" ")
     return token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"").strip()
 
 

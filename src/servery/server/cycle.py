@@ -25,7 +25,7 @@ class Line(Protocol):
     def is_write_paused(self) -> bool:
         """Whether the client reads slower than bytes come."""
 
-    def write(self, data: bytes, *, is_last: bool) -> None:
+    def write(self, data: bytes) -> None:
         """Send."""
 
     async def drained(self) -> None:
@@ -112,6 +112,15 @@ class Cycle:
         if self.is_gone:
             self._loop.call_soon(call)
 
+    def whole(self) -> bytes | None:
+        """The whole body, to whoever has read nothing of it; None unless all of it has come."""
+        if not self.is_received or self._is_told or self.is_gone:
+            return None
+        body, self._body, self._body_bytes = self._body, [], 0
+        self._is_told = True
+        self._line.resume_reading()
+        return body[0] if len(body) == 1 else b"".join(body)
+
     async def receive(self) -> Event:
         """The next piece of the body, once there is one; that the client has gone, or that all is over."""
         while not self.is_gone and not self.is_complete:
@@ -123,21 +132,21 @@ class Cycle:
                 return {"type": "http.request", "body": data, "more_body": not self.is_received}
             if self.expects and not self.is_begun:
                 self.expects = False
-                self._line.write(_CONTINUE, is_last=True)
+                self._line.write(_CONTINUE)
             self._waiter = self._loop.create_future()
             await self._waiter
         return _GONE
 
     def begin(self, status: int, fields: Sequence[Field]) -> None:
         """The response's head. Raises `ValueError` for what would be read as more than it says."""
-        lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+        lines = "".join([f"{name}: {value}\r\n" for name, value in fields]).encode("latin-1")
         if lines.count(b"\n") != len(fields) or lines.count(b"\r") != len(fields) or b"\0" in lines:
             raise ValueError("a field of the response has a line break in it")
         self._left_bytes = None
         for name, value in fields:
-            if name == b"content-length":
+            if name == "content-length":
                 self._left_bytes = int(value)
-            elif name == b"connection" and value == b"close":
+            elif name == "connection" and value == "close":
                 self.is_kept = False
         self._chunked = self._left_bytes is None and not self.is_old
         self.is_kept = self.is_kept and (self._left_bytes is not None or self._chunked)
@@ -163,7 +172,7 @@ class Cycle:
             self.is_begun = True
             self.expects = False
         self.is_complete = is_last
-        self._line.write(framed, is_last=is_last)
+        self._line.write(framed)
         if is_last:
             self._wake()
             self._line.over()

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from servery.server.types import Send
 
-Field = tuple[bytes, bytes]
+Field = tuple[str, str]  # names in ASCII, values in Latin-1
 
 
 class Outlet(Protocol):
@@ -34,5 +34,6 @@ class AsgiOutlet:
         if self._head is not None:
             status, fields = self._head
             self._head = None
-            await self._send({"type": "http.response.start", "status": status, "headers": fields})
+            headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})

@@ -15,9 +15,10 @@ from urllib.parse import unquote
 import httptools
 
 from servery.server.cycle import Cycle
-from servery.server.joined_writes import JoinedWrites
+from servery.server.known_head import KnownHead
 from servery.server.lingering_close import LingeringClose
-from servery.server.outlet import Field, Outlet
+from servery.server.outlet import Outlet
+from servery.server.request import Line
 from servery.server.types import Receive, Scope
 from servery.wire.errors import ApiError, encode_error
 
@@ -34,14 +35,12 @@ KEEP_ALIVE_S = 75.0
 # Requests that a client sent before it had the answers to earlier ones.
 MAX_PIPELINED = 32
 
-Watch = Callable[[Callable[[], None]], None]
-
 
 class Answer(Protocol):
-    """Answers one request; `watch` has something called when the client goes."""
+    """Answers one request; `line` tells more of the client than `receive` does."""
 
     def __call__(
-        self, scope: Scope, receive: Receive, outlet: Outlet, watch: Watch | None = None
+        self, scope: Scope, receive: Receive, outlet: Outlet, line: Line | None = None
     ) -> Coroutine[Any, Any, None]:
         """The whole way of it."""
         ...
@@ -77,8 +76,9 @@ class HttpProtocol(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._pipeline: deque[Cycle] = deque()
         self._newest: Cycle | None = None  # whose body comes
+        self._known: KnownHead | None = None
         self._url = b""
-        self._headers: list[Field] = []
+        self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._is_in_head = True
         self._is_receiving = False
@@ -95,8 +95,8 @@ class HttpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection is opened: the first head is awaited."""
         self._connections.opened(self)
-        self._joined = JoinedWrites(cast("asyncio.Transport", transport), self._loop)
-        self._transport = LingeringClose(self._joined, self._loop, lambda: self._is_receiving)
+        self._socket = cast("asyncio.Transport", transport)
+        self._transport = LingeringClose(self._socket, self._loop, lambda: self._is_receiving)
         peer = transport.get_extra_info("peername")
         self._peer = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
         self._await_head()
@@ -117,6 +117,9 @@ class HttpProtocol(asyncio.Protocol):
         """Bytes have come; after the last answer nobody wants to know what they say."""
         if self._is_deaf or self._transport.is_lingering:
             return
+        if self._known is not None and self._cycle is None and not self._is_receiving and self._take_known(data):
+            return
+        is_fresh = not self._is_receiving
         self._is_receiving = True
         try:
             self._parser.feed_data(data)
@@ -125,8 +128,23 @@ class HttpProtocol(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._broken(error)
         else:
-            if self._is_in_head and self._is_receiving:
-                self._await_head()
+            if self._is_receiving:
+                if self._is_in_head:
+                    self._await_head()
+            elif is_fresh and self._newest is not None and self._newest.is_kept:
+                self._known = KnownHead.of(data, self._newest.scope)
+
+    def _take_known(self, data: bytes) -> bool:
+        """Whether it is one request whose head says what the one before said: then that is not read again."""
+        found = self._known.request(data) if self._known is not None else None
+        if found is None:
+            return False
+        cycle = Cycle(self, self._loop, found[0], is_kept=True)
+        cycle.feed(found[1])
+        cycle.end()
+        self._newest = cycle
+        self._begin(cycle)
+        return True
 
     def pause_writing(self) -> None:
         """The client reads slower than bytes come."""
@@ -151,13 +169,17 @@ class HttpProtocol(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
         self._url += url
-        self._count(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise _HeadTooLarge
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field."""
         if self._is_in_head:  # trailers count, and tell nothing
             self._headers.append((name.lower(), value))
-        self._count(len(name) + len(value))
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES or len(self._headers) > MAX_FIELDS:
+            raise _HeadTooLarge
 
     def on_headers_complete(self) -> None:
         """The head is complete; what is slow from here on is the application's business."""
@@ -169,11 +191,11 @@ class HttpProtocol(asyncio.Protocol):
         path, query = _target(self._url)
         scope: Scope = {
             "type": "http", "method": method, "path": path, "query_string": query, "headers": headers, "client": self._peer,
+            "fields": (fields := dict(headers)),
         }  # fmt: skip
         is_old = version == "1.0"
         cycle = Cycle(self, self._loop, scope, is_kept=not is_old and parser.should_keep_alive())
         cycle.is_old = is_old
-        fields = dict(headers)
         cycle.expects = fields.get(b"expect", b"").lower() == b"100-continue"
         if b"host" in fields and sum(name == b"host" for name, _ in headers) > 1:
             raise _Refused
@@ -200,14 +222,12 @@ class HttpProtocol(asyncio.Protocol):
 
     # What a cycle asks.
 
-    def write(self, data: bytes, *, is_last: bool) -> None:
+    def write(self, data: bytes) -> None:
         """Send, unless the end has been announced."""
         if self._transport.is_lingering:
             return
-        if is_last:
-            self._joined.write_last(data)
-        else:
-            self._joined.write(data)
+        if not self._socket.is_closing():
+            self._socket.write(data)
 
     async def drained(self) -> None:
         """Wait until the client has read most of what was sent, or has gone."""
@@ -220,13 +240,13 @@ class HttpProtocol(asyncio.Protocol):
         """Read nothing more for now."""
         if not self._is_reading_paused and not self._transport.is_closing():
             self._is_reading_paused = True
-            self._joined.pause_reading()
+            self._socket.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on, unless requests wait whose turn it is not."""
         if self._is_reading_paused and not self._pipeline and not self._transport.is_closing():
             self._is_reading_paused = False
-            self._joined.resume_reading()
+            self._socket.resume_reading()
 
     def over(self) -> None:
         """The response is complete: the next request's turn, or the connection's end."""
@@ -251,7 +271,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
-        self._joined.abort()
+        self._socket.abort()
 
     def _begin(self, cycle: Cycle) -> None:
         self._cycle = cycle
@@ -259,7 +279,7 @@ class HttpProtocol(asyncio.Protocol):
 
     async def _run(self, cycle: Cycle) -> None:
         try:
-            await self._answer(cycle.scope, cycle.receive, cycle, cycle.watch)
+            await self._answer(cycle.scope, cycle.receive, cycle, cycle)
         finally:
             self._end(cycle)
 
@@ -309,11 +329,6 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.close()
 
     # What is no request.
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > MAX_HEAD_BYTES or len(self._headers) > MAX_FIELDS:
-            raise _HeadTooLarge
 
     def _broken(self, error: httptools.HttpParserError) -> None:
         if isinstance(error.__context__, _HeadTooLarge):

@@ -48,7 +48,8 @@ class Reply:
         """Send a complete response."""
         length = ("content-length", str(len(body)))
         self._start(status, (("content-type", content_type), length, *headers))
-        await self._write(body, is_last=True)
+        self.is_complete = True
+        await self._outlet.write(body, is_last=True)
 
     async def file(self, path: Path, size_bytes: int, content_type: str = "application/octet-stream") -> None:
         """Send a file, a piece at a time."""
@@ -61,11 +62,12 @@ class Reply:
 
     async def stream(self, events: bytes) -> None:
         """Send whole events of a stream, after its head if they are the first."""
-        await self._comment_sent()
-        if not self.is_started:
+        if self._comment is not None:
+            await self._comment_sent()
+        if self.status is None:
             self._is_stream = True
             self._start(200, _STREAM_HEADERS)
-        await self._write(events)
+        await self._outlet.write(events, is_last=False)
 
     async def end_stream(self) -> None:
         """Say that the stream is complete."""
@@ -116,9 +118,7 @@ class Reply:
 
     def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self.status = status
-        named = (*headers, *self.headers, (self._dialect.request_id_header, self._request_id))
-        encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in named]
-        self._outlet.begin(status, encoded)
+        self._outlet.begin(status, [*headers, *self.headers, (self._dialect.request_id_header, self._request_id)])
 
     async def _write(self, data: bytes, *, is_last: bool = False) -> None:
         self.is_complete = is_last

@@ -5,15 +5,26 @@ import os
 import random
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from servery.server.interrupt import ClientGone
 from servery.server.types import Receive, Scope
 from servery.wire.errors import ApiError
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-# Has something called when the client goes before its answer is complete.
-Watch = Callable[[Callable[[], None]], None]
+
+
+class Line(Protocol):
+    """A connection that tells of its client by itself."""
+
+    def watch(self, call: Callable[[], None]) -> None:
+        """Have `call` called when the client goes before its answer is complete."""
+
+    def whole(self) -> bytes | None:
+        """The request's whole body, if all of it has come and nobody has read of it."""
+
+
 # A body over the limit is read on, and thrown away, up to this many times the limit: a connection that is closed while
 # its client is still sending is reset, and the client never reads why.
 _DISCARD_FACTOR = 16
@@ -25,25 +36,36 @@ os.register_at_fork(after_in_child=lambda: _chance.seed(secrets.randbits(256)))
 class Request:
     """One HTTP request. Header names are in lower case; of headers that occur twice the last counts.
 
-    `peer` is the address that the connection came from, if that is known. Without `watch` only `receive` tells when the
+    `peer` is the address that the connection came from, if that is known. Without `line` only `receive` tells when the
     client goes.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, arrived_s: float, watch: Watch | None = None) -> None:
+    __slots__ = ("_line", "arrived_s", "headers", "id", "method", "path", "peer", "query", "receive")
+
+    def __init__(self, scope: Scope, receive: Receive, arrived_s: float, line: Line | None = None) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.headers: Mapping[bytes, bytes] = scope.get("fields") or dict(scope["headers"])
         client = scope.get("client")
         self.peer: str | None = client[0] if client else None
         self.receive = receive
-        self._watch = watch
+        self._line = line
         self.arrived_s = arrived_s
         self.id = _request_id(self.headers.get(b"x-request-id", b""))
 
     def watched(self, gone: Callable[[], None]) -> "_Watched":
         """Inside, `gone` is called when the client closes its connection; the body must have been read."""
-        return _Watched(self.receive, self._watch, gone)
+        return _Watched(self.receive, self._line, gone)
+
+    def whole(self, max_bytes: int) -> bytes | None:
+        """The body, which says that it is JSON, if all of it has come; raises `ApiError` as `json_body` does."""
+        self._check_content_type()
+        self._check_length(max_bytes)
+        body = None if self._line is None else self._line.whole()
+        if body is not None and len(body) > max_bytes:
+            raise _too_large(max_bytes, is_closing=False)
+        return body
 
     async def json_body(self, max_bytes: int) -> bytes:
         """The body of a request that says it is JSON.
@@ -102,17 +124,17 @@ class Request:
 class _Watched:
     """A block in which the connection tells when it is lost; a task finds out where it does not tell."""
 
-    __slots__ = ("_gone", "_receive", "_task", "_watch")
+    __slots__ = ("_gone", "_line", "_receive", "_task")
 
-    def __init__(self, receive: Receive, watch: Watch | None, gone: Callable[[], None]) -> None:
+    def __init__(self, receive: Receive, line: Line | None, gone: Callable[[], None]) -> None:
         self._receive = receive
-        self._watch = watch
+        self._line = line
         self._gone = gone
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
-        if self._watch is not None:
-            self._watch(self._gone)
+        if self._line is not None:
+            self._line.watch(self._gone)
         else:
             self._task = asyncio.create_task(self._until_gone())
 
@@ -134,4 +156,4 @@ def _too_large(max_bytes: int, *, is_closing: bool) -> ApiError:
 
 def _request_id(given: bytes) -> str:
     """The client's id for the request if it can stand in logs and headers, else one of ours."""
-    return given.decode("ascii") if _SANE_ID.fullmatch(given) else f"req_{_chance.getrandbits(96):024x}"
+    return given.decode("ascii") if given and _SANE_ID.fullmatch(given) else f"req_{_chance.getrandbits(96):024x}"

@@ -141,8 +141,19 @@ class Destination:
 
 def find(method: str, path: str) -> Destination | None:
     """What lives at `path`; None if nothing does."""
+    known = _WHOLE.get((method, path))
+    if known is not None:
+        return known
     matched = _ROUTER.match(path)
     return None if matched is None else Destination(matched, method)
+
+
+# Where requests go whose path is no pattern, and has their method.
+_WHOLE = {
+    (route.method, route.path): Destination(matched, route.method)
+    for route in ROUTES
+    if "{" not in route.path and (matched := _ROUTER.match(route.path)) is not None
+}
 
 
 def spoken(route: Route | None, headers: Mapping[bytes, bytes]) -> Dialect:

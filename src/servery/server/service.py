@@ -210,8 +210,10 @@ class Exchange:
 
     async def body(self, options: ServeOptions) -> bytes:
         """The request's JSON, bounded in bytes and time; then the time for the answer begins to run."""
-        self.interrupt.fire_after(options.body_timeout_s, Reason.SLOW_BODY)
-        body = await self.request.json_body(options.max_body_bytes)
+        body = self.request.whole(options.max_body_bytes)
+        if body is None:
+            self.interrupt.fire_after(options.body_timeout_s, Reason.SLOW_BODY)
+            body = await self.request.json_body(options.max_body_bytes)
         self.interrupt.fire_after(options.request_timeout_s, Reason.TIMEOUT)
         return body
 

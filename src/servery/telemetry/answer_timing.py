@@ -26,11 +26,13 @@ class AnswerTiming:
     @property
     def tokens(self) -> int:
         """Tokens of all completions so far."""
-        return sum(completion.tokens for completion in self._completions.values())
+        return sum([completion.tokens for completion in self._completions.values()]) if self._completions else 0
 
     @property
     def tpots_s(self) -> list[float]:
         """TPOT of each completion of more than one token."""
+        if not self._completions:
+            return []
         return [tpot for each in self._completions.values() if (tpot := each.tpot_s) is not None]
 
     def add(self, index: int, tokens: int, now: float) -> float | None:

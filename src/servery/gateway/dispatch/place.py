@@ -120,7 +120,6 @@ def drawn(tier: Sequence[Deployment], random: Callable[[], float]) -> list[Deplo
 
     Weighted sampling without putting back (Efraimidis and Spirakis, 2006).
     """
-
     if len(tier) < 2:
         return list(tier)
 

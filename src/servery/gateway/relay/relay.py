@@ -17,10 +17,10 @@ from servery.upstream.upstream import Chunk
 
 
 class Relay:
-    """Brings one exchange's answer to its client."""
+    """Brings one exchange's answer to its client; `silence` is that of a stream."""
 
     def __init__(
-        self, exchange: Exchange, silence: Silence, dispatcher: Dispatcher, clock: Callable[[], float]
+        self, exchange: Exchange, silence: Silence | None, dispatcher: Dispatcher, clock: Callable[[], float]
     ) -> None:
         self._exchange = exchange
         self._silence = silence
@@ -85,7 +85,8 @@ class Relay:
         attempt.succeed()
 
     async def _send(self, data: bytes, patience: Patience) -> None:
-        self._silence.broken()
+        if self._silence is not None:
+            self._silence.broken()
         if self._keeping is not None:
             self._keeping.add(data)
         self._exchange.is_begun = True

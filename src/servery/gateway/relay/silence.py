@@ -8,20 +8,18 @@ from servery.gateway.exchange import Client
 class Silence:
     """Has a comment sent whenever a stream was silent for `limit_s`; one timer, and no task unless it is silent.
 
-    An answer that is not streamed stays silent: `is_broken` is False for it.
+    An answer that is not streamed stays silent, and has none of these.
     """
 
-    def __init__(self, client: Client, limit_s: float, *, is_broken: bool = True) -> None:
+    def __init__(self, client: Client, limit_s: float) -> None:
         self._client = client
         self._limit_s = limit_s
-        self._is_broken = is_broken
         self._loop = asyncio.get_running_loop()
         self._last_s = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> "Silence":
-        if self._is_broken:
-            self._wait(self._limit_s)
+        self._wait(self._limit_s)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -27,6 +27,7 @@ class Record:
         self.usage: Usage | None = None
         self.is_estimated = False
         self.finish_reasons: list[str] = []
+        self._is_new = True  # nothing has come
         self._arrived_s = arrived_s
         self._all = metrics
         self._metrics: ModelMetrics = metrics.of_model(model)
@@ -34,8 +35,12 @@ class Record:
 
     def restart(self, model: str) -> None:
         """Another attempt begins, perhaps at another model: what came so far reached nobody."""
+        metrics = self._all.of_model(model)
+        if self._is_new and metrics is self._metrics:
+            return
         self.model = self.model if model in self.model else model
-        self._metrics = self._all.of_model(model)
+        self._metrics = metrics
+        self._is_new = True
         self.timing = AnswerTiming(self._arrived_s)
         self.prompt_tokens = self.cached_tokens = 0
         self.queued_s = 0.0
@@ -59,6 +64,7 @@ class Record:
 
     def add(self, chunk: Chunk) -> None:
         """Take in the next piece of the answer."""
+        self._is_new = False
         if chunk.prompt_tokens:
             self.prompt_tokens += chunk.prompt_tokens
             self.cached_tokens += chunk.cached_tokens
@@ -71,7 +77,8 @@ class Record:
             self._metrics.count_tokens(chunk.tokens, gap_s)
         if chunk.usage is not None:
             self.usage = chunk.usage
-        self.is_estimated = self.is_estimated or chunk.is_estimated
+        if chunk.is_estimated:
+            self.is_estimated = True
         if chunk.finish_reason is not None:
             self.finish_reasons.append(chunk.finish_reason)
             known = chunk.finish_reason if chunk.finish_reason in FINISHED_BY else "other"

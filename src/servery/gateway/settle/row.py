@@ -30,9 +30,9 @@ def row_of(
     served = attempts[-1].deployment.config if attempts and exchange.cache is None else None
     parts = [used(attempt) for attempt in attempts]
     answer, extra_tokens, is_estimated = _counts(exchange, parts)
-    cost = sum(
-        [cost_picousd(each.deployment.config.price, *part[:3]) for each, part in zip(attempts, parts, strict=True)]
-    )
+    cost = 0
+    for each, part in zip(attempts, parts, strict=True):
+        cost += cost_picousd(each.deployment.config.price, part[0], part[1], part[2])
     return LedgerRow(  # in their order: by name it takes four times as long
         ask.answer_id,
         exchange.request_id,
@@ -93,4 +93,7 @@ def _dearest_picousd(exchange: Exchange, answer: Used) -> int:
     if asked is not None and asked.prices is not prices:
         prices = (*prices, *asked.prices)
     prompt_tokens, cached_tokens, generated_tokens = answer[:3]
-    return max([cost_picousd(price, prompt_tokens, cached_tokens, generated_tokens) for price in prices], default=0)
+    dearest = 0
+    for price in prices:
+        dearest = max(dearest, cost_picousd(price, prompt_tokens, cached_tokens, generated_tokens))
+    return dearest

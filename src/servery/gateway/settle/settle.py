@@ -14,6 +14,9 @@ from servery.telemetry.metrics import Metrics
 from servery.upstream.failure import UpstreamFailure
 from servery.wire.errors import ApiError
 
+_ABORTED_BY = {
+    Outcome.CLIENT_GONE: "client", Outcome.TIMEOUT: "timeout", Outcome.SHUTDOWN: "shutdown", Outcome.FAILED: "error",
+}  # fmt: skip
 _CUT = {"client": Outcome.CLIENT_GONE, "timeout": Outcome.TIMEOUT, "shutdown": Outcome.SHUTDOWN}
 _CLIENT_GONE_STATUS = 499
 
@@ -117,7 +120,4 @@ def _status(error: BaseException | None, outcome: Outcome) -> int | None:
 
 def _aborted_by(outcome: Outcome) -> str | None:
     """As the metrics call it."""
-    by = {
-        Outcome.CLIENT_GONE: "client", Outcome.TIMEOUT: "timeout", Outcome.SHUTDOWN: "shutdown", Outcome.FAILED: "error",
-    }  # fmt: skip
-    return by.get(outcome)
+    return None if outcome is Outcome.COMPLETED else _ABORTED_BY.get(outcome)

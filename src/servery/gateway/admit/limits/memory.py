@@ -34,7 +34,7 @@ class _Bucket:
         elapsed = now_ms - self.at_ms
         if elapsed > 0:
             left = self.used - elapsed * rate
-            self.used = left if left > 0 else 0
+            self.used = max(0, left)
             self.at_ms = now_ms
         elif elapsed < -_SETBACK_MS:
             self.at_ms = now_ms
@@ -77,8 +77,7 @@ class _Places:
     def add(self, lease_id: int, expires_ms: int) -> None:
         self.leases[lease_id] = expires_ms
         self.used += 1
-        if expires_ms < self.next_ms:
-            self.next_ms = expires_ms
+        self.next_ms = min(self.next_ms, expires_ms)
 
     def remove(self, lease_id: int) -> None:
         if self.leases.pop(lease_id, None) is not None:
