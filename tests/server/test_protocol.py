@@ -154,3 +154,32 @@ def test_a_stream_that_ends_with_an_error_is_cut_and_not_ended(caplog: pytest.Lo
     with_connection(story, Chunk(data=b"data: {}\n\n"), failed("broken"))
     # That the attempt failed is told; nothing broke in telling the client.
     assert [record.levelname for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_requests_with_one_head_are_answered_each_by_its_own_body() -> None:
+    """The second head is known by the first; the third is another, and the fourth comes in two pieces."""
+
+    def ask(content: str, more: bytes = b"") -> bytes:
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": content}]}).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n%bcontent-type: application/json\r\n" % more
+        return head + b"content-length: %d\r\n\r\n" % len(body) + body
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for sent in (
+            ask("a"),
+            ask("another"),
+            ask("a", b"x-request-id: mine\r\n"),
+            ask("b", b"x-request-id: mine\r\n"),
+        ):
+            half = len(sent) // 2 if b"mine" in sent else len(sent)
+            writer.write(sent[:half])
+            await writer.drain()
+            await asyncio.sleep(0)
+            writer.write(sent[half:])
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert (b"x-request-id: mine" in head) is (b"mine" in sent)
+            assert json.loads(await reader.readexactly(length))["object"] == "chat.completion"
+
+    with_connection(story, *(Chunk(data=b'{"object":"chat.completion"}'),))
