@@ -296,6 +296,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     add("--port", type=at_least(0), default=8000, help="port to listen on; 0: the system chooses")
     add("--workers", type=at_least(1), default=1, metavar="N", help="processes that share the port, with --config")
     add_key_options(add)
+    add("--ceilings", type=Path, metavar="FILE", help="peaks for MBU and MFU, as `servery bench roofline` writes them")
     add("--drain-timeout", type=seconds, default=30.0, metavar="SECONDS", help="time to finish answers after SIGTERM")
     add("--request-timeout", type=seconds, default=600.0, metavar="SECONDS", help="longest time one answer may take")
     add("--max-body", type=byte_size, default="4MiB", metavar="SIZE", help="largest request body")

@@ -13,7 +13,7 @@ STATS = EngineStats(
         cached_blocks=15, prefix_query_tokens=500, prefix_hit_tokens=200, preemptions=4, finished_abort=1,
         draft_rounds=10, drafted_tokens=40, accepted_draft_tokens=30,
     ),
-    steps=7, step_s=0.5, step_tokens=90, read_bytes=1000, adapters=2, adapter_bytes=300,
+    steps=7, step_s=0.5, step_tokens=90, read_bytes=1000, operations=5000, step_sizes=(4, 0, 2, *[0] * 10, 1), adapters=2, adapter_bytes=300,
     structure=StructureStats(compiled=3, refused=1, hits=9, compile_s=0.125, masks=80, mask_s=0.25, forced_tokens=12),
 )  # fmt: skip
 INFO = EngineInfo(
@@ -55,6 +55,13 @@ def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
         "engine_step_seconds_total{}": 0.5,
         "engine_step_tokens_total{}": 90,
         "engine_read_bytes_total{}": 1000,
+        "engine_operations_total{}": 5000,
+        "iteration_tokens_total_count{}": 7,
+        "iteration_tokens_total_sum{}": 90,
+        **{
+            f'iteration_tokens_total_bucket{{le="{bound}",}}': count
+            for bound, count in [("1.0", 4), ("8.0", 4), *((f"{2**at}.0", 6) for at in range(4, 15)), ("+Inf", 7)]
+        },
         "structured_grammars_compiled_total{}": 3,
         "structured_grammars_refused_total{}": 1,
         "structured_grammar_hits_total{}": 9,

@@ -90,12 +90,13 @@ def measure_machine(threads: int) -> Machine:
     return Machine(
         threads=threads,
         bandwidth=bandwidth.measure(threads),
-        operations_per_s={name: _gemm_rate(name) for name in ("float32", "bfloat16", "int8")},
+        operations_per_s={name: gemm_rate(name) for name in ("float32", "bfloat16", "int8")},
         scaling=scaling.measure(cores) if cores > 1 else None,
     )
 
 
-def _gemm_rate(name: str) -> float:
+def gemm_rate(name: str) -> float:
+    """Operations per second of 1,024-cubed products of a type, the best of some."""
     size = _GEMM_SIZE
     if name == "int8":
         a = torch.randint(-127, 127, (size, size), dtype=torch.int8)

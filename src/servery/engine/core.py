@@ -25,6 +25,7 @@ from servery.engine.scheduler import Scheduler, SchedulerConfig, Step
 from servery.engine.speculation.speculator import Speculator
 from servery.engine.speculation.window import WindowPolicy
 from servery.engine.stats import EngineStats
+from servery.engine.step_work import StepOperations, StepWork
 from servery.engine.structure.compiler import Compiler
 from servery.engine.structure.door import Door
 from servery.engine.structure.intake import Intake, refused
@@ -42,10 +43,6 @@ COMPILE_WAIT_S = 0.01
 
 @dataclass(slots=True)
 class _Counters:
-    steps: int = 0
-    step_s: float = 0.0
-    step_tokens: int = 0
-    read_bytes: int = 0
     failed_steps: int = 0
     interrupted_steps: int = 0
 
@@ -71,12 +68,14 @@ class EngineCore:
         `planned` is told what memory will be taken, before it is; `before_step` how long the step that begins should
         take, None before any was measured. A step in the background is left when `bell` is rung after `listen`.
         """
-        self._clock, self._before_step, self._counters = clock, before_step, _Counters()
+        self._clock, self._before_step = clock, before_step
+        self._counters, self._work = _Counters(), StepWork()
         self._bell, self._heard = bell, 0
         self._checkpoint, self._door = config.model, Door()
         loaded = load(config, progress=progress, planned=planned)
         self.info = loaded.info
         self._model_config = loaded.model_config
+        self._operations = StepOperations(loaded.model_config)
         # For what computes beside the scheduler while nothing is scheduled (`teacher_forcing`).
         self.model, self.cache = loaded.model, loaded.cache
         self._swap = loaded.swap(config.sleep_dir)
@@ -220,13 +219,17 @@ class EngineCore:
 
     def stats(self) -> EngineStats:
         """A snapshot of all counters."""
-        counters = self._counters
+        counters, work = self._counters, self._work
         return EngineStats(
             scheduler=self.scheduler.stats(),
-            steps=counters.steps,
-            step_s=counters.step_s,
-            step_tokens=counters.step_tokens,
-            read_bytes=counters.read_bytes,
+            steps=work.steps,
+            step_s=work.step_s,
+            step_tokens=work.step_tokens,
+            read_bytes=work.read_bytes,
+            operations=work.operations,
+            bytes_per_s=work.bytes_per_s,
+            operations_per_s=work.operations_per_s,
+            step_sizes=tuple(work.step_sizes),
             failed_steps=counters.failed_steps,
             interrupted_steps=counters.interrupted_steps,
             adapters=self.adapters.num_loaded,
@@ -283,10 +286,7 @@ class EngineCore:
             self.adapters.sweep(self.scheduler.adapters_in_use() | self._intake.adapters_in_use())
 
     def _count(self, step: Step, elapsed_s: float) -> None:
-        self._counters.steps += 1
-        self._counters.step_s += elapsed_s
-        self._counters.step_tokens += step.num_tokens
-        self._counters.read_bytes += self._runner.read_bytes(step)
+        self._work.add(step.num_tokens, elapsed_s, self._runner.read_bytes(step), self._operations.of(step))
 
 
 def _scheduler_config(config: EngineConfig, plan: KVPlan, model_config: ModelConfig) -> SchedulerConfig:

@@ -3,6 +3,7 @@
 import msgspec
 
 from servery.engine.scheduler import SchedulerStats
+from servery.engine.step_sizes import STEP_SIZES
 from servery.engine.structure.stats import StructureStats
 
 
@@ -53,7 +54,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
 
     `read_bytes` is what the steps had to read at least: the weights once per step, of a mixture of experts the share
     that its tokens are expected to go to, and the KV of every context; over `step_s` it is the achieved memory
-    bandwidth, and over the machine's bandwidth the MBU.
+    bandwidth, and over the machine's bandwidth the MBU. `operations` are those of the products, over the machine's rate
+    the MFU. `bytes_per_s` and `operations_per_s` are both for the steps of the last seconds, None before the first.
+    `step_sizes` are how many steps fell into each bucket of `STEP_SIZES`, the last one for what is larger.
     `adapters` and `adapter_bytes` are no counters: the LoRA adapters that can be asked for, and the memory of all held.
     """
 
@@ -62,6 +65,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     step_s: float = 0.0
     step_tokens: int = 0
     read_bytes: int = 0
+    operations: int = 0
+    bytes_per_s: float | None = None
+    operations_per_s: float | None = None
+    step_sizes: tuple[int, ...] = (0,) * (len(STEP_SIZES) + 1)
     failed_steps: int = 0
     interrupted_steps: int = 0
     adapters: int = 0

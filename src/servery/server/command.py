@@ -18,6 +18,7 @@ from servery.server.key_options import admin_keys, api_keys, metrics_keys
 from servery.server.option_error import OptionError
 from servery.server.options import DEFAULT_MODEL, ServeOptions, model_folder, served_models
 from servery.server.residence_options import ResidenceOptions
+from servery.telemetry.ceilings import Ceilings, read_ceilings
 
 
 def serve_options(options: argparse.Namespace, defaults: Mapping[str, Any]) -> ServeOptions:
@@ -40,6 +41,7 @@ def _configured(options: argparse.Namespace, defaults: Mapping[str, Any]) -> Ser
         log_level=options.log_level,
         log_format=options.log_format,
         workers=options.workers,
+        ceilings=_ceilings(options.ceilings),
         residence=ResidenceOptions.of(options),
     )
 
@@ -74,8 +76,16 @@ def _named(options: argparse.Namespace) -> ServeOptions:
         residence=residence,
         models_dir=folder,
         workers=options.workers,
+        ceilings=_ceilings(options.ceilings),
         ledger=_ledger(options.ledger),
     )
+
+
+def _ceilings(given: Path | None) -> Ceilings | None:
+    try:
+        return None if given is None else read_ceilings(given)
+    except ValueError as error:
+        raise OptionError(f"--ceilings {error}") from None
 
 
 def _ledger(given: str | None) -> LedgerConfig | None:

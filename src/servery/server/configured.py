@@ -12,7 +12,7 @@ from servery.server.options import ServeOptions
 BESIDE = frozenset(
     {
         "config", "host", "port", "api_key", "api_key_file", "admin_key", "metrics_key", "log_level", "log_format", "files", "max_file",
-        "max_files", "load_on_demand", "workers", "keep_alive", "sleep_level", "sleep_dir", "memory", "run",
+        "max_files", "load_on_demand", "workers", "ceilings", "keep_alive", "sleep_level", "sleep_dir", "memory", "run",
     }
 )  # fmt: skip
 

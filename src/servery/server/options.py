@@ -18,6 +18,7 @@ from servery.server.auth import KeyRing
 from servery.server.model_folder import models_in
 from servery.server.option_error import OptionError
 from servery.server.residence_options import ResidenceOptions
+from servery.telemetry.ceilings import Ceilings
 
 AMUSE_MODELS = {"amuse": "small", "amuse-draft": "draft", "amuse-base": "base"}
 DEFAULT_MODEL = "amuse"
@@ -71,7 +72,7 @@ class ServeOptions:
     Who has one of the `admin_keys` may load and unload models, and LoRA adapters that lie below `lora_dir`; see `admin`
     for when none is needed. `metrics_keys` do for reading the metrics alone. `aliases` are further names, by the name, for a model
     or `model:adapter`; `*` stands for all others. Models in `models_dir` are not loaded at the start.
-    `workers` processes share the port. Further keys are in `key_store`. Every exchange leaves a row in `ledger`. With
+    `workers` processes share the port. MBU and MFU are shares of `ceilings`, None: of what is measured. Further keys are in `key_store`. Every exchange leaves a row in `ledger`. With
     `config` its models are served, of whose deployments `models` are those
     of this process. Raises `OptionError` for a value outside its range.
     """
@@ -98,6 +99,7 @@ class ServeOptions:
     models_dir: ModelFolder | None = None
     ledger: LedgerConfig | None = None
     workers: int = 1
+    ceilings: Ceilings | None = None
     key_store: Path | None = None
     config: Config | None = field(default=None, repr=False)
 

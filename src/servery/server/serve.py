@@ -32,6 +32,7 @@ from servery.server.admin import AdminDoor
 from servery.server.app import App
 from servery.server.auth import KeyRing
 from servery.server.budgets import recall_spent
+from servery.server.ceilings_watch import CeilingsWatch
 from servery.server.configured_engine import engine_faults
 from servery.server.front import Fronts
 from servery.server.house import House
@@ -105,6 +106,9 @@ class _Serving:
         metrics = Metrics()
         self._house = House(options, metrics, lambda name, info: _say(_resolved(name, info)))
         self._places = Places(self._house)
+        house = self._house
+        self._ceilings = CeilingsWatch(lambda: house.upstreams, options.ceilings)
+        metrics.watch_ceilings(self._ceilings.of)
         self._ledger = ledger = None if options.ledger is None else Ledger(options.ledger)
         if ledger is not None:
             metrics.gateway.watch_ledger(lambda: ledger.figures)
@@ -218,6 +222,8 @@ class _Serving:
         if self._reloader is not None:
             loop.add_signal_handler(signal.SIGHUP, self._reloader.hear)
             others.append(asyncio.create_task(self._reloader.watch(), name="configuration"))
+        if self._post is None:  # else there is no engine in this process
+            others.append(asyncio.create_task(self._ceilings.watch(), name="ceilings"))
         for task in others:
             task.add_done_callback(_tell_end)
         if self._post is not None:

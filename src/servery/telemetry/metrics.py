@@ -3,18 +3,24 @@
 Labels are bounded: models are the served ones, routes the known ones (`other` for the rest), statuses three digits.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.telemetry.answer_timing import AnswerTiming
 from servery.telemetry.batch_metrics import BatchCollector, BatchFigures
+from servery.telemetry.engine_metrics import (
+    CeilingsReader,
+    EngineCollector,
+    InfoReader,
+    LifeReader,
+    ResidencyReader,
+    StatsReader,
+    UsesReader,
+)
 from servery.telemetry.gateway_metrics import GatewayMetrics
 from servery.telemetry.process_metrics import watch_process
-from servery.telemetry.residency import ModelState, Residency
 from servery.telemetry.slo_watch import SloWatch, nothing_watched
 from servery.telemetry.tallies import Counter, Histogram
 from servery.telemetry.trace_metrics import TraceCollector
@@ -30,19 +36,13 @@ _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_0
 FINISHED_BY = ("stop", "length", "tool_calls", "abort", "error", "other")
 ABORTED_BY = ("client", "timeout", "shutdown", "error")
 
-StatsReader = Callable[[], EngineStats | None]
-InfoReader = Callable[[], EngineInfo | None]
-LifeReader = Callable[[], EngineLife]
-UsesReader = Callable[[], Mapping[str, int]]
-ResidencyReader = Callable[[], Residency]
-
 
 class Metrics:
     """Everything counted in one server process, in a registry of its own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._engines = _EngineCollector()
+        self._engines = EngineCollector()
         self._registry.register(self._engines)
         watch_process(self._registry)
         self._batches = BatchCollector()
@@ -72,6 +72,10 @@ class Metrics:
         """Report an engine's own figures, and what was resolved when it was loaded, read whenever the metrics are."""
         self._engines.readers[model] = read
         self._engines.infos[model] = info
+
+    def watch_ceilings(self, read: CeilingsReader) -> None:
+        """Report what engines' steps come to of what their machine can do."""
+        self._engines.ceilings = read
 
     def watch_life(self, model: str, read: LifeReader) -> None:
         """Report how often an engine's process failed and was started again."""
@@ -184,152 +188,3 @@ class _Slo:
     def collect(self) -> Iterable[Metric]:
         """As of the last reading."""
         return self.watch.collect()
-
-
-class _EngineCollector:
-    """Turns the newest `EngineStats` of each engine into metrics."""
-
-    def __init__(self) -> None:
-        self.readers: dict[str, StatsReader] = {}
-        self.infos: dict[str, InfoReader] = {}
-        self.lives: dict[str, LifeReader] = {}
-        self.adapter_uses: dict[str, UsesReader] = {}
-        self.residences: dict[str, ResidencyReader] = {}
-
-    def collect(self) -> Iterable[Metric]:
-        """The metrics of all engines; none of an engine that has not reported yet."""
-        read = {model: stats for model, reader in self.readers.items() if (stats := reader()) is not None}
-        yield from _gauges(read)
-        yield from _counters(read)
-        blocks = GaugeMetricFamily("servery_kv_blocks", "KV blocks, by what they are.", labels=["model_name", "state"])
-        for model, stats in read.items():
-            of = stats.scheduler
-            for state, count in (("free", of.free_blocks), ("held", of.held_blocks), ("cached", of.cached_blocks)):
-                blocks.add_metric([model, state], count)
-        yield blocks
-        yield from _sizes({model: info for model, reader in self.infos.items() if (info := reader()) is not None})
-        yield from _lives({model: reader() for model, reader in self.lives.items()})
-        yield from _residencies({model: reader() for model, reader in self.residences.items()})
-        uses = CounterMetricFamily(
-            "servery_lora_requests", "Requests for each loaded adapter.", labels=["model_name", "adapter"]
-        )
-        for model, of_adapters in self.adapter_uses.items():
-            for adapter, count in of_adapters().items():
-                uses.add_metric([model, adapter], count)
-        yield uses
-
-
-def _lives(lives: Mapping[str, EngineLife]) -> Iterable[Metric]:
-    failures = CounterMetricFamily(
-        "servery_engine_failures", "Engine processes that failed.", labels=["model_name", "cause"]
-    )
-    restarts = CounterMetricFamily("servery_engine_restarts", "Engine processes started again.", labels=["model_name"])
-    for model, life in lives.items():
-        restarts.add_metric([model], life.restarts)
-        for cause, count in life.failures.items():
-            failures.add_metric([model, cause], count)
-    yield from (failures, restarts)
-
-
-def _residencies(residencies: Mapping[str, Residency]) -> Iterable[Metric]:
-    states = GaugeMetricFamily(
-        "servery_model_state", "1 for the state that a model is in.", labels=["model_name", "state"]
-    )
-    loads = CounterMetricFamily("servery_model_loads", "Times it came into memory.", labels=["model_name"])
-    failures = CounterMetricFamily("servery_model_load_failures", "Times it could not.", labels=["model_name"])
-    seconds = CounterMetricFamily("servery_model_load_seconds", "Time that coming took.", labels=["model_name"])
-    releases = CounterMetricFamily("servery_model_releases", "Times it left memory.", labels=["model_name", "by"])
-    for model, residency in residencies.items():
-        for state in ModelState:
-            states.add_metric([model, state.value], state is residency.state)
-        loads.add_metric([model], residency.loads)
-        failures.add_metric([model], residency.failed_loads)
-        seconds.add_metric([model], residency.load_s)
-        for by, count in residency.releases.items():
-            releases.add_metric([model, by.value], count)
-    yield from (states, loads, failures, seconds, releases)
-
-
-def _sizes(infos: Mapping[str, EngineInfo]) -> Iterable[Metric]:
-    weights = GaugeMetricFamily("servery_weight_bytes", "Memory of the weights.", labels=["model_name", "dtype"])
-    size = GaugeMetricFamily("servery_kv_cache_bytes", "Memory of the KV cache.", labels=["model_name", "kv_dtype"])
-    tokens = GaugeMetricFamily("servery_kv_cache_tokens", "Tokens it can hold.", labels=["model_name", "kv_dtype"])
-    for model, info in infos.items():
-        weights.add_metric([model, info.weight_dtype], info.weight_bytes)
-        size.add_metric([model, info.kv_dtype], info.kv_bytes)
-        tokens.add_metric([model, info.kv_dtype], info.num_blocks * info.block_size)
-    yield from (weights, size, tokens)
-
-
-def _gauges(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
-    figures: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
-        ("num_requests_running", "Sequences being computed.", lambda s: s.scheduler.running),
-        ("num_requests_waiting", "Sequences waiting to be computed.", lambda s: s.scheduler.waiting),
-        ("num_tokens_waiting", "Prompt tokens of waiting requests.", lambda s: s.scheduler.waiting_tokens),
-        ("kv_cache_usage_perc", "Share of the KV blocks in use; 1 is all of them.", _kv_usage),
-        ("lora_adapters", "LoRA adapters that can be asked for.", lambda s: s.adapters),
-        (
-            "spec_decode_draft_acceptance_rate",
-            "Share of the drafted tokens that stood, since the start.",
-            lambda s: s.scheduler.draft_acceptance_rate,
-        ),
-        (
-            "spec_decode_mean_accepted_length",
-            "Tokens for each verification of drafts, the model's own one included.",
-            lambda s: s.scheduler.mean_accepted_length,
-        ),
-        (
-            "lora_adapter_bytes",
-            "Memory of all adapters, those in use for the last time included.",
-            lambda s: s.adapter_bytes,
-        ),
-    )
-    for name, text, figure in figures:
-        yield _family(GaugeMetricFamily, name, text, figure, read)
-
-
-def _counters(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
-    figures: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
-        ("prefix_cache_queries", "Prompt tokens looked up.", lambda s: s.scheduler.prefix_query_tokens),
-        ("prefix_cache_hits", "Prompt tokens found.", lambda s: s.scheduler.prefix_hit_tokens),
-        ("num_preemptions", "Sequences pushed out to make room.", lambda s: s.scheduler.preemptions),
-        ("requests_rejected", "Requests refused by a full queue.", lambda s: s.scheduler.rejected_requests),
-        ("requests_expired", "Requests refused while waiting.", lambda s: s.scheduler.expired_requests),
-        ("engine_aborted_sequences", "Sequences aborted.", lambda s: s.scheduler.finished_abort),
-        ("engine_steps", "Steps run.", lambda s: s.steps),
-        ("engine_failed_steps", "Steps that failed.", lambda s: s.failed_steps),
-        ("engine_interrupted_steps", "Steps of the background left for others.", lambda s: s.interrupted_steps),
-        ("engine_step_seconds", "Time spent in steps.", lambda s: s.step_s),
-        ("engine_step_tokens", "Positions computed in steps.", lambda s: s.step_tokens),
-        ("structured_grammars_compiled", "Forms of answers compiled.", lambda s: s.structure.compiled),
-        ("structured_grammars_refused", "Forms that could not be.", lambda s: s.structure.refused),
-        ("structured_grammar_hits", "Requests whose form was there already.", lambda s: s.structure.hits),
-        ("structured_compile_seconds", "Time spent compiling forms.", lambda s: s.structure.compile_s),
-        ("structured_masks", "Masks of allowed tokens computed.", lambda s: s.structure.masks),
-        ("structured_mask_seconds", "Time spent computing masks.", lambda s: s.structure.mask_s),
-        ("structured_forced_tokens", "Tokens that forms left no choice about.", lambda s: s.structure.forced_tokens),
-        ("spec_decode_num_drafts", "Verifications of a sequence's drafts.", lambda s: s.scheduler.draft_rounds),
-        ("spec_decode_num_draft_tokens", "Tokens drafted.", lambda s: s.scheduler.drafted_tokens),
-        ("spec_decode_num_accepted_tokens", "Drafts that stood.", lambda s: s.scheduler.accepted_draft_tokens),
-        ("engine_read_bytes", "Bytes that the steps had to read at least.", lambda s: s.read_bytes),
-    )
-    for name, text, figure in figures:
-        yield _family(CounterMetricFamily, name, text, figure, read)
-
-
-def _family(
-    kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
-    name: str,
-    text: str,
-    figure: Callable[[EngineStats], float],
-    read: Mapping[str, EngineStats],
-) -> Metric:
-    family = kind(f"servery_{name}", text, labels=["model_name"])
-    for model, stats in read.items():
-        family.add_metric([model], figure(stats))
-    return family
-
-
-def _kv_usage(stats: EngineStats) -> float:
-    total = stats.scheduler.num_blocks
-    return stats.scheduler.held_blocks / total if total else 0.0

@@ -1,0 +1,28 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from servery.bench import bandwidth, ceilings
+from servery.telemetry.ceilings import read_ceilings
+
+
+@pytest.mark.slow
+def test_a_cpu_is_measured_and_what_came_of_it_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "ceilings.json"
+    monkeypatch.setattr(sys, "argv", ["ceilings", "--threads", "1", "--out", str(path)])
+    assert ceilings.main() == 0
+    found = read_ceilings(path)
+    assert 1e9 < found.read_bytes_per_s < 1e13
+    assert set(found.operations_per_s) == {"float32", "bfloat16"}
+
+
+def test_where_there_is_no_room_nothing_is_measured_or_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ceilings.json"
+    monkeypatch.setattr(sys, "argv", ["ceilings", "--out", str(path)])
+    monkeypatch.setattr(ceilings, "available_bytes", lambda: bandwidth.BUFFER_BYTES)
+    assert ceilings.main() == 1
+    assert "536870912 bytes of memory are too few to measure in" in capsys.readouterr().err
+    assert not path.exists()
