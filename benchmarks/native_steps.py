@@ -51,7 +51,7 @@ def measure(
 
 
 def _record(case: Case, ways: Mapping[str, Decoder], core: EngineCore, rounds: int) -> dict[str, Any]:
-    batch, cache = _batch(case, core.info.block_size), core.cache
+    batch, cache = batch_of(case, core.info.block_size), core.cache
     last = torch.arange(1, case.rows + 1) * case.tokens - 1
     runs: dict[str, list[float]] = {way: [] for way in ways}
     for number, way in interleaved(list(ways), rounds + 1):
@@ -70,7 +70,8 @@ def _record(case: Case, ways: Mapping[str, Decoder], core: EngineCore, rounds: i
     }
 
 
-def _batch(case: Case, block_size: int) -> Batch:
+def batch_of(case: Case, block_size: int) -> Batch:
+    """The step, each sequence in blocks of its own."""
     blocks = -(-case.context // block_size)
     tables = [range(row * blocks, (row + 1) * blocks) for row in range(case.rows)]
     return Batch.build([([1] * case.tokens, case.context - case.tokens, table) for table in tables], block_size)

@@ -7,6 +7,7 @@ python -m benchmarks.prefix_cache [--model DIRECTORY] [--questions 30] [--system
 """
 
 import argparse
+import math
 import statistics
 from pathlib import Path
 from time import perf_counter, process_time
@@ -72,11 +73,13 @@ def answer(core: EngineCore, request: NewRequest) -> dict[str, float]:
     }
 
 
-def measure(cores: dict[str, EngineCore], questions: list[list[int]], output_tokens: int) -> dict[str, Any]:
-    """Every question on every core, in turns."""
+def measure(
+    cores: dict[str, EngineCore], questions: list[list[int]], output_tokens: int, budget_s: float = math.inf
+) -> dict[str, Any]:
+    """Every question on every core, in turns, as many as there is time for."""
     params = SamplingParams(max_tokens=output_tokens, temperature=0.0, ignore_eos=True)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in cores}
-    for number, name in interleaved(tuple(cores), len(questions)):
+    for number, name in interleaved(tuple(cores), len(questions), budget_s):
         request = NewRequest(request_id=f"{name}-{number}", prompt=questions[number], params=params)
         runs[name].append(answer(cores[name], request))
     return {"runs": runs}

@@ -8,18 +8,16 @@ python -m benchmarks.quantized_steps [--model DIRECTORY] [--rounds 15]
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 from pathlib import Path
 from time import process_time
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 
+from benchmarks.random_model import LLAMA_88M, make_model
 from benchmarks.result import ceiling, interleaved, publish
 from servery.byte_size import format_byte_size
 from servery.engine.architecture import ModelConfig
@@ -29,38 +27,11 @@ from servery.engine.kv import KVCache
 from servery.engine.loader import load_model
 from servery.engine.quantization.scheme import ROUND, SCHEMES, plan_rounding
 from servery.engine.quantizer.quantizer import Quantizer
-from servery.engine.weight_map import targets_of
 
-MODEL = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 8192,
-    "hidden_size": 768,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 1024,
-    "rms_norm_eps": 1e-5,
-    "torch_dtype": "bfloat16",
-    "eos_token_id": 0,
-}
 CONTEXT, BLOCK = 128, 16
 # Name: sequences, and new tokens of each.
 STEPS = {"1 row": (1, 1), "4 rows": (4, 1), "16 rows": (16, 1), "prompt of 256": (1, 256)}
 DENSE = "bfloat16"
-
-
-def make_model(folder: Path, fields: dict[str, Any]) -> Path:
-    """A checkpoint of random numbers."""
-    (folder / "config.json").write_text(json.dumps(fields))
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        source.name: torch.randn(source.shape, generator=generator).mul_(0.02).bfloat16()
-        for target in targets_of(ModelConfig.load(folder))
-        for source in target.sources
-    }
-    save_file(tensors, folder / "model.safetensors")
-    return folder
 
 
 def load_all(model: Path) -> dict[str, Decoder]:
@@ -116,11 +87,11 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        models = load_all(options.model or make_model(Path(folder), MODEL))
+        models = load_all(options.model or make_model(Path(folder), LLAMA_88M))
     seconds = measure(models, options.rounds)
     Console().print(table(models, seconds))
     held = {name: model.weight_bytes for name, model in models.items()}
-    settings = {"model": str(options.model) if options.model else MODEL, "context_tokens": CONTEXT}
+    settings = {"model": str(options.model) if options.model else LLAMA_88M, "context_tokens": CONTEXT}
     publish("quantized_steps", {"settings": settings, "bandwidth": ceiling(), "weight_bytes": held, "step_s": seconds})
 
 

@@ -1,10 +1,12 @@
 """What every benchmark does with its figures: a dated JSON file, and one line of JSON as the last of its output."""
 
 import dataclasses
+import math
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -29,9 +31,15 @@ def publish(name: str, figures: dict[str, Any]) -> Path:
     return path
 
 
-def interleaved(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """Every name once per round, each round beginning with another one, so that drift of the machine hits all alike."""
+def interleaved(names: Sequence[str], rounds: int, budget_s: float = math.inf) -> Iterator[tuple[int, str]]:
+    """Every name once per round, each round beginning with another one, so that drift of the machine hits all alike.
+
+    After `budget_s` seconds no further round begins; there is one at least.
+    """
+    end_s = monotonic() + budget_s
     for number in range(rounds):
+        if number and monotonic() > end_s:
+            return
         shift = number % len(names)
         for name in (*names[shift:], *names[:shift]):
             sys.stderr.write(f"round {number + 1} of {rounds}: {name}\n")

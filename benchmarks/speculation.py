@@ -16,6 +16,7 @@ python -m benchmarks.speculation [--rounds 15] [--batches 1 4 16 64] [--max-draf
 
 import argparse
 import gzip
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,7 +141,12 @@ def _run(answers: list[list[int]], before: EngineStats, after: EngineStats, wall
 
 
 def compare(
-    cores: Mapping[str, EngineCore], prompts: Sequence[list[int]], batch: int, rounds: int, warm_ups: int = _WARM_UPS
+    cores: Mapping[str, EngineCore],
+    prompts: Sequence[list[int]],
+    batch: int,
+    rounds: int,
+    warm_ups: int = _WARM_UPS,
+    budget_s: float = math.inf,
 ) -> dict[str, dict[str, Any]]:
     """All modes in turns: for each the ratio over "off", by CPU time and by the clock, and how many answers are the same."""
     runs: dict[str, list[Run]] = {mode: [] for mode in cores}
@@ -148,7 +154,7 @@ def compare(
     for _ in range(warm_ups):  # the first answers of an engine teach it what things take
         for mode, core in cores.items():
             _, answers[mode] = answer(core, prompts, batch)
-    for _, mode in interleaved(tuple(cores), rounds):
+    for _, mode in interleaved(tuple(cores), rounds, budget_s):
         run, answers[mode] = answer(cores[mode], prompts, batch)
         runs[mode].append(run)
     same = {mode: sum(map(list.__eq__, found, answers["off"])) for mode, found in answers.items()}

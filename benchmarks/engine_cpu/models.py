@@ -8,38 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import torch
-from safetensors.torch import save_file
 
 from benchmarks.engine_cpu.environments import Environment
+from benchmarks.random_model import QWEN3_473M, WEIGHTS, make_model
 from servery.amuse import path as amuse_path
-from servery.engine.architecture import ModelConfig
-from servery.engine.weight_map import targets_of
 from tests.engine.gguf.exporter import export
 
-# The shape of Qwen3 with 473 million parameters: 946 MB as bfloat16.
-LARGE: dict[str, Any] = {
-    "architectures": ["Qwen3ForCausalLM"],
-    "model_type": "qwen3",
-    "vocab_size": 32000,
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "max_position_embeddings": 4096,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1e6,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "tie_word_embeddings": True,
-    "torch_dtype": "bfloat16",
-    "bos_token_id": None,
-    "eos_token_id": 5,
-    "pad_token_id": 0,
-}
 NAMES = ("large", "amuse", "draft")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
@@ -49,18 +23,11 @@ def checkpoint(cache: Path, name: str) -> Path:
     if name != "large":
         return amuse_path({"amuse": "small", "draft": "draft"}[name])
     folder = cache / "large"
-    if not (folder / "model.safetensors").exists():
+    if not (folder / WEIGHTS).exists():
         _begin(folder, "random weights")
-        (folder / "config.json").write_text(json.dumps(LARGE))
+        make_model(folder, QWEN3_473M)
         for file in _TOKENIZER:  # only so that peers that want one find one
             shutil.copy(amuse_path() / file, folder / file)
-        generator = torch.Generator().manual_seed(0)
-        tensors = {
-            source.name: torch.randn(source.shape, generator=generator).mul_(0.02).bfloat16()
-            for target in targets_of(ModelConfig.load(folder))
-            for source in target.sources
-        }
-        _finish(folder, "model.safetensors", lambda file: save_file(tensors, file, {"format": "pt"}))
     return folder
 
 
