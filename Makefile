@@ -10,7 +10,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve chat bench test check format train-amuse clean environment-engine environment-dev
+.PHONY: help serve chat bench claims test check format train-amuse clean environment-engine environment-dev
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ chat: environment-engine ## Chat in the terminal with a server that runs
 
 bench: environment-engine ## Measure a server that runs (ARGS="goodput --slo chat")
 	@exec $(BIN)/servery bench $(if $(ARGS),$(ARGS),run)
+
+claims: environment-dev ## Measure what is said about serving, write docs/claims.md (ARGS="--only batching", "--render")
+	@exec $(BIN)/python -m benchmarks.claims $(ARGS)
 
 test: environment-dev ## Run the tests (SLOW=1: the slow ones too; WORKERS=4; ARGS="-k scheduler")
 	@$(BIN)/python tools/programs.py

@@ -14,7 +14,7 @@ import argparse
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
@@ -156,15 +156,19 @@ def workload(number: int, vocab_size: int, seed: int = 0, answers: Lengths = ANS
 
 
 def measure(
-    core: EngineCore, requests: Sequence[NewRequest], batch: int, rounds: int, budget_s: float = math.inf
+    core: EngineCore,
+    requests: Sequence[NewRequest],
+    chosen: Mapping[str, Policy],
+    rounds: int,
+    budget_s: float = math.inf,
 ) -> dict[str, Any]:
-    """All policies in turns, as many rounds as there is time for."""
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in policies(batch)}
+    """The policies in turns, as many rounds as there is time for."""
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     slots = Slots()
     for _, name in interleaved(tuple(runs), rounds, budget_s):
         before, cpu_before = core.stats(), process_time()
         load = Load(core, slots if name == "continuous" else None)
-        policies(batch)[name](load, requests)
+        chosen[name](load, requests)
         wall_s, cpu_s, after = perf_counter() - load.began, process_time() - cpu_before, core.stats()
         runs[name].append(
             {
@@ -191,7 +195,7 @@ def padded_rows_per_token(requests: Sequence[NewRequest], batch: int) -> float:
 def compare(runs: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:
     """Continuous batching over each of the others: throughput, and how much earlier the mean answer is there."""
     ratios = {}
-    for name in runs.keys() - {"continuous"}:
+    for name in (each for each in runs if each != "continuous"):
         ratios[name] = {
             "throughput": median_ratio(_of("continuous", "tokens_per_s", runs), _of(name, "tokens_per_s", runs)),
             "cpu_throughput": median_ratio(
@@ -244,7 +248,7 @@ def main() -> None:
     )
     requests = workload(options.requests, core.info.vocab_size)
     Load(core).run(workload(options.batch, core.info.vocab_size, seed=1)[: options.batch // 2])  # warm up
-    figures = {"bandwidth": ceiling(), **measure(core, requests, options.batch, options.rounds)}
+    figures = {"bandwidth": ceiling(), **measure(core, requests, policies(options.batch), options.rounds)}
     figures["ratios"] = compare(figures["runs"])
     figures["padded_rows_per_token"] = padded_rows_per_token(requests, options.batch)
     console = Console(width=120)

@@ -28,7 +28,7 @@ def test_every_policy_computes_the_same_tokens(core: EngineCore) -> None:
 
 
 def test_a_measurement_has_every_figure_of_every_round(core: EngineCore) -> None:
-    figures = measure(core, workload(3, core.info.vocab_size), batch=2, rounds=2)
+    figures = measure(core, workload(3, core.info.vocab_size), policies(2), rounds=2)
     assert {name: len(runs) for name, runs in figures["runs"].items()} == dict.fromkeys(policies(2), 2)
     waste = figures["kv_waste_percent"]
     assert 0 <= waste["paged"] < waste["contiguous, answer length known"] < waste["contiguous, context length"] < 100

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from servery.bench.page.picture import STYLE
 from servery.bench.page.plot import Plot
 from servery.bench.page.rate_plots import rate_plots
 from servery.bench.page.run_plots import run_plots
@@ -18,7 +19,7 @@ _LATENCIES = {
     "e2e_ms": "E2E",
     "lag_ms": "sent late",
 }
-_STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+_STYLE = STYLE + (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
 def write_page(

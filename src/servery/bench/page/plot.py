@@ -82,12 +82,18 @@ class Plot:
     @property
     def svg(self) -> str:
         """The whole picture, with its title for readers of screens."""
-        label = escape(f"{self.title}: {self.y_name} over {self.x_name}")
-        inside = "".join([*self._grid(), *self._parts, *self._names()])
-        return (
-            f'<figure><figcaption>{escape(self.title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-            f'aria-label="{label}">{inside}</svg></figure>'
-        )
+        frame = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{self.label}">'
+        return f"<figure><figcaption>{escape(self.title)}</figcaption>{frame}{self.drawing}</svg></figure>"
+
+    @property
+    def label(self) -> str:
+        """What it shows, in words that fit into an attribute."""
+        return escape(f"{self.title}: {self.y_name} over {self.x_name}")
+
+    @property
+    def drawing(self) -> str:
+        """What is inside of the picture: grid, lines and legend."""
+        return "".join([*self._grid(), *self._parts, *self._names()])
 
     def _at(self, x: float, y: float) -> str:
         across, up = self.x.place(x), self.y.place(y)
