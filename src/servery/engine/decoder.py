@@ -133,6 +133,16 @@ class Decoder:
         return self._attention
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The weights of its layers."""
+        return self._layers
+
+    @property
+    def norm(self) -> Norm:
+        """What comes after the last layer."""
+        return self._norm
+
+    @property
     def loop(self) -> StepLoop | None:
         """What computes whole steps; None where that is done operation by operation."""
         return self._loop

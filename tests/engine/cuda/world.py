@@ -33,3 +33,15 @@ def rows_of(batch: Batch, *, padding: int = 0, longest_context: int | None = Non
         len(counts) + padding,
         len(batch.input_ids),
     )
+
+
+@dataclass
+class StepRows(Rows):
+    input_ids: Tensor
+    positions: Tensor
+    slots: Tensor
+
+
+def step_of(batch: Batch) -> StepRows:
+    """All that a decoder reads of a batch."""
+    return StepRows(**vars(rows_of(batch)), input_ids=batch.input_ids, positions=batch.positions, slots=batch.slots)

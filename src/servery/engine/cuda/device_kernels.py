@@ -1,0 +1,54 @@
+"""The GPU's kernels as the loader asks for them: what computes a layout, or None where torch does."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from servery.engine.architecture import ModelConfig
+from servery.engine.attention.backend import AttentionBackend
+from servery.engine.cuda.attention import PagedAttention
+from servery.engine.cuda.fused_loop import FusedLoop
+from servery.engine.cuda.linear import LinearOptions, coded_linear
+from servery.engine.cuda.tiles import TileTable
+from servery.engine.decoder import Decoder
+from servery.engine.linear import Linear
+from servery.engine.quantization.matrix import Matrix
+
+
+def open_kernels(
+    device: torch.device, dtype: torch.dtype, *, batch_invariant: bool = False, tiles: TileTable | None = None
+) -> "CudaKernels":
+    """The kernels for a device that computes in `dtype`.
+
+    `batch_invariant`: what is computed for a row depends on that row alone, bit for bit. `tiles` are those that were
+    measured on this device; None: those of the table.
+    """
+    return CudaKernels(device, dtype, batch_invariant=batch_invariant, tiles=tiles)
+
+
+class CudaKernels:
+    """Triton's kernels for one device."""
+
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, *, batch_invariant: bool, tiles: TileTable | None
+    ) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._is_invariant = batch_invariant
+        self._tiles = tiles
+
+    def linear(self, matrix: Matrix, bias: Tensor | None, dtype: torch.dtype) -> Linear | None:
+        """A linear layer, whatever the `dtype` of its inputs."""
+        return coded_linear(matrix, bias, LinearOptions(invariant=self._is_invariant))
+
+    def attention(self, config: ModelConfig, sinks: Sequence[Tensor | None]) -> AttentionBackend | None:
+        """Attention over the paged cache; `sinks` has an entry for each layer."""
+        made = PagedAttention(config, sinks, tiles=self._tiles, invariant=self._is_invariant)
+        return cast(AttentionBackend, made)  # its batches are those of a device
+
+    def wrap(self, decoder: Decoder) -> Decoder:
+        """The decoder with the small kernels between matrix products put in."""
+        loop = FusedLoop(decoder.config, decoder.layers, decoder.norm, decoder.attention)
+        return decoder.with_loop(loop)
