@@ -1,5 +1,9 @@
 """Which experts a token goes to, and how much each of them counts."""
 
+import copy
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +19,7 @@ class Router:
     to scores when experts are chosen, not when they are weighed. A step's result for a row depends on that row only.
     """
 
-    __slots__ = ("_bias", "_config", "_correction", "_weight")
+    __slots__ = ("_bias", "_config", "_correction", "_product", "_weight")
 
     def __init__(
         self, config: ExpertConfig, weight: Tensor, correction: Tensor | None = None, bias: Tensor | None = None
@@ -24,6 +28,13 @@ class Router:
         self._weight = weight
         self._bias = bias
         self._correction = correction
+        self._product: Callable[[Tensor], Tensor] = partial(F.linear, weight=weight, bias=bias)
+
+    def multiplying(self, make: Callable[[Tensor, Tensor | None], Callable[[Tensor], Tensor]]) -> "Router":
+        """The same with the product that `make` gives for weight and bias."""
+        other = copy.copy(self)
+        other._product = make(self._weight, self._bias)  # noqa: SLF001
+        return other
 
     @property
     def nbytes(self) -> int:
@@ -32,7 +43,7 @@ class Router:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts of each of `x` [rows, hidden_size], both [rows, per_token]."""
-        logits = F.linear(x.float(), self._weight, self._bias)
+        logits = self._product(x.float())
         scores = logits.sigmoid() if self._config.scores == SIGMOID else logits.softmax(-1)
         chosen = self._eligible(scores).topk(self._config.per_token, dim=-1).indices
         weights = scores.gather(1, chosen)

@@ -65,7 +65,7 @@ class CodedWeight:
             matrix = matrix.grouped()
         rows, columns = matrix.shape
         if isinstance(matrix, DenseMatrix):
-            return cls(matrix.weight, (rows, columns), kernels.DENSE.value, columns)
+            return cls.dense(matrix.weight)
         if isinstance(matrix, GroupMatrix) and matrix.order is None:
             made = _of_groups(matrix)
         elif isinstance(matrix, Float8Matrix) and columns % matrix.scales.shape[1] == 0:
@@ -79,6 +79,12 @@ class CodedWeight:
         else:
             return None
         return made if made.has_even_groups else None
+
+    @classmethod
+    def dense(cls, weight: Tensor) -> "CodedWeight":
+        """The values [n, k] as they are."""
+        n, k = weight.shape
+        return cls(weight.contiguous(), (n, k), kernels.DENSE.value, k)
 
     @property
     def has_even_groups(self) -> bool:
@@ -121,13 +127,13 @@ class CodedWeight:
         kernels.multiply[grid](
             target,
             x,
-            *self._arguments,
+            *self.arguments,
             bias,
             rows,
             x.stride(0),
             self.unit,
             SPLITS=splits,
-            S=self._shape(tile),
+            S=self.kernel_shape(tile),
             num_warps=tile.warps,
             num_stages=tile.stages,
         )
@@ -150,17 +156,18 @@ class CodedWeight:
         if self.layout == kernels.DENSE.value:
             return self.stored.to(dtype)
         out = torch.empty(n, k, dtype=dtype, device=self.stored.device)
-        shape = self._shape(ProductTile(16, 32))
-        kernels.decode[(triton.cdiv(n, 32), triton.cdiv(k, shape.depth))](out, *self._arguments, self.unit, S=shape)
+        shape = self.kernel_shape(ProductTile(16, 32))
+        kernels.decode[(triton.cdiv(n, 32), triton.cdiv(k, shape.depth))](out, *self.arguments, self.unit, S=shape)
         return out
 
     @property
-    def _arguments(self) -> tuple[Tensor, ...]:
+    def arguments(self) -> tuple[Tensor, ...]:
         """Weight, codebook, scales, zeros and minima; where there is none, something that is not read."""
         parts = (self.stored, self.book, self.scales, self.zeros, self.minima)
         return tuple(self.stored if part is None else part for part in parts)
 
-    def _shape(self, tile: ProductTile) -> kernels.WeightShape:
+    def kernel_shape(self, tile: ProductTile) -> kernels.WeightShape:
+        """What the kernels are compiled for."""
         return kernels.WeightShape(
             n=self.shape[0],
             k=self.shape[1],

@@ -9,12 +9,16 @@ from torch import Tensor
 from servery.engine.architecture import ModelConfig
 from servery.engine.attention.backend import AttentionBackend
 from servery.engine.cuda.attention import PagedAttention
+from servery.engine.cuda.experts import GroupedExperts, StackedWeight
 from servery.engine.cuda.fused_loop import FusedLoop
-from servery.engine.cuda.linear import LinearOptions, coded_linear
+from servery.engine.cuda.linear import LinearOptions, coded_linear, invariant_product
 from servery.engine.cuda.tiles import TileTable
 from servery.engine.decoder import Decoder
 from servery.engine.linear import Linear
+from servery.engine.mlp import SharedExpert
 from servery.engine.quantization.matrix import Matrix
+from servery.engine.router import Router
+from servery.engine.traits import Clamp
 
 
 def open_kernels(
@@ -42,6 +46,24 @@ class CudaKernels:
     def linear(self, matrix: Matrix, bias: Tensor | None, dtype: torch.dtype) -> Linear | None:
         """A linear layer, whatever the `dtype` of its inputs."""
         return coded_linear(matrix, bias, LinearOptions(invariant=self._is_invariant))
+
+    def mixture(
+        self,
+        router: Router,
+        gate_ups: Sequence[tuple[Matrix, Tensor | None]],
+        downs: Sequence[tuple[Matrix, Tensor | None]],
+        activation: str | Clamp,
+        shared: SharedExpert | None,
+    ) -> GroupedExperts | None:
+        """A mixture of experts, of each of which there are two matrices and perhaps their biases."""
+        gate_up, down = StackedWeight.of(gate_ups), StackedWeight.of(downs)
+        if gate_up is None or down is None:
+            return None
+        if self._is_invariant:
+            router = router.multiplying(invariant_product)
+        return GroupedExperts(
+            router, gate_up, down, activation, shared, num_experts=len(downs), invariant=self._is_invariant
+        )
 
     def attention(self, config: ModelConfig, sinks: Sequence[Tensor | None]) -> AttentionBackend | None:
         """Attention over the paged cache; `sinks` has an entry for each layer."""

@@ -45,6 +45,11 @@ def coded_linear(
     return CodedLinear(weight, bias, options)
 
 
+def invariant_product(weight: Tensor, bias: Tensor | None) -> "CodedLinear":
+    """A dense product in which a row's result depends on that row alone."""
+    return CodedLinear(CodedWeight.dense(weight), bias, LinearOptions(invariant=True))
+
+
 class CodedLinear:
     """`x @ weight.T + bias` for a weight in codes."""
 

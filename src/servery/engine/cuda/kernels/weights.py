@@ -107,7 +107,7 @@ def _grouped(total, sums, scales, zeros, minima, n, group, TYPE: tl.constexpr, S
 
 
 @triton.jit
-def _accumulated(x, stride, weight, book, scales, zeros, minima, m, n, first, last, num_rows, S: tl.constexpr):
+def accumulated(x, stride, weight, book, scales, zeros, minima, m, n, first, last, num_rows, S: tl.constexpr):
     """The product [rows, columns] over columns [first, last) of x and the weight."""
     TYPE: tl.constexpr = x.dtype.element_ty
     ROWS: tl.constexpr = S.rows
@@ -141,7 +141,7 @@ def multiply(
     DEPTH: tl.constexpr = ((S.k + SPLITS - 1) // SPLITS + S.depth - 1) // S.depth * S.depth
     first = tl.program_id(2) * DEPTH
     last = tl.minimum(first + DEPTH, S.k)
-    y = _accumulated(x, stride, weight, book, scales, zeros, minima, m, n, first, last, num_rows, S) * unit
+    y = accumulated(x, stride, weight, book, scales, zeros, minima, m, n, first, last, num_rows, S) * unit
     is_there = (m < num_rows)[:, None] & (n < S.n)[None, :]
     at = (tl.program_id(2) * num_rows + m).to(tl.int64)[:, None] * S.n + n[None, :]
     if SPLITS == 1 and bias is not None:
