@@ -61,7 +61,7 @@ def test_what_is_a_few_seconds_old_is_not_read_again() -> None:
         source = Source({})
         watch = source.watch()
         await watch.refresh()
-        source.now += 4.9
+        source.now += 1.9
         await asyncio.gather(watch.refresh(), watch.refresh())
         assert source.reads == 1
         source.now += 0.1

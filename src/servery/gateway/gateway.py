@@ -39,6 +39,7 @@ class Gateway:
         self._limiter = limiter or Limiter(MemoryLimits(clock), metrics.gateway)
         self._pipeline = Pipeline(metrics, book, limiter=self._limiter, clock=clock, chance=chance)
         self.swap(fleet)
+        self._expect(fleet)
         metrics.gateway.watch(self.figures)
         metrics.gateway.watch_predictions(self.predictions)
 
@@ -60,6 +61,15 @@ class Gateway:
         """Let further exchanges have another fleet, and its bounds count."""
         fleet.enforce()
         self._fleet = fleet
+        self._expect(fleet)
+
+    def _expect(self, fleet: Fleet) -> None:
+        """Let all that may be counted be there before it is."""
+        exchanges = self._metrics.gateway.exchanges
+        for name, served in fleet.models.items():
+            exchanges.expect(name, None, None)
+            for each in served.deployments:
+                exchanges.expect(name, each.name, each.config.tier.value)
 
     def exchange(
         self,

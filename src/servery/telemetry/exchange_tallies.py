@@ -13,6 +13,8 @@ from servery.telemetry.judged_minutes import JudgedModels
 from servery.telemetry.ledger.row import LedgerRow
 
 NOBODY = "none"  # the deployment and the tier of an exchange for which none was asked
+# What exchanges come to.
+OUTCOMES = ("completed", "client_gone", "timeout", "shutdown", "refused", "failed")
 GOOD = "good"
 # Why an exchange missed its model's SLO: the first of these that holds.
 MISSED_BY = ("shed", "timeout", "error", "stale", "ttft", "tpot")
@@ -40,9 +42,9 @@ class PlaceTally:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.outcomes: dict[str, int] = {}
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.errors: dict[str, int] = {}
-        self.missed: dict[str, int] = {}
+        self.missed = dict.fromkeys(MISSED_BY, 0)
         self.good = self.unjudged = 0
         self.prompt_tokens = self.cached_tokens = self.generated_tokens = self.reasoning_tokens = self.extra_tokens = 0
         self.cost_nanousd = self.dearest_nanousd = 0
@@ -78,12 +80,20 @@ class ExchangeTallies:
             found = self._models[name] = ModelTally()
         return found
 
+    def expect(self, model: str, deployment: str | None, tier: str | None) -> PlaceTally:
+        """Tell of a place from now on, so that what watches sees its counts begin at zero; None: nobody was asked."""
+        place = model, deployment, tier
+        found = self._places.get(place)
+        if found is None:
+            found = self._places[place] = PlaceTally()
+            self.model(model)
+        return found
+
     def count(self, model: str, row: LedgerRow, verdict: str | None) -> None:
         """Count an exchange that is over: `verdict` is `GOOD`, one of `MISSED_BY`, or None where there was no SLO to keep."""
-        place = model, row.deployment, row.tier
-        tally = self._places.get(place)
+        tally = self._places.get((model, row.deployment, row.tier))
         if tally is None:
-            tally = self._places[place] = PlaceTally()
+            tally = self.expect(model, row.deployment, row.tier)
         _one_more(tally.outcomes, row.outcome)
         if row.error is not None:
             _one_more(tally.errors, self._error(row.error))

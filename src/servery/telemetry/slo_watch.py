@@ -16,7 +16,7 @@ from servery.telemetry.slo import Count, SloReport, report
 
 log = logging.getLogger(__name__)
 
-_FRESH_S = 5.0
+_FRESH_S = 2.0
 _PATIENCE_S = 2.0
 
 Counts = Mapping[str, Mapping[str, Count]]

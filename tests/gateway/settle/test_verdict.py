@@ -7,7 +7,7 @@ from servery.gateway.admit.limits.refusal import OverLimit
 from servery.gateway.exchange import Outcome
 from servery.gateway.settle.record import Record
 from servery.gateway.settle.verdict import verdict_of
-from servery.telemetry.exchange_tallies import GOOD, MISSED_BY
+from servery.telemetry.exchange_tallies import GOOD, MISSED_BY, OUTCOMES
 from servery.telemetry.metrics import Metrics
 from servery.upstream.failure import Deadline, Kind, UpstreamFailure
 from servery.upstream.upstream import Chunk
@@ -65,6 +65,10 @@ def test_what_did_not_end_well_is_a_miss_unless_it_is_the_client_s_own_doing(
 ) -> None:
     assert verdict_of(SLO, record(0.1), outcome, error, status, cache) == verdict
     assert verdict_of(None, record(0.1), outcome, error, status, cache) is None
+
+
+def test_the_metrics_know_every_outcome() -> None:
+    assert tuple(each.value for each in Outcome) == OUTCOMES
 
 
 def test_every_end_has_one_verdict_of_those_that_metrics_know() -> None:

@@ -35,16 +35,15 @@ def test_windows_are_read_from_what_earlier_runs_wrote(place: LedgerConfig) -> N
     }  # fmt: skip
 
 
-def test_long_windows_are_read_anew_once_in_a_while_and_short_ones_always(place: LedgerConfig) -> None:
+def test_long_windows_take_a_hundredth_of_the_time_and_short_ones_are_always_read(place: LedgerConfig) -> None:
     with contextlib.closing(open_database(place)) as database:
         tables.prepare(database)
         tables.begin(database, RUN)
-        now_s = NOW_S
-        counts = LedgerCounts(place, lambda: now_s)
+        clock = iter([0.0, 0.5, 50.4, 50.5, 50.5])  # it takes half a second
+        counts = LedgerCounts(place, lambda: NOW_S, lambda: next(clock))
         assert counts.read() == {}
         tables.append(database, [row("a", 0, is_met=True)], "r", written=1, lost=0)
         assert counts.read()["m"] == dict.fromkeys(("5m", "30m", "1h", "6h"), Count(1, 0))
-        now_s += 60
         assert counts.read()["m"] == dict.fromkeys(("5m", "30m", "1h", "6h", "3d", "30d"), Count(1, 0))
 
 
