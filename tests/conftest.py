@@ -13,8 +13,7 @@ import pytest
 
 from tools.programs import found, wanted
 
-# The GPU's kernels are run by Triton's interpreter; it has to be told before anything imports Triton. On a machine with
-# a GPU: TRITON_INTERPRET=0.
+# The GPU's kernels are run by Triton's interpreter; it has to be told before anything imports Triton.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 PACKAGES = wanted((Path(__file__).parent / "programs.txt").read_text())

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from servery.engine.cuda.coded_weight import CodedWeight, ProductTile
+from servery.engine.cuda.coded_weight import CodedWeight
 from servery.engine.cuda.linear import CodedLinear, LinearOptions, RoundedCodedLinear, coded_linear
+from servery.engine.cuda.measured import Measured
+from servery.engine.cuda.product_tiles import ProductTile
 from servery.engine.quantization.matrix import CodebookMatrix, DenseMatrix, Float8Matrix, GroupMatrix
 from servery.engine.quantization.nested_matrix import NestedMatrix
 from servery.engine.quantization.rounding import rounded
@@ -46,6 +48,10 @@ MATRICES = {
 }
 # Of the sum's size: how far it may be off for x as it is, in float32 sums.
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2**-8}
+
+
+def many_rows(count: int) -> Measured:
+    return Measured(many_rows={"int8": count, "int4": count})
 
 
 def exact(x: torch.Tensor, matrix, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -93,7 +99,7 @@ def test_sizes_that_fill_no_tile_are_masked() -> None:
 def test_many_rows_are_multiplied_as_numbers() -> None:
     x, bias = randn(5, K), randn(N)
     for name in ("int8", "int4"):
-        layer = coded_linear(MATRICES[name], bias, LinearOptions(many_rows=4))
+        layer = coded_linear(MATRICES[name], bias, LinearOptions(many_rows(4)))
         assert isinstance(layer, CodedLinear)
         assert layer.shape == (N, K)
         for rows in (3, 5):
@@ -103,7 +109,7 @@ def test_many_rows_are_multiplied_as_numbers() -> None:
 
 def test_an_input_that_is_to_be_rounded_is() -> None:
     matrix = replace(MATRICES["int8"], rounds_input=True)
-    layer, x, bias = coded_linear(matrix, randn(N), LinearOptions(many_rows=17)), randn(20, K), randn(N)
+    layer, x, bias = coded_linear(matrix, randn(N), LinearOptions(many_rows(17))), randn(20, K), randn(N)
     assert isinstance(layer, RoundedCodedLinear)
     layer.bias = bias
     for rows in (3, 20):
@@ -113,7 +119,7 @@ def test_an_input_that_is_to_be_rounded_is() -> None:
 @pytest.mark.parametrize("name", ["dense", "int4"])
 def test_with_invariance_a_row_never_depends_on_the_others(name: str) -> None:
     matrix = DenseMatrix(WEIGHT) if name == "dense" else MATRICES[name]
-    layer, x = coded_linear(matrix, None, LinearOptions(many_rows=4, invariant=True)), randn(70, K)
+    layer, x = coded_linear(matrix, None, LinearOptions(many_rows(4), invariant=True)), randn(70, K)
     assert layer is not None
     together = layer(x)
     assert_near(together, exact(x, matrix), 1e-6)

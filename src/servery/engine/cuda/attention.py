@@ -12,6 +12,7 @@ from torch import Tensor
 from servery.engine.architecture import ModelConfig
 from servery.engine.cuda.kernels.arithmetic import FP8, INT8, PLAIN
 from servery.engine.cuda.kernels.attention import AttentionShape, AttentionStrides, attend_rows, sum_parts
+from servery.engine.cuda.measured import Measured
 from servery.engine.cuda.tiles import Tile, TileTable, default_tiles, num_parts, padded, part_positions
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import scale_width
@@ -66,7 +67,7 @@ class _Launch:
 class PagedAttention:
     """Grouped-query attention over the paged cache: an `AttentionBackend` for batches on the device.
 
-    `tiles` None: those of the table. With `invariant` the parts of a context, and so the order of sums, depend on
+    `tiles` None: those that were `measured`, else those of the table. With `invariant` the parts of a context, and so the order of sums, depend on
     that row alone and never on the other rows of a batch.
     """
 
@@ -76,9 +77,11 @@ class PagedAttention:
         sinks: Sequence[Tensor | None] | None = None,
         *,
         tiles: TileTable | None = None,
+        measured: Measured | None = None,
         invariant: bool = False,
     ) -> None:
         self._config = config
+        self._measured = measured or Measured()
         self._tiles = tiles
         self._invariant = invariant
         by_layer = [None] * config.num_layers if sinks is None else sinks
@@ -86,8 +89,11 @@ class PagedAttention:
 
     def plan(self, batch: PagedRows, cache: KVCache) -> "PagedPlan":
         """Decide what to launch. Reads nothing from the device."""
-        tiles = self._tiles or default_tiles(self._config.head_dim, cache.dtype.itemsize)
-        return PagedPlan(self._config, batch, cache, self._launches(batch, tiles), self._sinks)
+        return PagedPlan(self._config, batch, cache, self._launches(batch, self._tiles_for(cache)), self._sinks)
+
+    def _tiles_for(self, cache: KVCache) -> TileTable:
+        sizes = (self._config.head_dim, cache.dtype.itemsize, cache.format.dtype.itemsize)
+        return self._tiles or self._measured.attention.get(sizes) or default_tiles(*sizes[:2])
 
     def _launches(self, batch: PagedRows, tiles: TileTable) -> list[_Launch]:
         group, longest = self._config.num_heads // self._config.num_kv_heads, batch.max_query_tokens

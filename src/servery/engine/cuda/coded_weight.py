@@ -9,6 +9,7 @@ from torch import Tensor
 
 from servery.engine.cuda.attention import multiprocessors
 from servery.engine.cuda.kernels import weights as kernels
+from servery.engine.cuda.product_tiles import FEW_ROWS, ProductTile
 from servery.engine.quantization.matrix import CodebookMatrix, DenseMatrix, Float8Matrix, GroupMatrix, Matrix
 from servery.engine.quantization.nested_matrix import NestedMatrix
 
@@ -17,27 +18,13 @@ _LEAST_DEPTH = (
 )
 _MOST_DEPTH = 128
 _SUM_BLOCK = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ProductTile:
-    """`rows` of x and `columns` of the result at a time, by so many warps, loading `stages` tiles ahead."""
-
-    rows: int
-    columns: int
-    warps: int = 4
-    stages: int = 4
-
-
-FEW_ROWS = (
-    ProductTile(16, 64),
-    ProductTile(16, 32),
-    ProductTile(16, 128),
-    ProductTile(16, 64, 8, 5),
-    ProductTile(16, 32, 2, 5),
-)
-# The one tile where what is computed for a row must not depend on how many there are.
-INVARIANT = ProductTile(64, 64, 4, 3)
+_LAYOUT_NAMES = {
+    kernels.DENSE.value: "dense",
+    kernels.INT8.value: "int8",
+    kernels.INT4.value: "int4",
+    kernels.FP8.value: "fp8",
+    kernels.CODEBOOK.value: "codebook",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +74,11 @@ class CodedWeight:
         return cls(weight.contiguous(), (n, k), kernels.DENSE.value, k)
 
     @property
+    def layout_name(self) -> str:
+        """What the layout is called where tiles are chosen for it."""
+        return _LAYOUT_NAMES[self.layout]
+
+    @property
     def has_even_groups(self) -> bool:
         """Whether whole tiles lie in a group each."""
         return self.group == self.shape[1] or self.group % _LEAST_DEPTH == 0
@@ -119,7 +111,9 @@ class CodedWeight:
         """
         (n, _), rows = self.shape, len(x)
         x = x if x.stride(1) == 1 else x.contiguous()
-        tile = tile or replace(FEW_ROWS[0], rows=min(64, max(16, triton.next_power_of_2(rows))))
+        tile = tile or FEW_ROWS[0]
+        if rows > tile.rows and splits is None:
+            tile = replace(tile, rows=min(64, triton.next_power_of_2(rows)))
         splits = splits or self.splits(rows, tile, x.device)
         grid = (triton.cdiv(n, tile.columns), triton.cdiv(rows, tile.rows), splits)
         out = x.new_empty(rows, n, dtype=dtype or x.dtype)

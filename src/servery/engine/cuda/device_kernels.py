@@ -12,7 +12,7 @@ from servery.engine.cuda.attention import PagedAttention
 from servery.engine.cuda.experts import GroupedExperts, StackedWeight
 from servery.engine.cuda.fused_loop import FusedLoop
 from servery.engine.cuda.linear import LinearOptions, coded_linear, invariant_product
-from servery.engine.cuda.tiles import TileTable
+from servery.engine.cuda.measured import Measured, measured_on
 from servery.engine.decoder import Decoder
 from servery.engine.linear import Linear
 from servery.engine.mlp import SharedExpert
@@ -22,30 +22,29 @@ from servery.engine.traits import Clamp
 
 
 def open_kernels(
-    device: torch.device, dtype: torch.dtype, *, batch_invariant: bool = False, tiles: TileTable | None = None
+    device: torch.device, dtype: torch.dtype, *, batch_invariant: bool = False, measured: Measured | None = None
 ) -> "CudaKernels":
     """The kernels for a device that computes in `dtype`.
 
-    `batch_invariant`: what is computed for a row depends on that row alone, bit for bit. `tiles` are those that were
-    measured on this device; None: those of the table.
+    `batch_invariant`: what is computed for a row depends on that row alone, bit for bit. `measured` None: what is known
+    of GPUs of this name.
     """
-    return CudaKernels(device, dtype, batch_invariant=batch_invariant, tiles=tiles)
+    if measured is None and device.type == "cuda":
+        measured = measured_on(torch.cuda.get_device_name(device))
+    return CudaKernels(dtype, measured or Measured(), batch_invariant=batch_invariant)
 
 
 class CudaKernels:
     """Triton's kernels for one device."""
 
-    def __init__(
-        self, device: torch.device, dtype: torch.dtype, *, batch_invariant: bool, tiles: TileTable | None
-    ) -> None:
-        self._device = device
+    def __init__(self, dtype: torch.dtype, measured: Measured, *, batch_invariant: bool) -> None:
         self._dtype = dtype
+        self._measured = measured
         self._is_invariant = batch_invariant
-        self._tiles = tiles
 
     def linear(self, matrix: Matrix, bias: Tensor | None, dtype: torch.dtype) -> Linear | None:
         """A linear layer, whatever the `dtype` of its inputs."""
-        return coded_linear(matrix, bias, LinearOptions(invariant=self._is_invariant))
+        return coded_linear(matrix, bias, LinearOptions(self._measured, invariant=self._is_invariant))
 
     def mixture(
         self,
@@ -67,7 +66,7 @@ class CudaKernels:
 
     def attention(self, config: ModelConfig, sinks: Sequence[Tensor | None]) -> AttentionBackend | None:
         """Attention over the paged cache; `sinks` has an entry for each layer."""
-        made = PagedAttention(config, sinks, tiles=self._tiles, invariant=self._is_invariant)
+        made = PagedAttention(config, sinks, measured=self._measured, invariant=self._is_invariant)
         return cast(AttentionBackend, made)  # its batches are those of a device
 
     def wrap(self, decoder: Decoder) -> Decoder:

@@ -9,9 +9,10 @@ import triton
 from torch import Tensor
 from torch.nn import functional as F
 
-from servery.engine.cuda.coded_weight import CodedWeight, ProductTile
+from servery.engine.cuda.coded_weight import CodedWeight
 from servery.engine.cuda.kernels import experts as kernels
 from servery.engine.cuda.kernels.weights import DENSE
+from servery.engine.cuda.product_tiles import ProductTile
 from servery.engine.cuda.rowwise import gated
 from servery.engine.mlp import SharedExpert
 from servery.engine.quantization.matrix import Matrix

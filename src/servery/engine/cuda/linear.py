@@ -4,19 +4,19 @@ With few rows a step waits for weights to be read, and fewer bytes are all that 
 cores, which want whole tiles of numbers; turning a weight into numbers is then a small part of the work.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from servery.engine.cuda.coded_weight import INVARIANT, CodedWeight
+from servery.engine.cuda.coded_weight import CodedWeight
 from servery.engine.cuda.kernels import weights as kernels
+from servery.engine.cuda.measured import Measured
+from servery.engine.cuda.product_tiles import INVARIANT
 from servery.engine.cuda.rowwise import rounded_to_float8
 from servery.engine.quantization.matrix import DenseMatrix, GroupMatrix, Matrix
 from servery.engine.rounded_linear import has_channel_codes, rounded_rows
 
-# From so many rows on codes are turned into numbers first, unless it was measured.
-MANY_ROWS = 96
 # torch's product of int8 takes more rows than that, and sizes that are multiples of 8; that of float8 of 16.
 _INT_MM_ROWS, _INT_MM_MULTIPLE, _FLOAT8_MULTIPLE = 16, 8, 16
 _HOPPER = (9, 0)
@@ -24,9 +24,9 @@ _HOPPER = (9, 0)
 
 @dataclass(frozen=True, slots=True)
 class LinearOptions:
-    """`many_rows` are multiplied in another way than few; with `invariant` the way does not depend on how many there are."""
+    """Which way is taken by how many rows, as was `measured`, or whatever their number: `invariant`."""
 
-    many_rows: int = MANY_ROWS
+    measured: Measured = field(default_factory=Measured)
     invariant: bool = False
 
 
@@ -53,11 +53,13 @@ def invariant_product(weight: Tensor, bias: Tensor | None) -> "CodedLinear":
 class CodedLinear:
     """`x @ weight.T + bias` for a weight in codes."""
 
-    __slots__ = ("_options", "_splits", "_weight", "bias")
+    __slots__ = ("_many_rows", "_options", "_splits", "_tile", "_weight", "bias")
 
     def __init__(self, weight: CodedWeight, bias: Tensor | None, options: LinearOptions) -> None:
         self._weight = weight
         self._options = options
+        self._many_rows = options.measured.rows_of(weight.layout_name)
+        self._tile = options.measured.product.get(weight.layout_name)
         self._splits = weight.splits(INVARIANT.rows, INVARIANT, weight.stored.device)
         self.bias = bias
 
@@ -75,8 +77,8 @@ class CodedLinear:
         """[rows, in_features] -> [rows, out_features]."""
         if self._options.invariant:
             return self._weight.product(x, self.bias, tile=INVARIANT, splits=self._splits)
-        if len(x) < self._options.many_rows:
-            return self._weight.product(x, self.bias)
+        if len(x) < self._many_rows:
+            return self._weight.product(x, self.bias, tile=self._tile)
         if self._takes_float8(x):
             return self._float8_product(x)
         values = self._weight.values(x.dtype).t()
@@ -108,12 +110,14 @@ class CodedLinear:
 class RoundedCodedLinear:
     """`round(x) @ weight.T + bias` for int8 codes with a scale for each row: the input is rounded to int8, row by row."""
 
-    __slots__ = ("_options", "_scales", "_splits", "_weight", "bias")
+    __slots__ = ("_many_rows", "_options", "_scales", "_splits", "_tile", "_weight", "bias")
 
     def __init__(self, weight: CodedWeight, bias: Tensor | None, options: LinearOptions) -> None:
         assert weight.scales is not None
         self._weight = weight
         self._options = options
+        self._many_rows = options.measured.rows_of(weight.layout_name)
+        self._tile = options.measured.product.get(weight.layout_name)
         self._scales = weight.scales.float() * weight.unit  # [1, n]
         self._splits = weight.splits(INVARIANT.rows, INVARIANT, weight.stored.device)
         self.bias = bias
@@ -131,11 +135,11 @@ class RoundedCodedLinear:
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, in_features] -> [rows, out_features]."""
         codes, scales = rounded_rows(x)
-        (n, k), is_many = self._weight.shape, len(x) >= max(self._options.many_rows, _INT_MM_ROWS + 1)
+        (n, k), is_many = self._weight.shape, len(x) >= max(self._many_rows, _INT_MM_ROWS + 1)
         if is_many and not self._options.invariant and n % _INT_MM_MULTIPLE == k % _INT_MM_MULTIPLE == 0:
             products = torch._int_mm(codes, self._weight.stored.t()).float().mul_(self._scales)  # noqa: SLF001
         else:
-            tile, splits = (INVARIANT, self._splits) if self._options.invariant else (None, None)
+            tile, splits = (INVARIANT, self._splits) if self._options.invariant else (self._tile, None)
             # Whole numbers up to 127, which bfloat16 holds.
             given = codes.to(torch.bfloat16)
             products = self._weight.product(given, tile=tile, splits=splits, dtype=torch.float32)
