@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks import gpu_tiles
 from servery.engine.cuda import coded_weight, measured, tile_search
 from servery.engine.cuda.attention import PagedAttention
 from servery.engine.cuda.coded_weight import CodedWeight
-from servery.engine.cuda.measured import Measured, measured_on
+from servery.engine.cuda.measured import Measured, keep, measured_on
 from servery.engine.cuda.product_tiles import FEW_ROWS, MANY_ROWS, ProductTile
+from servery.engine.cuda.step_shape import StepShape
 from servery.engine.cuda.tile_search import search_attention, search_many_rows, search_product
 from servery.engine.cuda.tiles import FEW, MANY, TileTable
 from servery.engine.quantization.matrix import DenseMatrix
@@ -18,7 +20,10 @@ from tests.engine.attention.world import World, shape
 from tests.engine.cuda.world import rows_of
 
 FOUND = Measured(
-    {(128, 2, 1): TileTable(FEW[2], MANY[1])}, {"int4": ProductTile(16, 32, 2, 5)}, {"int4": 48, "int8": 128}
+    {(128, 2, 1): TileTable(FEW[2], MANY[1])},
+    {"int4": ProductTile(16, 32, 2, 5)},
+    {"int4": 48, "int8": 128},
+    {StepShape(True, 4, 1024): "varlen"},
 )
 
 
@@ -29,10 +34,12 @@ def test_what_was_found_is_read_as_it_was_told() -> None:
 
 def test_a_gpu_is_known_by_its_name(tmp_path, monkeypatch) -> None:
     file = tmp_path / "measured.json"
-    file.write_text(json.dumps({"NVIDIA H100": FOUND.as_json()}))
+    file.write_text("{}")
     monkeypatch.setattr(measured, "_FILE", file)
     measured_on.cache_clear()
     try:
+        assert measured_on("NVIDIA H100") == Measured()
+        assert keep("NVIDIA H100", FOUND) == file
         assert measured_on("NVIDIA H100") == FOUND
         assert measured_on("NVIDIA T4") == Measured()
     finally:
@@ -100,3 +107,9 @@ def test_every_tile_multiplies(tile: ProductTile) -> None:
     weight = CodedWeight.of(DenseMatrix(w))
     assert weight is not None
     torch.testing.assert_close(weight.product(x, tile=tile), x @ w.t(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there it runs for minutes")
+def test_without_a_gpu_there_is_nothing_to_find(capsys) -> None:
+    assert gpu_tiles.main([]) == 2
+    assert "no GPU" in capsys.readouterr().err

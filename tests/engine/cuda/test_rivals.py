@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from servery.engine.cuda.attention_choice import OURS, AttentionByShape, StepShape, quickest
+from servery.engine.cuda.attention_choice import OURS, AttentionByShape, quickest
 from servery.engine.cuda.rivals import FlexAttention, VarlenAttention, is_plain
+from servery.engine.cuda.step_shape import StepShape
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import INT8
 from tests.engine.attention.world import World, shape
@@ -57,7 +58,9 @@ def test_a_step_goes_to_the_backend_that_is_chosen_for_its_shape() -> None:
 
     world = world_of()
     rows = rows_of(world.batch)
-    assert StepShape.of(rows) == StepShape(False, 4, 32)
+    assert StepShape.bounding(7, 3, 20) == StepShape(False, 4, 32)
     backends = {OURS: Named(OURS), "flex": Named("flex")}
     assert AttentionByShape(backends, {StepShape(False, 4, 32): "flex"}).plan(rows, world.cache) == "flex"
     assert AttentionByShape(backends, {DECODE: "flex"}).plan(rows, world.cache) == OURS
+    chosen = {StepShape(False, 4, 32): "flex"}
+    assert AttentionByShape(backends, chosen, lambda cache: cache is not world.cache).plan(rows, world.cache) == OURS

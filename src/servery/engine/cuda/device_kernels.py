@@ -1,6 +1,7 @@
 """The GPU's kernels as the loader asks for them: what computes a layout, or None where torch does."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor
 from servery.engine.architecture import ModelConfig
 from servery.engine.attention.backend import AttentionBackend
 from servery.engine.cuda.attention import PagedAttention
+from servery.engine.cuda.attention_choice import OURS, VARLEN, AttentionByShape, Backend
 from servery.engine.cuda.experts import GroupedExperts, StackedWeight
 from servery.engine.cuda.fused_loop import FusedLoop
 from servery.engine.cuda.linear import LinearOptions, coded_linear, invariant_product
 from servery.engine.cuda.measured import Measured, measured_on
+from servery.engine.cuda.rivals import VarlenAttention, is_plain
 from servery.engine.decoder import Decoder
 from servery.engine.linear import Linear
 from servery.engine.mlp import SharedExpert
@@ -66,7 +69,10 @@ class CudaKernels:
 
     def attention(self, config: ModelConfig, sinks: Sequence[Tensor | None]) -> AttentionBackend | None:
         """Attention over the paged cache; `sinks` has an entry for each layer."""
-        made = PagedAttention(config, sinks, measured=self._measured, invariant=self._is_invariant)
+        made: Backend = PagedAttention(config, sinks, measured=self._measured, invariant=self._is_invariant)
+        if self._measured.backends and not self._is_invariant and config.attention_soft_cap is None:
+            backends = {OURS: made, VARLEN: VarlenAttention(config)}
+            made = AttentionByShape(backends, self._measured.backends, partial(is_plain, config))
         return cast(AttentionBackend, made)  # its batches are those of a device
 
     def wrap(self, decoder: Decoder) -> Decoder:

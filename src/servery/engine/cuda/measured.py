@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from servery.engine.cuda.product_tiles import MANY_ROWS, ProductTile
+from servery.engine.cuda.step_shape import StepShape
 from servery.engine.cuda.tiles import Tile, TileTable
 
 _FILE = Path(__file__).with_name("measured.json")
@@ -22,11 +23,13 @@ class Measured:
 
     `attention` by the size of a head and the bytes of a computed and of a stored value; `product`, and the number of
     rows from which codes are turned into numbers, by the name of a layout ("int8", "int4", "fp8", "codebook").
+    `backends` names the way to compute attention for shapes in which torch's own is quicker than ours.
     """
 
     attention: Mapping[tuple[int, int, int], TileTable] = field(default_factory=dict)
     product: Mapping[str, ProductTile] = field(default_factory=dict)
     many_rows: Mapping[str, int] = field(default_factory=dict)
+    backends: Mapping[StepShape, str] = field(default_factory=dict)
 
     def rows_of(self, layout: str) -> int:
         """From so many rows on codes of a layout are turned into numbers."""
@@ -42,6 +45,7 @@ class Measured:
             },
             {layout: ProductTile(*tile) for layout, tile in fields.get("product", {}).items()},
             dict(fields.get("many_rows", {})),
+            {StepShape(*shape): name for *shape, name in fields.get("backends", [])},
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -53,6 +57,7 @@ class Measured:
             },
             "product": {layout: _numbers(tile) for layout, tile in self.product.items()},
             "many_rows": dict(self.many_rows),
+            "backends": [[shape.is_decode, shape.rows, shape.context, name] for shape, name in self.backends.items()],
         }
 
 
@@ -60,6 +65,14 @@ class Measured:
 def measured_on(device_name: str) -> Measured:
     """What is known of the GPUs of that name, as `torch.cuda.get_device_name` tells it."""
     return Measured.read(json.loads(_FILE.read_text()).get(device_name, {}))
+
+
+def keep(device_name: str, found: Measured) -> Path:
+    """Write down what was found on a GPU, in place of what was known of those of its name; returns the file."""
+    known = json.loads(_FILE.read_text())
+    _FILE.write_text(json.dumps({**known, device_name: found.as_json()}, indent=2) + "\n")
+    measured_on.cache_clear()
+    return _FILE
 
 
 def _sizes(key: str) -> tuple[int, int, int]:

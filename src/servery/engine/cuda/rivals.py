@@ -1,12 +1,12 @@
 """Torch's own attention over the same paged cache, to be compared with ours shape by shape."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
-from torch.nn.attention.varlen import varlen_attn
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.cuda.attention import PagedRows
@@ -27,29 +27,31 @@ class VarlenAttention:
     def __init__(self, config: ModelConfig, *, num_splits: int | None = None) -> None:
         if config.attention_soft_cap is not None:
             raise ValueError("varlen_attn has no soft cap; compare models without one.")
+        from torch.nn.attention.varlen import varlen_attn  # newer than the oldest torch that the engine runs with
+
         self._config = config
-        self._num_splits = num_splits
+        self._varlen: Callable[..., Any] = partial(varlen_attn, num_splits=num_splits)
 
     def plan(self, batch: PagedRows, cache: KVCache) -> "VarlenPlan":
         """Nothing is decided ahead."""
-        return VarlenPlan(self._config, batch, cache, self._num_splits)
+        return VarlenPlan(self._config, batch, cache, self._varlen)
 
 
 class VarlenPlan:
     """One step of `VarlenAttention`."""
 
-    def __init__(self, config: ModelConfig, batch: PagedRows, cache: KVCache, num_splits: int | None) -> None:
+    def __init__(self, config: ModelConfig, batch: PagedRows, cache: KVCache, varlen: Callable[..., Any]) -> None:
         self._config = config
         self._batch = batch
         self._cache = cache
-        self._num_splits = num_splits
+        self._varlen = varlen
 
     def attend(self, layer: int, query: Tensor) -> Tensor:
         """Causal attention of `query` [tokens, heads * head_dim] over `layer`, in the same shape."""
         config, batch, stored = self._config, self._batch, self._cache.layers[layer]
         pages = stored.view(-1, self._cache.block_size, *stored.shape[1:])
         window = config.windows[layer]
-        attended: Any = varlen_attn(
+        attended: Any = self._varlen(
             query.reshape(len(query), config.num_heads, config.head_dim),
             pages[:, :, 0],
             pages[:, :, 1],
@@ -62,7 +64,6 @@ class VarlenPlan:
             enable_gqa=config.num_heads != config.num_kv_heads,
             seqused_k=batch.context_lens,
             block_table=batch.block_tables,
-            num_splits=self._num_splits,
         )
         return torch.as_tensor(attended).flatten(1)
 
