@@ -1,7 +1,12 @@
 """The GPU's kernels as the loader asks for them: what computes a layout, or None where torch does."""
 
+import logging
+import os
+import shutil
+import sysconfig
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -23,18 +28,33 @@ from servery.engine.quantization.matrix import Matrix
 from servery.engine.router import Router
 from servery.engine.traits import Clamp
 
+log = logging.getLogger(__name__)
+
 
 def open_kernels(
     device: torch.device, dtype: torch.dtype, *, batch_invariant: bool = False, measured: Measured | None = None
-) -> "CudaKernels":
-    """The kernels for a device that computes in `dtype`.
+) -> "CudaKernels | None":
+    """The kernels for a device that computes in `dtype`; None, and a line that says why, where they cannot be built.
 
     `batch_invariant`: what is computed for a row depends on that row alone, bit for bit. `measured` None: what is known
     of GPUs of this name.
     """
+    if device.type == "cuda" and (missing := missing_for_launching()) is not None:
+        log.warning("Triton cannot build what launches kernels: %s", missing)
+        return None
     if measured is None and device.type == "cuda":
         measured = measured_on(torch.cuda.get_device_name(device))
     return CudaKernels(dtype, measured or Measured(), batch_invariant=batch_invariant)
+
+
+def missing_for_launching() -> str | None:
+    """What Triton lacks here to compile, in C, what launches a kernel; None if nothing."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return "there is no C compiler; install gcc, or name one in CC"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return f"Python's headers are not in {sysconfig.get_path('include')}; install them (Debian: python3-dev)"
+    return None
 
 
 class CudaKernels:

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "tokens"])
 def count_tokens(counts, seen, slots, tokens, slot_stride, word_stride):
     """Count each row's newest token [rows] as generated; -1 is none. One program for each row."""
     row = tl.program_id(0)
@@ -17,7 +17,7 @@ def count_tokens(counts, seen, slots, tokens, slot_stride, word_stride):
     tl.store(word, tl.load(word) | (1 << (token % 32)).to(tl.int32))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots"])
 def adjust(
     out,
     logits,

@@ -191,7 +191,11 @@ def _leave(sums, peaks, place, total, peak, mass, is_line, S: tl.constexpr):
     tl.store(peaks + place * 2 + 1, mass, mask=is_line)
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_parts", "table_stride"])
+# What a batch is told by lies wherever it was packed: no reason to compile anew.
+@triton.jit(
+    do_not_specialize=["num_rows", "num_parts", "table_stride"],
+    do_not_specialize_on_alignment=["tables", "context_lens", "query_starts"],
+)
 def attend_rows(
     out,
     sums,
@@ -253,7 +257,7 @@ def attend_rows(
         tl.store(out + line * strides.out + column, as_type(result, out.dtype.element_ty), mask=is_there)
 
 
-@triton.jit(do_not_specialize=["num_parts"])
+@triton.jit(do_not_specialize=["num_parts"], do_not_specialize_on_alignment=["context_lens", "query_starts"])
 def sum_parts(out, sums, peaks, sinks, context_lens, query_starts, num_parts, out_stride, S: tl.constexpr):
     """Put the parts of split rows together, in order; the grid is (rows, few_tokens, heads)."""
     row, token, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)

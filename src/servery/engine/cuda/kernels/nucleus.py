@@ -43,7 +43,7 @@ def _border(line, top_k, most, peak, temperature, unit, least, V: tl.constexpr, 
     return low.to(tl.int32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["temperatures", "top_ks", "top_ps", "min_ps", "seeds", "positions"])
 def race_nucleus(
     tokens,
     logits,

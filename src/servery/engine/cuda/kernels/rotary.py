@@ -82,7 +82,7 @@ def _coded(values, S: tl.constexpr):
     return nearest_whole(quotients).to(tl.int8), scales
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["positions", "slots"])
 def rotate_and_store(query, cache, scales, qkv, table, positions, slots, weights, floor, strides, S: tl.constexpr):
     """The grid is (tokens, parts of `heads` of all query, key and value heads); a token whose slot is -1 stores nothing.
 

@@ -64,7 +64,7 @@ def first_largest(racers, names):
     return best, tl.min(tl.where(racers == best, names, 2147483647), 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["temperatures", "min_ps", "seeds", "positions"])
 def race_chunk(
     bests,
     names,
@@ -96,7 +96,7 @@ def race_chunk(
     tl.store(names + row * tl.num_programs(1) + chunk, winner)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["temperatures", "min_ps", "seeds", "positions"])
 def finish_race(
     tokens,
     bests,
@@ -137,7 +137,7 @@ def finish_race(
     tl.store(tokens + row, tl.where(is_usable, token, -1))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["min_ps", "seeds", "positions"])
 def race_shortlist(
     tokens, weights, ids, takes_part, min_ps, seeds, positions, unit, SIZE: tl.constexpr, BLOCK: tl.constexpr
 ):
