@@ -19,20 +19,20 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.cuda.attention import PagedAttention
 from servery.engine.cuda.attention_choice import OURS, VARLEN, Backend, quickest
 from servery.engine.cuda.coded_weight import CodedWeight
-from servery.engine.cuda.measured import Measured, keep
+from servery.engine.cuda.measured import DENSE, Measured, keep
 from servery.engine.cuda.rivals import VarlenAttention
 from servery.engine.cuda.step_shape import StepShape
 from servery.engine.cuda.tile_search import search_attention, search_many_rows, search_product
 from servery.engine.cuda.tiles import TileTable
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import resolve_kv_format
-from servery.engine.quantization.matrix import Float8Matrix, GroupMatrix, Matrix
+from servery.engine.quantization.matrix import DenseMatrix, Float8Matrix, GroupMatrix, Matrix
 from servery.engine.rope_config import RopeConfig
 
 _BLOCK, _CONTEXT, _ROWS, _PROMPT = 16, 8192, 32, 4096
 # Larger than any cache, so that weights come from memory.
 _N, _K = 57_344, 4096
-_COUNTS = (16, 32, 48, 64, 96, 128, 192, 256, 384)
+_COUNTS = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384)
 _REPEATS = 10
 
 
@@ -132,8 +132,12 @@ def products(device: torch.device, found: Measured) -> Measured:
         weight = CodedWeight.of(matrix)
         assert weight is not None
         x = torch.zeros(_COUNTS[-1], _K, dtype=torch.bfloat16, device=device)
-        tiles[layout] = search_product(weight, x[:1], replayed_s)
-        many[layout] = search_many_rows(weight, x, _COUNTS, replayed_s)
+        tile = search_product(weight, x[:1], replayed_s)
+        rows = search_many_rows(weight, x, _COUNTS, tile, replayed_s)
+        if layout == DENSE and rows == _COUNTS[0]:
+            print("dense: cuBLAS, whatever the number of rows", flush=True)
+            continue
+        tiles[layout], many[layout] = tile, rows
         share = weight.nbytes / replayed_s(lambda weight=weight, x=x: weight.product(x[:1]))  # type: ignore[misc]
         print(f"{layout}: {tiles[layout]}, many from {many[layout]} rows, {share / 1e9:.0f} GB/s for one", flush=True)
     return Measured(found.attention, tiles, many, found.backends)
@@ -145,6 +149,7 @@ def _matrices(device: torch.device) -> dict[str, Matrix]:
 
     groups = _K // 128
     return {
+        DENSE: DenseMatrix(zeros(_K, torch.bfloat16)),
         "int8": GroupMatrix(zeros(_K, torch.int8), zeros(1, torch.float32)),
         "int4": GroupMatrix(
             zeros(_K // 2, torch.uint8), zeros(groups, torch.bfloat16), zeros=zeros(groups, torch.uint8), bits=4

@@ -126,6 +126,15 @@ def test_with_invariance_a_row_never_depends_on_the_others(name: str) -> None:
     assert torch.equal(layer(x[66:67]), together[66:67])
 
 
+def test_numbers_are_multiplied_by_the_kernel_where_that_was_measured_to_be_quicker() -> None:
+    measured = Measured(product={"dense": ProductTile(16, 32)}, many_rows={"dense": 4})
+    layer, x, bias = coded_linear(DenseMatrix(WEIGHT), randn(N), LinearOptions(measured)), randn(5, K), randn(N)
+    assert isinstance(layer, CodedLinear)
+    layer.bias = bias
+    for rows in (3, 5):
+        assert_near(layer(x[:rows]), exact(x[:rows], DenseMatrix(WEIGHT), bias), 1e-6)
+
+
 def test_torch_multiplies_what_there_is_no_kernel_for() -> None:
     order = torch.arange(K) % 2
     unordered = GroupMatrix(codes(N, K), scales(N, 2), order=order)

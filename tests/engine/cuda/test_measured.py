@@ -97,8 +97,8 @@ def test_products_are_searched_for_their_tile_and_for_where_they_end(monkeypatch
     best = FEW_ROWS[2]
     assert search_product(weight, torch.zeros(1, 8), lambda call: 1.0 if call() == best else 2.0) == best
     times = iter([1.0, 2.0, 1.5, 1.2])
-    assert search_many_rows(weight, torch.zeros(64, 8), [16, 32, 64], lambda call: (call(), next(times))[1]) == 32
-    assert search_many_rows(weight, torch.zeros(64, 8), [16], lambda call: float(call() is not None)) == 17
+    assert search_many_rows(weight, torch.zeros(64, 8), [16, 32, 64], best, lambda call: (call(), next(times))[1]) == 32
+    assert search_many_rows(weight, torch.zeros(64, 8), [16], best, lambda call: float(call() is not None)) == 17
 
 
 @pytest.mark.parametrize("tile", FEW_ROWS)

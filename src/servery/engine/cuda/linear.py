@@ -11,7 +11,7 @@ from torch import Tensor
 
 from servery.engine.cuda.coded_weight import CodedWeight
 from servery.engine.cuda.kernels import weights as kernels
-from servery.engine.cuda.measured import Measured
+from servery.engine.cuda.measured import DENSE, Measured
 from servery.engine.cuda.product_tiles import INVARIANT
 from servery.engine.cuda.rowwise import rounded_to_float8
 from servery.engine.quantization.matrix import DenseMatrix, GroupMatrix, Matrix
@@ -34,7 +34,7 @@ def coded_linear(
     matrix: Matrix, bias: Tensor | None, options: LinearOptions
 ) -> "CodedLinear | RoundedCodedLinear | None":
     """The layer for a matrix on the device; None where torch's own is as good, or there is no kernel for the layout."""
-    if isinstance(matrix, DenseMatrix) and not options.invariant:
+    if isinstance(matrix, DenseMatrix) and not (options.invariant or DENSE in options.measured.product):
         return None
     weight = CodedWeight.of(matrix)
     if weight is None:

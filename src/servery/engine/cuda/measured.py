@@ -14,6 +14,7 @@ from servery.engine.cuda.product_tiles import MANY_ROWS, ProductTile
 from servery.engine.cuda.step_shape import StepShape
 from servery.engine.cuda.tiles import Tile, TileTable
 
+DENSE = "dense"  # the layout of numbers that are no codes
 _FILE = Path(__file__).with_name("measured.json")
 
 
@@ -22,7 +23,8 @@ class Measured:
     """The choices for one kind of GPU.
 
     `attention` by the size of a head and the bytes of a computed and of a stored value; `product`, and the number of
-    rows from which codes are turned into numbers, by the name of a layout ("int8", "int4", "fp8", "codebook").
+    rows from which codes are turned into numbers, by the name of a layout ("int8", "int4", "fp8", "codebook", or
+    "dense", where few rows are quicker by ours than by cuBLAS).
     `backends` names the way to compute attention for shapes in which torch's own is quicker than ours.
     """
 

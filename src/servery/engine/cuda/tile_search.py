@@ -48,13 +48,13 @@ def search_product(weight: CodedWeight, x: Tensor, seconds: Seconds) -> ProductT
     return min(FEW_ROWS, key=timed)
 
 
-def search_many_rows(weight: CodedWeight, x: Tensor, rows: Sequence[int], seconds: Seconds) -> int:
+def search_many_rows(weight: CodedWeight, x: Tensor, rows: Sequence[int], tile: ProductTile, seconds: Seconds) -> int:
     """The first number of `rows`, in ascending order, for which turning codes into numbers is quicker; beyond the last
     it is taken to be.
     """
     for count in rows:
         part = x[:count]
-        as_codes = seconds(lambda part=part: weight.product(part))  # type: ignore[misc]
+        as_codes = seconds(lambda part=part: weight.product(part, tile=tile))  # type: ignore[misc]
         as_numbers = seconds(lambda part=part: torch.mm(part, weight.values(part.dtype).t()))  # type: ignore[misc]
         if as_numbers < as_codes:
             return count
