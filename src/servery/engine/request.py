@@ -287,6 +287,10 @@ class Sequence:
         """The request's sampling parameters."""
         return self.parent.params
 
+    def missing_blocks(self, block_size: int) -> int:
+        """How many blocks of so many tokens it lacks for the tokens that it has."""
+        return max(-(-len(self.tokens) // block_size) - len(self.block_ids), 0)
+
     @property
     def needs_every_position(self) -> bool:
         """Whether the prompt's hidden states are wanted, which cached keys and values cannot give."""

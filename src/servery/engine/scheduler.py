@@ -7,17 +7,18 @@ same decisions, so that a simulator can run this code.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from servery.engine.admission import check_servable, sequences_of
-from servery.engine.blocks import BlockPool, chain
+from servery.engine.blocks import BlockPool
 from servery.engine.errors import IntegrityError, InvalidRequest, Overloaded
 from servery.engine.progress import advance, check_result, failed
-from servery.engine.request import FinishReason, NewRequest, Output, Sequence, StepResult
+from servery.engine.request import NewRequest, Output, Sequence, StepResult
 from servery.engine.scheduler_config import SchedulerConfig
 from servery.engine.scheduler_stats import SchedulerCounters, SchedulerStats
+from servery.engine.shared_prefixes import SharedPrefixes
 from servery.engine.step import IdleReason, Scheduled, Step, StepPlan
 from servery.engine.step_cost import StepCosts
 from servery.engine.waiting import WaitingQueue, rank
@@ -35,6 +36,7 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
         self.pool = BlockPool(config.num_blocks)
+        self._prefixes = SharedPrefixes(self.pool, config.block_size)
         self._waiting = WaitingQueue(config.max_waiting_requests, config.max_waiting_tokens)
         self._running: dict[Sequence, None] = {}  # a set that keeps the order of admission
         self._requests: dict[str, dict[int, Sequence]] = {}  # completions that have not ended, by index
@@ -136,13 +138,14 @@ class Scheduler:
             sequence = item.sequence
             output = advance(item, result)
             if sequence.computed // size != sequence.published:
-                self._publish(sequence)
+                self._prefixes.publish(sequence)
             if output is not None:
                 outputs.append(output)
                 if item.num_drafts:
-                    self._count_drafts(item, output)
+                    output.num_drafts = item.num_drafts
+                    self._counters.count_drafts(item.num_drafts, len(output.token_ids))
                 if output.finish_reason is not None:
-                    self._count_end(output.finish_reason)
+                    self._counters.count_end(output.finish_reason)
                     self._end(sequence)
         self._counters.generated_tokens += sum([len(output.token_ids) for output in outputs])
         self._waiting.rate.observe(step.num_tokens, now - step.now)
@@ -169,6 +172,7 @@ class Scheduler:
         if self.has_work:
             raise IntegrityError(f"the KV cache is to be lost while {len(self._requests)} requests are under way.")
         self.pool = BlockPool(self.config.num_blocks)
+        self._prefixes = SharedPrefixes(self.pool, self.config.block_size)
 
     def adapters_in_use(self) -> set[int]:
         """The ids of the adapters of all requests under way; 0 among them when one has none."""
@@ -318,7 +322,7 @@ class Scheduler:
     def _admit(self, plan: StepPlan, now: float) -> None:
         if not plan.left or not len(self._waiting):
             return
-        frontier = self._frontier(self._taking_part())
+        frontier = self._prefixes.frontier(self._taking_part())
         owed = self._owed_blocks()
         is_idle = self.is_idle
         position = 0
@@ -329,8 +333,8 @@ class Scheduler:
                 return
             if len(self._running) >= self.config.max_running and not self._displace(plan, sequence):
                 return
-            matched = self._match(sequence)
-            if self._wants(sequence, len(matched)) in frontier:
+            matched = self._prefixes.match(sequence)
+            if self._prefixes.wanted(sequence, len(matched)) in frontier:
                 self._counters.deferrals += 1
                 position += 1
                 continue
@@ -341,30 +345,14 @@ class Scheduler:
                 continue
             self._waiting.pop(position)
             self._start(plan, sequence, matched, now)
-            owed += self._missing_blocks(sequence)
-            frontier |= self._frontier([sequence])
+            owed += sequence.missing_blocks(self.config.block_size)
+            frontier |= self._prefixes.frontier([sequence])
 
     def _displace(self, plan: StepPlan, sequence: Sequence) -> bool:
         """Preempt one of the background for another that is not; whether there was one."""
         if sequence.is_background or not any(each.is_background for each in self._running):
             return False
         return self._make_room(plan, sequence)
-
-    def _match(self, sequence: Sequence) -> list[int]:
-        """The blocks with the sequence's prefix; never the newest token's, which has to be computed for its logits."""
-        if sequence.needs_every_position:
-            return []
-        usable = (len(sequence.tokens) - 1) // self.config.block_size
-        return self.pool.index.match(sequence.digests[:usable])
-
-    def _wants(self, sequence: Sequence, blocks: int) -> bytes:
-        """The digest of the block after the first `blocks` that the sequence could use; empty if there is none."""
-        usable = min((len(sequence.tokens) - 1) // self.config.block_size, len(sequence.digests))
-        return sequence.digests[blocks] if blocks < usable and not sequence.needs_every_position else b""
-
-    def _frontier(self, running: Iterable[Sequence]) -> set[bytes]:
-        """The digests of the blocks that running sequences are about to publish."""
-        return {s.digests[s.published] for s in running if s.published < len(s.digests)}
 
     def _fits(self, sequence: Sequence, matched: list[int], owed: int) -> bool:
         """Whether its tokens so far fit besides what those that run still need for theirs, above the watermark."""
@@ -375,10 +363,8 @@ class Scheduler:
 
     def _owed_blocks(self) -> int:
         """What those that run still need for the tokens that they have."""
-        return sum(self._missing_blocks(sequence) for sequence in self._running)
-
-    def _missing_blocks(self, sequence: Sequence) -> int:
-        return max(-(-len(sequence.tokens) // self.config.block_size) - len(sequence.block_ids), 0)
+        size = self.config.block_size
+        return sum(sequence.missing_blocks(size) for sequence in self._running)
 
     def _start(self, plan: StepPlan, sequence: Sequence, matched: list[int], now: float) -> None:
         self.pool.share(matched)
@@ -396,49 +382,14 @@ class Scheduler:
         sequence.first_scheduled = now
         sequence.cached_tokens = sequence.computed
         if not sequence.needs_every_position and sequence.root:
-            self._counters.prefix_query_tokens += sequence.prompt_len
-            self._counters.prefix_hit_tokens += sequence.computed
-
-    # Recording.
-
-    def _publish(self, sequence: Sequence) -> None:
-        """Let others find the blocks that are now full of final, computed tokens."""
-        size = self.config.block_size
-        full = sequence.computed // size
-        if full == sequence.published or not sequence.root:
-            return
-        digests = sequence.digests
-        while len(digests) < full:
-            start = len(digests) * size
-            digests.append(chain(digests[-1] if digests else sequence.root, sequence.tokens[start : start + size]))
-        for number in range(sequence.published, full):
-            self.pool.index.publish(sequence.block_ids[number], digests[number])
-        sequence.published = full
-
-    def _kept_blocks(self, sequence: Sequence) -> int | None:
-        """How many stay cached after it; None: all. A batch must not evict the prefixes of those who come back to them."""
-        return sequence.cached_tokens // self.config.block_size if sequence.is_background else None
-
-    def _count_drafts(self, item: Scheduled, output: Output) -> None:
-        output.num_drafts = item.num_drafts
-        self._counters.draft_rounds += 1
-        self._counters.drafted_tokens += item.num_drafts
-        self._counters.accepted_draft_tokens += max(len(output.token_ids) - 1, 0)
-
-    def _count_end(self, reason: FinishReason) -> None:
-        if reason is FinishReason.STOP:
-            self._counters.finished_stop += 1
-        elif reason is FinishReason.LENGTH:
-            self._counters.finished_length += 1
-        elif reason is FinishReason.ERROR:
-            self._counters.finished_error += 1
+            self._counters.count_prefix(sequence.prompt_len, sequence.computed)
 
     def _end(self, sequence: Sequence) -> None:
         """Forget a sequence wherever it is, and free its blocks."""
         if sequence in self._running:
             del self._running[sequence]
             # It keeps its table, so that a step decided before can still run; nobody is given the blocks until the next.
-            self.pool.release(sequence.block_ids, self._kept_blocks(sequence))
+            self.pool.release(sequence.block_ids, self._prefixes.kept_blocks(sequence))
         else:
             self._waiting.remove(sequence)
         completions = self._requests[sequence.request_id]

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from servery.engine.request import FinishReason
+
 
 class SchedulerCounters(msgspec.Struct, kw_only=True):
     """What happened since the start; tokens and sequences are counted once each."""
@@ -21,6 +23,26 @@ class SchedulerCounters(msgspec.Struct, kw_only=True):
     finished_length: int = 0
     finished_abort: int = 0
     finished_error: int = 0
+
+    def count_drafts(self, drafts: int, tokens: int) -> None:
+        """So many drafts of a sequence were verified, and it has so many new tokens."""
+        self.draft_rounds += 1
+        self.drafted_tokens += drafts
+        self.accepted_draft_tokens += max(tokens - 1, 0)
+
+    def count_prefix(self, queried_tokens: int, hit_tokens: int) -> None:
+        """A sequence looked its prompt up when it was first admitted, and found so much."""
+        self.prefix_query_tokens += queried_tokens
+        self.prefix_hit_tokens += hit_tokens
+
+    def count_end(self, reason: FinishReason) -> None:
+        """A sequence has ended by itself."""
+        if reason is FinishReason.STOP:
+            self.finished_stop += 1
+        elif reason is FinishReason.LENGTH:
+            self.finished_length += 1
+        elif reason is FinishReason.ERROR:
+            self.finished_error += 1
 
 
 class SchedulerStats(SchedulerCounters, kw_only=True):
