@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from servery.engine.stats import EngineInfo
+from servery.server.address import listening_socket, url_of
 from servery.server.option_error import OptionError
-from servery.server.serve import _held, _listening_socket, _resolved, _url
+from servery.server.told_start import _held, told_engine
 
 INFO = EngineInfo(
     architecture="Qwen3ForCausalLM", vocab_size=1536, hidden_size=96, parameters=2_600_000, dtype="float32",
@@ -21,27 +22,27 @@ def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
         with pytest.raises(
             OptionError, match=f"on 127.0.0.1 port {port}: Address already in use; choose another with --port"
         ):
-            _listening_socket("127.0.0.1", port)
+            listening_socket("127.0.0.1", port)
 
 
 def test_an_address_of_another_machine_is_told_apart_from_a_port_that_is_taken() -> None:
     said = "cannot listen on 192.0.2.1 port 0: .*; --host takes an address of this machine, or 0.0.0.0 for all of them"
     with pytest.raises(OptionError, match=said):
-        _listening_socket("192.0.2.1", 0)
+        listening_socket("192.0.2.1", 0)
 
 
 def test_an_unknown_host_is_an_error_that_names_it() -> None:
     with pytest.raises(OptionError, match=r"the host 'no\.such\.host\.invalid' cannot be resolved"):
-        _listening_socket("no.such.host.invalid", 0)
+        listening_socket("no.such.host.invalid", 0)
 
 
 def test_the_url_has_the_port_that_the_system_chose() -> None:
-    with _listening_socket("127.0.0.1", 0) as sock:
-        assert _url(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"
+    with listening_socket("127.0.0.1", 0) as sock:
+        assert url_of(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"
 
 
 def test_what_was_resolved_is_told_with_units() -> None:
-    assert _resolved("amuse", INFO) == (
+    assert told_engine("amuse", INFO) == (
         "amuse: Qwen3ForCausalLM, 2.6M parameters, weights float32 in 10485760 bytes (10 MiB), on cpu with 2 threads, "
         "kernels: torch, process 77\n"
         "       context 4096 tokens; KV cache int8 in 33554432 bytes (32 MiB) holds 8192 tokens of 4096 bytes, in blocks "
@@ -51,12 +52,13 @@ def test_what_was_resolved_is_told_with_units() -> None:
 
 def test_who_drafts_is_told() -> None:
     drafting = msgspec.structs.replace(INFO, speculate="draft", draft_weight_bytes=1 << 20, draft_kv_bytes=2 << 20)
-    assert _resolved("amuse", drafting) == (
-        _resolved("amuse", INFO) + "\n       drafts ahead with a model of 1048576 bytes (1 MiB), whose KV cache takes "
+    assert told_engine("amuse", drafting) == (
+        told_engine("amuse", INFO)
+        + "\n       drafts ahead with a model of 1048576 bytes (1 MiB), whose KV cache takes "
         "2097152 bytes (2 MiB) besides"
     )
     looking = msgspec.structs.replace(INFO, speculate="ngram")
-    assert _resolved("amuse", looking).endswith("\n       drafts ahead by looking tokens up in the text so far")
+    assert told_engine("amuse", looking).endswith("\n       drafts ahead by looking tokens up in the text so far")
 
 
 def test_quantized_weights_are_told_with_the_type_of_computation() -> None:

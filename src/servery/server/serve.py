@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import os
@@ -18,16 +17,15 @@ import msgspec
 import uvloop
 
 from servery.batch.work import Asked
-from servery.byte_size import format_byte_size
 from servery.config.live import LiveConfig
 from servery.config.types import Config, DeploymentConfig, LimitsConfig
-from servery.engine.stats import EngineInfo
 from servery.gateway.admit.limits.limiter import Limiter
 from servery.gateway.admit.limits.meter import LimitStore
 from servery.gateway.admit.limits.stores import limit_store
 from servery.gateway.fleet import Fleet
 from servery.gateway.gateway import Gateway
 from servery.logs import VARIABLE, set_up_logging
+from servery.server.address import listening_socket, url_of
 from servery.server.admin import AdminDoor
 from servery.server.app import App
 from servery.server.auth import KeyRing
@@ -49,11 +47,12 @@ from servery.server.service import Service
 from servery.server.siblings import Siblings
 from servery.server.slo_source import slo_watch
 from servery.server.storage import Answering, Storage, open_storage
+from servery.server.told_start import told_engine, told_loss
 from servery.server.traced import server_tracer
 from servery.server.workers import Post, Workers, check_workers
 from servery.telemetry.ledger.audit import AuditLog
 from servery.telemetry.ledger.errors import LedgerError
-from servery.telemetry.ledger.writer import Ledger, LostRun
+from servery.telemetry.ledger.writer import Ledger
 from servery.telemetry.metrics import Metrics
 from servery.upstream.upstream import Upstream
 
@@ -61,11 +60,6 @@ log = logging.getLogger("servery.serve")
 
 DONE = 0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_OTHER_PORT = "choose another with --port, or 0 for any that is free"
-_ADVICE = {
-    errno.EADDRNOTAVAIL: "--host takes an address of this machine, or 0.0.0.0 for all of them",
-    errno.EACCES: "ports below 1024 are the system's; choose a higher one with --port",
-}
 
 
 def run(options: ServeOptions) -> int:
@@ -79,12 +73,12 @@ def run(options: ServeOptions) -> int:
     set_up_logging(options.log_level.upper(), options.log_format)
     check_workers(options)
     with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(_listening_socket(options.host, options.port))
+        sock = stack.enter_context(listening_socket(options.host, options.port))
         if options.workers == 1:
             return _serve(options, sock, started_s)
         port = sock.getsockname()[1]  # nobody else has it: those that share it would let others in
         sock.close()
-        shared = [_listening_socket(options.host, port, is_shared=True) for _ in range(options.workers)]
+        shared = [listening_socket(options.host, port, is_shared=True) for _ in range(options.workers)]
         for each in shared:
             stack.enter_context(each)
         return Workers(shared, lambda own, post: _serve(options, own, started_s, post)).run()
@@ -104,7 +98,7 @@ class _Serving:
         self._sock = sock
         self._started_s = started_s
         metrics = Metrics()
-        self._house = House(options, metrics, lambda name, info: _say(_resolved(name, info)))
+        self._house = House(options, metrics, lambda name, info: _say(told_engine(name, info)))
         self._places = Places(self._house)
         house = self._house
         self._ceilings = CeilingsWatch(lambda: house.upstreams, options.ceilings)
@@ -155,7 +149,7 @@ class _Serving:
             except LedgerError as error:
                 raise OptionError(str(error)) from error
             for run in lost:
-                _say(_told_loss(run))
+                _say(told_loss(run))
             recall_spent(self._limits, self._options.ledger, time.time())
 
     def _fleet(self, config: Config | None) -> Fleet:
@@ -256,7 +250,7 @@ class _Serving:
         others = [name for name in self._house.upstreams if name not in loaded]
         served = loaded if config is None else list(config.models)
         names = f" with {', '.join(served)}," if served else ""
-        _say(f"Servery is ready at {_url(self._sock)}{names} {took_s:.1f} s after its start.")
+        _say(f"Servery is ready at {url_of(self._sock)}{names} {took_s:.1f} s after its start.")
         if others:
             when = "when a request asks for it" if self._options.residence.on_demand else "by /v1/models/load"
             _say(f"Not loaded yet, each {when}: {', '.join(others)}.")
@@ -337,86 +331,11 @@ async def _all_started(upstreams: Sequence[Upstream]) -> None:
         await asyncio.gather(*loading, return_exceptions=True)
 
 
-def _told_loss(run: LostRun) -> str:
-    return (
-        f"An earlier run did not come to its end: {run.rows} rows of the ledger are lost, and {run.under_way} exchanges "
-        f"were under way (run {run.id[:8]})."
-    )
-
-
-def _listening_socket(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
-    """A bound socket, with `is_shared` beside others at the same port; raises `OptionError` with what to do when the address cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise OptionError(f"the host {host!r} cannot be resolved: {error.strerror}.") from error
-    sock = socket.socket(family, kind, protocol)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if is_shared:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        sock.bind(address)
-        sock.listen(2048)  # from here on nobody else can have the port
-    except OSError as error:
-        sock.close()
-        advice = _ADVICE.get(error.errno or 0, _OTHER_PORT)
-        raise OptionError(f"cannot listen on {host} port {port}: {error.strerror}; {advice}.") from error
-    sock.setblocking(False)
-    return sock
-
-
 def _spare_collector() -> None:
     """Let Python's search for cycles leave alone what stays to the end, and look seldom: little here makes any."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-def _url(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _resolved(name: str, info: EngineInfo) -> str:
-    """What was decided about an engine, in one paragraph."""
-    return (
-        f"{name}: {info.architecture}, {info.parameters / 1e6:.1f}M parameters, weights {_held(info)} in "
-        f"{_size(info.weight_bytes)}, on {info.device} with {info.threads} threads, kernels: {info.kernels}, "
-        f"process {info.pid}\n"
-        f"{' ' * len(name)}  context {info.max_model_len} tokens; KV cache {info.kv_dtype} in {_size(info.kv_bytes)} "
-        f"holds {info.num_blocks * info.block_size} tokens of {info.kv_bytes_per_token} bytes, in blocks of "
-        f"{info.block_size}; up to {info.max_running} sequences, {info.max_step_tokens} tokens per step; "
-        f"loaded in {info.load_s:.1f} s{_adapters(info, ' ' * len(name))}"
-        f"{_speculation(info, ' ' * len(name))}"
-    )
-
-
-def _adapters(info: EngineInfo, indent: str) -> str:
-    if not info.max_loras:
-        return ""
-    reserve = _size(info.adapter_reserve_bytes)
-    return (
-        f"\n{indent}  up to {info.max_loras} LoRA adapters of rank {info.max_lora_rank}, {reserve} set aside for them"
-    )
-
-
-def _held(info: EngineInfo) -> str:
-    return info.dtype if info.weight_dtype == info.dtype else f"{info.weight_dtype} (computed in {info.dtype})"
-
-
-def _speculation(info: EngineInfo, indent: str) -> str:
-    if info.speculate == "off":
-        return ""
-    if info.speculate == "ngram":
-        return f"\n{indent}  drafts ahead by looking tokens up in the text so far"
-    return (
-        f"\n{indent}  drafts ahead with a model of {_size(info.draft_weight_bytes)}, whose KV cache takes "
-        f"{_size(info.draft_kv_bytes)} besides"
-    )
-
-
-def _size(size: int) -> str:
-    return f"{size} bytes ({format_byte_size(size)})"
 
 
 def _say(text: str) -> None:
