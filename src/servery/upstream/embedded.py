@@ -1,41 +1,34 @@
 """The upstream that runs a model on this machine: an engine process, and the way from the API to it and back."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from servery.engine.adapter_source import AdapterSource
-from servery.engine.chat_template import ChatTemplate
 from servery.engine.completion import TextDelta, complete
-from servery.engine.constraint import Constraint
 from servery.engine.engine import AsyncEngine
 from servery.engine.engine_state import EngineState
 from servery.engine.errors import BadAdapterName, LoadError
-from servery.engine.parsing.format import AUTO, MessageFormats, find_formats
+from servery.engine.parsing.format import AUTO
 from servery.engine.request import NewRequest, SamplingParams
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.engine.structure.door import Door
-from servery.engine.tokenizer import Tokenizer
 from servery.upstream.ask import Api, Ask
 from servery.upstream.chat_answer import ChatAnswer
 from servery.upstream.chat_plan import ChatPlan
-from servery.upstream.completion_answer import CompletionAnswer, Prompt, PromptDelta
+from servery.upstream.completion_answer import CompletionAnswer, PromptDelta
 from servery.upstream.embedder import Embedder, Input
 from servery.upstream.engine_errors import RESTART_S, engine_errors
 from servery.upstream.generate_answer import GenerateAnswer
+from servery.upstream.loaded import Loaded, TextParts
 from servery.upstream.merge import merge
-from servery.upstream.prompt import PromptEncoder, check_fits
 from servery.upstream.reasoning import template_variables
 from servery.upstream.sampling import (
-    SamplingDefaults,
     check_max_tokens,
     check_token_ids,
-    read_defaults,
     sampling_params,
 )
 from servery.upstream.structure import constraint_errors, constraint_for
@@ -60,17 +53,6 @@ _UNSAID = {"temperature": SamplingParams().temperature, "top_p": SamplingParams(
 _MAX_READY_AGE_S = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loaded:
-    """What is known once the model is there."""
-
-    info: EngineInfo
-    encoder: PromptEncoder
-    defaults: SamplingDefaults
-    formats: MessageFormats
-    shown: frozenset[int]  # special tokens that the formats need to see
-
-
 class EmbeddedUpstream:
     """Serves `name` with `engine`; the tokenizer and the chat template come from the same checkpoint."""
 
@@ -82,19 +64,14 @@ class EmbeddedUpstream:
         self.engine = engine
         self._format_names = (tool_format, reasoning_format)
         self._created = int(time.time())
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
         self._door = Door()
 
     async def start(self, memory_bytes: int | None = None) -> None:
         """Load the model, which may take so much memory; raises `LoadError` with the reason when it cannot be."""
-        checkpoint = self.engine.config.model
-        tokenizer, template, defaults = await asyncio.to_thread(_read_text_parts, checkpoint)
+        parts = await TextParts.of(self.engine.config.model)
         await self.engine.start(memory_bytes)
-        info = self.engine.info
-        encoder = PromptEncoder(self.name, tokenizer, template, info.vocab_size)
-        formats = find_formats(() if template is None else template.sources.values(), *self._format_names)
-        shown = frozenset(i for marker in formats.markers if (i := tokenizer.token_id(marker)) is not None)
-        self._loaded = _Loaded(info=info, encoder=encoder, defaults=defaults, formats=formats, shown=shown)
+        self._loaded = parts.with_engine(self.name, self.engine.info, *self._format_names)
 
     async def stop(self) -> None:
         """End the engine process; answers under way fail."""
@@ -262,7 +239,7 @@ class EmbeddedUpstream:
         loaded = self._require_loaded()
         check_max_tokens(request.token_limit, request.token_limit_param)
         prompt = await self._chat_prompt(request, loaded)
-        max_tokens = self._most_tokens(request, len(prompt), loaded)
+        max_tokens = loaded.most_tokens(request, len(prompt))
         plan = ChatPlan(request, loaded.formats, loaded.encoder.tokenizer, prompt)
         params = sampling_params(
             request,
@@ -280,14 +257,7 @@ class EmbeddedUpstream:
                 async for chunk in chunks:
                     yield chunk
 
-    @staticmethod
-    def _most_tokens(request: ChatRequest, prompt_tokens: int, loaded: _Loaded) -> int | None:
-        """What the engine is told; raises `ApiError` where it does not fit into the context and must."""
-        limit, asked = loaded.info.max_model_len, request.token_limit
-        check_fits(prompt_tokens, None if request.is_cut_to_fit else asked, limit, "messages")
-        return asked if asked is None else min(asked, limit - prompt_tokens)
-
-    async def _chat_prompt(self, request: ChatRequest, loaded: _Loaded) -> list[int]:
+    async def _chat_prompt(self, request: ChatRequest, loaded: Loaded) -> list[int]:
         tools = request.tool_use
         if tools.shown and not tools.is_forced and not loaded.encoder.shows_tools:
             raise unsupported("tools", f"the chat template of '{self.name}' shows no tools to the model.")
@@ -304,8 +274,7 @@ class EmbeddedUpstream:
         check_max_tokens(request.max_tokens, "max_tokens", least=0 if request.echo else 1)
         params = text_params("prompt", len(request.prompts))
         prompts = [
-            await self._prompt(text, param, loaded, request)
-            for text, param in zip(request.prompts, params, strict=True)
+            await loaded.prompt(text, param, request) for text, param in zip(request.prompts, params, strict=True)
         ]
         wanted = request.wanted_structure
         constraint = await constraint_for(wanted, self._door)
@@ -313,7 +282,7 @@ class EmbeddedUpstream:
         deltas = merge(
             [
                 self._prompt_deltas(
-                    request, at, prompt.token_ids, _completion_params(request, prompt, loaded, constraint), call
+                    request, at, prompt.token_ids, loaded.completion_params(request, prompt, constraint), call
                 )
                 for at, prompt in enumerate(prompts)
             ],
@@ -329,14 +298,6 @@ class EmbeddedUpstream:
             with constraint_errors(param), engine_errors("prompt", self.engine):
                 async for chunk in chunks:
                     yield chunk
-
-    async def _prompt(self, prompt: str | list[int], param: str, loaded: _Loaded, request: CompletionRequest) -> Prompt:
-        adds = request.add_special_tokens is not False
-        token_ids = await loaded.encoder.text(prompt, param, add_special_tokens=adds)
-        check_fits(len(token_ids), request.max_tokens, loaded.info.max_model_len, param)
-        if isinstance(prompt, str):
-            return Prompt(prompt, token_ids)
-        return Prompt(loaded.encoder.tokenizer.decode(token_ids) if request.echo else "", token_ids)
 
     def _embedding(self, request: EmbeddingRequest, call: Call) -> AsyncGenerator[Chunk, None]:
         size = self._require_loaded().info.hidden_size
@@ -393,30 +354,10 @@ class EmbeddedUpstream:
         skips = request.skips_special_tokens
         return complete(self.engine, new, tokenizer, skip_special_tokens=skips, shown=shown, is_over=is_over)
 
-    def _require_loaded(self) -> _Loaded:
+    def _require_loaded(self) -> Loaded:
         if self._loaded is None:
             raise unavailable(f"The model '{self.name}' is being loaded; try again in a moment.", RESTART_S)
         return self._loaded
-
-
-def _completion_params(
-    request: CompletionRequest, prompt: Prompt, loaded: _Loaded, constraint: Constraint | None
-) -> SamplingParams:
-    room = loaded.info.max_model_len - len(prompt.token_ids)
-    wanted = min(request.default_max_tokens, room) if request.max_tokens is None else request.max_tokens
-    return sampling_params(
-        request,
-        loaded.defaults,
-        max_tokens=max(1, wanted),  # nothing less can be asked of the engine; `CompletionAnswer` drops what is too much
-        logprobs=request.logprobs,
-        prompt_logprobs=request.logprobs if request.echo else None,
-        vocab_size=loaded.info.vocab_size,
-        constraint=constraint,
-    )
-
-
-def _read_text_parts(checkpoint: Path) -> tuple[Tokenizer, ChatTemplate | None, SamplingDefaults]:
-    return Tokenizer.load(checkpoint), ChatTemplate.load(checkpoint), read_defaults(checkpoint)
 
 
 def _without_folder(text: str, folder: Path) -> str:
