@@ -2,7 +2,7 @@ import pytest
 
 from servery.server.response_store import ResponseStore
 from servery.wire.errors import ApiError
-from servery.wire.responses import Item, MessageItem
+from servery.wire.responses_items import Item, MessageItem
 
 ASKED: list[Item] = [MessageItem(role="user", content="hi")]
 SAID: list[Item] = [MessageItem(role="assistant", content="hello")]

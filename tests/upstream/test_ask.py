@@ -12,8 +12,9 @@ from servery.wire.chat import ChatRequest, UserMessage
 from servery.wire.chat_answer import ChatForm
 from servery.wire.errors import ApiError
 from servery.wire.message import MessageDelta
-from servery.wire.responses import Item, MessageItem, ResponsesRequest
+from servery.wire.responses import ResponsesRequest
 from servery.wire.responses_answer import ResponsesForm
+from servery.wire.responses_items import Item, MessageItem
 from servery.wire.usage import Usage
 
 HI = [{"role": "user", "content": "hi"}]

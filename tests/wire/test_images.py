@@ -7,7 +7,8 @@ from servery.wire.anthropic import decode_anthropic
 from servery.wire.chat import ChatRequest, check_text_only, decode_chat
 from servery.wire.errors import ApiError
 from servery.wire.images import ImagePart, ImageUrl, InlineImage, read_image
-from servery.wire.responses import InputImage, MessageItem, decode_responses
+from servery.wire.responses import decode_responses
+from servery.wire.responses_items import InputImage, MessageItem
 
 DATA = "data:image/png;base64,aGk="
 TEXT = {"type": "text", "text": "what is this?"}

@@ -5,7 +5,8 @@ import pytest
 
 from servery.wire import chat
 from servery.wire.errors import ApiError
-from servery.wire.responses import Item, MessageItem, ResponsesChat, decode_responses
+from servery.wire.responses import ResponsesChat, decode_responses
+from servery.wire.responses_items import Item, MessageItem
 from servery.wire.tools import Function, Tool
 
 

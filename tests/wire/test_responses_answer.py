@@ -5,16 +5,9 @@ import pytest
 
 from servery.wire.errors import invalid
 from servery.wire.message import Call, CallDelta, Message, MessageDelta
-from servery.wire.responses import (
-    CallItem,
-    Item,
-    MessageItem,
-    OutputText,
-    ReasoningItem,
-    ReasoningText,
-    decode_responses,
-)
+from servery.wire.responses import decode_responses
 from servery.wire.responses_answer import RESPONSES, ResponsesForm
+from servery.wire.responses_items import CallItem, Item, MessageItem, OutputText, ReasoningItem, ReasoningText
 from servery.wire.usage import Usage
 
 USAGE = Usage.of(7, 3, 4, 1)

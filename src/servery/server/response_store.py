@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from servery.wire.errors import ApiError, shown
-from servery.wire.responses import Item
+from servery.wire.responses_items import Item
 
 
 @dataclass(frozen=True, slots=True)

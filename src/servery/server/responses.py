@@ -11,8 +11,9 @@ from servery.server.service import Exchange, Service
 from servery.server.storage import read_page
 from servery.upstream.ask import Api, Head
 from servery.wire.errors import invalid
-from servery.wire.responses import Item, ResponsesRequest, decode_responses, encode_items, identified
+from servery.wire.responses import ResponsesRequest, decode_responses
 from servery.wire.responses_answer import encode_input_tokens
+from servery.wire.responses_items import Item, encode_items, identified
 
 _MOST_ITEMS = 100  # of a page, as OpenAI's API has it
 

@@ -25,8 +25,9 @@ from servery.wire.completions import CompletionRequest, decode_completion
 from servery.wire.embeddings import EmbeddingRequest, decode_embedding
 from servery.wire.message import AnswerForm
 from servery.wire.rerank import RerankRequest, decode_rerank
-from servery.wire.responses import Item, ResponsesRequest, decode_responses
+from servery.wire.responses import ResponsesRequest, decode_responses
 from servery.wire.responses_answer import ResponsesForm
+from servery.wire.responses_items import Item
 from servery.wire.tgi import GenerateRequest, decode_generate
 
 ModelRequest: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest

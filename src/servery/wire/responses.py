@@ -1,16 +1,13 @@
 """`POST /v1/responses`, OpenAI's newer API: the request, and the chat that it asks for."""
 
-import secrets
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import msgspec
 
-from servery.wire import chat
 from servery.wire.body import convert, decode
 from servery.wire.chat import ChatRequest
 from servery.wire.errors import invalid, unsupported
-from servery.wire.images import ImageUrl, PlacedImage
+from servery.wire.responses_items import Item, MessageItem, item_of, messages_of
 from servery.wire.sampling import check_unsupported
 from servery.wire.structure import ResponseFormat
 from servery.wire.tools import AllowedChoice, Function, NamedChoice, Tool, ToolChoice
@@ -26,85 +23,6 @@ _FREE = (None, "auto", "none")  # choices that need no tools
 _SUMMARIES = (None, "auto")  # what the model may decide: it makes none
 # What may be asked to be included, and is there anyway or never arises.
 _INCLUDED = frozenset(("message.output_text.logprobs", "reasoning.encrypted_content"))
-
-
-class _Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type"):
-    id: str | None = None
-    status: str | None = None
-
-
-class InputText(msgspec.Struct, frozen=True, tag_field="type", tag="input_text"):
-    """A piece of what was said to the model."""
-
-    text: str
-
-
-class OutputText(msgspec.Struct, frozen=True, tag_field="type", tag="output_text"):
-    """A piece of what the model said."""
-
-    text: str
-
-
-class Refusal(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
-    """A refusal of the model's."""
-
-    refusal: str
-
-
-class InputImage(msgspec.Struct, frozen=True, tag_field="type", tag="input_image"):
-    """An image: its address, or itself as a data URL."""
-
-    image_url: str | None = None
-    file_id: str | None = None
-    detail: str | None = None
-
-
-class InputFile(msgspec.Struct, frozen=True, tag_field="type", tag="input_file"):
-    """Known so that it can be refused by name."""
-
-
-Content = InputText | OutputText | Refusal | InputImage | InputFile
-
-
-class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
-    """A message, of the model's own or of others."""
-
-    role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[Content]
-    phase: str | None = None
-
-
-class CallItem(_Item, frozen=True, kw_only=True, tag="function_call"):
-    """A call that the model made."""
-
-    call_id: str
-    name: str
-    arguments: str
-
-
-class CallOutputItem(_Item, frozen=True, kw_only=True, tag="function_call_output"):
-    """What the function gave."""
-
-    call_id: str
-    output: str | list[Content]
-
-
-class ReasoningText(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning_text"):
-    """A piece of reasoning."""
-
-    text: str
-
-
-class ReasoningItem(_Item, frozen=True, kw_only=True, tag="reasoning"):
-    """What the model thought."""
-
-    summary: list[Any] = []
-    content: list[ReasoningText] | None = None
-    encrypted_content: str | None = None
-
-
-Item: TypeAlias = MessageItem | CallItem | CallOutputItem | ReasoningItem
-_ID_PREFIXES = {MessageItem: "msg", CallItem: "fc", CallOutputItem: "fco", ReasoningItem: "rs"}
 
 
 class FunctionTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,7 +118,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         """The input as items; raises `ApiError` for one that is none."""
         if isinstance(self.input, str):
             return [MessageItem(role="user", content=self.input)]
-        return [_item(item, f"input[{at}]") for at, item in enumerate(self.input)]
+        return [item_of(item, f"input[{at}]") for at, item in enumerate(self.input)]
 
     @property
     def is_stored(self) -> bool:
@@ -215,7 +133,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise invalid("'input' is empty; at least one item is needed.", "input")
         request = ResponsesChat(
             model=self.model,
-            messages=_messages(self.instructions, history, items),
+            messages=messages_of(self.instructions, history, items),
             max_tokens=self.max_output_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -257,55 +175,6 @@ def decode_responses(body: bytes) -> ResponsesRequest:
     return decode(body, _DECODER)
 
 
-def identified(items: Sequence[Item]) -> list[Item]:
-    """The items, those without an id given one."""
-    return [
-        item if item.id else msgspec.structs.replace(item, id=f"{_ID_PREFIXES[type(item)]}_{secrets.token_hex(16)}")
-        for item in items
-    ]
-
-
-def encode_items(items: Sequence[Item], has_more: bool) -> bytes:
-    """The body of the answer to `/v1/responses/{id}/input_items`: a page of them, texts in parts."""
-    data = [_shown_item(item) for item in items]
-    ends = {"first_id": items[0].id, "last_id": items[-1].id} if items else {"first_id": None, "last_id": None}
-    return msgspec.json.encode({"object": "list", "data": data, **ends, "has_more": has_more})
-
-
-def _shown_item(item: Item) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(item)
-    if isinstance(item, MessageItem) and isinstance(item.content, str):
-        kind = "output_text" if item.role == "assistant" else "input_text"
-        fields["content"] = [{"type": kind, "text": item.content}]
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _item(item: dict[str, Any], path: str) -> Item:
-    kind = item.get("type", "message")
-    if kind == "item_reference":
-        raise unsupported(path, "items cannot be referred to; send them, or use 'previous_response_id'.")
-    if kind not in ("message", "function_call", "function_call_output", "reasoning"):
-        raise unsupported(path, f"there are no '{kind}' items; only function calls of your own and text.")
-    converted: Item = convert({**item, "type": kind}, Item, path)
-    if isinstance(converted, MessageItem):
-        _check_parts(converted.content, f"{path}.content")
-    elif isinstance(converted, CallItem):
-        chat.check_arguments(converted.arguments, f"{path}.arguments")
-    elif isinstance(converted, CallOutputItem):
-        _check_parts(converted.output, f"{path}.output")
-    return converted
-
-
-def _check_parts(parts: str | list[Content], path: str) -> None:
-    if parts == []:
-        raise invalid(f"'{path}' is empty; at least one part is needed.", path)
-    for at, part in enumerate(parts):
-        if isinstance(part, InputFile):
-            raise unsupported(f"{path}[{at}]", "'input_file' parts cannot be read; this model takes text only.")
-        if isinstance(part, InputImage) and part.image_url is None:
-            raise unsupported(f"{path}[{at}].file_id", "no files are kept for models; give the image as 'image_url'.")
-
-
 def _tool(tool: FunctionTool, path: str) -> Tool:
     if tool.type != "function":
         raise unsupported(
@@ -344,62 +213,3 @@ def _response_format(text: TextConfig | None) -> Any:
         fields = {"name": asked.name, "description": asked.description, "schema": asked.schema, "strict": asked.strict}
         value["json_schema"] = {name: field for name, field in fields.items() if field is not None}
     return convert(value, ResponseFormat, "text.format", flat=("json_schema",))
-
-
-def _messages(instructions: str | None, history: Sequence[Item], items: Sequence[Item]) -> list[chat.Message]:
-    """All items as a chat: reasoning and calls join the assistant's message that they belong to."""
-    messages: list[chat.Message] = []
-    if instructions is not None:
-        messages.append(chat.SystemMessage(content=instructions))
-    reasoning = ""
-    for at, item in enumerate((*history, *items), start=-len(history)):
-        path = f"input[{at}]" if at >= 0 else "previous_response_id"
-        if isinstance(item, ReasoningItem):
-            reasoning += "".join(part.text for part in item.content or [])
-        elif isinstance(item, CallOutputItem):
-            messages.append(
-                chat.ToolMessage(content=_content(item.output, f"{path}.output"), tool_call_id=item.call_id)
-            )
-        elif isinstance(item, CallItem):
-            _add_call(messages, item, reasoning)
-            reasoning = ""
-        elif item.role == "assistant":
-            content = _content(item.content, f"{path}.content")
-            messages.append(chat.AssistantMessage(content=content, reasoning_content=reasoning or None))
-            reasoning = ""
-        else:
-            messages.append(_message(item, path))
-    return messages
-
-
-def _message(item: MessageItem, path: str) -> chat.Message:
-    content = _content(item.content, f"{path}.content")
-    if item.role == "user":
-        return chat.UserMessage(content=content)
-    return chat.SystemMessage(content=content)
-
-
-def _add_call(messages: list[chat.Message], item: CallItem, reasoning: str) -> None:
-    call = chat.ToolCall(chat.ToolFunction(item.name, item.arguments), item.call_id, "function")
-    last = messages[-1] if messages else None
-    if isinstance(last, chat.AssistantMessage) and not reasoning:
-        messages[-1] = msgspec.structs.replace(last, tool_calls=[*(last.tool_calls or []), call])
-    else:
-        messages.append(chat.AssistantMessage(tool_calls=[call], reasoning_content=reasoning or None))
-
-
-def _content(content: str | list[Content], path: str) -> str | list[chat.Part]:
-    if isinstance(content, str):
-        return content
-    return [_part(part, f"{path}[{at}]") for at, part in enumerate(content)]
-
-
-def _part(part: Content, path: str) -> chat.Part:
-    if isinstance(part, InputText | OutputText):
-        return chat.TextPart(text=part.text)
-    if isinstance(part, Refusal):
-        return chat.RefusalPart(refusal=part.refusal)
-    if isinstance(part, InputFile):
-        return chat.FilePart()
-    url = ImageUrl(part.image_url or "", part.detail)
-    return PlacedImage(image_url=url, path=path, noun="'input_image' parts")

@@ -14,15 +14,8 @@ from servery.wire import sse
 from servery.wire.dialect import Dialect
 from servery.wire.errors import ApiError, encode_error, renamed
 from servery.wire.message import CallDelta, Message, MessageDelta, TokenLogprob
-from servery.wire.responses import (
-    CallItem,
-    Item,
-    MessageItem,
-    OutputText,
-    ReasoningItem,
-    ReasoningText,
-    ResponsesRequest,
-)
+from servery.wire.responses import ResponsesRequest
+from servery.wire.responses_items import CallItem, Item, MessageItem, OutputText, ReasoningItem, ReasoningText
 from servery.wire.responses_told import ToldResponse
 from servery.wire.usage import Usage
 
