@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from conformance.errors import CannotRun
+from conformance.fuzz.server_state import METRICS_KEY
 from conformance.harness.compare import compare
 from conformance.langchain.run import run_langchain
 from conformance.outcome import Outcome
@@ -17,7 +18,7 @@ DONE, FAILED, CANNOT_RUN = 0, 1, 2
 # Little of everything, so that queues, blocks and files run out.
 FUZZED = (
     "--log-level warning --kv-memory 17MiB --max-running 8 --max-waiting-requests 32 --max-file 64KiB --speculate ngram "
-    "--alias *=amuse --admin-key of-nobody"
+    f"--alias *=amuse --admin-key of-nobody --metrics-key {METRICS_KEY}"
 ).split()
 
 

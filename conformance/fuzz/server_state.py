@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conformance.fuzz.claims import Fault
 
+METRICS_KEY = "of-the-fuzzer"  # what the server that is fuzzed is started with
 _METRIC = re.compile(r"^servery_(\w+)(\{.*\})? (\S+)$", re.MULTILINE)
 _TIMEOUT_S = 15.0
 _LOOK_AGAIN_S = 0.1
@@ -42,8 +43,9 @@ class ServerState:
 
 def read_state(url: str, pid: int) -> ServerState:
     """The state now; raises `Fault` when the server does not tell in time."""
+    request = urllib.request.Request(f"{url}/metrics", headers={"authorization": f"Bearer {METRICS_KEY}"})  # noqa: S310
     try:
-        with urllib.request.urlopen(f"{url}/metrics", timeout=_TIMEOUT_S) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
             metrics = _METRIC.findall(answer.read().decode())
     except OSError as error:
         raise Fault(f"the server tells no metrics: {error}") from error
