@@ -93,6 +93,13 @@ class BatchRunner:
             waits.append(_pause_s(rounds))
         return min(waits, default=None)
 
+    def _is_held(self, batch_id: str) -> bool:
+        """Whether its requests have to wait on; when they need not any more, nobody waits for them either."""
+        is_held = self._now() < self._held_until_s.get(batch_id, 0.0)
+        if not is_held:
+            self._held_until_s.pop(batch_id, None)
+        return is_held
+
     async def _is_done(self, batch_id: str) -> bool:
         """Work on a batch; whether it is at its end, or waits for its limits."""
         try:
@@ -130,12 +137,13 @@ class BatchRunner:
         batch = self._batches.read(batch_id)  # not as it was when the round began: it may be cancelled since
         if batch.status in ENDED:
             return
+        is_held = self._is_held(batch_id)
         failing = self._failing.get(batch_id)
         if failing is not None and batch.errors is None:
             batch = self._ending(batch, status="finalizing", errors=failing)
         if batch.status == "validating":
             batch = await self._validated(batch)
-        if batch.status == "in_progress" and self._now() >= self._held_until_s.get(batch_id, 0.0):
+        if batch.status == "in_progress" and not is_held:
             batch = await self._answered(batch)
         if batch.status == "cancelling" and batch.finalizing_at is None:
             batch = self._ending(batch, finalizing_at=int(self._now()))
@@ -161,7 +169,6 @@ class BatchRunner:
         work = self._current = Work(
             batch, self._batches, self._files, answer=self._answer, at_a_time=self._at_a_time, now=self._now
         )
-        self._held_until_s.pop(batch.id, None)
         try:
             held_s = await work.run()
         finally:
