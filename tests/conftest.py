@@ -16,6 +16,10 @@ from tools.programs import found, wanted
 # The GPU's kernels are run by Triton's interpreter; it has to be told before anything imports Triton.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# Servers and engines that tests start are to find their modules compiled, whatever this machine keeps otherwise: there are
+# hundreds of starts.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 PACKAGES = wanted((Path(__file__).parent / "programs.txt").read_text())
 
 
