@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from servery.gateway.admit.limits.limiter import Limiter
 from servery.gateway.admit.limits.memory import MemoryLimits
@@ -99,9 +100,9 @@ class Gateway:
             onward=onward,
         )
 
-    async def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """Have it answered; raises `ApiError` with what the client is to be told."""
-        await self._pipeline.handle(exchange)
+        return self._pipeline.handle(exchange)
 
     async def collect(self, ask: Ask, request_id: str) -> bytes:
         """The body of an answer that is not streamed, for somebody in this process; raises `ApiError`."""

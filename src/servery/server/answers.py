@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from servery.server.interrupt import Reason
@@ -18,29 +18,29 @@ _TRACE_HEADERS = (b"traceparent", b"tracestate")
 _PASSED = frozenset(name.encode() for name in PASSED_HEADERS)
 
 
-async def chat(service: Service, exchange: Exchange) -> None:
+def chat(service: Service, exchange: Exchange) -> Awaitable[None]:
     """Continue a chat."""
-    await answer(service, exchange, Api.CHAT)
+    return answer(service, exchange, Api.CHAT)
 
 
-async def completion(service: Service, exchange: Exchange) -> None:
+def completion(service: Service, exchange: Exchange) -> Awaitable[None]:
     """Continue a text."""
-    await answer(service, exchange, Api.COMPLETIONS)
+    return answer(service, exchange, Api.COMPLETIONS)
 
 
-async def embedding(service: Service, exchange: Exchange) -> None:
+def embedding(service: Service, exchange: Exchange) -> Awaitable[None]:
     """Turn texts into vectors."""
-    await answer(service, exchange, Api.EMBEDDINGS)
+    return answer(service, exchange, Api.EMBEDDINGS)
 
 
-async def ranking(service: Service, exchange: Exchange) -> None:
+def ranking(service: Service, exchange: Exchange) -> Awaitable[None]:
     """Rank documents by a query."""
-    await answer(service, exchange, Api.RERANK)
+    return answer(service, exchange, Api.RERANK)
 
 
-async def message(service: Service, exchange: Exchange) -> None:
+def message(service: Service, exchange: Exchange) -> Awaitable[None]:
     """Continue a conversation, in Anthropic's words."""
-    await answer(service, exchange, Api.MESSAGES)
+    return answer(service, exchange, Api.MESSAGES)
 
 
 async def answer(

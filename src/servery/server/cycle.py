@@ -1,13 +1,13 @@
 """One request and its response on a connection: what has come of the one, what has left of the other."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from time import time
 from typing import Protocol
 
-from servery.server.outlet import Field
+from servery.server.outlet import SENT, Field
 from servery.server.types import Event, Scope
 
 # A body that nobody reads is not read from the connection any further.
@@ -158,10 +158,18 @@ class Cycle:
         if self.scope["method"] == "HEAD" or status in _BODYLESS:
             self._chunked, self._left_bytes = False, None
 
-    async def write(self, data: bytes, *, is_last: bool) -> None:
+    def write(self, data: bytes, *, is_last: bool) -> Awaitable[None]:
         """Bytes of the response's body, behind its head if they are the first."""
         if self._line.is_write_paused and not self.is_gone:
-            await self._line.drained()
+            return self._write_later(data, is_last=is_last)
+        self._write(data, is_last=is_last)
+        return SENT
+
+    async def _write_later(self, data: bytes, *, is_last: bool) -> None:
+        await self._line.drained()
+        self._write(data, is_last=is_last)
+
+    def _write(self, data: bytes, *, is_last: bool) -> None:
         if self.is_gone:
             return
         if self.is_complete:

@@ -1,6 +1,6 @@
 """Where the bytes of a response go, whoever runs the application: our own protocol, or any server that speaks ASGI."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from typing import Protocol
 
 from servery.server.types import Send
@@ -14,8 +14,20 @@ class Outlet(Protocol):
     def begin(self, status: int, fields: Sequence[Field]) -> None:
         """The head; it leaves with the first bytes of the body."""
 
-    async def write(self, data: bytes, *, is_last: bool) -> None:
+    def write(self, data: bytes, *, is_last: bool) -> Awaitable[None]:
         """Bytes of the body; waits as long as the client reads slower than they come. Without effect once it has gone."""
+        ...
+
+
+class Sent:
+    """What waits for nothing: to await it is to go on."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        """Nothing to wait for."""
+        return iter(())  # type: ignore[return-value]  # whatever is awaited is only iterated
+
+
+SENT = Sent()
 
 
 class AsgiOutlet:

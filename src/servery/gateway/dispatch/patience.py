@@ -80,7 +80,7 @@ class Patience:
     def resume(self) -> None:
         """The upstream's turn again."""
         self._is_paused = False
-        self.progress()
+        self._since_s = self._loop.time()
 
     def _ring_in(self, delay_s: float) -> None:
         self._timer = self._loop.call_later(delay_s, self._look)

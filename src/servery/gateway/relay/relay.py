@@ -1,7 +1,7 @@
 """From an answer that has begun to the client: as it comes, with silence broken, stalls noticed and cuts mended."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.dispatch.dispatch import Dispatcher, Opened
@@ -71,6 +71,7 @@ class Relay:
             async with Patience(attempt.deployment.name, *begin) as patience:
                 if first is not None:
                     await self._send(transcript.tell(first), patience)
+                    patience.resume()
                 async for chunk in attempt.chunks:
                     if is_awaited and (chunk.data or chunk.tokens):
                         is_awaited = False
@@ -82,17 +83,18 @@ class Relay:
                     self._exchange.record.add(transcript.counted(chunk, data))
                     if data:
                         await self._send(data, patience)
+                        patience.resume()
         attempt.succeed()
 
-    async def _send(self, data: bytes, patience: Patience) -> None:
+    def _send(self, data: bytes, patience: Patience) -> Awaitable[None]:
+        """The client's turn begins: what is returned is done when it has taken this."""
         if self._silence is not None:
             self._silence.broken()
         if self._keeping is not None:
             self._keeping.add(data)
         self._exchange.is_begun = True
         patience.pause()
-        await self._exchange.client.stream(data)
-        patience.resume()
+        return self._exchange.client.stream(data)
 
 
 def _cause(cut: UpstreamFailure | None, attempt: Attempt, failure: UpstreamFailure) -> UpstreamFailure:

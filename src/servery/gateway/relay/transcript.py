@@ -52,11 +52,13 @@ class Transcript:
     def tell(self, chunk: Chunk) -> bytes:
         """What the client is to read of a piece; raises `Diverged` if it is one of another answer than it has."""
         if self._continuation is None:
-            self._deltas += chunk.deltas
+            if chunk.deltas:
+                self._deltas += chunk.deltas
+            data = chunk.data
             if not self._form.is_begun:
-                self._keep(chunk.data)
+                self._keep(data)
             self._count(chunk)
-            return chunk.data
+            return data
         rest = [new for each in self._read(chunk) if (new := self._continuation.rest(each)) is not None]
         if rest:
             self.tokens += chunk.tokens
@@ -98,8 +100,9 @@ class Transcript:
 
     def _count(self, chunk: Chunk) -> None:
         self.tokens += chunk.tokens
-        self.prompt_tokens += chunk.prompt_tokens
-        self.cached_tokens += chunk.cached_tokens
+        if chunk.prompt_tokens:
+            self.prompt_tokens += chunk.prompt_tokens
+            self.cached_tokens += chunk.cached_tokens
         if chunk.usage is not None and not self.prompt_tokens:
             self.prompt_tokens = chunk.usage.prompt_tokens
             self.cached_tokens = chunk.usage.prompt_tokens_details.cached_tokens

@@ -41,6 +41,8 @@ class OpenAIProvider:
     def __init__(self, config: DeploymentConfig) -> None:
         self._config = config
         self._preset = PRESETS[config.kind]
+        key = config.api_key
+        self._credentials = () if key is None else (("authorization", f"Bearer {key.reveal()}"),)
 
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """The client's own body with another model in it, or a chat that asks for the same."""
@@ -55,8 +57,7 @@ class OpenAIProvider:
 
     async def credentials(self, method: str, url: str, body: bytes) -> Sequence[tuple[str, str]]:
         """The key, if there is one."""
-        key = self._config.api_key
-        return () if key is None else (("authorization", f"Bearer {key.reveal()}"),)
+        return self._credentials
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ApiError | UpstreamFailure:
         """The exception for an answer with an error status."""

@@ -17,6 +17,8 @@ from servery.wire.usage import Usage
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NULL = msgspec.Raw(b"null")
+_KEY = b'"model"'
+_MODEL = b'"model":'
 _NEEDED: Mapping[Api, str] = {
     Api.CHAT: "choices",
     Api.COMPLETIONS: "choices",
@@ -28,7 +30,15 @@ _NEEDED: Mapping[Api, str] = {
 
 
 class _Choices(msgspec.Struct, frozen=True):
+    """All that is read of a chat's or a completion's whole answer."""
+
     choices: list[Choice]
+    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    usage: OpenAIUsage | None = None
+
+
+_CHOICES = msgspec.json.Decoder(_Choices)
+_CHOSEN = (Api.CHAT, Api.COMPLETIONS)
 
 
 class _Ended(msgspec.Struct, frozen=True):
@@ -51,7 +61,9 @@ class RelayedBody:
 
     def end(self) -> list[Chunk]:
         """The answer. Raises `ApiError` and `UpstreamFailure` for an error, and for what is no answer."""
-        body = b"".join(self._pieces)
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        if self._api in _CHOSEN and (told := self._chosen(body)) is not None:
+            return told
         try:
             fields = _FIELDS.decode(body)
             self._check(fields)
@@ -60,6 +72,24 @@ class RelayedBody:
             raise malformed(self._deployment, f"an answer that cannot be read: {error}") from error
         ends = [Chunk(index=index, finish_reason=reason) for index, reason in reasons]
         return [*ends, Chunk(data=self._named(body, fields), usage=usage, is_refusal=is_refusal)]
+
+    def _chosen(self, body: bytes) -> list[Chunk] | None:
+        """The answer, of a body that is one and has its model's name once; None for any other."""
+        try:
+            found = _CHOICES.decode(body)
+        except msgspec.DecodeError:
+            return None
+        named = None if found.model is msgspec.UNSET else _renamed(body, bytes(found.model), self._model)
+        if named is None:
+            return None
+        choices, usage = found.choices, found.usage
+        told = Chunk(
+            data=named,
+            usage=None if usage is None else usage.usage(),
+            is_refusal=bool(choices) and all(map(is_declined, choices)),
+        )
+        ends = [Chunk(index=choice.index, finish_reason=choice.finish_reason or "stop") for choice in choices]
+        return [*ends, told]
 
     def _check(self, fields: Mapping[str, msgspec.Raw]) -> None:
         error, needed = fields.get("error", _NULL), _NEEDED[self._api]
@@ -75,6 +105,22 @@ class RelayedBody:
         if "model" not in fields or bytes(fields["model"]) == shown:
             return body
         return msgspec.json.encode({**fields, "model": self._model})
+
+
+def _renamed(body: bytes, name: bytes, model: str) -> bytes | None:
+    """The body with another name for its `name` of the model, both as JSON; None if it is not known where that stands.
+
+    A key in an object is the only thing that stands so: in a text its quotation marks have a backslash before them.
+    """
+    at = body.find(_MODEL)
+    if at < 1 or body[at - 1] not in b"{, \n" or body.count(_KEY) != 1:
+        return None
+    begin = at + len(_MODEL)
+    begin += body.startswith(b" ", begin)
+    shown = msgspec.json.encode(model)
+    if not body.startswith(name, begin):
+        return None
+    return body if name == shown else b"%b%b%b" % (body[:begin], shown, body[begin + len(name) :])
 
 
 def _usage(api: Api, fields: Mapping[str, msgspec.Raw]) -> Usage | None:

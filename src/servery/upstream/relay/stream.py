@@ -57,7 +57,10 @@ class RelayedStream:
         plain: list[bytes] = []
         tokens = 0
         try:
-            for lines in self._cutter.feed(data):
+            events = self._cutter.feed(data)
+            if len(events) == 1 and (found := self._watch.plain(events[0])) is not None:
+                return [Chunk(data=self._shown(events[0] + b"\n\n"), tokens=found)]
+            for lines in events:
                 found = self._watch.plain(lines)
                 if found is not None:
                     plain.append(lines)
