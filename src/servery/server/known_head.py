@@ -9,6 +9,8 @@ from servery.server.types import Scope
 _LENGTH = b"\r\ncontent-length: "
 _END = b"\r\n\r\n"
 _MOST_DIGITS = 12
+# An idle connection is not to hold more than this.
+_MOST_BYTES = 4 << 10
 # With one of these there is more to a request than its head and so many bytes.
 _OTHERWISE = (b"transfer-encoding", b"expect", b"upgrade", b"connection")
 
@@ -36,7 +38,7 @@ class KnownHead:
         end = data.find(_END)
         head = data[: end + len(_END)]
         at = head.lower().find(_LENGTH)
-        if end < 0 or at < 0 or len(head) + int(digits) != len(data):
+        if not 0 <= end <= _MOST_BYTES or at < 0 or len(head) + int(digits) != len(data):
             return None
         begin = at + len(_LENGTH)
         if not head.startswith(digits + b"\r", begin):
