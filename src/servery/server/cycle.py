@@ -174,7 +174,10 @@ class Cycle:
             return
         if self.is_complete:
             raise RuntimeError("the response was complete already")
-        framed = self._framed(data, is_last=is_last)
+        if self._chunked and data and not is_last:
+            framed = b"%x\r\n%b\r\n" % (len(data), data)
+        else:
+            framed = self._framed(data, is_last=is_last)
         if self._head is not None:
             framed, self._head = self._head + framed, None
             self.is_begun = True

@@ -22,16 +22,12 @@ class LingeringClose:
         self._transport = transport
         self._loop = loop
         self._is_receiving = is_receiving
+        self.is_lingering = False  # what comes is to be thrown away
         self._timer: asyncio.TimerHandle | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is the transport's own."""
         return getattr(self._transport, name)
-
-    @property
-    def is_lingering(self) -> bool:
-        """Whether what comes is to be thrown away."""
-        return self._timer is not None
 
     def is_closing(self) -> bool:
         """Whether anything can still be sent; not while lingering."""
@@ -49,6 +45,7 @@ class LingeringClose:
         if not self._is_receiving():
             self._transport.close()
             return
+        self.is_lingering = True
         self._timer = self._loop.call_later(LINGER_S, self._transport.close)
         self._transport.write_eof()
         self._transport.resume_reading()

@@ -224,10 +224,9 @@ class HttpProtocol(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send, unless the end has been announced."""
-        if self._transport.is_lingering:
-            return
-        if not self._socket.is_closing():
-            self._socket.write(data)
+        socket = self._socket
+        if not self._transport.is_lingering and not socket.is_closing():
+            socket.write(data)
 
     async def drained(self) -> None:
         """Wait until the client has read most of what was sent, or has gone."""

@@ -72,10 +72,11 @@ class Patience:
             self._timer.cancel()
         self._ring_in(limit_s)
 
-    def pause(self) -> None:
-        """It is the client's turn: the upstream's time does not count until `resume`."""
+    def pause(self) -> float:
+        """It is the client's turn: the upstream's time does not count until `resume`. Returns the event loop's time."""
         self._is_paused = True
-        self._since_s = self._loop.time()
+        now = self._since_s = self._loop.time()
+        return now
 
     def resume(self) -> None:
         """The upstream's turn again."""

@@ -76,10 +76,10 @@ class Relay:
                     if is_awaited and (chunk.data or chunk.tokens):
                         is_awaited = False
                         patience.expect(*limits)
-                    elif chunk.data or chunk.tokens:
-                        patience.progress()
                     attempt.add(chunk)
                     data = transcript.tell(chunk)
+                    if not data and (chunk.data or chunk.tokens):  # else the client's turn comes now
+                        patience.progress()
                     self._exchange.record.add(transcript.counted(chunk, data))
                     if data:
                         await self._send(data, patience)
@@ -88,12 +88,12 @@ class Relay:
 
     def _send(self, data: bytes, patience: Patience) -> Awaitable[None]:
         """The client's turn begins: what is returned is done when it has taken this."""
-        if self._silence is not None:
-            self._silence.broken()
         if self._keeping is not None:
             self._keeping.add(data)
         self._exchange.is_begun = True
-        patience.pause()
+        now = patience.pause()
+        if self._silence is not None:
+            self._silence.broken(now)
         return self._exchange.client.stream(data)
 
 

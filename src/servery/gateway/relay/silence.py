@@ -26,17 +26,18 @@ class Silence:
         if self._timer is not None:
             self._timer.cancel()
 
-    def broken(self) -> None:
-        """Something is being sent now."""
-        self._last_s = self._loop.time()
+    def broken(self, now: float) -> None:
+        """Something is being sent; `now` is the event loop's time."""
+        self._last_s = now
 
     def _wait(self, delay_s: float) -> None:
         self._timer = self._loop.call_later(delay_s, self._look)
 
     def _look(self) -> None:
-        left_s = self._last_s + self._limit_s - self._loop.time()
+        now = self._loop.time()
+        left_s = self._last_s + self._limit_s - now
         if left_s <= 0:
             self._client.keep_alive()
-            self.broken()
+            self.broken(now)
             left_s = self._limit_s
         self._wait(left_s)

@@ -57,7 +57,10 @@ class Transcript:
             data = chunk.data
             if not self._form.is_begun:
                 self._keep(data)
-            self._count(chunk)
+            if chunk.usage is None and not chunk.prompt_tokens:
+                self.tokens += chunk.tokens
+            else:
+                self._count(chunk)
             return data
         rest = [new for each in self._read(chunk) if (new := self._continuation.rest(each)) is not None]
         if rest:
