@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from servery.http.answer_reader import AnswerLimits, AnswerReader
+from servery.http.answer_reader import AnswerLimits, AnswerReader, LastAnswer
 from servery.http.errors import HeadTooLarge, HttpError, Malformed, UnsupportedEncoding
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -337,3 +337,46 @@ def test_no_bytes_crash_the_reader(data: st.DataObject | None, junk: bytes) -> N
         answer = prefix + junk
         pieces = data.draw(splits(answer)) if data is not None else bytewise(answer)
         assert read(pieces).end in {"complete", "cut", "Malformed", "HeadTooLarge", "UnsupportedEncoding"}
+
+
+def test_an_answer_with_the_head_of_the_last_one_is_what_a_parser_makes_of_it() -> None:
+    """All that follow the first in one piece are read by its head: each must be as if it had been parsed."""
+    head = b"HTTP/1.1 200 OK\r\ndate: now\r\nContent-Length: %d\r\nx: y\r\n\r\n"
+    last = LastAnswer()
+    for body in (b"first", b"other", b"longer than before", b"", b"1"):
+        known, parsed = AnswerReader(LIMITS, last=last), AnswerReader(LIMITS)
+        for reader in (known, parsed):
+            reader.feed(head % len(body) + body)
+        assert known.head is not None
+        assert parsed.head is not None
+        assert (known.head[:2], list(known.head.headers)) == (parsed.head[:2], list(parsed.head.headers))
+        assert (known.take(), known.is_complete, known.is_reusable) == (body, True, True)
+        known.feed(b"more")
+        assert (known.has_surplus, known.is_reusable) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"content-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n",  # more than one
+        OK + b"content-length: 2\r\n\r\no",
+        OK + b"content-length: 2\r\nconnection: close\r\n\r\nok",
+        OK + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\nok",
+        OK + b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK + b"content-length: 2\r\n\r\nok",
+    ],
+)
+def test_an_answer_that_is_more_than_its_head_and_its_length_is_parsed_every_time(answer: bytes) -> None:
+    last = LastAnswer()
+    for _ in range(2):
+        known, parsed = AnswerReader(LIMITS, last=last), AnswerReader(LIMITS)
+        told = []
+        for reader in (known, parsed):
+            try:
+                reader.feed(answer)
+                error = ""
+            except HttpError as raised:
+                error = str(raised)
+            told.append((error, reader.take(), reader.is_complete, reader.is_reusable, reader.has_surplus))
+        assert told[0] == told[1]
+        assert last.read(answer) is None

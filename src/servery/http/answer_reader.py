@@ -5,6 +5,7 @@ several or contradicting lengths, codings other than `chunked`, versions other t
 be none, endless interim answers, heads and trailers without measure. Source: RFC 9112 sections 6 and 11.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import httptools
 
 from servery.http.errors import HeadTooLarge, HttpError, Malformed, UnsupportedEncoding
 from servery.http.headers import Headers
+from servery.http.known_head import KnownHead
 
 _FRAMING = frozenset([b"content-length", b"transfer-encoding", b"content-encoding"])
 _SHOWN_BYTES = 40  # of what the server sent, in a message
@@ -34,6 +36,34 @@ class Head(NamedTuple):
     headers: Headers
 
 
+class LastAnswer:
+    """The last whole answer of one origin that came at once: what its head said, and in which bytes."""
+
+    __slots__ = ("_head", "_known")
+
+    def __init__(self) -> None:
+        self._known: KnownHead | None = None
+        self._head: Head | None = None
+
+    def learn(self, data: bytes, head: Head, framing: Mapping[bytes, bytes]) -> None:
+        """This was one, framed as `framing` says; no more is known of one that has more to it than its length."""
+        digits = framing.get(b"content-length", b"")
+        self._known = KnownHead.of(data, digits) if len(framing) == 1 else None
+        self._head = head
+
+    def read(self, data: bytes) -> tuple[Head, bytes] | None:
+        """The head and the body of an answer with the same head, whatever its length; None for any other."""
+        known, head = self._known, self._head
+        found = None if known is None else known.read(data)
+        if known is None or head is None or found is None:
+            return None
+        digits, body = found
+        if digits == known.digits:
+            return head, body
+        fields = [(name, digits if name.lower() == b"content-length" else value) for name, value in head.headers]
+        return Head(head.status, head.version, Headers(fields)), body
+
+
 class AnswerReader:
     """Reads one answer. After each `feed`: `head` once it is complete, `take` for new bytes of the body, `is_complete`.
 
@@ -41,8 +71,11 @@ class AnswerReader:
     not part of any answer: it sets `has_surplus`, and the connection must not be used again.
     """
 
-    def __init__(self, limits: AnswerLimits, *, is_bodyless: bool = False, is_interim_allowed: bool = True) -> None:
-        """`is_bodyless`: the answer to HEAD or CONNECT, whose head speaks of a body that does not come."""
+    def __init__(self, limits: AnswerLimits, *, is_bodyless: bool = False, last: LastAnswer | None = None) -> None:
+        """`is_bodyless`: the answer to HEAD or CONNECT, whose head speaks of a body that does not come.
+
+        `last` is the origin's, which is read by and learnt.
+        """
         self.head: Head | None = None
         self.is_begun = False
         self.is_complete = False
@@ -50,7 +83,9 @@ class AnswerReader:
         self.has_surplus = False
         self._limits = limits
         self._is_bodyless = is_bodyless
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._last = None if is_bodyless else last
+        self._parser: httptools.HttpResponseParser | None = None
+        self._is_over = False  # nothing more is read
         self._start: bytes | None = b""  # the first bytes, until they are known to be right
         self._fields: list[tuple[bytes, bytes]] = []
         self._framing: dict[bytes, bytes] = {}
@@ -61,11 +96,20 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises `Malformed`, `HeadTooLarge`, `UnsupportedEncoding`; what was read before stays."""
-        if self._parser is None:
+        if self._is_over:
             self.has_surplus = True
             self.is_reusable = False
             return
+        is_first = not self.is_begun
         self.is_begun = True
+        if is_first and self._last is not None and (found := self._last.read(data)) is not None:
+            self.head, body = found
+            self._pieces = [body] if body else []
+            self.is_complete = self.is_reusable = self._is_over = True
+            return
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpResponseParser(self)
         self._bytes_without_body += len(data)
         if self._start is not None:
             self._check_start(data)
@@ -73,11 +117,13 @@ class AnswerReader:
             if self._is_bodyless:
                 self._feed_lines(data)
             else:
-                self._parser.feed_data(data)
+                parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._broken(error, data)
         if self.is_complete:
-            self._parser = None  # also breaks the circle of references
+            self._let_go()
+            if is_first and self._last is not None and self.head is not None and self.is_reusable:
+                self._last.learn(data, self.head, self._framing)
         elif self._bytes_without_body > self._limits.head_bytes and not self._pieces:
             raise self._too_large()
         elif self._pieces:
@@ -87,7 +133,7 @@ class AnswerReader:
         """The server has closed in good order. Whether that completes the answer: a body may end with the connection."""
         if self.head is not None and not self.is_complete and self._ends_with_connection():
             self.is_complete = True
-            self._parser = None
+            self._let_go()
         return self.is_complete
 
     def take(self) -> bytes:
@@ -100,7 +146,11 @@ class AnswerReader:
 
     def close(self) -> None:
         """Let go of the parser, in whatever state."""
-        self._parser = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._parser = None  # also breaks the circle of references
+        self._is_over = True
 
     # What httptools calls.
 
@@ -172,7 +222,7 @@ class AnswerReader:
             return
         start = ((self._start or b"") + data[: 1 << 10]).lstrip(b"\r\n")[:5]
         if not b"HTTP/".startswith(start):
-            self._parser = None
+            self._let_go()
             raise Malformed(f"it does not begin like one of HTTP/1.1 but with {data[:_SHOWN_BYTES]!r}.")
         self._start = None if len(start) == 5 else start
 
@@ -181,7 +231,7 @@ class AnswerReader:
             self.has_surplus = True
             self.is_reusable = False
             return
-        self._parser = None
+        self._let_go()
         cause = error.__context__
         if isinstance(cause, HttpError):
             raise type(cause)(str(cause)) from None

@@ -72,7 +72,7 @@ class HttpClient:
         total_at = self._loop.time() + deadlines.total_s
         connection = pool.take() or await pool.acquire(deadlines, total_at)
         while True:
-            reader = AnswerReader(self._limits.answer, is_bodyless=method == "HEAD")
+            reader = AnswerReader(self._limits.answer, is_bodyless=method == "HEAD", last=pool.last_answer)
             is_first_use = connection.exchanges == 0
             exchange = Exchange(
                 connection, origin, reader, self._timers, self._limits, deadlines, total_at, is_first_use=is_first_use

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
+from servery.http.answer_reader import LastAnswer
 from servery.http.connection import Connection
 from servery.http.deadline import Deadline
 from servery.http.dialer import Dialer
@@ -38,6 +39,7 @@ class Pool:
     def __init__(self, dialer: Dialer, timers: LoopTimers, limits: ClientLimits) -> None:
         self.origin = dialer.origin
         self.authority = dialer.origin.authority
+        self.last_answer = LastAnswer()
         self.target_prefix, self.fixed_lines = _way(dialer.origin, dialer.proxy)
         self._dialer = dialer
         self._timers = timers

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import httptools
 
 from servery.server.cycle import Cycle
-from servery.server.known_head import KnownHead
+from servery.server.known_request import KnownRequest
 from servery.server.lingering_close import LingeringClose
 from servery.server.outlet import Outlet
 from servery.server.request import Line
@@ -76,7 +76,7 @@ class HttpProtocol(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._pipeline: deque[Cycle] = deque()
         self._newest: Cycle | None = None  # whose body comes
-        self._known: KnownHead | None = None
+        self._known: KnownRequest | None = None
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
@@ -132,7 +132,7 @@ class HttpProtocol(asyncio.Protocol):
                 if self._is_in_head:
                     self._await_head()
             elif is_fresh and self._newest is not None and self._newest.is_kept:
-                self._known = KnownHead.of(data, self._newest.scope)
+                self._known = KnownRequest.of(data, self._newest.scope)
 
     def _take_known(self, data: bytes) -> bool:
         """Whether it is one request whose head says what the one before said: then that is not read again."""

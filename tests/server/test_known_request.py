@@ -2,7 +2,7 @@
 
 import pytest
 
-from servery.server.known_head import KnownHead
+from servery.server.known_request import KnownRequest
 from servery.server.types import Scope
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nhost: a\r\nContent-Length: %d\r\nauthorization: Bearer k\r\n\r\n"
@@ -12,9 +12,9 @@ def scope_of(*fields: tuple[bytes, bytes]) -> Scope:
     return {"type": "http", "method": "POST", "path": "/v1/x", "headers": list(fields), "fields": dict(fields)}
 
 
-def known(body: bytes = b"12345") -> KnownHead:
+def known(body: bytes = b"12345") -> KnownRequest:
     fields = ((b"host", b"a"), (b"content-length", b"%d" % len(body)), (b"authorization", b"Bearer k"))
-    found = KnownHead.of(HEAD % len(body) + body, scope_of(*fields))
+    found = KnownRequest.of(HEAD % len(body) + body, scope_of(*fields))
     assert found is not None
     return found
 
@@ -71,10 +71,10 @@ def test_what_is_not_one_whole_request_with_this_head_is_left_to_the_parser(data
 def test_a_head_that_is_framed_otherwise_is_read_every_time(more: tuple[bytes, bytes]) -> None:
     lines = b"host: a\r\ncontent-length: 2\r\n" + b"%b: %b\r\n" % more
     data = b"POST /v1/x HTTP/1.1\r\n" + lines + b"\r\nab"
-    assert KnownHead.of(data, scope_of((b"host", b"a"), (b"content-length", b"2"), more)) is None
+    assert KnownRequest.of(data, scope_of((b"host", b"a"), (b"content-length", b"2"), more)) is None
 
 
 def test_a_length_whose_bytes_are_not_where_it_was_found_is_not_known() -> None:
     """A name that ends like the length's, before it: the parser read the later one."""
     data = b"POST /v1/x HTTP/1.1\r\nx: y\r\ncontent-length:  2\r\n\r\nab"
-    assert KnownHead.of(data, scope_of((b"x", b"y"), (b"content-length", b"2"))) is None
+    assert KnownRequest.of(data, scope_of((b"x", b"y"), (b"content-length", b"2"))) is None

@@ -1,0 +1,40 @@
+"""What a connection's last request said in its head, for the next one: its client mostly says the same again."""
+
+from servery.http.known_head import KnownHead
+from servery.server.types import Scope
+
+# With one of these there is more to a request than its head and so many bytes.
+_OTHERWISE = (b"transfer-encoding", b"expect", b"upgrade", b"connection")
+
+
+class KnownRequest:
+    """A head that was taken, and its scope."""
+
+    __slots__ = ("_head", "_scope")
+
+    def __init__(self, head: KnownHead, scope: Scope) -> None:
+        self._head = head
+        self._scope = scope
+
+    @classmethod
+    def of(cls, data: bytes, scope: Scope) -> "KnownRequest | None":
+        """What is known by one whole request; None for one that is not framed by its length alone."""
+        fields = scope["fields"]
+        digits = fields.get(b"content-length")
+        if digits is None or len(fields) < len(scope["headers"]) or any(name in fields for name in _OTHERWISE):
+            return None
+        head = KnownHead.of(data, digits)
+        return None if head is None else cls(head, scope)
+
+    def request(self, data: bytes) -> tuple[Scope, bytes] | None:
+        """What `data` asks, and its body; None unless it is one whole request with this head."""
+        found = self._head.read(data)
+        if found is None:
+            return None
+        digits, body = found
+        return self._scope if digits == self._head.digits else self._resized(digits), body
+
+    def _resized(self, digits: bytes) -> Scope:
+        scope = self._scope
+        headers = [(name, digits if name == b"content-length" else value) for name, value in scope["headers"]]
+        return {**scope, "headers": headers, "fields": {**scope["fields"], b"content-length": digits}}
