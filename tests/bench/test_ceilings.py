@@ -26,3 +26,16 @@ def test_where_there_is_no_room_nothing_is_measured_or_written(
     assert ceilings.main() == 1
     assert "536870912 bytes of memory are too few to measure in" in capsys.readouterr().err
     assert not path.exists()
+
+
+def test_a_gpu_is_measured_by_copies_and_products_of_its_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, with little to do: what is asked of torch is the same."""
+    waited: list[str] = []
+    monkeypatch.setattr("torch.cuda.synchronize", waited.append)
+    monkeypatch.setattr(ceilings, "_GPU_BUFFER_BYTES", 1 << 12)
+    monkeypatch.setattr(ceilings, "_GPU_GEMM_SIZE", 8)
+    monkeypatch.setattr(ceilings, "_GPU_CALLS", 1)
+    found = ceilings._of_gpu("cpu")
+    assert set(found["operations_per_s"]) == {"float32", "bfloat16", "float16"}
+    assert found["bandwidth"]["best_bytes_per_s"] > 0
+    assert set(waited) == {"cpu"}

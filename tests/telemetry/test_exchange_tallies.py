@@ -5,7 +5,9 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from servery.telemetry.exchange_tallies import GOOD, MISSED_BY, ExchangeTallies
+from servery.telemetry.judged_minutes import JudgedModels
 from servery.telemetry.metrics import Metrics
+from servery.telemetry.slo import Count
 from tests.telemetry.ledger.rows import ROW
 
 
@@ -98,3 +100,23 @@ def test_a_page_without_exchanges_names_every_metric() -> None:
             "dearest_microusd", "slo_good", "slo_miss", "slo_unjudged",
         )
     }  # fmt: skip
+
+
+def test_a_place_that_is_expected_is_told_at_zero_before_anything_happens() -> None:
+    tallies = ExchangeTallies()
+    tallies.expect("m", "d", "api")
+    tallies.expect("m", None, None)
+    samples = [sample for family in tallies.collect() for sample in family.samples]
+    assert {sample.value for sample in samples} == {0}
+    places = {(each.labels.get("deployment"), each.labels.get("tier")) for each in samples}
+    assert places == {("d", "api"), ("none", "none"), (None, None)}
+    whys = {each.labels["why"] for each in samples if each.name == "servery_slo_miss_total"}
+    assert whys == set(MISSED_BY)
+
+
+def test_where_no_ledger_has_them_judged_exchanges_are_kept_by_minute() -> None:
+    tallies = ExchangeTallies()
+    tallies.judged = JudgedModels()
+    for verdict in (GOOD, "ttft", None):
+        tallies.count("m", ROW._replace(at_s=1_000_000.0, e2e_s=30.0), verdict)
+    assert tallies.judged.counts(1_000_060.0)["m"]["5m"] == Count(1, 1)

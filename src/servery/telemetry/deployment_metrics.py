@@ -50,8 +50,11 @@ class Attempts:
 
     def count(self, deployment: str, tier: str, result: str) -> None:
         """One is over."""
-        key = deployment, tier, self._result(result)
-        self._counts[key] = self._counts.get(key, 0) + 1
+        counts, key = self._counts, (deployment, tier, result)
+        if key not in counts:
+            key = deployment, tier, self._result(result)
+            counts.setdefault(key, 0)
+        counts[key] += 1
 
     def collect(self) -> Iterable[Metric]:
         """As they are."""
