@@ -35,7 +35,8 @@ def main() -> None:
     absent = missing(wanted(LIST.read_text()))
     if absent and os.geteuid() == 0 and shutil.which("apt-get"):
         print(f"Installing {', '.join(absent)} ...", flush=True)
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        # With the runlevel of a rescue, packages start no service: tests start their own servers.
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *absent.values()]
         for command in (["apt-get", "update", "-qq"], install):
             subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL)

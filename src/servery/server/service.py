@@ -98,7 +98,7 @@ class Service:
 
     async def metrics_page(self) -> bytes:
         """This process's figures for Prometheus, as they are now."""
-        await self.slo.refresh()
+        await self.slo.refresh_metrics()
         return self.metrics.render()
 
     @property

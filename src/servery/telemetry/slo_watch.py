@@ -17,7 +17,7 @@ from servery.telemetry.slo import Count, SloReport, report
 log = logging.getLogger(__name__)
 
 _FRESH_S = 2.0
-_PATIENCE_S = 2.0
+_PATIENCE_S = 1.0  # less than workers have for each other's pages
 
 Counts = Mapping[str, Mapping[str, Count]]
 
@@ -58,6 +58,7 @@ class SloWatch:
         self._read_s: float | None = None
         self._read_at_s = 0.0
         self._reading: asyncio.Task[None] | None = None
+        self._is_failing = False
 
     async def refresh(self) -> None:
         """Read again what is older than a few seconds; what cannot be had in a moment stays as it is."""
@@ -67,6 +68,11 @@ class SloWatch:
                 return
             self._reading = asyncio.create_task(self._read_again(now), name="slo")
         await asyncio.wait((self._reading,), timeout=_PATIENCE_S)
+
+    async def refresh_metrics(self) -> None:
+        """Read again what the metrics tell."""
+        if self._is_told:
+            await self.refresh()
 
     def page(self, others: Sequence[Counts] = ()) -> SloPage:
         """As of the last reading; with what `others` counted besides."""
@@ -82,9 +88,11 @@ class SloWatch:
         try:
             counts = await asyncio.to_thread(self._read)
         except (LedgerError, DatabaseFailure) as error:
-            log.warning("what became of the SLOs cannot be read: %s", error)
+            if not self._is_failing:
+                log.warning("what became of the SLOs cannot be read: %s", error)
+            self._is_failing = True
         else:
-            self._counts, self._read_at_s = counts, at_s
+            self._counts, self._read_at_s, self._is_failing = counts, at_s, False
         self._read_s = now
 
     def _reports(self, counts: Counts) -> list[SloReport]:
