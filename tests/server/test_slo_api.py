@@ -1,9 +1,12 @@
 import asyncio
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from servery.config.types import Slo
 from servery.server.app import App
-from servery.server.siblings import merged
+from servery.server.siblings import Siblings, merged
 from servery.server.slo_api import counted
 from servery.telemetry.metrics import Metrics
 from servery.telemetry.slo import WINDOWS_S, Count
@@ -50,5 +53,24 @@ def test_what_workers_counted_is_read_from_their_pages() -> None:
         page = merged([("0", metrics.render()), ("1", metrics.render())])
         assert counted(page) == {"m": dict.fromkeys(WINDOWS_S, Count(190, 10))}
         assert counted(b"") == {}
+
+    asyncio.run(story())
+
+
+def test_without_a_ledger_any_worker_tells_what_all_of_them_counted(tmp_path: Path) -> None:
+    async def story() -> None:
+        metrics, slo = Metrics(), watch()
+        metrics.watch_slo(slo)
+        await slo.refresh()
+
+        async def page() -> bytes:
+            return metrics.render()
+
+        other = await Siblings(tmp_path, 1, 3, page).listen()  # the third is being started again
+        async with other:
+            service = replace(make_service(FakeUpstream()), slo=watch(), siblings=Siblings(tmp_path, 0, 3, page))
+            (model,) = (await ask(App(service), "GET", "/admin/slo")).json["models"]
+            assert {(each["good"], each["missed"]) for each in model["windows"]} == {(190, 10)}
+            assert model["error_budget"]["remaining"] == pytest.approx(-4.0)
 
     asyncio.run(story())
