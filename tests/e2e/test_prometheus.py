@@ -22,6 +22,8 @@ from tests.e2e.recording_upstream import Recorder, recording
 from tests.e2e.server_process import ServerProcess, eventually
 from tests.telemetry.monitoring.expressions import asked, panels
 
+pytestmark = pytest.mark.slow
+
 FILE = """
 server: {{ port: 0, ledger: rows.sqlite }}
 deployments:
