@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ _ROUNDS = 4
 _CPU_TYPES = ("float32", "bfloat16")
 _GPU_TYPES = ("float32", "bfloat16", "float16")
 _SPARE_BYTES = 1 << 30  # beside the buffer that is read
+_LEAST_SHARE = 0.85
 _GPU_BUFFER_BYTES = 256 << 20
 _GPU_GEMM_SIZE = 4096
 _GPU_ROUNDS = 5
@@ -75,6 +76,22 @@ def _gpu_s(device: str, work: Callable[[], object]) -> float:
     return best
 
 
+class BusyMachine(RuntimeError):
+    """Others took the processor meanwhile: what was measured is too little."""
+
+
+def undisturbed(device: str, threads: int) -> dict[str, Any]:
+    """What was measured, if the process had the processor for itself; raises `BusyMachine`, and as `measured`."""
+    began_s, began_cpu_s = perf_counter(), process_time()
+    found = measured(device, threads)
+    share = (process_time() - began_cpu_s) / (perf_counter() - began_s)
+    if share < _LEAST_SHARE:
+        raise BusyMachine(
+            f"others were busy on it: this process had {share:.0%} of one processor, not {_LEAST_SHARE:.0%}"
+        )
+    return found
+
+
 def keep(machine: dict[str, Any], path: Path) -> None:
     """Write what was measured, at once and whole; raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,9 +108,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    os.nice(5)  # whoever comes meanwhile goes first
     try:
-        keep(measured(options.device, options.threads), options.out)
+        keep(undisturbed(options.device, options.threads), options.out)
     except (MemoryError, OSError, RuntimeError) as error:
         sys.stderr.write(f"the machine could not be measured: {error}\n")
         return 1
@@ -101,4 +117,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    os.nice(5)  # whoever comes meanwhile goes first
     sys.exit(main())
