@@ -123,6 +123,7 @@ class Builder:
             api_keys=tuple(keys),
             admin_keys=tuple(written("admin_keys")),
             metrics_keys=tuple(written("metrics_keys")),
+            viewer_keys=tuple(written("viewer_keys")),
             host=section.host,
             port=section.port,
             ledger=self._ledger(section, at),

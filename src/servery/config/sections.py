@@ -51,6 +51,9 @@ class ServerSection(_Section, frozen=True):
     metrics_keys: Annotated[
         list[str], Meta(description="Keys that do for /metrics alone, for Prometheus; write ${NAME}.")
     ] = []
+    viewer_keys: Annotated[
+        list[str], Meta(description="Keys that may look at the dashboard alone; write ${NAME}.")
+    ] = []
     key_store: Annotated[
         str | None,
         Meta(description="The SQLite file with the keys that `servery keys create` makes; with it a key is needed."),

@@ -327,6 +327,7 @@ class Config:
     api_keys: tuple[Secret, ...] = ()
     admin_keys: tuple[Secret, ...] = ()
     metrics_keys: tuple[Secret, ...] = ()
+    viewer_keys: tuple[Secret, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8000
     ledger: LedgerConfig | None = None

@@ -122,6 +122,25 @@ class BlockPool:
         """Blocks in the tables of sequences; a shared one counts once."""
         return self.num_blocks - self._available
 
+    @property
+    def shared_blocks(self) -> int:
+        """Blocks in the tables of more than one sequence."""
+        return sum(refs > 1 for refs in self._refs)
+
+    def cells(self, blocks_per_cell: int) -> bytes:
+        """A byte for each so many blocks, in their order: how many are held, times sixteen, and cached; in fifteenths, up."""
+        held = bytes(map(bool, self._refs))
+        kept = bytes(block in self.index for block in range(self.num_blocks))
+        cells = bytearray()
+        for first in range(0, self.num_blocks, blocks_per_cell):
+            behind = first + blocks_per_cell
+            num_held, size = held[first:behind].count(1), min(blocks_per_cell, self.num_blocks - first)
+            num_cached = sum(
+                is_kept and not is_held for is_held, is_kept in zip(held[first:behind], kept[first:behind], strict=True)
+            )
+            cells.append(-(-15 * num_held // size) << 4 | -(-15 * num_cached // size))
+        return bytes(cells)
+
     def count_unheld(self, blocks: Iterable[int]) -> int:
         """How many of `blocks` nobody holds: sharing them uses up as many available ones."""
         return sum(self._refs[block] == 0 for block in blocks)

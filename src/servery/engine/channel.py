@@ -11,6 +11,7 @@ import msgspec
 
 from servery.engine.adapter_source import AdapterInfo
 from servery.engine.config import EngineConfig
+from servery.engine.glimpse import Glimpse
 from servery.engine.request import NewRequest, Output
 from servery.engine.stats import EngineInfo, EngineStats
 
@@ -56,6 +57,10 @@ class Sleep(msgspec.Struct, frozen=True, tag=True):
 
 class Wake(msgspec.Struct, frozen=True, tag=True):
     """To the core: take the memory again; answered by `Woke` or `SleepFailed`."""
+
+
+class Look(msgspec.Struct, frozen=True, tag=True):
+    """To the core: somebody looks, for a few seconds more; answered by a `Glimpse` about every second."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -132,8 +137,20 @@ class SleepFailed(msgspec.Struct, frozen=True, tag=True):
     needed_bytes: int | None = None
 
 
-ToCore = Add | Abort | LoadAdapter | UnloadAdapter | Sleep | Wake | Stop
-FromCore = Loading | Ready | LoadFailed | Outputs | Refused | AdapterLoaded | AdapterFailed | Slept | Woke | SleepFailed
+ToCore = Add | Abort | LoadAdapter | UnloadAdapter | Sleep | Wake | Look | Stop
+FromCore = (
+    Loading
+    | Ready
+    | LoadFailed
+    | Outputs
+    | Refused
+    | AdapterLoaded
+    | AdapterFailed
+    | Slept
+    | Woke
+    | SleepFailed
+    | Glimpse
+)
 
 
 def encode_config(config: EngineConfig) -> str:

@@ -16,6 +16,7 @@ from servery.engine.available_memory import available_bytes
 from servery.engine.config import EngineConfig
 from servery.engine.doorbell import Doorbell, Interrupted, Interruption
 from servery.engine.errors import CannotSleep, EngineError, LoadError, NotEnoughMemory
+from servery.engine.glimpse import Glimpse, Onlooker
 from servery.engine.loaded_model import load
 from servery.engine.lora.pool import AdapterPool
 from servery.engine.memory import KVPlan
@@ -71,6 +72,7 @@ class EngineCore:
         self._clock, self._before_step = clock, before_step
         self._counters, self._work = _Counters(), StepWork()
         self._bell, self._heard = bell, 0
+        self._onlooker = Onlooker()
         self._checkpoint, self._door = config.model, Door()
         loaded = load(config, progress=progress, planned=planned)
         self.info = loaded.info
@@ -237,6 +239,14 @@ class EngineCore:
             structure=self._structure.stats(),
         )
 
+    def look(self) -> None:
+        """Somebody looks: for a few seconds there are glimpses."""
+        self._onlooker.look(self._clock())
+
+    def glimpse(self) -> Glimpse | None:
+        """What there is to be seen; None if nobody looks, or it is too soon."""
+        return self._onlooker.glimpse(self.scheduler.pool, self._clock()) if self._onlooker.is_on else None
+
     def _admit_compiled(self) -> list[Output]:
         """Queue the requests whose grammars are ready; the outputs tell of those that are refused."""
         outputs: list[Output] = []
@@ -287,6 +297,8 @@ class EngineCore:
 
     def _count(self, step: Step, elapsed_s: float) -> None:
         self._work.add(step.num_tokens, elapsed_s, self._runner.read_bytes(step), self._operations.of(step))
+        if self._onlooker.is_on:
+            self._onlooker.note(step, elapsed_s)
 
 
 def _scheduler_config(config: EngineConfig, plan: KVPlan, model_config: ModelConfig) -> SchedulerConfig:

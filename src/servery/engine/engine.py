@@ -15,6 +15,7 @@ from servery.engine.channel import (
     Add,
     FromCore,
     LoadAdapter,
+    Look,
     Outputs,
     Refused,
     Sleep,
@@ -37,6 +38,7 @@ from servery.engine.errors import (
     LoadError,
     Overloaded,
 )
+from servery.engine.glimpse import Glimpse
 from servery.engine.lora.registry import AdapterRegistry
 from servery.engine.mailbox import Mailbox
 from servery.engine.memory import RESERVE_BYTES
@@ -72,6 +74,7 @@ class AsyncEngine:
         self._clock = clock
         self._info: EngineInfo | None = None
         self._stats: EngineStats | None = None
+        self._glimpse: Glimpse | None = None
         self._restart_at = clock()
         self._mailboxes: dict[str, Mailbox] = {}
         self._process: CoreProcess | None = None
@@ -92,6 +95,13 @@ class AsyncEngine:
     def stats(self) -> EngineStats | None:
         """The newest counters, at most a heartbeat old; None before the first."""
         return self._stats
+
+    def look(self) -> Glimpse | None:
+        """What was seen since the last look, None if nothing; to be called about once a second as long as somebody looks."""
+        if self.state is EngineState.READY:
+            self._send(Look())
+        seen, self._glimpse = self._glimpse, None
+        return seen
 
     @property
     def life(self) -> EngineLife:
@@ -338,6 +348,8 @@ class AsyncEngine:
                 for output in outputs:
                     if mailbox := self._mailboxes.get(output.request_id):
                         mailbox.put(output)
+            case Glimpse():
+                self._glimpse = message
             case Refused(request_id=request_id):
                 if mailbox := self._mailboxes.get(request_id):
                     mailbox.refuse(refusal(message))

@@ -18,6 +18,7 @@ from servery.engine.channel import (
     LoadAdapter,
     LoadFailed,
     Loading,
+    Look,
     Outputs,
     Ready,
     Refused,
@@ -70,6 +71,8 @@ def _loop(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, puls
         for adapter_id, outcome in reader.finished():
             channel.send(_adapter_reply(adapter_id, outcome))
         channel.send(Outputs(outputs=core.step() if core.has_work else [], stats=core.stats()))
+        if (glimpse := core.glimpse()) is not None:
+            channel.send(glimpse)
 
 
 def _take(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, message: ToCore) -> None:
@@ -85,6 +88,8 @@ def _take(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, mess
             _load_adapter(core, channel, reader, message)
         case UnloadAdapter(adapter_id=adapter_id):
             core.unload_adapter(adapter_id)
+        case Look():
+            core.look()
         case Sleep() | Wake():
             channel.send(_sleep_or_wake(core, message))
 

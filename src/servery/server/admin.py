@@ -27,6 +27,18 @@ class AdminDoor:
         self._users = users
         self._is_local = is_loopback(host)
 
+    @property
+    def admins(self) -> KeyRing:
+        """Who has an admin key."""
+        return self._admins
+
+    def is_at_home(self, request: Request) -> bool:
+        """Whether nobody needs a key, and the request is of this machine: of a program, or of the server's own page."""
+        is_near = self._is_local and request.peer is not None and is_loopback(request.peer)
+        if not (self._admins.is_empty and self._users.is_empty and is_near):
+            return False
+        return is_addressed_here(request) and not any(header in request.headers for header in _PROXIES)
+
     def renew(self, admin_keys: Iterable[str]) -> None:
         """From here on ask for these keys."""
         self._admins.renew(admin_keys)
@@ -47,6 +59,13 @@ class AdminDoor:
                 who = "a browser" if header in _BROWSERS else "a proxy"
                 raise _forbidden(f"The header '{header.decode()}' says that {who} sent this; that takes a key: {_HOW}.")
         return ANYBODY
+
+
+def is_addressed_here(request: Request) -> bool:
+    """Whether the host that the client asked for is this machine, so that no other site's name was made to lead here."""
+    host = request.headers.get(b"host", b"").decode("latin-1")
+    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(name)
 
 
 def is_loopback(host: str) -> bool:

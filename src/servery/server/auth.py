@@ -62,7 +62,7 @@ class KeyRing:
         """
         if not self._by_digest and self.is_empty:
             return ANYBODY
-        key = _given(headers)
+        key = given_key(headers)
         if not key:
             raise _missing()
         digest = digest_of(key)
@@ -71,14 +71,30 @@ class KeyRing:
             raise _unknown()
         return found.caller
 
+    def find(self, key: str) -> Admission | None:
+        """Whose key this is; None if it is none, or has expired."""
+        digest = digest_of(key.encode())
+        found = self._by_digest.get(digest)
+        is_found = found is not None and hmac.compare_digest(found.digest, digest) and not self._is_over(found)
+        return found if is_found else None
+
+    def of_id(self, key_id: str) -> Admission | None:
+        """A key by its id, the one that is written by hand if it has several secrets; None if it is no more."""
+        return next((each for each in reversed(self._by_key.get(key_id, ())) if not self._is_over(each)), None)
+
+    @property
+    def callers(self) -> list[Caller]:
+        """Everybody who has a key, each once."""
+        return [found[-1].caller for found in self._by_key.values()]
+
     def are_in(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether `headers` carry one of the keys."""
-        found = self._by_digest.get(digest_of(_given(headers)))
+        found = self._by_digest.get(digest_of(given_key(headers)))
         return found is not None and not self._is_over(found)
 
     def named(self, headers: Mapping[bytes, bytes]) -> str:
         """The id of the key that `headers` carry; empty if it is none of these, or of no use any more."""
-        found = self._by_digest.get(digest_of(_given(headers)))
+        found = self._by_digest.get(digest_of(given_key(headers)))
         return "" if found is None or self._is_over(found) else found.caller.key
 
     def caller(self, key_id: str) -> Caller:
@@ -127,7 +143,8 @@ def _of_plain(key: str) -> Admission:
     return Admission(digest, Caller(tenant=digest, key=f"key_{digest.hex()[:12]}"))
 
 
-def _given(headers: Mapping[bytes, bytes]) -> bytes:
+def given_key(headers: Mapping[bytes, bytes]) -> bytes:
+    """The key that a request came with; empty if it has none."""
     given = headers.get(b"authorization", b"")
     if given.startswith(b"Bearer "):
         return given[7:].strip()

@@ -14,7 +14,7 @@ from servery.server.adapter_options import AdapterOptions
 from servery.server.aliases import read_aliases
 from servery.server.configured import check_beside, configured_options
 from servery.server.configured_engine import engine_faults
-from servery.server.key_options import admin_keys, api_keys, metrics_keys
+from servery.server.key_options import admin_keys, api_keys, metrics_keys, viewer_keys
 from servery.server.option_error import OptionError
 from servery.server.options import DEFAULT_MODEL, ServeOptions, model_folder, served_models
 from servery.server.residence_options import ResidenceOptions
@@ -35,6 +35,7 @@ def _configured(options: argparse.Namespace, defaults: Mapping[str, Any]) -> Ser
         api_keys=api_keys(options),
         admin_keys=admin_keys(options),
         metrics_keys=metrics_keys(options),
+        viewer_keys=viewer_keys(options),
         files=options.files,
         max_file_bytes=options.max_file,
         max_files_bytes=options.max_files,
@@ -62,6 +63,7 @@ def _named(options: argparse.Namespace) -> ServeOptions:
         api_keys=api_keys(options),
         admin_keys=admin_keys(options),
         metrics_keys=metrics_keys(options),
+        viewer_keys=viewer_keys(options),
         key_store=options.key_store,
         drain_timeout_s=options.drain_timeout,
         request_timeout_s=options.request_timeout,

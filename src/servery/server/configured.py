@@ -11,7 +11,7 @@ from servery.server.options import ServeOptions
 # What may stand beside --config on the command line: what is of this machine or this run, and no part of what is served.
 BESIDE = frozenset(
     {
-        "config", "host", "port", "api_key", "api_key_file", "admin_key", "metrics_key", "log_level", "log_format", "files", "max_file",
+        "config", "host", "port", "api_key", "api_key_file", "admin_key", "metrics_key", "viewer_key", "log_level", "log_format", "files", "max_file",
         "max_files", "load_on_demand", "workers", "ceilings", "keep_alive", "sleep_level", "sleep_dir", "memory", "run",
     }
 )  # fmt: skip
@@ -36,6 +36,7 @@ def configured_options(config: Config, **others: Any) -> ServeOptions:
         "api_keys": tuple(key.reveal() for key in config.api_keys),
         "admin_keys": tuple(key.reveal() for key in config.admin_keys),
         "metrics_keys": tuple(key.reveal() for key in config.metrics_keys),
+        "viewer_keys": tuple(key.reveal() for key in config.viewer_keys),
         "drain_timeout_s": config.drain_timeout_s,
         "keep_alive_s": config.keep_alive_s,
         "max_body_bytes": config.max_body_bytes,
@@ -45,7 +46,7 @@ def configured_options(config: Config, **others: Any) -> ServeOptions:
         "key_store": config.key_store,
         "log_format": config.telemetry.log_format,
     }
-    keys = ("api_keys", "admin_keys", "metrics_keys")
+    keys = ("api_keys", "admin_keys", "metrics_keys", "viewer_keys")
     values |= {name: (*values[name], *others.pop(name, ())) for name in keys}
     given = {name: value for name, value in others.items() if value is not None}
     return ServeOptions(config=config, **{**values, **given})

@@ -10,6 +10,7 @@ from servery.server.option_error import OptionError
 KEY_VARIABLE = "SERVERY_API_KEY"
 ADMIN_KEY_VARIABLE = "SERVERY_ADMIN_KEY"
 METRICS_KEY_VARIABLE = "SERVERY_METRICS_KEY"
+VIEWER_KEY_VARIABLE = "SERVERY_VIEWER_KEY"
 
 
 def add_key_options(add: Callable[..., argparse.Action]) -> None:
@@ -50,6 +51,13 @@ def add_key_options(add: Callable[..., argparse.Action]) -> None:
         help="let who has this key read /metrics, and nothing else, as Prometheus does; repeatable. An admin key does as "
         f"well, an API key does not. Or ${METRICS_KEY_VARIABLE}",
     )
+    add(
+        "--viewer-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help=f"let who has this key look at the dashboard, and do nothing; repeatable. Or ${VIEWER_KEY_VARIABLE}",
+    )
 
 
 def api_keys(options: argparse.Namespace) -> tuple[str, ...]:
@@ -66,6 +74,11 @@ def admin_keys(options: argparse.Namespace) -> tuple[str, ...]:
 def metrics_keys(options: argparse.Namespace) -> tuple[str, ...]:
     """The keys of those who may read the metrics."""
     return (*options.metrics_key, *_taken_keys(METRICS_KEY_VARIABLE))
+
+
+def viewer_keys(options: argparse.Namespace) -> tuple[str, ...]:
+    """The keys of those who may look at the dashboard alone."""
+    return (*options.viewer_key, *_taken_keys(VIEWER_KEY_VARIABLE))
 
 
 def keys_in_environment(variable: str) -> list[str]:

@@ -72,6 +72,7 @@ class ServeOptions:
     Who has one of the `admin_keys` may load and unload models, and LoRA adapters that lie below `lora_dir`; see `admin`
     for when none is needed. `metrics_keys` do for reading the metrics alone. `aliases` are further names, by the name, for a model
     or `model:adapter`; `*` stands for all others. Models in `models_dir` are not loaded at the start.
+    Who has one of the `viewer_keys` may look at the dashboard, and nothing else.
     `workers` processes share the port. MBU and MFU are shares of `ceilings`, None: of what is measured. Further keys are in `key_store`. Every exchange leaves a row in `ledger`. With
     `config` its models are served, of whose deployments `models` are those
     of this process. Raises `OptionError` for a value outside its range.
@@ -83,6 +84,7 @@ class ServeOptions:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     admin_keys: tuple[str, ...] = field(default=(), repr=False)
     metrics_keys: tuple[str, ...] = field(default=(), repr=False)
+    viewer_keys: tuple[str, ...] = field(default=(), repr=False)
     drain_timeout_s: float = 30.0
     request_timeout_s: float = 600.0
     body_timeout_s: float = 30.0
@@ -124,7 +126,12 @@ class ServeOptions:
         self._check_files()
         if not self.drain_timeout_s >= 0:
             raise OptionError(f"--drain-timeout is {self.drain_timeout_s}; it must be 0 or more.")
-        for kind, keys in (("an API", self.api_keys), ("an admin", self.admin_keys), ("a metrics", self.metrics_keys)):
+        for kind, keys in (
+            ("an API", self.api_keys),
+            ("an admin", self.admin_keys),
+            ("a metrics", self.metrics_keys),
+            ("a viewer", self.viewer_keys),
+        ):
             if any(not key.strip() or not key.isascii() or not key.isprintable() for key in keys):
                 raise OptionError(
                     f"{kind} key is empty or has characters that a header cannot carry; use printable ASCII."

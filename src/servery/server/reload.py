@@ -43,7 +43,7 @@ class Reloader:
         first, options = live.current, service.options
         self._keys_beside = {
             name: _beside(getattr(options, name), getattr(first, name))
-            for name in ("api_keys", "admin_keys", "metrics_keys")
+            for name in ("api_keys", "admin_keys", "metrics_keys", "viewer_keys")
         }
         self._heard: set[asyncio.Task[None]] = set()
         live.on_change(self._take_up)
@@ -97,6 +97,7 @@ class Reloader:
         service.keys.renew(options.accepted_keys, change.config.keys.values())
         service.admin.renew(options.admin_keys)
         service.metrics_door.renew(options.metrics_keys, options.admin_keys)
+        service.viewers.renew(options.viewer_keys)
 
 
 def _beside(given: Sequence[str], said: Sequence[Secret]) -> tuple[str, ...]:

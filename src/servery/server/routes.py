@@ -19,6 +19,7 @@ from servery.server import (
     slo_api,
     tokens,
 )
+from servery.server.dashboard import pages as dashboard
 from servery.server.router import Matched, Router
 from servery.server.service import Exchange, Service
 from servery.wire.anthropic_answer import ANTHROPIC
@@ -57,6 +58,11 @@ def _work(path: str, handler: Handler, dialect: Dialect = OPENAI) -> Route:
 
 def _admin(path: str, handler: Handler) -> Route:
     return Route(path=path, method="POST", handler=handler, is_work=True, is_admin=True)
+
+
+def _page(path: str, handler: Handler, method: str = "GET") -> Route:
+    """One that looks itself who may have it."""
+    return Route(path=path, method=method, handler=handler, is_open=True)
 
 
 ROUTES: Sequence[Route] = (
@@ -106,6 +112,16 @@ ROUTES: Sequence[Route] = (
     Route(path="/v1/models/{id...}", method="GET", handler=models.model, dialect=None),
     Route(path="/v1/models/{id...}", method="DELETE", handler=models.delete, is_work=True, is_admin=True),
     Route(path="/metrics", method="GET", handler=health.metrics, is_figures=True),
+    _page("/dashboard", dashboard.page),
+    _page("/dashboard/", dashboard.moved),
+    _page("/dashboard/static/{name}", dashboard.asset),
+    _page("/dashboard/api/session", dashboard.session),
+    _page("/dashboard/api/snapshot", dashboard.snapshot),
+    _page("/dashboard/api/feed", dashboard.feed),
+    _page("/dashboard/api/history", dashboard.history),
+    _page("/dashboard/api/login", dashboard.login, "POST"),
+    _page("/dashboard/api/logout", dashboard.logout, "POST"),
+    Route(path="/dashboard/api/chat", method="POST", handler=dashboard.chat, is_open=True, is_work=True),
     Route(path="/health", method="GET", handler=health.health, is_open=True),
     Route(path="/ready", method="GET", handler=health.ready, is_open=True),
     Route(path="/ping", method="GET", handler=health.health, is_open=True),

@@ -32,6 +32,7 @@ from servery.server.auth import KeyRing
 from servery.server.budgets import recall_spent
 from servery.server.ceilings_watch import CeilingsWatch
 from servery.server.configured_engine import engine_faults
+from servery.server.dashboard.board import Dashboard
 from servery.server.front import Fronts
 from servery.server.house import House
 from servery.server.implied import implied_fleet
@@ -54,6 +55,7 @@ from servery.telemetry.ledger.audit import AuditLog
 from servery.telemetry.ledger.errors import LedgerError
 from servery.telemetry.ledger.writer import Ledger
 from servery.telemetry.metrics import Metrics
+from servery.telemetry.settled import SettledRows
 from servery.upstream.upstream import Upstream
 
 log = logging.getLogger("servery.serve")
@@ -103,12 +105,16 @@ class _Serving:
         house = self._house
         self._ceilings = CeilingsWatch(lambda: house.upstreams, options.ceilings)
         metrics.watch_ceilings(self._ceilings.of)
-        self._ledger = ledger = None if options.ledger is None else Ledger(options.ledger)
+        settled = SettledRows()
+        self._ledger = ledger = None if options.ledger is None else Ledger(options.ledger, told=settled.take)
         if ledger is not None:
             metrics.gateway.watch_ledger(lambda: ledger.figures)
         self._limits = _limits(options.config, metrics)
         self._gateway = gateway = Gateway(
-            self._fleet(options.config), metrics, self._ledger, limiter=Limiter(self._limits, metrics.gateway)
+            self._fleet(options.config),
+            metrics,
+            self._ledger or settled,
+            limiter=Limiter(self._limits, metrics.gateway),
         )
         keys = options.key_ring()
         self._key_watch = _key_watch(options, keys)
@@ -127,6 +133,7 @@ class _Serving:
             options=options,
             keys=keys,
             key_watch=self._key_watch,
+            viewers=KeyRing(options.viewer_keys),
             admin=AdminDoor(options.admin_keys, keys, options.host),
             metrics_door=MetricsDoor(options.metrics_keys, options.admin_keys, keys),
             clock=time.monotonic,
@@ -137,6 +144,8 @@ class _Serving:
         if post is not None:
             page = self._service.metrics_page
             self._service.siblings = Siblings(post.folder, post.number, post.count, page)
+        self._dashboard = Dashboard(self._service, settled, self._limits, ledger=ledger, post=post)
+        self._service.dashboard = self._dashboard
         share = None if post is None else post.share
         self._reloader = None if live is None else Reloader(live, self._service, self._places, share)
         self._listener = Listener(App(self._service).answer)
@@ -239,6 +248,8 @@ class _Serving:
     async def _load(self) -> None:
         if self._service.siblings is not None:
             self._figures = await self._service.siblings.listen()
+        if self._dashboard.feed.peers is not None:
+            self._parts = await self._dashboard.feed.peers.listen()
         await self._places.start(self._gateway.fleet)
         await _all_started(self._house.at_start)
         _spare_collector()
@@ -275,6 +286,7 @@ class _Serving:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await self._dashboard.feed.close()
         self._listener.end()
         upstreams = {id(each): each for each in (*self._house.upstreams.values(), *self._gateway.upstreams)}
         results = await asyncio.gather(

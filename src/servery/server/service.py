@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -39,6 +39,9 @@ from servery.wire.errors import ApiError, model_not_found
 from servery.wire.rerank import RerankRequest
 from servery.wire.responses import ResponsesRequest
 
+if TYPE_CHECKING:
+    from servery.server.dashboard.board import Dashboard
+
 # What is kept of `/v1/responses` for later requests to go on with.
 MAX_RESPONSES = 1_000
 MAX_RESPONSE_BYTES = 64 << 20
@@ -69,7 +72,7 @@ class Service:
     `gateway` has them answer. `residences` say which models are in memory, by the same names; `look_for` finds one that
     came since the start; `reload` takes up the configuration's file, where there is one; `audit` is told what
     administrators do.
-    `key_watch` has the store of keys. Of these only `options` are ever others: those of the configuration in force.
+    `key_watch` has the store of keys; `viewers` may look at the `dashboard`. Of these only `options` are ever others: those of the configuration in force.
     """
 
     upstreams: Mapping[str, Upstream]
@@ -91,6 +94,8 @@ class Service:
     siblings: Siblings | None = None
     key_watch: KeyWatch | None = None
     tracer: Tracer | None = None
+    viewers: KeyRing = field(default_factory=lambda: KeyRing(()))
+    dashboard: "Dashboard | None" = None
     responses: ResponseStore = field(default_factory=lambda: ResponseStore(MAX_RESPONSES, MAX_RESPONSE_BYTES))
 
     def __post_init__(self) -> None:

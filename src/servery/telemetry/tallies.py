@@ -48,6 +48,10 @@ class Counter:
             found = self._tallies[values] = Tally()
         return found
 
+    def read(self) -> dict[tuple[str, ...], float]:
+        """What each holds, by its labels."""
+        return {values: tally.value for values, tally in self._tallies.items()}
+
     def collect(self) -> Iterable[Metric]:
         """All of them."""
         family = CounterMetricFamily(self._name, self._text, labels=self._labels)

@@ -12,6 +12,7 @@ from servery.engine.completion import TextDelta, complete
 from servery.engine.engine import AsyncEngine
 from servery.engine.engine_state import EngineState
 from servery.engine.errors import BadAdapterName, LoadError
+from servery.engine.glimpse import Glimpse
 from servery.engine.parsing.format import AUTO
 from servery.engine.request import NewRequest, SamplingParams
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
@@ -161,6 +162,10 @@ class EmbeddedUpstream:
     def stats(self) -> EngineStats | None:
         """The engine's newest figures."""
         return self.engine.stats
+
+    def look(self) -> Glimpse | None:
+        """As the engine's."""
+        return self.engine.look()
 
     def life(self) -> EngineLife:
         """How often the engine's process failed and was started again."""

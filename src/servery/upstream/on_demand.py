@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from servery.engine.glimpse import Glimpse
 from servery.engine.stats import EngineInfo, EngineLife, EngineStats
 from servery.telemetry.residency import ModelState
 from servery.upstream.ask import Ask
@@ -26,6 +27,9 @@ class SleepingUpstream(Upstream, Sleeper, Protocol):
 
     def info(self) -> EngineInfo | None:
         """What was resolved when it was loaded."""
+
+    def look(self) -> Glimpse | None:
+        """What its engine was seen to do since the last look."""
 
     def life(self) -> EngineLife:
         """How often its process failed."""
@@ -93,6 +97,10 @@ class OnDemandUpstream:
     def adapter_uses(self) -> Mapping[str, int]:
         """How many requests asked for each adapter that can be asked for."""
         return self._inner.adapter_uses()
+
+    def look(self) -> Glimpse | None:
+        """What the engine was seen to do since the last look, while the model is loaded."""
+        return self._inner.look() if self.residence.state is ModelState.LOADED else None
 
     def stats(self) -> EngineStats | None:
         """The engine's figures while the model is loaded."""

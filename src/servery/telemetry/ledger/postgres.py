@@ -32,6 +32,7 @@ _DIALECT: Final = Dialect(
     types=MappingProxyType({str: "TEXT", float: "DOUBLE PRECISION", int: "BIGINT", bool: "BOOLEAN"}),
     serial="BIGINT",
     day="to_char(to_timestamp({column}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+    whole="CAST(floor({value}) AS BIGINT)",
     append_only=(
         (
             "CREATE OR REPLACE FUNCTION servery_audit_refuses() RETURNS trigger LANGUAGE plpgsql AS "

@@ -19,11 +19,13 @@ class Dialect:
     `types` are its types of columns, `serial` that of a whole number which is a key, `table` what stands behind a table's
     definition. `day` is the day (UTC, YYYY-MM-DD) of `{column}`, a Unix time. `append_only` makes the table `audit`
     refuse to be changed.
+    `whole` is the whole number at or below `{value}`, which is 0 or more.
     """
 
     types: Mapping[type, str]
     serial: str
     day: str
+    whole: str
     append_only: Sequence[str]
     table: str = ""
 

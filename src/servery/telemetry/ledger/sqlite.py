@@ -23,6 +23,7 @@ _DIALECT: Final = Dialect(
     types=MappingProxyType({str: "TEXT", float: "REAL", int: "INTEGER", bool: "INTEGER"}),
     serial="INTEGER",
     day="strftime('%Y-%m-%d', {column}, 'unixepoch')",
+    whole="CAST({value} AS INTEGER)",
     append_only=tuple(
         f"CREATE TRIGGER IF NOT EXISTS audit_refuses_{verb.lower()} BEFORE {verb} ON audit {when}"
         "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -45,9 +45,15 @@ class Ledger:
     """The ledger of one run. `start` before the first row, `close` after the last."""
 
     def __init__(
-        self, place: LedgerConfig, *, max_waiting: int = 100_000, wall: Callable[[], float] = time.time
+        self,
+        place: LedgerConfig,
+        *,
+        max_waiting: int = 100_000,
+        wall: Callable[[], float] = time.time,
+        told: Callable[[Sequence[LedgerRow]], None] = lambda rows: None,
     ) -> None:
-        """`wall` gives Unix time."""
+        """`wall` gives Unix time; `told` hears of rows that were written, from the thread that writes them."""
+        self._told = told
         self.place = place
         self.written = 0
         self.failures = 0
@@ -190,6 +196,7 @@ class Ledger:
         total = self.written + len(batch)
         tables.append(self._database, batch, self._run.id, written=total, lost=self.lost)
         self.written = total
+        self._told(batch)
         if self._is_failing:
             log.warning("the ledger %s takes rows again", self.place.shown)
         self._is_failing = False

@@ -158,6 +158,16 @@ class MemoryLimits:
             purse.turn(self._windows(int(self._wall()))[measure is Measure.MONTH])
             purse.used += microusd
 
+    def spent(self, scope: str, name: str) -> tuple[int, int]:
+        """Micro-dollars of this day and this month, reserved ones included; 0 of what has no budget."""
+        windows = self._windows(int(self._wall()))
+        purses = [self._holders.get((scope, name, measure)) for measure in (Measure.DAY, Measure.MONTH)]
+        day, month = (
+            each.used if isinstance(each, _Purse) and each.window == window else 0
+            for each, window in zip(purses, windows, strict=True)
+        )
+        return day, month
+
     def _windows(self, at_s: int) -> tuple[int, int]:
         day = day_of(at_s)
         if day != self._day:

@@ -1,0 +1,1 @@
+"""The dashboard: a page that the server serves by itself, and what it is fed with."""
