@@ -86,9 +86,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         server.stop()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium(require_program: Callable[[str], str]) -> Iterator[Browser]:
-    """Debian's."""
+    """Debian's. No longer than a module, because its event loop is the thread's as long as it is there."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=require_program("chromium"), args=["--no-sandbox"])
         yield browser

@@ -61,7 +61,7 @@ def test_every_panel_shows_what_the_metrics_say(served: Served, opened: Opened) 
         == f"KV cache of here: {blocks['held']:.0f} of {sum(blocks.values()):.0f} blocks held, {blocks['cached']:.0f} cached"
     )
     hits = served.metric("prefix_cache_hits_total") / served.metric("prefix_cache_queries_total")
-    assert f"Prefix hits\n{100 * hits:.1f} %" in page.locator(".engine .figures").inner_text()
+    assert f"Prefix hits since start\n{100 * hits:.1f} %" in page.locator(".engine .figures").inner_text()
     # The tables.
     here, gone = row(page, "deployments", "here"), row(page, "deployments", "gone")
     sent = sum(served.metric("exchanges_total", deployment=name) for name in ("here", "gone"))

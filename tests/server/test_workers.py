@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import http.client
+import json
 import os
 import re
 import signal
@@ -77,7 +78,7 @@ def test_pages_become_one_whose_samples_tell_their_worker() -> None:
     ]
 
 
-KEY, READER, LIMIT = "sk-limited", "sk-reader", 20
+KEY, READER, VIEWER, LIMIT = "sk-limited", "sk-reader", "sk-viewer", 20
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> "Iterato
         port = sock.getsockname()[1]
     path = tmp_path_factory.mktemp("workers") / "servery.yaml"
     path.write_text(
-        f"server: {{port: {port}, metrics_keys: [{READER}]}}\n"
+        f"server: {{port: {port}, metrics_keys: [{READER}], viewer_keys: [{VIEWER}]}}\n"
         f"limits: {{redis: '{redis_url}', deadline: 5s}}\n"
         f"keys: {{k: {{sha256: {sha256(KEY.encode()).hexdigest()}, limits: {{requests_per_minute: {LIMIT}}}}}}}\n"
         "deployments: {d: {kind: vllm, url: 'http://127.0.0.1:9/v1', model: x, price: free}}\n"
@@ -144,6 +145,36 @@ def test_workers_count_limits_together_to_the_last_request(served: "tuple[subpro
     assert LIMIT <= admitted <= LIMIT + regained
     asked = re.findall(r'servery_http_requests_total\{worker="(.)"[^}]*route="/v1/chat/completions"', both(port))
     assert set(asked) == {"0", "1"}
+
+
+def told(
+    port: int, method: str, path: str, body: bytes = b"", **headers: str
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """An answer to a request on a connection of its own, and its body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer, answer.read()
+
+
+@pytest.mark.timeout(60)
+def test_the_dashboard_of_each_worker_tells_of_all_and_knows_the_sessions_of_all(
+    served: "tuple[subprocess.Popen[str], int]",
+) -> None:
+    _, port = served
+    both(port)
+    assert {status(port) for _ in range(8)} <= {429, 503}
+    page = {"content_type": "application/json", "x_servery_dashboard": "1"}
+    answer, _ = told(port, "POST", "/dashboard/api/login", json.dumps({"key": VIEWER}).encode(), **page)
+    cookie = (answer.getheader("set-cookie") or "").partition(";")[0]
+    asked = re.findall(r"servery_exchanges_total\{.*\} (\d+)", both(port))
+    for _ in range(6):  # whichever worker it is
+        answer, body = told(port, "GET", "/dashboard/api/snapshot", cookie=cookie)
+        seen = json.loads(body)
+        assert (answer.status, seen["workers"]) == (200, {"answering": 2, "of": 2})
+        assert seen["summaries"]["m"]["exchanges"] == sum(map(int, asked))
+        assert seen["deployments"]["d"]["breaker"] in ("open", "half_open", "closed")
 
 
 @pytest.mark.timeout(60)

@@ -38,6 +38,8 @@ class Glimpse(msgspec.Struct, frozen=True, tag=True):
     num_steps: int
     cells: bytes
     blocks_per_cell: int
+    held_blocks: int
+    cached_blocks: int
     shared_blocks: int
 
 
@@ -78,6 +80,8 @@ class Onlooker:
             num_steps=num_steps,
             cells=pool.cells(per_cell),
             blocks_per_cell=per_cell,
+            held_blocks=pool.held_blocks,
+            cached_blocks=pool.cached_blocks,
             shared_blocks=pool.shared_blocks,
         )
 

@@ -12,6 +12,7 @@ import msgspec
 from servery import __version__
 from servery.server.dashboard.figures import (
     POINT,
+    budget_figures,
     deployment_figures,
     engine_figures,
     joined_deployments,
@@ -81,6 +82,7 @@ class Feed:
         self._now: dict[str, Any] = {}
         self._keys: list[dict[str, Any]] = []
         self._keys_due_s = 0.0
+        self._slo: dict[str, Any] = {}
 
     def own(self, since: int) -> Own:
         """This process's part, for the worker that asks."""
@@ -224,6 +226,10 @@ class Feed:
             self._keys = [{**key, "is_admin": service.admin.admins.of_id(key["id"]) is not None} for key in keys]
         except (LedgerError, DatabaseFailure, KeyStoreError) as error:
             log.warning("the dashboard does not know what keys have spent: %s", error)
+        await service.slo.refresh()
+        # Without a ledger each worker knows of itself alone.
+        is_whole = self.peers is None or service.slo.source == "ledger"
+        self._slo = {each.model: budget_figures(each) for each in service.slo.page().models} if is_whole else {}
         self._keys_due_s = self._wall() + max(_SPENDING_S, 20 * (self._wall() - began_s))
 
     def _figures(self, parts: dict[int, Own], now_s: float) -> dict[str, Any]:
@@ -240,6 +246,7 @@ class Feed:
                 "waiting": ledger.waiting, "lost": ledger.lost, "failures": ledger.failures,
             },
             "models": model_figures(fleet),
+            "budgets": self._slo,
             "deployments": joined_deployments([part.deployments for part in parts.values()]),
             "engines": {
                 each.name: engine_figures(each.upstream.info(), each.upstream.stats(), each.upstream.look())

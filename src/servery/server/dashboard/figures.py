@@ -10,6 +10,7 @@ from servery.engine.stats import EngineInfo, EngineStats
 from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.fleet import Fleet
 from servery.telemetry.ledger.row import LedgerRow
+from servery.telemetry.slo import SloReport
 from servery.telemetry.timeline import Point, Summary
 
 _RANKS = {"closed": 0, "half_open": 1, "open": 2}
@@ -71,7 +72,9 @@ def engine_figures(info: EngineInfo | None, stats: EngineStats | None, seen: Gli
             "num_steps": seen.num_steps,
             "cells": b64encode(seen.cells).decode(),
             "blocks_per_cell": seen.blocks_per_cell,
-            "shared_blocks": seen.shared_blocks,
+            "held": seen.held_blocks,
+            "cached": seen.cached_blocks,
+            "shared": seen.shared_blocks,
         }
     return figures
 
@@ -105,6 +108,21 @@ def summary_figures(summary: Summary, window_s: float) -> dict[str, Any]:
         "errors": summary.errors,
         "by_deployment": summary.by_deployment,
         "by_key": dict(dearest[:MOST_KEYS]),
+    }
+
+
+def budget_figures(report: SloReport) -> dict[str, Any]:
+    """What is left of a model's error budget, how fast it is used up now, and the alerts that fire."""
+    fastest = max((each.burn_rate or 0.0 for each in report.windows if each.window == "1h"), default=0.0)
+    return {
+        "window": report.error_budget.window,
+        "remaining": _rounded(report.error_budget.remaining),
+        "burn_rate_1h": _rounded(fastest),
+        "alerts": [
+            {"severity": each.severity, "window": each.long, "burn_rate": _rounded(each.long_burn_rate)}
+            for each in report.alerts
+            if each.is_firing
+        ],
     }
 
 

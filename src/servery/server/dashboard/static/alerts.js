@@ -20,6 +20,10 @@ export class Alerts {
     if (answering < of) add("workers", "warn", `${answering} of ${of} workers answer: the figures are of these.`);
     if (now.ledger && now.ledger.lost) add("lost", "bad", `The ledger has lost ${now.ledger.lost} rows since the start.`);
     if (now.ledger && now.ledger.failures && now.ledger.waiting > 1000) add("ledger", "bad", `The ledger's database takes nothing; ${now.ledger.waiting} rows wait.`);
+    for (const [name, { alerts }] of Object.entries(now.budgets)) {
+      const [first] = alerts; // the most urgent one
+      if (first) add(`budget ${name}`, first.severity === "page" ? "bad" : "warn", `${name}: error budget used ${first.burn_rate.toFixed(1)}× as fast as it may be, over ${first.window}`);
+    }
     for (const [name, each] of Object.entries(now.deployments)) {
       const [kind, text] = stateOf(each);
       if (kind !== "good") add(`deployment ${name}`, kind, `${name}: ${text}`);

@@ -61,8 +61,9 @@ function drawSteps(canvas, steps) {
       const height = ((STEPS_HEIGHT - 16) * step[part]) / most;
       if (!height) return;
       context.fillStyle = fill;
-      context.fillRect(x, y - Math.max(height, 1), bar - 1, Math.max(height, 1));
-      y -= height;
+      const drawn = Math.max(height, 2); // one token is to be seen beside hundreds
+      context.fillRect(x, y - drawn, bar - 1, drawn);
+      y -= drawn;
     });
   });
   context.fillStyle = colour("--faint");
@@ -82,7 +83,7 @@ function legend(parts) {
 function panel(item) {
   const map = el("canvas", { role: "img" }), steps = el("canvas", { role: "img" });
   const [held, cached, free] = [el("b"), el("b"), el("b")];
-  const figures = ["Running", "Waiting", "Steps", "Time per step", "Prefix hits", "Drafts accepted", "Memory read", "Preempted"].map(figure);
+  const figures = ["Running", "Waiting", "Steps", "Time per step", "Prefix hits since start", "Drafts accepted", "Memory read", "Preempted"].map(figure);
   const title = el("h2", {}, "Engine ", el("span", { className: "name" }, item.name));
   const resting = el("p", { className: "empty" }, "No step since this page looks");
   const row = el(
@@ -101,12 +102,16 @@ function panel(item) {
 }
 
 function update({ name, engine, rates, recent }, parts) {
-  const blocks = engine.blocks || { all: 0, held: 0, cached: 0, free: 0 };
+  const blocks = { all: 0, held: 0, cached: 0, free: 0, ...engine.blocks };
+  if (engine.seen) { // of the same moment as the map
+    Object.assign(blocks, { held: engine.seen.held, cached: engine.seen.cached });
+    blocks.free = blocks.all - blocks.held - blocks.cached;
+  }
   say(parts.held, count(blocks.held));
   say(parts.cached, count(blocks.cached));
   say(parts.free, count(blocks.free));
   const size = engine.seen && engine.seen.blocks_per_cell > 1 ? `, ${engine.seen.blocks_per_cell} to a square` : "";
-  const shared = engine.seen && engine.seen.shared_blocks ? `, ${engine.seen.shared_blocks} of these shared` : "";
+  const shared = engine.seen && engine.seen.shared ? `, ${engine.seen.shared} of these shared` : "";
   parts.map.setAttribute("aria-label", `KV cache of ${name}: ${blocks.held} of ${blocks.all} blocks held${shared}, ${blocks.cached} cached${size}`);
   if (engine.seen) {
     parts.map.title = `${engine.block_tokens} tokens to a block${size}${shared}`;

@@ -87,6 +87,12 @@ function promised(of) {
   return slos.length && slos.every((slo) => JSON.stringify(slo) === JSON.stringify(slos[0])) ? slos[0] : null;
 }
 
+/** The error budget of a model, of all models the one of which least is left. */
+function budgetOf(of) {
+  const budgets = Object.entries(store.now.budgets).filter(([name]) => !of || name === of).map(([, each]) => each);
+  return budgets.sort((one, other) => (one.remaining ?? 2) - (other.remaining ?? 2))[0];
+}
+
 /** The seconds that a window is really of: what has not been yet, or what was before the server, is no time without traffic. */
 function spanOf(view) {
   const first = view.points.length ? view.points[0][0] : view.at_s;
@@ -115,7 +121,7 @@ function render() {
   const attainments = (of ? [now.models[of]] : Object.values(now.models)).map((each) => each.slo?.attainment).filter(Boolean);
   panels.alerts.show(now);
   panels.tiles.show({
-    summary: view.summary, slo, span_s, pace: paceNow(view), in_flight: now.in_flight,
+    summary: view.summary, slo, span_s, budget: budgetOf(of), pace: paceNow(view), in_flight: now.in_flight,
     attainment: attainments.length ? Math.min(...attainments) : null,
     fixed_per_hour: places.reduce((sum, each) => sum + each.price.per_hour, 0),
     waiting: places.reduce((sum, each) => sum + each.waiting, 0),

@@ -3,11 +3,17 @@
 import { $, el, say } from "./dom.js";
 import { count, dollars, ms, percent, rate, seconds } from "./format.js";
 
-const NAMES = ["TTFT p95", "TPOT p95", "Goodput", "Tokens generated", "Cost", "Prefix hits", "Under way"];
+const NAMES = ["TTFT p95", "TPOT p95", "Goodput", "Tokens generated", "Cost", "Prefix hits", "Error budget", "Under way"];
 
 /** Nano-dollars of a window, with the hours of capacity that is paid for anyway. */
 export function spent_nanousd(summary, window_s, fixed_microusd_per_hour) {
   return summary.cost_nanousd + (1000 * fixed_microusd_per_hour * window_s) / 3600;
+}
+
+function budgetOf(budget) {
+  if (!budget || budget.remaining === null) return ["–", budget ? "nothing judged yet" : "no SLO is set"];
+  const text = `left of ${budget.window}, used ${budget.burn_rate_1h.toFixed(1)}× as fast as it may`;
+  return [budget.remaining < 0 ? "spent" : percent(budget.remaining, 0), text, budget.remaining < 0];
 }
 
 export class Tiles {
@@ -43,11 +49,12 @@ export class Tiles {
         summary.generated_tokens ? `${dollars((1e6 * cost) / summary.generated_tokens)} per M generated` : "nothing generated",
       ],
       [percent(known ? summary.cached_tokens / known : null), `${count(summary.cached_tokens)} of ${count(known)} tokens`],
+      budgetOf(state.budget),
       [count(state.in_flight), state.waiting ? `${count(state.waiting)} waiting` : "none waiting"],
     ];
     texts.forEach(([value, rest, isOver], at) => {
       say(this.tiles[at].value, value);
-      say(this.tiles[at].rest, isOver ? `${rest} · over SLO` : rest);
+      say(this.tiles[at].rest, isOver && at < 3 ? `${rest} · over SLO` : rest);
       this.tiles[at].tile.classList.toggle("over", Boolean(isOver));
     });
   }
