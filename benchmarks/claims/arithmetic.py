@@ -32,9 +32,21 @@ def results() -> dict[str, float]:
         "cache-hits": 200_000 * (1 - 0.38),
         "compression": 100 * (1 - 520 / 800),
         "compression-with-answers": 100 * (1 - (520 + 4 * 400) / (800 + 4 * 400)),
+        "mixtral-eighth": 100 * mixture_share(),
         "vllm-lowest": 1200 / 300,
         "vllm-highest": 1800 / 400,
     }
+
+
+def mixture_share() -> float:
+    """The share of the weights of Mixtral 8x7B that one token uses: 2 of 8 experts, and all that is none.
+
+    Its shape: 32 layers of width 4,096, 32 heads and 8 of keys and values of 128 each, experts of 14,336, 32,000 tokens.
+    """
+    layers, width, kv_width, expert_width, vocabulary = 32, 4096, 8 * 128, 14_336, 32_000
+    expert = 3 * width * expert_width
+    others = layers * (2 * width * width + 2 * width * kv_width + 8 * width) + 2 * vocabulary * width
+    return (others + layers * 2 * expert) / (others + layers * 8 * expert)
 
 
 def _readings(figures: Figures) -> Readings:
@@ -47,6 +59,7 @@ def _readings(figures: Figures) -> Readings:
         "startup-bill",
         "gpt-4o-mini-20x",
         "cache-hits",
+        "mixtral-eighth",
     )
     return {
         **{key: [Reading("computed", sums[key])] for key in single},

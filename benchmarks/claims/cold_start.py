@@ -15,7 +15,7 @@ def _measure(stage: Stage) -> dict[str, Any]:
     ready: dict[str, list[float]] = {name: [] for name in paths}
     for _, name in interleaved(tuple(paths), stage.pick(3, 1)):
         ready[name].append(ready_s(paths[name]))
-    large = stage.engine(stage.large, dtype="bfloat16", kv_memory_bytes=32 << 20)
+    large = stage.engine(stage.large, dtype="bfloat16", kv_memory_bytes=512 << 20)
     loads = [large.info.load_s, *(_load_s(stage) for _ in range(stage.pick(2, 0)))]
     return {"ready_s": ready, "load_s": loads, "weight_bytes": large.info.weight_bytes}
 
@@ -28,7 +28,7 @@ def ready_s(model: Path) -> float:
 
 
 def _load_s(stage: Stage) -> float:
-    return stage.engine(stage.large, dtype="bfloat16", kv_memory_bytes=32 << 20).info.load_s
+    return stage.engine(stage.large, dtype="bfloat16", kv_memory_bytes=512 << 20).info.load_s
 
 
 def _readings(figures: Figures) -> Readings:

@@ -33,6 +33,8 @@ ROWS = (1, 16)
 
 def _measure(stage: Stage) -> dict[str, Any]:
     tasks = subset(stage, stage.pick(250, 4))
+    for answered in stage.folder.glob("*-answers.jsonl"):
+        answered.unlink()  # of another run, which would be gone on with
     small = {name: stage.engine(stage.amuse, **each) for name, each in SCHEMES.items()}
     large = {name: stage.engine(stage.large, **_rounded(each)) for name, each in SCHEMES.items()}
     return {
@@ -51,7 +53,7 @@ def _weights(cores: Mapping[str, EngineCore]) -> dict[str, int]:
 def _rounded(each: Mapping[str, Any]) -> dict[str, Any]:
     """Of random numbers there is nothing to be calibrated."""
     method = {"quantize_method": ROUND} if each else {}
-    return {**each, **method, "dtype": "bfloat16", "kv_memory_bytes": 256 << 20}
+    return {**each, **method, "dtype": "bfloat16", "kv_memory_bytes": 512 << 20}
 
 
 def _steps(stage: Stage, cores: Mapping[str, EngineCore]) -> dict[str, dict[str, dict[str, float]]]:

@@ -12,7 +12,8 @@ def test_a_picture_has_its_style_its_ground_and_its_label_inside() -> None:
     plot.line([(0.0, 1.0), (10.0, 4.0)], 1, "answered", has_dots=True)
     root = ElementTree.fromstring(picture(plot))
     tags = [each.tag.rpartition("}")[2] for each in root]
-    assert tags[:2] == ["style", "rect"]
+    assert tags[:3] == ["style", "rect", "text"]
+    assert root[2].text == 'Rate & "load"'
     assert root.attrib["aria-label"] == 'Rate & "load": requests/s over clients'
     assert "prefers-color-scheme: dark" in (root[0].text or "")
     assert "http" not in picture(plot).replace("http://www.w3.org/2000/svg", "")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from benchmarks.claims.arithmetic import headroom_percent, results
+from benchmarks.claims.arithmetic import headroom_percent, mixture_share, results
 from benchmarks.claims.batching import SPREADS, Exponential, variation
 from benchmarks.claims.bounds import computing_over_reading, mbu, mfu
 from benchmarks.claims.kv_size import SHAPES
@@ -54,6 +54,7 @@ def test_the_texts_sums() -> None:
     assert found["api-bill"] == pytest.approx(4200)
     assert found["startup-bill"] == pytest.approx(2.88)
     assert found["compression-with-answers"] == pytest.approx(100 * 280 / 2400)
+    assert mixture_share() == pytest.approx(12.9 / 46.7, rel=0.005)  # billions, as its makers say
     assert headroom_percent(160_000_000_000, 4, 80) == pytest.approx(50.0)
 
 
