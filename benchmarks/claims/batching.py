@@ -63,11 +63,11 @@ def _measure(stage: Stage) -> dict[str, Any]:
     requests = stage.pick(96, 4)
     by_spread = {}
     for name, lengths in SPREADS.items():
-        by_spread[name] = _by_policy(amuse, _answers(amuse, requests, stage, lengths), _without_one(), 3, 22.0)
+        by_spread[name] = _by_policy(amuse, _answers(amuse, requests, stage, lengths), _without_one(), 3, 14.0)
     shorter = _answers(middle, stage.pick(48, 4), stage, Exponential(64))
     return {
         "by_spread": by_spread,
-        "middle": _by_policy(middle, shorter, _without_one(), 3, 40.0),
+        "middle": _by_policy(middle, shorter, _without_one(), 3, 26.0),
         "same_memory": _same_memory(stage),
         "transformers": {
             "amuse": _against_transformers(stage, amuse, "float32", Exponential(128), stage.pick(48, 2)),
@@ -137,7 +137,7 @@ def _against_transformers(stage: Stage, core: EngineCore, dtype: str, lengths: L
     peer, requests = TransformersBatches(model, dtype), _answers(core, number, stage, lengths)
     peer.answer(workload(2, core.info.vocab_size, seed=1, answers=Span(4, 4)))  # warm up
     rates: dict[str, list[float]] = {"servery": [], "transformers": []}
-    for _, name in interleaved(tuple(rates), 2, 45.0):
+    for _, name in interleaved(tuple(rates), 2, 25.0):
         if name == "transformers":
             rates[name].append(peer.tokens_per_s(requests, BATCH))
         else:
@@ -202,7 +202,7 @@ def _gain(figures: Figures, over: str) -> float:
 
 BATCHING = Measurement(
     "batching",
-    230.0,
+    200.0,
     "Batches of 16; 96 requests at once with prompts of 16 to 64 tokens and answers of 128 on average (exponential unless "
     "told otherwise); the 88M model 48 requests with answers of 64.",
     _measure,

@@ -193,7 +193,7 @@ def sensitivity(divergence: Mapping[str, float]) -> float:
 
 QUANTIZATION = Measurement(
     "quantization",
-    120.0,
+    150.0,
     "Weights as engines hold them, and as planned for shapes that are too large. Steps of the 473M model at 128 tokens of "
     "context. Losses: 250 held-out tasks of each of amuse's 10 strata, greedy answers, paired; divergence: 40 right answers of each.",
     _measure,
