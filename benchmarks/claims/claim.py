@@ -33,6 +33,7 @@ class Verdict(Enum):
     NOT_CONFIRMED = "not confirmed"
     SHOWN = "measured"  # the text gives no figure to hold it to
     NOT_HERE = "not measurable here"
+    NOT_RUN = "not in this run"
 
 
 @dataclass(frozen=True, slots=True)

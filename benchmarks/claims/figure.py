@@ -10,8 +10,13 @@ def shown(reading: Reading, unit: str) -> str:
     ends = [end for end in (reading.low, reading.high) if end is not None]
     written = [number(end, unit) for end in ends]
     between = f" ({written[0]} to {written[1]})" if len(set(written)) == 2 else ""
-    space = "" if unit == "/s" else " "
-    return f"{reading.of}: **{number(reading.value, unit)}{space}{unit}**{between}"
+    return f"{reading.of}: **{_with_unit(number(reading.value, unit), unit)}**{between}"
+
+
+def _with_unit(written: str, unit: str) -> str:
+    if unit.startswith("$"):
+        return f"${written}{unit[1:]}"
+    return f"{written}{'' if unit == '/s' else ' '}{unit}"
 
 
 def number(value: float, unit: str) -> str:

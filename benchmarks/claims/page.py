@@ -17,8 +17,7 @@ _INTRODUCTION = """\
 # What is said about serving, measured
 
 Five texts say how large language models are served and what each technique gains. Here is every figure that they state,
-held against this stack: measured in one run, or listed with the reason why it cannot be measured here. Nothing is left out;
-what was not confirmed says why.
+held against this stack: measured, or listed with the reason why it cannot be measured here. What was not confirmed says why.
 
 The machine is a CPU with two cores, so absolute times are not those of a GPU. Ratios are of this machine, too: a core turns
 from waiting for memory to waiting for arithmetic at some 8 rows in a step, a GPU at some hundred, so what lives from idle
@@ -35,25 +34,28 @@ claimed for *confirmed*; some make it *in part*. *Measured* is what the text giv
 
 
 def page(topics: Sequence[Topic], measurements: Mapping[str, Measurement], result: Mapping[str, Any]) -> str:
-    """The page in Markdown. Raises `ValueError` for a claim of which a measurement says nothing."""
+    """The page in Markdown. Raises `ValueError` for a claim of which a measurement that was run says nothing."""
     readings = read(measurements, result)
-    verdicts = [(claim, claim.verdict(readings.get(claim.key, []))) for topic in topics for claim in topic.claims]
-    parts = [_INTRODUCTION, _run_line(result), _summary(verdicts), _texts(), _METHOD]
+    verdicts = {claim.key: _verdict(claim, readings, result) for topic in topics for claim in topic.claims}
+    parts = [_INTRODUCTION, _run_line(measurements, result), _summary(topics, verdicts), _texts(), _METHOD]
     for topic in topics:
-        parts.append(_topic(topic, readings))
+        parts.append(_topic(topic, readings, verdicts))
         parts += [_image(name, plot) for name, plot in _plots_of(topic, topics, measurements, result).items()]
     return "\n".join([*parts, _how(measurements, result)])
 
 
 def read(measurements: Mapping[str, Measurement], result: Mapping[str, Any]) -> dict[str, list[Reading]]:
-    """The figures of every claim, by its key. Raises `ValueError` for a measurement that the result lacks."""
-    missing = sorted(measurements.keys() - result["runs"].keys())
-    if missing:
-        raise ValueError(f"the result has no {', '.join(missing)}; measure all with {_COMMAND}")
+    """The figures of every claim that was measured, by its key."""
     found: dict[str, list[Reading]] = {}
-    for key, measurement in measurements.items():
-        found |= measurement.readings(result["runs"][key])
+    for key, figures in result["runs"].items():
+        found |= measurements[key].readings(figures)
     return found
+
+
+def _verdict(claim: Claim, readings: Mapping[str, list[Reading]], result: Mapping[str, Any]) -> Verdict:
+    if claim.measured is not None and claim.measured not in result["runs"]:
+        return Verdict.NOT_RUN
+    return claim.verdict(readings.get(claim.key, []))
 
 
 def write(
@@ -61,18 +63,18 @@ def write(
 ) -> Path:
     """Write the page and its pictures to `folder`."""
     (folder / PICTURES).mkdir(exist_ok=True)
-    for key, measurement in measurements.items():
-        for name, plot in measurement.plots(result["runs"][key]).items():
+    for key, figures in result["runs"].items():
+        for name, plot in measurements[key].plots(figures).items():
             (folder / PICTURES / f"{name}.svg").write_text(picture(plot), encoding="utf-8")
     path = folder / "claims.md"
     path.write_text(page(topics, measurements, result), encoding="utf-8")
     return path
 
 
-def _run_line(result: Mapping[str, Any]) -> str:
+def _run_line(measurements: Mapping[str, Measurement], result: Mapping[str, Any]) -> str:
     made = result["provenance"]
     machine = made["machine"]
-    minutes = sum(result["took_s"].values()) / 60
+    minutes = sum(result["took_s"].get(key, each.budget_s) for key, each in measurements.items()) / 60
     return (
         f"```sh\n{_COMMAND}                      # all of it, {minutes:.0f} minutes\n"
         f'{_COMMAND} ARGS="--render"      # this page again, from the newest result\n```\n\n'
@@ -80,11 +82,15 @@ def _run_line(result: Mapping[str, Any]) -> str:
     )
 
 
-def _summary(verdicts: Sequence[tuple[Claim, Verdict]]) -> str:
-    count = Counter(verdict for _, verdict in verdicts)
+def _summary(topics: Sequence[Topic], verdicts: Mapping[str, Verdict]) -> str:
+    count = Counter(verdicts.values())
     told = ", ".join(f"{count[verdict]} {verdict.value}" for verdict in Verdict if count[verdict])
     lines = [f"Of {len(verdicts)} statements: {told}.\n"]
-    refuted = [claim for claim, verdict in verdicts if verdict is Verdict.NOT_CONFIRMED]
+    claims = [claim for topic in topics for claim in topic.claims]
+    missing = sorted({f"`{claim.measured}`" for claim in claims if verdicts[claim.key] is Verdict.NOT_RUN})
+    if missing:
+        lines.append(f"{' and '.join(missing)} were left out of this run; `{_COMMAND}` has them.\n")
+    refuted = [claim for claim in claims if verdicts[claim.key] is Verdict.NOT_CONFIRMED]
     if refuted:
         lines.append("Not confirmed:\n")
         lines += [f"- {claim.says}." for claim in refuted]
@@ -97,16 +103,17 @@ def _texts() -> str:
     return "\n".join(["| called here | text |", "|---|---|", *rows, ""])
 
 
-def _topic(topic: Topic, readings: Mapping[str, list[Reading]]) -> str:
+def _topic(topic: Topic, readings: Mapping[str, list[Reading]], verdicts: Mapping[str, Verdict]) -> str:
     rows, notes = [], list[str]()
     for claim in topic.claims:
-        found = readings.get(claim.key, [])
-        verdict = claim.verdict(found)
-        word = verdict.value if verdict in (Verdict.NOT_HERE, Verdict.SHOWN) else f"**{verdict.value}**"
+        found, verdict = readings.get(claim.key, []), verdicts[claim.key]
+        is_plain = verdict in (Verdict.NOT_HERE, Verdict.NOT_RUN, Verdict.SHOWN)
+        word = verdict.value if is_plain else f"**{verdict.value}**"
         if note := _note(claim, verdict):
             notes.append(f"{len(notes) + 1}. {note}")
             word += f" ({len(notes)})"
-        ours = "<br>".join(shown(reading, claim.unit) for reading in found) or f"- ({claim.reason})"
+        missing = f"- ({claim.reason})" if claim.reason else "-"
+        ours = "<br>".join(shown(reading, claim.unit) for reading in found) or missing
         texts = ", ".join(SHORT[text] for text in claim.texts)
         by = f"`{claim.measured}`" if claim.measured else ""
         rows.append(f"| {claim.says} | {texts} | {claim.quoted} | {ours} | {word} | {by} |")
@@ -124,10 +131,10 @@ def _plots_of(
 ) -> dict[str, Plot]:
     """Those of the measurements that say most about this topic."""
     found: dict[str, Plot] = {}
-    for key, measurement in measurements.items():
+    for key, figures in result["runs"].items():
         shares = [sum(claim.measured == key for claim in each.claims) for each in topics]
         if topics[shares.index(max(shares))] is topic:
-            found |= measurement.plots(result["runs"][key])
+            found |= measurements[key].plots(figures)
     return found
 
 
@@ -136,9 +143,9 @@ def _image(name: str, plot: Plot) -> str:
 
 
 def _how(measurements: Mapping[str, Measurement], result: Mapping[str, Any]) -> str:
+    took = {key: f"{seconds:.0f} s" for key, seconds in result["took_s"].items()}
     rows = [
-        f"| `{key}` | {measurement.setting} | {result['took_s'][key]:.0f} s |"
-        for key, measurement in measurements.items()
+        f"| `{key}` | {each.setting} | {took.get(key, Verdict.NOT_RUN.value)} |" for key, each in measurements.items()
     ]
     told = f'`{_COMMAND} ARGS="--only batching"` measures one of them alone and prints what it says.\n'
     return "\n".join(["## How\n", told, "| by | what was measured | took |", "|---|---|---|", *rows, ""])

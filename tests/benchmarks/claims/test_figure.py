@@ -28,4 +28,6 @@ def test_numbers_have_the_digits_of_their_unit(value: float, unit: str, written:
 def test_a_range_is_told_where_rounds_differ() -> None:
     assert shown(Reading("amuse", 2.0, 1.5, 2.5), "x") == "amuse: **2.00 x** (1.50 to 2.50)"
     assert shown(Reading("amuse", 2.0, 2.001, 2.002), "x") == "amuse: **2.00 x**"
+    assert shown(Reading("bill", 4200.0), "$") == "bill: **$4,200**"
+    assert shown(Reading("bill", 2.88), "$ M") == "bill: **$2.88 M**"
     assert shown(Reading("amuse", 70.0), "/s") == "amuse: **70.0/s**"

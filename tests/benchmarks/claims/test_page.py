@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
+import orjson
 
-from benchmarks.claims.claim import Claim, Reading, Topic
+from benchmarks.claims.__main__ import DOCS, newest
+from benchmarks.claims.claim import Claim, Reading, Topic, stated
 from benchmarks.claims.measurement import Figures, Measurement, Readings
+from benchmarks.claims.measurements import MEASUREMENTS
 from benchmarks.claims.page import page, write
 from servery.bench.page.axis import Axis
 from servery.bench.page.plot import Plot
@@ -66,6 +68,13 @@ def test_page_and_pictures_are_written(tmp_path: Path) -> None:
     assert (tmp_path / "claims" / "speed.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
 
 
-def test_a_result_that_lacks_a_measurement_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"the result has no speed; measure all with make claims"):
-        page(TOPICS, SPEED, {**RESULT, "runs": {}})
+def test_what_a_run_lacks_is_told() -> None:
+    rendered = page(TOPICS, SPEED, {**RESULT, "runs": {}, "took_s": {}})
+    assert "| It is twice as fast | Chapter 12 | 2 x | - | not in this run" in rendered
+    assert "| `speed` | A run. | not in this run |" in rendered
+
+
+def test_the_page_in_the_documentation_is_that_of_the_newest_result() -> None:
+    """After a change of the lists or the page: make claims ARGS="--render"."""
+    result = orjson.loads(newest().read_bytes())
+    assert (DOCS / "claims.md").read_text() == page(stated(), MEASUREMENTS, result)
