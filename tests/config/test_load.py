@@ -72,7 +72,7 @@ def test_a_small_file_has_the_documented_defaults() -> None:
 def test_everything_that_can_be_written_is_read() -> None:
     config = parse_config(
         dedent("""\
-        server: {host: 0.0.0.0, port: 9000, api_keys: ["${KEY}"], admin_keys: [root], metrics_keys: [scraper], drain_timeout: 1m, max_body: 1MiB}
+        server: {host: 0.0.0.0, port: 9000, api_keys: ["${KEY}"], admin_keys: [root], metrics_keys: [scraper], viewer_keys: [wall], drain_timeout: 1m, max_body: 1MiB}
         deployments:
           gpu:
             kind: vllm
@@ -105,10 +105,11 @@ def test_everything_that_can_be_written_is_read() -> None:
         {"KEY": "sk-1"},
     )
     assert (config.host, config.port, config.drain_timeout_s) == ("0.0.0.0", 9000, 60.0)
-    assert (config.api_keys, config.admin_keys, config.metrics_keys) == (
+    assert (config.api_keys, config.admin_keys, config.metrics_keys, config.viewer_keys) == (
         (Secret("sk-1"),),
         (Secret("root"),),
         (Secret("scraper"),),
+        (Secret("wall"),),
     )
     assert config.max_body_bytes == 1 << 20
     assert config.deployments["gpu"] == DeploymentConfig(

@@ -88,6 +88,7 @@ def test_settings_outside_their_range_are_the_engines_error(tmp_path: Path) -> N
         ({"api_keys": ("",)}, "API key"),
         ({"api_keys": ("secret\n",)}, "an API key is empty"),
         ({"metrics_keys": ("",)}, "a metrics key is empty"),
+        ({"viewer_keys": ("",)}, "a viewer key is empty"),
         ({"admin_keys": ("secret\n",)}, "an admin key is empty or has characters that a header cannot carry"),
         ({"log_level": "loud"}, "--log-level is 'loud'"),
     ],

@@ -118,6 +118,14 @@ def test_models_keys_and_deployments_are_those_of_the_file_of_now(tmp_path: Path
             for name, status in (("one", 401), ("two", 200), ("beside", 200)):
                 again = await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key(name))
                 assert again.status == status
+
+            assert made.service.viewers.is_empty
+            made.write(name="b", key="two", server=", viewer_keys: [wall]")
+            made.reloader.reload()
+            assert made.service.viewers.find("wall") is not None
+            made.write(name="b", key="two")
+            made.reloader.reload()
+            assert made.service.viewers.find("wall") is None
             assert again.headers["x-servery-deployment"] == "b"
 
     asyncio.run(story())

@@ -106,6 +106,7 @@ export class Chart {
       ctx.stroke();
     }
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
     ctx.textBaseline = isAbove ? "top" : "bottom";
     const text = isAbove ? `SLO ${this.shown(limit)} ↑` : `SLO ${this.shown(limit)}`;
     ctx.fillText(text, bbox.left + 4 * devicePixelRatio, y + (isAbove ? 2 : -2) * devicePixelRatio);

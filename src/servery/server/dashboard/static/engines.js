@@ -68,7 +68,7 @@ function drawSteps(canvas, steps) {
   });
   context.fillStyle = colour("--faint");
   context.font = "11px system-ui, sans-serif";
-  context.fillText(`${most} tokens`, 0, 10);
+  if (shown.length) context.fillText(`${most} tokens`, 0, 10);
 }
 
 function figure(name) {

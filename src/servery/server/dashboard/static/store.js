@@ -88,11 +88,12 @@ export function columns(view, point, length, names) {
   const at = (name) => point.indexOf(name);
   const by = new Map(view.points.map((slice) => [Math.round((slice[0] - view.since_s) / view.step_s), slice]));
   const times = Array.from({ length }, (_, number) => view.since_s + number * view.step_s);
-  return [times, ...names.map((value) => times.map((_, number) => value(by.get(number), at, view.step_s)))];
+  return [times, ...names.map((value) => times.map((_, number) => value(by.get(number), at, view.step_s, number === length - 1)))];
 }
 
 export const time = (name) => (slice, at) => (slice ? slice[at(name)] : null);
-export const perSecond = (name) => (slice, at, step_s) => (slice ? slice[at(name)] / step_s : 0);
+/** Of the slice that is not over yet no rate is known: it would look like an end of the traffic. */
+export const perSecond = (name) => (slice, at, step_s, isOpen) => (isOpen ? null : slice ? slice[at(name)] / step_s : 0);
 /** Tokens as they were counted while somebody looked; else those of the exchanges that ended then. */
-export const pace = (slice, at, step_s) =>
-  slice ? slice[at("generated_per_s")] ?? slice[at("generated_tokens")] / step_s : 0;
+export const pace = (slice, at, step_s, isOpen) =>
+  isOpen ? null : slice ? slice[at("generated_per_s")] ?? slice[at("generated_tokens")] / step_s : 0;
