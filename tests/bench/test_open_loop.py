@@ -13,8 +13,8 @@ from servery.bench import closed_loop, open_loop
 from servery.bench.address import Address
 from servery.bench.client import Client
 from servery.bench.measured import Measured
-from servery.bench.open_loop import Planned
 from servery.bench.percentile import quantile
+from servery.bench.planned import Planned
 from servery.bench.sample import Sample
 from servery.bench.slo import BenchSlo
 from servery.bench.validity import faults
@@ -120,7 +120,7 @@ def test_a_server_that_stalls_shows_in_the_tail_and_not_in_a_closed_loop() -> No
     async def closed() -> Measured:
         async with timed(TimedServer(stalls, is_serial=True)) as server:
             clients = [server.connect()]
-            done = await closed_loop.run(clients, [one.request for one in planned(100, 0.0)], lambda _: None)
+            done = await closed_loop.run(clients, planned(100, 0.0), lambda _: None)
             clients[0].close()
             return done
 

@@ -19,6 +19,7 @@ from servery.bench.client import Client
 from servery.bench.errors import BadTrace, Unreachable, WrongStatus
 from servery.bench.measured import Measured
 from servery.bench.options import BenchOptions, LoadOptions, TargetOptions, WorkOptions
+from servery.bench.planned import Planned
 from servery.bench.report import Report, sample_rows, summarize
 from servery.bench.run import measure
 from servery.bench.sample import Sample
@@ -157,7 +158,7 @@ def test_clients_are_as_many_as_asked_and_each_waits_for_its_answer() -> None:
         async with scripted({CHAT: [held]}) as server:
             clients = [Client(Address.parse(server.url)) for _ in range(3)]
             done: list[Sample] = []
-            load = asyncio.create_task(closed_loop.run(clients, [{}] * 7, done.append))
+            load = asyncio.create_task(closed_loop.run(clients, [Planned(0.0, {})] * 7, done.append))
             await _until(lambda: len(server.asked) == 3)
             assert done == []
             go.set()

@@ -48,3 +48,20 @@ def test_bench_gets_the_lengths_it_asks_for_and_the_engines_share(server: Server
     assert report["engine"]["steps"] > 0
     assert 0 < report["engine"]["mbu"] < 1
     assert report["engine"]["preemptions"] == 0
+
+
+def test_turns_of_a_conversation_find_what_was_said_before_in_the_cache(server: ServerProcess, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    lengths = ("--prompt-tokens", "60", "--output-tokens", "20", "--turns", "3", "--turn-tokens", "30")
+    load = ("--rate", "8", "--requests", "6", "--warmup", "1", "--no-bandwidth", "--json", str(out))
+    done = servery("bench", "run", "--url", server.url, *lengths, *load)
+    assert "TTFT p50 by turn of the conversation: 1: " in done.stdout, done.stderr
+    samples = json.loads(out.read_bytes())["samples"]
+    assert [sample["turn"] for sample in samples] == [1, 2, 3] * 2
+    for first, second, third in (samples[:3], samples[3:]):
+        assert first["due_s"] + first["e2e_s"] <= second["sent_s"]
+        # What was asked and answered, and the next message: no more than its template besides.
+        assert first["prompt_tokens"] + 20 < second["prompt_tokens"] < third["prompt_tokens"]
+        # All whole blocks of the turn before were computed and are found, but the answer's newest token.
+        assert second["cached_tokens"] >= first["prompt_tokens"] - 16
+        assert third["cached_tokens"] >= second["prompt_tokens"] - 16

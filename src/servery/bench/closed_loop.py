@@ -7,24 +7,26 @@ nothing about what would happen at a fixed rate of arrivals; that needs an open 
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from contextlib import aclosing
 
 from servery.bench.client import Client
+from servery.bench.conversation import converse
 from servery.bench.measured import Measured
-from servery.bench.sample import Sample, ask
+from servery.bench.planned import Planned
+from servery.bench.sample import Sample
 
 
-async def run(
-    clients: Sequence[Client], requests: Iterable[dict[str, Any]], on_done: Callable[[Sample], None]
-) -> Measured:
-    """Send `requests` in their order, one at a time per client; `on_done` is told of each as it ends."""
-    waiting = enumerate(requests)
-    samples: dict[int, Sample] = {}
+async def run(clients: Sequence[Client], planned: Iterable[Planned], on_done: Callable[[Sample], None]) -> Measured:
+    """Send what is planned in its order, one at a time per client; `on_done` is told of each sample as it ends."""
+    waiting = enumerate(planned)
+    samples: dict[tuple[int, int], Sample] = {}
 
     async def work(client: Client) -> None:
-        for index, request in waiting:  # shared: each client takes the next one
-            samples[index] = await ask(client, request)
-            on_done(samples[index])
+        for index, one in waiting:  # shared: each client takes the next one
+            async with aclosing(converse(client, one.request, one.turns)) as turns:
+                async for sample in turns:
+                    samples[index, sample.turn] = sample
+                    on_done(sample)
 
     began, cpu_before = time.perf_counter(), time.process_time()
     async with asyncio.TaskGroup() as group:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 from servery.bench.arrivals import Arrivals
 from servery.bench.lengths import Lengths, parse_lengths
@@ -142,6 +143,8 @@ def add_verbs(add_verb: Add, add_client: Callable[[argparse.ArgumentParser], Non
     for parser in measuring.values():
         add_client(parser)
         _add_measuring(parser)
+    for verb in (run, goodput, sweep):
+        _add_turns(measuring[verb])
     _add_load(measuring[run])
     _add_trace(measuring[trace])
     _add_search(measuring[goodput])
@@ -165,6 +168,13 @@ def _add_measuring(verb: argparse.ArgumentParser) -> None:
     add("--no-bandwidth", dest="bandwidth", action="store_false", help="do not measure this machine's bandwidth")
     add("--json", type=file_to_write, metavar="FILE", help="write everything measured; - for stdout, not a table")
     add("--html", type=file_to_write, metavar="FILE", help="write one page with plots")
+
+
+def _add_turns(verb: argparse.ArgumentParser) -> None:
+    add = verb.add_argument
+    add("--turns", type=_lengths, metavar="N", help="conversations of so many turns, each with the answers before it")
+    add("--turn-tokens", type=_lengths, metavar="X", help="length of a user's further message (default 50)")
+    add("--think-time", type=between(0, 3600), metavar="S", help="seconds from an answer to the next turn, on average")
 
 
 def _add_load(verb: argparse.ArgumentParser) -> None:
@@ -239,6 +249,7 @@ def _bench_options(options: argparse.Namespace, load: LoadOptions) -> BenchOptio
             stop_at_eos=options.stop_at_eos,
             temperature=options.temperature,
             seed=options.seed,
+            **_turns(options),
         ),
         load=load,
         slo=_slo(options),
@@ -247,6 +258,16 @@ def _bench_options(options: argparse.Namespace, load: LoadOptions) -> BenchOptio
         json_path=options.json,
         html_path=options.html,
     )
+
+
+def _turns(options: argparse.Namespace) -> dict[str, Any]:
+    """What was said of conversations; raises `UsageError` for what has no use without."""
+    turns = getattr(options, "turns", None)
+    given = {"turn_tokens": getattr(options, "turn_tokens", None), "think_s": getattr(options, "think_time", None)}
+    said = {name: value for name, value in given.items() if value is not None}
+    if turns is None and said:
+        raise UsageError("--turn-tokens and --think-time are of conversations; give their --turns, too")
+    return said if turns is None else {"turns": turns, **said}
 
 
 def _load_options(options: argparse.Namespace) -> LoadOptions:

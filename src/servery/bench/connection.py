@@ -2,6 +2,10 @@
 
 The time is taken in `data_received`, before anything is parsed: what a coroutine that wakes up later would see also
 holds the client's own queueing.
+
+This is not the gateway's client (`http/`), on purpose. That one hands on bytes without their times, and taking a time for
+every piece would cost each relayed event of every answer; and a fault of a client that the measured server shares with
+the one that measures would show in no figure.
 """
 
 import asyncio

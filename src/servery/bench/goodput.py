@@ -9,10 +9,10 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from servery.bench import load
 from servery.bench.arrivals import Arrivals
 from servery.bench.capacity import CapacitySearch, Trial, Verdict, fewest_requests, is_lost, judge
 from servery.bench.errors import ClientError
+from servery.bench.load import GoesOn
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
 from servery.bench.page import write_page
@@ -79,7 +79,9 @@ async def measure(options: BenchOptions, search: CapacitySearch) -> CapacityRepo
     runs: list[Report] = []
     with closing(target.control):
         while (rate := search.next_rate) is not None:
-            report = await one_run(target, at_rate(options, replace(form, rate=rate), len(runs)), _rules(options, slo))
+            report = await one_run(
+                target, at_rate(options, replace(form, rate=rate), len(runs)), _goes_on(options, slo)
+            )
             runs.append(report)
             search.tell(_trial(rate, report, slo))
             if report.faults:
@@ -87,7 +89,7 @@ async def measure(options: BenchOptions, search: CapacitySearch) -> CapacityRepo
     return _capacity(search, runs)
 
 
-def _rules(options: BenchOptions, slo: BenchSlo) -> load.Rules:
+def _goes_on(options: BenchOptions, slo: BenchSlo) -> GoesOn:
     """Stop a run as soon as nothing that may follow could save it."""
     misses = 0
 
@@ -96,7 +98,7 @@ def _rules(options: BenchOptions, slo: BenchSlo) -> load.Rules:
         misses += bool(slo.misses(sample))
         return not is_lost(misses, options.load.requests, slo.attainment)
 
-    return load.Rules(goes_on)
+    return goes_on
 
 
 def _trial(rate: float, report: Report, slo: BenchSlo) -> Trial:

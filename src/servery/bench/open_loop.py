@@ -7,23 +7,16 @@ second's worth of requests after it, and their latencies count from when they we
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import aclosing
 
 from servery.bench.client import Client
+from servery.bench.conversation import converse
 from servery.bench.measured import Measured
 from servery.bench.pacer import Pacer
-from servery.bench.sample import Sample, ask
+from servery.bench.planned import Planned
+from servery.bench.sample import Sample
 
 _LEAD_S = 0.05  # between making the schedule and its first request
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A request and when it is due, in seconds from the start."""
-
-    at_s: float
-    request: dict[str, Any]
 
 
 async def run(
@@ -36,22 +29,29 @@ async def run(
     """Send all of `planned`, ascending in time, each over a connection that is free or a new one of `connect`.
 
     `on_done` is told of each sample as it ends; when it returns False nothing more is sent, and what is under way is
-    given up. The samples are those that ended, in the order of the requests.
+    given up. The samples are those that ended, in the order of the requests, conversations turn by turn.
     """
     free: list[Client] = []
     clients: set[Client] = set()
-    samples: dict[int, Sample] = {}
+    samples: dict[tuple[int, int], Sample] = {}
+    left = len(planned)
     under_way: set[asyncio.Task[None]] = set()
     is_over = asyncio.get_running_loop().create_future()
     start = time.perf_counter() + _LEAD_S
     cpu_before = time.process_time()
 
     async def send(index: int) -> None:
-        client = free.pop() if free else connect()
+        nonlocal left
+        client, one = free.pop() if free else connect(), planned[index]
         clients.add(client)
-        samples[index] = await ask(client, planned[index].request, start + planned[index].at_s)
+        async with aclosing(converse(client, one.request, one.turns, start + one.at_s)) as turns:
+            async for sample in turns:
+                samples[index, sample.turn] = sample
+                if not on_done(sample):
+                    _end(is_over)
         free.append(client)
-        if not on_done(samples[index]) or len(samples) == len(planned):
+        left -= 1
+        if not left:
             _end(is_over)
 
     def due(index: int) -> None:

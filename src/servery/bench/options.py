@@ -7,6 +7,9 @@ from pathlib import Path
 from servery.bench.arrivals import Arrivals
 from servery.bench.lengths import Lengths
 from servery.bench.slo import BenchSlo
+from servery.bench.span import Span
+
+ONE_TURN, TURN_TOKENS = Span(1, 1), Span(50, 50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,14 @@ class WorkOptions:
     stop_at_eos: bool = False
     temperature: float = 0.0
     seed: int = 0
+    turns: Lengths = ONE_TURN  # of a conversation, each with the answers to those before
+    turn_tokens: Lengths = TURN_TOKENS  # of a user's further message
+    think_s: float = 0.0  # from an answer to the next turn, on average
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether requests come as conversations."""
+        return self.trace is None and self.turns != ONE_TURN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -65,6 +65,7 @@ class Summary:
     tokens_per_event: float | None
     client_cpu_share: float
     slo: SloFigures | None
+    ttft_by_turn_ms: dict[str, Distribution] = field(default_factory=dict)  # of conversations, by the turn's number
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,16 @@ def summarize(measured: Measured, slo: BenchSlo | None = None, dollars_per_hour:
         tokens_per_event=sum(output) / events if events else None,
         client_cpu_share=measured.client_cpu_share,
         slo=slo_figures(measured, slo, dollars_per_hour) if slo is not None else None,
+        ttft_by_turn_ms=_by_turn(good),
     )
+
+
+def _by_turn(good: Sequence[Sample]) -> dict[str, Distribution]:
+    """TTFT of each turn: what a prefix cache is worth to those who go on talking."""
+    turns = sorted({sample.turn for sample in good})
+    if turns in ([], [1]):
+        return {}
+    return {str(turn): Distribution.of(_ms(one.ttft_s for one in good if one.turn == turn)) for turn in turns}
 
 
 def slo_figures(measured: Measured, slo: BenchSlo, dollars_per_hour: float | None = None) -> SloFigures:
@@ -210,6 +220,7 @@ def sample_rows(measured: Measured, slo: BenchSlo | None = None) -> list[dict[st
             "finish_reason": sample.finish_reason,
             "error": sample.error_kind,
             "misses": slo.misses(sample) if slo is not None else None,
+            "turn": sample.turn,
         }
         for sample in measured.samples
     ]

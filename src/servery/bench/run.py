@@ -10,10 +10,10 @@ from servery.bench.bandwidth import Bandwidth
 from servery.bench.engine_meter import Counters, EngineWork, work_between
 from servery.bench.machine import Provenance, cache_bytes
 from servery.bench.measured import Measured
-from servery.bench.open_loop import Planned
 from servery.bench.options import BenchOptions, WorkOptions, plain
 from servery.bench.output import put_out
 from servery.bench.page import write_page
+from servery.bench.planned import Planned, number_of_requests
 from servery.bench.report import Report, offered_rate, sample_rows, summarize
 from servery.bench.table import show
 from servery.bench.target import Target, require_folder
@@ -43,17 +43,20 @@ async def measure(options: BenchOptions) -> Report:
         return await one_run(target, options)
 
 
-async def one_run(target: Target, options: BenchOptions, rules: load.Rules | None = None) -> Report:
-    """Make the requests of `options`, warm up, measure, report; `rules` may end it early."""
+async def one_run(target: Target, options: BenchOptions, goes_on: load.GoesOn | None = None) -> Report:
+    """Make the requests of `options`, warm up, measure, report; `goes_on` may end it early."""
     provenance, watch = Provenance.now(), Watch(options.slo)
     requests = traffic(options.work, options.load)
     with watch.count("making prompts", len(requests)) as advance:
         planned = await plan(target, options.work, requests, advance)
     await load.warm_up(target, planned[: options.load.warmup], options.load, watch)
     before = await target.counters()
-    measured = await load.measure(target, planned[options.load.warmup :], options.load, watch, rules)
+    measured = await load.measure(target, planned[options.load.warmup :], options.load, watch, goes_on)
     after = await target.counters()
     notes = [*_length_notes(options.work, target), *_sample_notes(measured)]
+    unasked = number_of_requests(planned[options.load.warmup :]) - len(measured.samples)
+    if unasked and goes_on is None:
+        notes.append(f"{unasked} turns were not asked: the answer before them did not come whole")
     ceiling = _ceiling(options, target, before, notes)
     engine = work_between(before, after, ceiling) if before and after else None
     return Report(

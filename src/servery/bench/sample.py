@@ -3,6 +3,7 @@
 Times are seconds of `time.perf_counter`; the definitions are those of vLLM's benchmark, so that figures compare.
 """
 
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -30,6 +31,7 @@ class Sample:
     error_kind: str | None = None
     error: str | None = None
     due: float | None = None  # None: in a closed loop a request is due when it is sent
+    turn: int = 1  # of a conversation
 
     @property
     def scheduled(self) -> float:
@@ -90,13 +92,20 @@ class Sample:
         self.finish_reason = delta.finish_reason or self.finish_reason
 
 
-async def ask(client: Client, request: dict[str, Any], due: float | None = None) -> Sample:
-    """Send one chat completion and note what comes; an error ends up in the sample, it is not raised."""
+async def ask(
+    client: Client, request: dict[str, Any], due: float | None = None, hear: Callable[[str], None] | None = None
+) -> Sample:
+    """Send one chat completion and note what comes; an error ends up in the sample, it is not raised.
+
+    `hear` is told the answer's text as it comes.
+    """
     sample = Sample(sent=perf_counter(), due=due)
     try:
         async with aclosing(client.chat(request)) as deltas:
             async for delta in deltas:
                 sample.take(delta)
+                if hear is not None and delta.text:
+                    hear(delta.text)
     except ClientError as error:
         sample.error_kind, sample.error = error.kind, str(error)
     return sample

@@ -63,6 +63,10 @@ def _totals(summary: Summary) -> str:
         + f", prompts {rates.prompt_tokens:.1f} tokens/s, {rates.good_requests:.2f} good requests/s",
         f"prompt {_number(summary.prompt_tokens.mean)} tokens, answer {_number(summary.output_tokens.mean)} (means)",
     ]
+    if summary.ttft_by_turn_ms:
+        medians = ((turn, of.percentiles["p50"].value) for turn, of in summary.ttft_by_turn_ms.items())
+        shown = ", ".join(f"{turn}: {_number(value)} ms" for turn, value in medians)
+        lines.append(f"TTFT p50 by turn of the conversation: {shown}")
     if summary.cached_share:
         lines.append(f"{summary.cached_share:.1%} of the prompt tokens came from the prefix cache")
     return "\n".join(lines)
