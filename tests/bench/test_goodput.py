@@ -10,9 +10,10 @@ from rich.console import Console
 
 from servery.bench.arrivals import Arrivals
 from servery.bench.capacity import CapacitySearch, Verdict
+from servery.bench.comparison import CompareReport, overall
 from servery.bench.comparison import measure as compare
-from servery.bench.comparison import overall
 from servery.bench.comparison import show as show_comparison
+from servery.bench.comparison import write as write_comparison
 from servery.bench.errors import ClientError
 from servery.bench.goodput import CapacityReport, TooFewRequests, conclusion, measure, show
 from servery.bench.options import BenchOptions, LoadOptions, TargetOptions, WorkOptions
@@ -141,7 +142,7 @@ def _prompts(server: ScriptedServer, first: int) -> list[str]:
     return sorted(body["messages"][0]["content"] for body in server.bodies(CHAT)[first : first + 30])
 
 
-def test_a_comparison_asks_both_the_same_in_turn() -> None:
+def test_a_comparison_asks_both_the_same_in_turn(tmp_path: Path) -> None:
     async def go() -> None:
         async with scripted(SCRIPT) as a, scripted(SCRIPT) as b:
             slo = BenchSlo.parse("ttft:30s", 0.9)
@@ -154,8 +155,24 @@ def test_a_comparison_asks_both_the_same_in_turn() -> None:
             shown = StringIO()
             show_comparison(found, Console(file=shown, width=120))
             assert f"B is {found.verdict.value} (margin 5%)" in shown.getvalue()
+            _check_its_page(found, tmp_path)
 
     asyncio.run(go())
+
+
+def _check_its_page(found: CompareReport, folder: Path) -> None:
+    """It says the verdict and draws both sides; `report` makes the same of the JSON."""
+    write_comparison(found, folder / "compare.html")
+    page = (folder / "compare.html").read_text(encoding="utf-8")
+    (folder / "compare.json").write_bytes(as_json(found))
+    assert run([str(folder / "compare.json")], folder / "again.html", wants_schema=False) == 0
+    assert (folder / "again.html").read_text(encoding="utf-8") == page
+    assert f'<p class="conclusion">B is {found.verdict.value} (margin 5%); a request of B' in page
+    assert page.count('class="interval"') == len(found.figures)
+    assert page.count("<figure>") == 3
+    assert "http" not in page.replace(found.a[0].options["target"]["url"], "").replace(
+        found.b[0].options["target"]["url"], ""
+    )
 
 
 @pytest.mark.parametrize(

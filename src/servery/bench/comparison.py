@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -12,7 +13,7 @@ from rich.table import Table
 from servery.bench.errors import ClientError
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
-from servery.bench.page import write_page
+from servery.bench.page import write_pair
 from servery.bench.paired import Comparison, Outcome, chance_of_less, compare
 from servery.bench.percentile import quantile, smallest_n
 from servery.bench.report import Report
@@ -46,8 +47,7 @@ def run(a: BenchOptions, b: BenchOptions, repeats: int, margin: float) -> int:
     require_folder(a.json_path)
     require_folder(a.html_path)
     report = uvloop.run(measure(a, b, repeats, margin))
-    runs = [*report.a, *report.b]
-    put_out(report, a, lambda console: show(report, console), lambda path: write_page(path, runs))
+    put_out(report, a, lambda console: show(report, console), lambda path: write(report, path))
     return 1 if report.verdict is Outcome.WORSE or not report.is_valid else 0
 
 
@@ -122,6 +122,17 @@ def _value(row: Row, column: str) -> float | None:
     if column == "kept":
         return float(not row["misses"])
     return None if row["error"] is not None else row[column]
+
+
+def conclusion(report: CompareReport) -> str:
+    """The sentence that the comparison was made for."""
+    faster = f"a request of B has the lower TTFT {report.chance_b_faster:.0%} of the time"
+    return f"B is {report.verdict.value} (margin {report.margin:.0%}); {faster}"
+
+
+def write(report: CompareReport, path: Path) -> None:
+    """Write its page. Raises `OSError`."""
+    write_pair(path, report.a, report.b, report.figures, conclusion(report), report.margin)
 
 
 def show(report: CompareReport, console: Console) -> None:

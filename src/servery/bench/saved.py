@@ -8,6 +8,7 @@ import orjson
 
 from servery.bench.comparison import SCHEMA as COMPARE
 from servery.bench.comparison import CompareReport
+from servery.bench.comparison import write as write_comparison
 from servery.bench.errors import ClientError
 from servery.bench.goodput import SCHEMA as GOODPUT
 from servery.bench.goodput import CapacityReport, conclusion
@@ -34,9 +35,12 @@ def run(files: list[str], html: Path | None, *, wants_schema: bool) -> int:
     if not files or html is None:
         raise BadReport("Name at least one file that --json wrote, and the page to write with --html.")
     read_all = [read(Path(name)) for name in files]
-    runs = [one for found in read_all for one in _runs(found)]
-    if len(read_all) == 1 and isinstance(found := read_all[0], CapacityReport):
+    runs = [one for each in read_all for one in _runs(each)]
+    found = read_all[0]
+    if len(read_all) == 1 and isinstance(found, CapacityReport):
         write_page(html, runs, conclusion=conclusion(found), capacity=found.capacity)
+    elif len(read_all) == 1 and isinstance(found, CompareReport):
+        write_comparison(found, html)
     else:
         write_page(html, runs)
     return 0

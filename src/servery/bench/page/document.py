@@ -33,17 +33,21 @@ def page(reports: Sequence[Report], *, conclusion: str | None = None, capacity: 
     """The HTML: nothing in it is loaded from elsewhere."""
     first = reports[0]
     title = f"{first.model}: {first.summary.load}" if len(reports) == 1 else f"{first.model}: {len(reports)} runs"
-    faults = dict.fromkeys(fault for report in reports for fault in report.faults)
-    notes = dict.fromkeys(note for report in reports for note in report.notes)
+    notes = notes_of(reports)
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="conclusion">{escape(conclusion)}</p>' if conclusion else "",
-        *(f'<p class="fault"><strong>Invalid:</strong> {escape(fault)}.</p>' for fault in faults),
-        _plots(rate_plots(reports, capacity)) if len(reports) > 1 else "",
+        faults_of(reports),
+        plots_of(rate_plots(reports, capacity)) if len(reports) > 1 else "",
         *(_run(report, is_alone=len(reports) == 1) for report in reports),
-        "<h2>Notes</h2>" + _list(notes) if notes else "",
-        _provenance(first),
+        "<h2>Notes</h2>" + list_of(notes) if notes else "",
+        provenance(first),
     ]
+    return whole_page(title, body)
+
+
+def whole_page(title: str, body: Iterable[str]) -> str:
+    """A page of these parts, its style inside."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -51,15 +55,27 @@ def page(reports: Sequence[Report], *, conclusion: str | None = None, capacity: 
     )
 
 
+def faults_of(reports: Sequence[Report]) -> str:
+    """Why the runs are invalid, each reason once."""
+    faults = dict.fromkeys(fault for report in reports for fault in report.faults)
+    return "".join(f'<p class="fault"><strong>Invalid:</strong> {escape(fault)}.</p>' for fault in faults)
+
+
+def notes_of(reports: Sequence[Report]) -> list[str]:
+    """What a reader must know, each note once."""
+    return list(dict.fromkeys(note for report in reports for note in report.notes))
+
+
 def _run(report: Report, *, is_alone: bool) -> str:
     """Open where it is the only one."""
-    inside = _facts(report.summary) + _table(report.summary) + _errors(report.summary) + _plots(run_plots(report))
+    inside = _facts(report.summary) + _table(report.summary) + _errors(report.summary) + plots_of(run_plots(report))
     if is_alone:
         return inside
     return f"<details><summary>{escape(report.summary.load)}</summary>{inside}</details>"
 
 
-def _plots(plots: Sequence[Plot]) -> str:
+def plots_of(plots: Sequence[Plot]) -> str:
+    """Side by side where there is room."""
     return f'<div class="plots">{"".join(plot.svg for plot in plots)}</div>'
 
 
@@ -112,14 +128,16 @@ def _errors(summary: Summary) -> str:
     if not summary.errors:
         return ""
     lines = (f"{kind}: {count}, for example: {summary.error_examples[kind]}" for kind, count in summary.errors.items())
-    return "<h2>Errors</h2>" + _list(lines)
+    return "<h2>Errors</h2>" + list_of(lines)
 
 
-def _list(lines: Iterable[str]) -> str:
+def list_of(lines: Iterable[str]) -> str:
+    """One below the other."""
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _provenance(report: Report) -> str:
+def provenance(report: Report) -> str:
+    """What it was measured with."""
     made = report.provenance
     facts = {
         "command": " ".join(made.command),
