@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from servery.gateway.exchange import Client
 from servery.upstream.ask import Api, Ask
 from servery.upstream.redaction import without, without_keys
 from servery.wire.sse import EventCutter, EventTooLong, data_of
@@ -54,8 +55,7 @@ def answered_messages(ask: Ask, data: bytes, finish_reasons: Sequence[str], secr
 class Overheard:
     """A client, and what it is sent, up to a bound."""
 
-    def __init__(self, client: Any) -> None:
-        """`client` is a `gateway.exchange.Client`."""
+    def __init__(self, client: Client) -> None:
         self._client = client
         self._pieces: list[bytes] = []
         self._left_bytes = MOST_BYTES
@@ -63,8 +63,7 @@ class Overheard:
     @property
     def headers(self) -> list[tuple[str, str]]:
         """The client's own."""
-        headers: list[tuple[str, str]] = self._client.headers
-        return headers
+        return self._client.headers
 
     @headers.setter
     def headers(self, headers: list[tuple[str, str]]) -> None:
