@@ -39,7 +39,7 @@ class BenchSlo:
 
     def __str__(self) -> str:
         limits = ", ".join(f"{name.upper()} {1e3 * limit:g} ms" for name, limit in self.limits.items())
-        return f"{self.name + ': ' if self.name else ''}{limits} for {self.attainment:.4g} of the requests"
+        return f"{self.name + ': ' if self.name else ''}{limits} for {100 * self.attainment:.4g} % of the requests"
 
 
 def _clause(text: str) -> tuple[str, float]:

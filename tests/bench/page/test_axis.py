@@ -31,6 +31,10 @@ def test_powers_lie_evenly_on_a_logarithmic_axis() -> None:
     assert axis.ticks == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 
 
+def test_a_narrow_logarithmic_axis_has_ticks_to_read_it_by() -> None:
+    assert Axis(4.0, 8.0, is_log=True).ticks == [4, 5, 6, 7, 8]
+
+
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.25, "0.25"), (1500, "1500"), (20_000, "20k")])
 def test_labels_are_short(value: float, text: str) -> None:
     assert shown(value) == text

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+_FEWEST = 3  # ticks by which a reader can tell values
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -36,7 +38,7 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """Three to eight round values inside, or powers of ten and their fifths and halves."""
+        """Three to eight round values inside, or powers of ten and their fifths and halves, where there are enough."""
         return self._log_ticks() if self.is_log else self._even_ticks()
 
     def _even_ticks(self) -> list[float]:
@@ -49,7 +51,9 @@ class Axis:
     def _log_ticks(self) -> list[float]:
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         steps = (1, 2, 5) if len(powers) <= 4 else (1,)
-        return [step * 10.0**power for power in powers for step in steps if self.low <= step * 10.0**power <= self.high]
+        found = [step * 10.0**power for power in powers for step in steps]
+        inside = [tick for tick in found if self.low <= tick <= self.high]
+        return inside if len(inside) >= _FEWEST else self._even_ticks()
 
 
 def shown(value: float) -> str:

@@ -10,6 +10,7 @@ from servery.bench.page.rate_plots import rate_plots
 from servery.bench.page.run_plots import run_plots
 from servery.bench.percentile import QUANTILES, Percentile, smallest_n
 from servery.bench.report import Report, Summary
+from servery.byte_size import format_byte_size
 
 _LATENCIES = {
     "ttft_ms": "TTFT",
@@ -136,6 +137,13 @@ def list_of(lines: Iterable[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
+def _machine(name: str, value: object) -> tuple[str, str]:
+    """A fact as people say it."""
+    if name.endswith("_bytes") and isinstance(value, int):
+        return name.removesuffix("_bytes").replace("_", " "), format_byte_size(value)
+    return name.replace("_", " "), f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
 def provenance(report: Report) -> str:
     """What it was measured with."""
     made = report.provenance
@@ -143,7 +151,7 @@ def provenance(report: Report) -> str:
         "command": " ".join(made.command),
         "date": made.date,
         "servery": f"{made.version}, commit {made.commit}" if made.commit else made.version,
-        **{name.replace("_", " "): str(value) for name, value in made.machine.items() if value is not None},
+        **dict(_machine(name, value) for name, value in made.machine.items() if value is not None),
     }
     rows = "".join(
         f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()

@@ -8,7 +8,7 @@ from servery.bench.page.axis import Axis, shown
 
 WIDTH, HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 62
-_LABEL = 7.0  # width of a character of a legend in pixels, about
+_LABEL = 8.5  # width of a character of a legend in pixels, about
 
 Points = Sequence[tuple[float, float]]
 

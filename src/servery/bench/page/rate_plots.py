@@ -16,11 +16,14 @@ def rate_plots(reports: Sequence[Report], capacity: float | None = None) -> list
     kept = [(at, slo) for at, slo in judged if slo is not None]
     plots = [_throughput(runs, kept, capacity)]
     if kept:
-        plots += [_attainment(kept, capacity), _misses(kept)]
+        name, _ = _x(runs)
+        plots.append(_attainment(kept, name, capacity))
+        if any(slo.misses for _, slo in kept):
+            plots.append(_misses(kept, name))
     plots += [_latency(runs, "ttft_ms", "Time to first token"), _latency(runs, "tpot_ms", "Time per output token")]
     plots.append(_pareto(runs))
     if any(slo.dollars_per_million_good_tokens is not None for _, slo in kept):
-        plots.append(_cost(kept))
+        plots.append(_cost(kept, _x(runs)[0]))
     return plots
 
 
@@ -46,10 +49,10 @@ def _throughput(runs: Sequence[Report], kept: Sequence[tuple[float, SloFigures]]
     return plot
 
 
-def _attainment(kept: Sequence[tuple[float, SloFigures]], capacity: float | None) -> Plot:
+def _attainment(kept: Sequence[tuple[float, SloFigures]], name: str, capacity: float | None) -> Plot:
     x = Axis.over([at for at, _ in kept], from_zero=True)
     low = min(slo.attainment.low for _, slo in kept)
-    plot = Plot("Share that kept the SLO", "load", "share, with 95 % bounds", x, Axis(max(0.0, low - 0.02), 1.0))
+    plot = Plot("Share that kept the SLO", name, "share, with 95 % bounds", x, Axis(max(0.0, low - 0.02), 1.0))
     plot.intervals([(at, slo.attainment.low, slo.attainment.high) for at, slo in kept], 1)
     plot.line([(at, slo.attainment.share) for at, slo in kept], 1, has_dots=True)
     plot.mark("target", y=kept[0][1].target)
@@ -58,13 +61,13 @@ def _attainment(kept: Sequence[tuple[float, SloFigures]], capacity: float | None
     return plot
 
 
-def _misses(kept: Sequence[tuple[float, SloFigures]]) -> Plot:
+def _misses(kept: Sequence[tuple[float, SloFigures]], name: str) -> Plot:
     """Which limit binds."""
     clauses = sorted({why for _, slo in kept for why in slo.misses})
     lines = {why: [(at, slo.misses.get(why, 0) / max(slo.attainment.n, 1)) for at, slo in kept] for why in clauses}
-    y = Axis.over([share for line in lines.values() for _, share in line] or [0.01], from_zero=True)
+    y = Axis.over([share for line in lines.values() for _, share in line], from_zero=True)
     plot = Plot(
-        "Why the SLO was missed", "load", "share of requests", Axis.over([at for at, _ in kept], from_zero=True), y
+        "Why the SLO was missed", name, "share of requests", Axis.over([at for at, _ in kept], from_zero=True), y
     )
     for why, line in lines.items():
         plot.line(line, _MISS_COLOURS.get(why, 4), why if why == "error" else why.upper(), has_dots=True)
@@ -96,10 +99,10 @@ def _pareto(runs: Sequence[Report]) -> Plot:
     return plot
 
 
-def _cost(kept: Sequence[tuple[float, SloFigures]]) -> Plot:
+def _cost(kept: Sequence[tuple[float, SloFigures]], name: str) -> Plot:
     known = [(at, slo.dollars_per_million_good_tokens) for at, slo in kept]
     points = [(at, cost) for at, cost in known if cost is not None]
     y = Axis.over([cost for _, cost in points], from_zero=True)
-    plot = Plot("Cost", "load", "$ per million good tokens", Axis.over([at for at, _ in points], from_zero=True), y)
+    plot = Plot("Cost", name, "$ per million good tokens", Axis.over([at for at, _ in points], from_zero=True), y)
     plot.line(points, 1, has_dots=True)
     return plot
