@@ -26,7 +26,7 @@ from rich.table import Table
 from benchmarks import result as results
 from benchmarks.claims.claim import Topic, stated
 from benchmarks.claims.figure import shown
-from benchmarks.claims.measurement import Measurement
+from benchmarks.claims.measurement import Measurement, Unmeasurable
 from benchmarks.claims.measurements import MEASUREMENTS
 from benchmarks.claims.page import read, write
 from benchmarks.claims.stage import Stage, pinned_to_last_core
@@ -38,25 +38,34 @@ NEWEST = Path()
 
 def measure(stage: Stage, chosen: Mapping[str, Measurement], kept: Path | None = None) -> dict[str, Any]:
     """The figures of each measurement and how long it took; what `kept` has is not measured again."""
-    found: dict[str, Any] = {"runs": {}, "took_s": {}}
+    found: dict[str, Any] = {"runs": {}, "took_s": {}, "left_out": {}}
     if kept is not None and kept.exists():
-        found = orjson.loads(kept.read_bytes())
+        found |= orjson.loads(kept.read_bytes()) | {"left_out": {}}
     torch.set_num_threads(1)
     for key, measurement in chosen.items():
         if key in found["runs"]:
             continue
         sys.stderr.write(f"{key}: about {measurement.budget_s:.0f} s\n")
         began = perf_counter()
-        with ExitStack() as stack:
-            if not measurement.is_served:
-                stack.enter_context(pinned_to_last_core())
-            figures = measurement.measure(stage)
+        try:
+            found["runs"][key] = _figures(stage, measurement)
+        except Unmeasurable as reason:
+            found["left_out"][key] = str(reason)
+            sys.stderr.write(f"{key}: {reason}\n")
+            continue
         gc.collect()  # models that are in circles
-        found["runs"][key], found["took_s"][key] = figures, perf_counter() - began
+        found["took_s"][key] = perf_counter() - began
         sys.stderr.write(f"{key}: took {found['took_s'][key]:.0f} s\n")
         if kept is not None:
             kept.write_bytes(orjson.dumps(found))
     return found
+
+
+def _figures(stage: Stage, measurement: Measurement) -> dict[str, Any]:
+    with ExitStack() as stack:
+        if not measurement.is_served:
+            stack.enter_context(pinned_to_last_core())
+        return measurement.measure(stage)
 
 
 def table(topics: Sequence[Topic], measurements: Mapping[str, Measurement], result: Mapping[str, Any]) -> Table:
@@ -65,7 +74,7 @@ def table(topics: Sequence[Topic], measurements: Mapping[str, Measurement], resu
     made = Table("claim", "quoted", "ours", "verdict")
     for topic in topics:
         for claim in topic.claims:
-            if claim.measured in measurements:
+            if claim.measured in measurements and claim.measured in result["runs"]:
                 found = readings.get(claim.key, [])
                 ours = "\n".join(shown(reading, claim.unit).replace("**", "") for reading in found)
                 made.add_row(claim.says, claim.quoted, ours, claim.verdict(found).value)

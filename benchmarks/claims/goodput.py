@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.claims.claim import Reading
-from benchmarks.claims.measurement import Figures, Measurement, Readings
+from benchmarks.claims.measurement import Figures, Measurement, Readings, Unmeasurable
 from benchmarks.claims.stage import Stage
 from conformance.server import serving
 from servery.bench.capacity import CapacitySearch
@@ -39,6 +39,9 @@ async def _search(url: str, slo: BenchSlo, stage: Stage) -> dict[str, Any]:
         measures_bandwidth=False,
     )
     found = await search(options, CapacitySearch(stage.pick(4.0, 50.0), precision=0.15, most_trials=stage.pick(6, 1)))
+    faults = [fault for report in found.runs for fault in report.faults]
+    if faults and found.capacity is None and not stage.is_tiny:  # tiny figures mean nothing anyway
+        raise Unmeasurable(faults[0])
     flood = await run(_flood(options, stage))
     return {
         "slo": str(slo),

@@ -18,6 +18,10 @@ def no_plots(figures: Figures) -> dict[str, Plot]:
     return {}
 
 
+class Unmeasurable(Exception):
+    """What the machine was doing spoils this measurement; the others go on. The message says what."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """`measure` gives figures that JSON can hold, in about `budget_s` at full size; `readings` finds in them what was

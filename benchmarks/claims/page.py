@@ -37,7 +37,7 @@ def page(topics: Sequence[Topic], measurements: Mapping[str, Measurement], resul
     """The page in Markdown. Raises `ValueError` for a claim of which a measurement that was run says nothing."""
     readings = read(measurements, result)
     verdicts = {claim.key: _verdict(claim, readings, result) for topic in topics for claim in topic.claims}
-    parts = [_INTRODUCTION, _run_line(measurements, result), _summary(topics, verdicts), _texts(), _METHOD]
+    parts = [_INTRODUCTION, _run_line(measurements, result), _summary(topics, verdicts, result), _texts(), _METHOD]
     for topic in topics:
         parts.append(_topic(topic, readings, verdicts))
         parts += [_image(name, plot) for name, plot in _plots_of(topic, topics, measurements, result).items()]
@@ -47,8 +47,9 @@ def page(topics: Sequence[Topic], measurements: Mapping[str, Measurement], resul
 def read(measurements: Mapping[str, Measurement], result: Mapping[str, Any]) -> dict[str, list[Reading]]:
     """The figures of every claim that was measured, by its key."""
     found: dict[str, list[Reading]] = {}
-    for key, figures in result["runs"].items():
-        found |= measurements[key].readings(figures)
+    for key, measurement in measurements.items():
+        if key in result["runs"]:
+            found |= measurement.readings(result["runs"][key])
     return found
 
 
@@ -82,14 +83,14 @@ def _run_line(measurements: Mapping[str, Measurement], result: Mapping[str, Any]
     )
 
 
-def _summary(topics: Sequence[Topic], verdicts: Mapping[str, Verdict]) -> str:
+def _summary(topics: Sequence[Topic], verdicts: Mapping[str, Verdict], result: Mapping[str, Any]) -> str:
     count = Counter(verdicts.values())
     told = ", ".join(f"{count[verdict]} {verdict.value}" for verdict in Verdict if count[verdict])
     lines = [f"Of {len(verdicts)} statements: {told}.\n"]
     claims = [claim for topic in topics for claim in topic.claims]
-    missing = sorted({f"`{claim.measured}`" for claim in claims if verdicts[claim.key] is Verdict.NOT_RUN})
-    if missing:
-        lines.append(f"{' and '.join(missing)} were left out of this run; `{_COMMAND}` has them.\n")
+    missing = dict.fromkeys(claim.measured for claim in claims if verdicts[claim.key] is Verdict.NOT_RUN)
+    reasons = result.get("left_out", {})
+    lines += [f"`{key}` was left out of this run: {reasons.get(key, 'it was not asked for')}.\n" for key in missing]
     refuted = [claim for claim in claims if verdicts[claim.key] is Verdict.NOT_CONFIRMED]
     if refuted:
         lines.append("Not confirmed:\n")
@@ -143,7 +144,8 @@ def _image(name: str, plot: Plot) -> str:
 
 
 def _how(measurements: Mapping[str, Measurement], result: Mapping[str, Any]) -> str:
-    took = {key: f"{seconds:.0f} s" for key, seconds in result["took_s"].items()}
+    notes = {key: f", {note}" for key, note in result.get("notes", {}).items()}
+    took = {key: f"{seconds:.0f} s{notes.get(key, '')}" for key, seconds in result["took_s"].items()}
     rows = [
         f"| `{key}` | {each.setting} | {took.get(key, Verdict.NOT_RUN.value)} |" for key, each in measurements.items()
     ]

@@ -10,6 +10,7 @@ from benchmarks.claims import __main__ as program
 from benchmarks.claims.claim import stated
 from benchmarks.claims.kv_size import held_blocks, taken
 from benchmarks.claims.kv_waste import chat
+from benchmarks.claims.measurement import Measurement, Unmeasurable
 from benchmarks.claims.measurements import MEASUREMENTS
 from benchmarks.claims.prefix import conversations
 from benchmarks.claims.prefix import held_blocks as held_by
@@ -61,6 +62,21 @@ def test_chat_traffic_fits_into_the_context(stage: Stage) -> None:
     lengths = [len(each.prompt) + (each.params.max_tokens or 0) for each in chat(200, core)]
     assert max(lengths) <= core.info.max_model_len
     assert 1000 < sum(lengths) / len(lengths) < 1600
+
+
+def test_what_cannot_be_measured_now_is_left_out_with_its_reason(stage: Stage, tmp_path: Path) -> None:
+    def busy(_: Stage) -> dict[str, int]:
+        raise Unmeasurable("this client sent requests late")
+
+    chosen = {
+        "busy": Measurement("busy", 1.0, "A run.", busy, lambda figures: {}),
+        "quiet": Measurement("quiet", 1.0, "A run.", lambda stage: {"figure": 1}, lambda figures: {}),
+    }
+    kept = tmp_path / "runs.json"
+    for _ in range(2):  # the second has nothing left to measure but what was left out
+        found = program.measure(stage, chosen, kept)
+        assert found["runs"] == {"quiet": {"figure": 1}}
+        assert found["left_out"] == {"busy": "this client sent requests late"}
 
 
 @pytest.mark.slow

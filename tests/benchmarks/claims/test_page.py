@@ -69,7 +69,9 @@ def test_page_and_pictures_are_written(tmp_path: Path) -> None:
 
 
 def test_what_a_run_lacks_is_told() -> None:
-    rendered = page(TOPICS, SPEED, {**RESULT, "runs": {}, "took_s": {}})
+    reason = {"left_out": {"speed": "this client sent requests late"}}
+    rendered = page(TOPICS, SPEED, {**RESULT, "runs": {}, "took_s": {}, **reason})
+    assert "`speed` was left out of this run: this client sent requests late.\n" in rendered
     assert "| It is twice as fast | Chapter 12 | 2 x | - | not in this run" in rendered
     assert "| `speed` | A run. | not in this run |" in rendered
 
