@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from servery.engine.config import DTYPES, KERNELS, KV_DTYPES, MAX_DRAFTS, SPECULATION, EngineConfig
+from servery.engine.config import (
+    CPU_LIMITS,
+    DTYPES,
+    GPU_LIMITS,
+    KERNELS,
+    KV_DTYPES,
+    MAX_DRAFTS,
+    SPECULATION,
+    EngineConfig,
+)
 from servery.engine.errors import EngineError
 from servery.engine.quantization.scheme import GROUP_SIZES, INT4, METHODS, SCHEMES
 from servery.option_value import at_least, byte_size
@@ -28,11 +37,12 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
     add = verb.add_argument_group("the engine of each model").add_argument
     count = at_least(1)
     default = {field.name: field.default for field in dataclasses.fields(EngineConfig)}
+    _add_device_options(add, default)
     add(
         "--dtype",
         default=default["dtype"],
         choices=DTYPES,
-        help="type of weights and computation; auto: float32, or a large checkpoint's own bfloat16",
+        help="type of weights and computation; auto: bfloat16 on a GPU; else float32, or a large checkpoint's own bfloat16",
     )
     add(
         "--kv-dtype",
@@ -52,16 +62,14 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
     add(
         "--max-running",
         type=count,
-        default=default["max_running"],
         metavar="N",
-        help="sequences computed at the same time",
+        help=f"sequences computed at the same time; else {CPU_LIMITS.max_running}, on a GPU {GPU_LIMITS.max_running}",
     )
     add(
         "--max-step-tokens",
         type=count,
-        default=default["max_step_tokens"],
         metavar="TOKENS",
-        help="tokens computed in one step",
+        help=f"tokens computed in one step; else {CPU_LIMITS.max_step_tokens}, on a GPU {GPU_LIMITS.max_step_tokens}",
     )
     add(
         "--max-waiting-requests",
@@ -80,6 +88,34 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
     add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute every prompt from its start")
     _add_computing_options(add, default)
     _add_speculation_options(add, default)
+
+
+def _add_device_options(add: Callable[..., argparse.Action], default: dict[str, Any]) -> None:
+    add(
+        "--device",
+        default=default["device"],
+        metavar="DEVICE",
+        help="where to compute: cpu, cuda or cuda:N; auto: cuda where torch finds a GPU",
+    )
+    add(
+        "--tensor-parallel",
+        type=at_least(1),
+        default=default["tensor_parallel"],
+        metavar="N",
+        help="processes that share each layer, each on a device of its own",
+    )
+    add(
+        "--pipeline-parallel",
+        type=at_least(1),
+        default=default["pipeline_parallel"],
+        metavar="N",
+        help="stages that share the layers, for a model that does not fit otherwise",
+    )
+    add(
+        "--batch-invariant",
+        action="store_true",
+        help="on a GPU, compute each sequence in the same way whoever shares its steps; slower",
+    )
 
 
 def _add_computing_options(add: Callable[..., argparse.Action], default: dict[str, Any]) -> None:

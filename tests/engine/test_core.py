@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
+from servery.engine.dtype import resolve_dtype
 from servery.engine.errors import CannotSleep, InvalidRequest, LoadError, NotEnoughMemory, PromptTooLong
-from servery.engine.loaded_model import resolve_dtype
 from servery.engine.memory import KVPlan, plan_kv
 from servery.engine.quantization.scheme import plan_rounding
 from servery.engine.request import FinishReason, NewRequest, Output, SamplingParams

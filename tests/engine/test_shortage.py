@@ -10,7 +10,7 @@ import pytest
 from servery.engine.config import EngineConfig
 from servery.engine.errors import NotEnoughMemory
 from servery.engine.memory import KVPlan
-from servery.engine.shortage import is_shortage, killed, shortages
+from servery.engine.shortage import is_shortage, killed, shortages, step_advice
 
 PLAN = KVPlan(
     num_blocks=1, block_size=16, max_model_len=16, kv_bytes=1 << 30, weight_bytes=3 << 30, adapter_bytes=1 << 20
@@ -96,3 +96,12 @@ def test_other_errors_stay_what_they_are() -> None:
 def test_a_killed_process_is_told_with_what_it_needed() -> None:
     assert killed(CONFIG, str(PLAN)).startswith("the engine process was killed while it loaded the model; when")
     assert f"The model needs {PLAN.needed_bytes} bytes (3 GiB for weights" in killed(CONFIG, str(PLAN))
+
+
+def test_a_step_that_finds_no_memory_on_a_gpu_says_which_options_to_lower_and_to_what() -> None:
+    error = RuntimeError("CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 79 GiB")
+    told = step_advice(error, kv_bytes=8 << 30, max_step_tokens=8192)
+    assert told.endswith(f" Lower --kv-memory to {13 << 29} bytes, or --max-step-tokens below 8192.")
+    little = step_advice(MemoryError("tried to allocate 20.00 MiB"), kv_bytes=8 << 30, max_step_tokens=512)
+    assert f"Lower --kv-memory to {7 << 30} bytes" in little
+    assert step_advice(RuntimeError("an illegal memory access"), kv_bytes=1, max_step_tokens=1) == ""

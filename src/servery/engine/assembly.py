@@ -11,9 +11,11 @@ from servery.engine.latent import LATENT_NORM_EPS, LatentOutput, LatentProjectio
 from servery.engine.latent_config import LatentConfig
 from servery.engine.linear import Linear
 from servery.engine.mixture_config import ExpertConfig
-from servery.engine.mlp import GatedMLP, MixtureOfExperts, SharedExpert
+from servery.engine.mlp import GatedMLP, Mixture, MixtureOfExperts, SharedExpert
 from servery.engine.norm import CenteredNorm, RMSNorm, Scaling, WideNorm
+from servery.engine.parallel.summed import SummedMixture
 from servery.engine.projection import HeadProjection, Projection
+from servery.engine.quantization.matrix import Matrix, stack_rows
 from servery.engine.rope import head_order
 from servery.engine.router import Router
 from servery.engine.weights import Weights
@@ -34,7 +36,7 @@ def assemble_layer(config: ModelConfig, index: int, weights: Weights) -> Layer:
         output=output,
         attention_post=norm("attention_post_norm") or scale,
         mlp_norm=norm("mlp_norm"),
-        mlp=_gated_mlp(config, weights) if experts is None else _mixture(config, experts, weights),
+        mlp=_gated_mlp(config, weights) if experts is None else _summed(_mixture(config, experts, weights), weights),
         mlp_post=norm("mlp_post_norm") or scale,
         sinks=weights.tensors.get("sinks"),
     )
@@ -62,7 +64,7 @@ def _attention(config: ModelConfig, index: int, weights: Weights) -> tuple[Proje
         head_dim=config.head_dim,
         norms_rotated=config.late_qk_norm,
     )
-    return project, weights.linear("output")
+    return project, weights.summed("output")
 
 
 def _latent_attention(
@@ -81,22 +83,49 @@ def _latent_attention(
         RMSNorm(kv_norm, LATENT_NORM_EPS),
         by_head[:, : latent.key_dim],
     )
-    return project, LatentOutput(by_head[:, latent.key_dim :].transpose(1, 2), weights.linear("output"))
+    return project, LatentOutput(by_head[:, latent.key_dim :].transpose(1, 2), weights.summed("output"))
 
 
 def _gated_mlp(config: ModelConfig, weights: Weights, prefix: str = "") -> GatedMLP:
-    return GatedMLP(weights.linear(f"{prefix}gate_up"), weights.linear(f"{prefix}down"), config.activation)
+    """An MLP; of a mixture, whose sum is taken over all of it, without that over the team."""
+    down = weights.linear(f"{prefix}down") if prefix else weights.summed("down")
+    return GatedMLP(weights.linear(f"{prefix}gate_up"), down, config.activation)
 
 
-def _mixture(config: ModelConfig, experts: ExpertConfig, weights: Weights) -> MixtureOfExperts:
+def _mixture(config: ModelConfig, experts: ExpertConfig, weights: Weights) -> Mixture:
     (router_weight,) = weights.matrices["router"]
     correction, bias = (weights.tensors.get(key) for key in ("correction", "router.bias"))
     router = Router(experts, router_weight.dequantize(torch.float32), correction, bias)
+    if weights.kernels is not None and (made := _compiled_mixture(config, experts, weights, router)) is not None:
+        return made
     mlps = [_gated_mlp(config, weights, f"experts.{number}.") for number in range(experts.count)]
+    return MixtureOfExperts(router, mlps, _shared(config, experts, weights))
+
+
+def _summed(mixture: Mixture, weights: Weights) -> Mixture:
+    return mixture if weights.team is None else SummedMixture(mixture, weights.team)
+
+
+def _shared(config: ModelConfig, experts: ExpertConfig, weights: Weights) -> SharedExpert | None:
     if not experts.shared_size:
-        return MixtureOfExperts(router, mlps)
+        return None
     gate = weights.linear("shared.gate") if experts.has_shared_gate else None
-    return MixtureOfExperts(router, mlps, SharedExpert(_gated_mlp(config, weights, "shared."), gate))
+    return SharedExpert(_gated_mlp(config, weights, "shared."), gate)
+
+
+def _compiled_mixture(config: ModelConfig, experts: ExpertConfig, weights: Weights, router: Router) -> Mixture | None:
+    """By a device's kernels, over the experts' matrices as they are; None where these have none for the layouts."""
+    halves: dict[str, list[tuple[Matrix, Tensor | None]]] = {"gate_up": [], "down": []}
+    for number in range(experts.count):
+        for name, parts in halves.items():
+            key = f"experts.{number}.{name}"
+            matrix = stack_rows(weights.matrices[key])
+            if matrix is None:
+                return None
+            parts.append((matrix, weights.tensors.get(f"{key}.bias")))
+    assert weights.kernels is not None
+    shared = _shared(config, experts, weights)
+    return weights.kernels.mixture(router, halves["gate_up"], halves["down"], config.activation, shared)
 
 
 def _with_rotating_in_order(config: ModelConfig, latent: LatentConfig, order: Tensor, weights: Weights) -> Weights:

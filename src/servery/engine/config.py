@@ -1,7 +1,9 @@
 """What an operator can choose about an engine, validated when made."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from servery.engine.adapter_source import DEFAULT_MAX_RANK, AdapterSource
 from servery.engine.errors import LoadError
@@ -13,20 +15,38 @@ MAX_THREADS = 1024  # more than any machine has cores; far more than that no sys
 MAX_DRAFTS = 16  # beyond this hardly any stand, and a step's budget is shared
 KERNELS = ("auto", "native", "torch")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
+DEVICES = ("auto", "cpu", "cuda", "cuda:N")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+MAX_RANKS = 64  # processes that compute one model
+
+
+class StepLimits(NamedTuple):
+    """How many sequences are computed at the same time, and how many tokens in one step."""
+
+    max_running: int
+    max_step_tokens: int
+
+
+# A GPU needs hundreds of rows to be busy, and thousands of tokens for a prompt to be computed near its limit.
+CPU_LIMITS = StepLimits(64, 256)
+GPU_LIMITS = StepLimits(256, 8192)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """An engine's settings; None means "decide from the model and the machine".
 
-    `model` is the folder of a Hugging Face checkpoint.
+    `model` is the folder of a Hugging Face checkpoint. `device` is where it is computed: "cpu", "cuda", or one of several
+    GPUs, such as "cuda:1"; "auto" is "cuda" where torch finds one. `tensor_parallel` processes share each layer,
+    `pipeline_parallel` groups of them the layers, each process with a device of its own. `batch_invariant` lets a GPU
+    compute a row the same way whoever shares its step.
     `quantize` rounds the weights while they are loaded, see `quantization.scheme`: to "int8" or "int4", the latter with
     a scale for each `group_size` input channels, by `quantize_method`, which for "awq" is calibrated on the text in
     the file `calibration`.
     `kv_dtype` is what keys and values are stored in ("auto": `dtype`), see `kv_format`.
     `memory_bytes` is all that the engine may take, if the machine has it. While the model sleeps its weights are in a
-    file in `sleep_dir`. `kv_memory_bytes` bounds the KV cache; `max_step_tokens` the tokens of one step (a prompt longer
-    than that is computed in chunks); `max_waiting_requests` and `max_waiting_tokens` bound the queue.
+    file in `sleep_dir`. `kv_memory_bytes` bounds the KV cache; `max_running` the sequences and `max_step_tokens` the tokens
+    of one step (a prompt longer than that is computed in chunks), see `step_limits`; `max_waiting_requests` and `max_waiting_tokens` bound the queue.
     `speculate` says who drafts tokens ahead: nobody, a look at the text so far ("ngram"), or the smaller model in the
     folder `draft_model` ("draft"); `max_drafts` bounds how many of a sequence are verified in one step.
     `threads` are for the engine process only. `kernels` compute: "native" are compiled when the package is installed,
@@ -37,6 +57,10 @@ class EngineConfig:
     """
 
     model: Path
+    device: str = "auto"
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    batch_invariant: bool = False
     dtype: str = "auto"
     quantize: str | None = None
     group_size: int | None = None
@@ -48,8 +72,8 @@ class EngineConfig:
     sleep_dir: Path | None = None
     kv_memory_bytes: int | None = None
     block_size: int = 16
-    max_running: int = 64
-    max_step_tokens: int = 256
+    max_running: int | None = None
+    max_step_tokens: int | None = None
     max_waiting_requests: int = 512
     max_waiting_tokens: int = 1_000_000
     prefix_cache: bool = True
@@ -67,7 +91,20 @@ class EngineConfig:
         """How many LoRA adapters there may be at a time."""
         return len(self.adapters) if self.max_loras is None else self.max_loras
 
+    @property
+    def num_ranks(self) -> int:
+        """How many processes compute the model together."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    def step_limits(self, *, on_gpu: bool) -> StepLimits:
+        """The limits of a step, those that were not given decided for the kind of device."""
+        usual = GPU_LIMITS if on_gpu else CPU_LIMITS
+        tokens = self.max_step_tokens or usual.max_step_tokens
+        return StepLimits(self.max_running or min(usual.max_running, tokens), tokens)
+
     def __post_init__(self) -> None:
+        if _DEVICE.fullmatch(self.device) is None:
+            raise LoadError(f"device is {self.device!r}; choose one of {', '.join(DEVICES)}.")
         if self.dtype not in DTYPES:
             raise LoadError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
         check_choice(self.quantize, self.group_size, self.quantize_method, self.calibration is not None)
@@ -83,6 +120,8 @@ class EngineConfig:
             "max_waiting_tokens",
             "max_lora_rank",
             "max_drafts",
+            "tensor_parallel",
+            "pipeline_parallel",
         )
         for name in (*positive, "max_model_len", "memory_bytes", "kv_memory_bytes", "threads"):
             value = getattr(self, name)
@@ -92,10 +131,24 @@ class EngineConfig:
             raise LoadError(f"threads is {self.threads}; it must be at most {MAX_THREADS}.")
         self._check_adapters()
         self._check_speculation()
-        if self.max_running > self.max_step_tokens:
+        self._check_ranks()
+        limits = self.step_limits(on_gpu=self.device.startswith("cuda"))
+        if limits.max_running > limits.max_step_tokens:
             raise LoadError(
-                f"max_running is {self.max_running} and max_step_tokens is {self.max_step_tokens}; "
+                f"max_running is {limits.max_running} and max_step_tokens is {limits.max_step_tokens}; "
                 "a step must have room for one token of every running sequence: raise max_step_tokens."
+            )
+
+    def _check_ranks(self) -> None:
+        if self.num_ranks > MAX_RANKS:
+            raise LoadError(
+                f"tensor_parallel {self.tensor_parallel} times pipeline_parallel {self.pipeline_parallel} are "
+                f"{self.num_ranks} processes; at most {MAX_RANKS} compute one model."
+            )
+        if self.num_ranks > 1 and ":" in self.device:
+            raise LoadError(
+                f"device is {self.device!r}, and {self.num_ranks} processes each need a device of their own: say cuda, "
+                "and choose which with CUDA_VISIBLE_DEVICES."
             )
 
     def _check_speculation(self) -> None:

@@ -11,18 +11,23 @@ from torch import Tensor
 from servery.byte_size import format_byte_size
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
 from servery.engine.admission import check_servable
+from servery.engine.ahead import AheadRunner, Flight
 from servery.engine.architecture import ModelConfig
 from servery.engine.available_memory import available_bytes
-from servery.engine.config import EngineConfig
+from servery.engine.config import EngineConfig, StepLimits
 from servery.engine.doorbell import Doorbell, Interrupted, Interruption
 from servery.engine.errors import CannotSleep, EngineError, LoadError, NotEnoughMemory
 from servery.engine.glimpse import Glimpse, Onlooker
-from servery.engine.loaded_model import load
+from servery.engine.launch import GraphStats
+from servery.engine.launching import open_launcher
+from servery.engine.loaded_model import LoadedModel, load
 from servery.engine.lora.pool import AdapterPool
 from servery.engine.memory import KVPlan
+from servery.engine.ranks.meeting import part_company
 from servery.engine.request import NewRequest, Output, Sequence, StepResult, check_params
 from servery.engine.runner import Runner
 from servery.engine.scheduler import Scheduler, SchedulerConfig, Step
+from servery.engine.shortage import step_advice
 from servery.engine.speculation.speculator import Speculator
 from servery.engine.speculation.window import WindowPolicy
 from servery.engine.stats import EngineStats
@@ -40,12 +45,15 @@ log = logging.getLogger(__name__)
 
 # How long an idle engine looks at nothing but grammars being compiled, before it reads its mailbox again.
 COMPILE_WAIT_S = 0.01
+# After a step that failed in several processes, how long we wait to learn that one of them is gone.
+DEATH_PATIENCE_S = 2.0
 
 
 @dataclass(slots=True)
 class _Counters:
     failed_steps: int = 0
     interrupted_steps: int = 0
+    host_s: float = 0.0
 
 
 class EngineCore:
@@ -62,19 +70,26 @@ class EngineCore:
         planned: Callable[[KVPlan], None] = lambda plan: None,
         before_step: Callable[[float | None], None] = lambda expected_s: None,
         bell: Doorbell | None = None,
+        on_death: Callable[[str], None] = lambda message: None,
+        ahead: bool | None = None,
+        load: Callable[..., LoadedModel] = load,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Load the model and reserve its KV cache; raises `LoadError`. `progress` is told (bytes done, bytes total).
 
         `planned` is told what memory will be taken, before it is; `before_step` how long the step that begins should
         take, None before any was measured. A step in the background is left when `bell` is rung after `listen`.
+        `load` is what loads, see `loaded_model.load`. With `ahead` a step is launched before the one before it has ended; None: on a GPU, and without speculation.
+        `on_death` is told, on a thread of its own, when one of several processes that compute the model has ended.
         """
         self._clock, self._before_step = clock, before_step
+        self._flight: Flight | None = None
         self._counters, self._work = _Counters(), StepWork()
         self._bell, self._heard = bell, 0
         self._onlooker = Onlooker()
         self._checkpoint, self._door = config.model, Door()
-        loaded = load(config, progress=progress, planned=planned)
+        loaded = load(config, progress=progress, planned=planned, on_death=on_death)
+        self._crew = loaded.crew
         self.info = loaded.info
         self._model_config = loaded.model_config
         self._operations = StepOperations(loaded.model_config)
@@ -89,12 +104,18 @@ class EngineCore:
         self._structure = Structure(self._compiler)
         self._intake = Intake(self._compiler, config.max_waiting_requests)
         self._runner = Runner(loaded.model, loaded.cache, self.adapters, self._structure, loaded.rows)
-        self.scheduler = Scheduler(_scheduler_config(config, loaded.plan, self._model_config))
+        self._ahead = None if self._speculator is not None else self._open_ahead(loaded, ahead=ahead)
+        self.scheduler = Scheduler(_scheduler_config(config, loaded.plan, self._model_config, loaded.step_limits))
+
+    @property
+    def processes(self) -> list[int]:
+        """The numbers of the other processes that compute the model."""
+        return [] if self._crew is None else self._crew.pids
 
     @property
     def has_work(self) -> bool:
         """Whether a step would find anything to do."""
-        return self.scheduler.has_work or len(self._intake) > 0
+        return self.scheduler.has_work or len(self._intake) > 0 or self._flight is not None
 
     def listen(self) -> None:
         """To be called before looking who has come: whoever rings from now on is not known to have been seen."""
@@ -150,6 +171,8 @@ class EngineCore:
         outputs = self._admit_compiled()
         if self._holds_back:
             return outputs
+        if self._ahead is not None:
+            return outputs + self._step_ahead(self._ahead)
         self._draft()
         step = self.scheduler.schedule(self._clock())
         if not step.scheduled:
@@ -161,11 +184,68 @@ class EngineCore:
             self._leave(step)
             return [*outputs, *step.refused]
         except (RuntimeError, MemoryError) as error:
-            return [*outputs, *step.refused, *self._fail(step, error)]
+            return [*outputs, *step.refused, *self._failed(step, error)]
         outputs += step.refused
         outputs += self.scheduler.commit(step, results, self._clock())
         self._sweep_adapters()
         return outputs
+
+    def _step_ahead(self, ahead: AheadRunner) -> list[Output]:
+        """Launch a step, and the one after it if that needs to know no token of it; then record what the first one gave."""
+        began, waited = time.perf_counter(), ahead.waited_s
+        outputs: list[Output] = []
+        flight = self._flight or self._launch(ahead, outputs, None)
+        self._flight = None
+        if flight is not None:
+            if flight.is_open:
+                self.scheduler.expect(flight.step)
+                self._flight = self._launch(ahead, outputs, flight)
+            outputs += self._land(ahead, flight)
+        self._counters.host_s += time.perf_counter() - began - (ahead.waited_s - waited)
+        return outputs
+
+    def _launch(self, ahead: AheadRunner, outputs: list[Output], before: Flight | None) -> Flight | None:
+        """Decide a step and launch it; None if there is nothing to do, or if it failed."""
+        self._draft()
+        step = self.scheduler.schedule(self._clock())
+        outputs += step.refused
+        if not step.scheduled:
+            self._sweep_adapters()
+            return None
+        self._before_step(self.scheduler.expected_s(step))
+        try:
+            return ahead.launch(step, before)
+        except (RuntimeError, MemoryError) as error:
+            outputs += self._failed(step, error)
+            return None
+
+    def _land(self, ahead: AheadRunner, flight: Flight) -> list[Output]:
+        """Wait for a step, and record it."""
+        try:
+            results, elapsed_s = ahead.land(flight)
+        except (RuntimeError, MemoryError) as error:
+            return self._failed(flight.step, error)
+        self._count(flight.step, elapsed_s)
+        self.scheduler.observe(flight.step, elapsed_s)
+        outputs = self.scheduler.commit(flight.step, results, self._clock())
+        self._sweep_adapters()
+        return outputs
+
+    def _open_ahead(self, loaded: LoadedModel, *, ahead: bool | None) -> AheadRunner | None:
+        launcher = loaded.launcher
+        if ahead and launcher is None:
+            limits, model_len = loaded.step_limits, loaded.plan.max_model_len
+            launcher = open_launcher(
+                loaded.model, loaded.cache, limits, model_len, can_capture=False, logits=loaded.model.logits
+            )
+        if launcher is None or ahead is False or loaded.adapter_limits.max_loras:
+            return None
+        return AheadRunner(self._runner, launcher, loaded.cache, loaded.step_limits.max_running, loaded.crew)
+
+    def _failed(self, step: Step, error: Exception) -> list[Output]:
+        if self._crew is not None:
+            self._crew.check(DEATH_PATIENCE_S)  # without the others no further step can be computed
+        return self._fail(step, error)
 
     def _draft(self) -> None:
         """Draft what constraints force, and for the others what speculation expects to pay."""
@@ -203,6 +283,8 @@ class EngineCore:
         """
         if self.has_work:
             raise CannotSleep("requests are under way; let them end, or abort them.")
+        if self.model.device.type != "cpu" or self._crew is not None:
+            raise CannotSleep("only a model in the memory of one process can sleep; let it sleep at level 2 instead.")
         self.scheduler.forget_cached()
         if self._speculator is not None:
             self._speculator.forget()
@@ -219,9 +301,16 @@ class EngineCore:
             )
         self._swap.back()
 
+    def close(self) -> None:
+        """End the other processes of the model, if there are any; nothing can be computed then. Safe to call twice."""
+        if self._crew is not None:
+            self._crew.close()
+            part_company()
+
     def stats(self) -> EngineStats:
         """A snapshot of all counters."""
         counters, work = self._counters, self._work
+        graphs = GraphStats() if self._ahead is None else self._ahead.graphs
         return EngineStats(
             scheduler=self.scheduler.stats(),
             steps=work.steps,
@@ -234,6 +323,10 @@ class EngineCore:
             step_sizes=tuple(work.step_sizes),
             failed_steps=counters.failed_steps,
             interrupted_steps=counters.interrupted_steps,
+            host_s=counters.host_s,
+            graphs=graphs.graphs,
+            graph_bytes=graphs.nbytes,
+            graph_s=graphs.seconds,
             adapters=self.adapters.num_loaded,
             adapter_bytes=self.adapters.nbytes,
             structure=self._structure.stats(),
@@ -273,7 +366,7 @@ class EngineCore:
 
     def _interruption(self, step: Step) -> Interruption | None:
         """What a step in the background looks at; nothing ends the others."""
-        if self._bell is None or not step.is_background:
+        if self._bell is None or not step.is_background or self._crew is not None:
             return None
         return Interruption(self._bell, self._heard)
 
@@ -287,7 +380,10 @@ class EngineCore:
     def _fail(self, step: Step, error: Exception) -> list[Output]:
         log.exception("a step of %d tokens failed", step.num_tokens)
         self._counters.failed_steps += 1
-        outputs = self.scheduler.fail(step, f"the engine failed while computing this request: {error}")
+        limit, cache = self.scheduler.config.max_step_tokens, self.cache
+        on_gpu = self.model.device.type != "cpu"
+        advice = step_advice(error, kv_bytes=cache.nbytes, max_step_tokens=limit) if on_gpu else ""
+        outputs = self.scheduler.fail(step, f"the engine failed while computing this request: {error}{advice}")
         self._sweep_adapters()
         return outputs
 
@@ -301,13 +397,15 @@ class EngineCore:
             self._onlooker.note(step, elapsed_s)
 
 
-def _scheduler_config(config: EngineConfig, plan: KVPlan, model_config: ModelConfig) -> SchedulerConfig:
+def _scheduler_config(
+    config: EngineConfig, plan: KVPlan, model_config: ModelConfig, limits: StepLimits
+) -> SchedulerConfig:
     return SchedulerConfig(
         num_blocks=plan.num_blocks,
         block_size=plan.block_size,
         max_model_len=plan.max_model_len,
-        max_running=config.max_running,
-        max_step_tokens=config.max_step_tokens,
+        max_running=limits.max_running,
+        max_step_tokens=limits.max_step_tokens,
         max_waiting_requests=config.max_waiting_requests,
         max_waiting_tokens=config.max_waiting_tokens,
         enable_prefix_cache=config.prefix_cache,

@@ -13,18 +13,20 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.attention.backend import AttentionBackend
 from servery.engine.attention.reference import ReferenceAttention
 from servery.engine.batch import Batch
+from servery.engine.device_batch import DeviceBatch
 from servery.engine.doorbell import Interruption
 from servery.engine.embedding import Embedding
 from servery.engine.kv import KVCache
 from servery.engine.latent import LatentOutput
 from servery.engine.linear import Linear
-from servery.engine.mlp import GatedMLP, MixtureOfExperts
+from servery.engine.mlp import GatedMLP, Mixture
 from servery.engine.native.embedding import PanelEmbedding
 from servery.engine.norm import CenteredNorm, RMSNorm, Scaling
+from servery.engine.parallel.summed import DividedEmbedding, Elsewhere
 from servery.engine.projection import HeadProjection, Projection
 from servery.engine.rope import RopeTable
 
-Norm = RMSNorm | CenteredNorm
+Norm = RMSNorm | CenteredNorm | Elsewhere
 Post = Norm | Scaling
 
 
@@ -68,7 +70,7 @@ class Layer:
     output: Linear | LatentOutput
     attention_post: Post | None
     mlp_norm: Norm | None
-    mlp: GatedMLP | MixtureOfExperts
+    mlp: GatedMLP | Mixture
     mlp_post: Post | None
     sinks: Tensor | None = None
 
@@ -101,30 +103,33 @@ class Decoder:
         config: ModelConfig,
         dtype: torch.dtype,
         *,
-        embedding: Embedding | PanelEmbedding,
+        embedding: Embedding | PanelEmbedding | DividedEmbedding | Elsewhere,
         layers: Sequence[Layer],
         norm: Norm,
         head: Linear,
         attention: AttentionBackend | None = None,
+        device: torch.device | None = None,
     ) -> None:
+        """`device` is where the weights are; None: the CPU."""
+        self.device = device or torch.device("cpu")
         self.config = config
         self.dtype = dtype
         self._embedding = embedding
         self._layers = tuple(layers)
         self._norm = norm
         # Rounded to the weights' dtype, as the models were trained.
-        scale = torch.tensor(config.embedding_scale, dtype=dtype)
+        scale = torch.tensor(config.embedding_scale, dtype=dtype, device=self.device)
         self._embedding_scale = None if config.embedding_scale == 1.0 else scale
         self._head = head
         self._attention = attention or ReferenceAttention(config, [layer.sinks for layer in self._layers])
         self._loop: StepLoop | None = None
         ropes = tuple(dict.fromkeys(config.ropes))
-        self._ropes = [RopeTable(rope, config.rope_dim, config.max_position, dtype) for rope in ropes]
+        self._ropes = [RopeTable(rope, config.rope_dim, config.max_position, dtype, self.device) for rope in ropes]
         self._rope_of_layer = [ropes.index(rope) for rope in config.ropes]
         ends = self._embedding.nbytes + norm.nbytes + (0 if config.tie_embeddings else head.nbytes)
         self._weight_bytes = ends + sum(layer.nbytes for layer in self._layers)
         self._expert_bytes = sum(
-            layer.mlp.expert_bytes for layer in self._layers if isinstance(layer.mlp, MixtureOfExperts)
+            layer.mlp.expert_bytes for layer in self._layers if not isinstance(layer.mlp, GatedMLP)
         )
 
     @property
@@ -153,6 +158,11 @@ class Decoder:
         return self._head.nbytes
 
     @property
+    def embedding_bytes(self) -> int:
+        """What of the weights is only looked up, never read as a whole."""
+        return 0 if self.config.tie_embeddings else self._embedding.nbytes
+
+    @property
     def weight_bytes(self) -> int:
         """What the weights hold in memory; a tied head counts once."""
         return self._weight_bytes
@@ -163,6 +173,11 @@ class Decoder:
             return self._weight_bytes
         unread = 1.0 - self.config.experts.read_share(num_tokens)
         return self._weight_bytes - round(unread * self._expert_bytes)
+
+    def reserve(self, positions: int) -> None:
+        """Let tables of angles hold `positions` from now on: they grow no more, so that a graph may keep their address."""
+        for rope in self._ropes:
+            rope.table(positions)
 
     def adapted(self, wrap: Callable[[str, Linear], Linear]) -> "Decoder":
         """A decoder over the same weights whose layers' linears are what `wrap` makes of them, given keys such as 3.qkv."""
@@ -190,6 +205,8 @@ class Decoder:
 
         Raises `Interrupted` as soon as `interruption` says so; some are written then.
         """
+        if self.device.type != "cpu":
+            batch = DeviceBatch.of(batch, self.device)
         if self._loop is None or not self._loop.takes(cache):
             return self._norm(self.through_layers(self.embed(batch.input_ids), batch, cache, interruption))
         longest = batch.longest_context
@@ -240,7 +257,5 @@ def _keyed(wrap: Callable[[str, Linear], Linear], layer: int, name: str, linear:
     return wrap(f"{layer}.{name}", linear)
 
 
-def _added(
-    residual: Tensor, part: Linear | LatentOutput | GatedMLP | MixtureOfExperts, x: Tensor, post: Post | None
-) -> Tensor:
+def _added(residual: Tensor, part: Linear | LatentOutput | GatedMLP | Mixture, x: Tensor, post: Post | None) -> Tensor:
     return part.add_to(residual, x) if post is None else residual + post(part(x))

@@ -51,6 +51,11 @@ class KVCache:
         # Memory of one slot of one layer.
         self.row_bytes: int = self.layers[0][0].nbytes + (self.scales[0][0].nbytes if self.scales else 0)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of all blocks."""
+        return self.num_blocks * self.block_size * self.row_bytes * len(self.layers)
+
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
         """Store `keys_values` [tokens, planes * kv_heads * head_dim], keys first, at `slots` [tokens] of `layer`."""
         if self.scales:

@@ -10,10 +10,13 @@ from servery.engine.native.library import NativeContext
 from servery.engine.native.linear import native_linear, native_stack
 from servery.engine.packed_linear import Int4Linear, Int8Linear
 from servery.engine.quantization.matrix import DenseMatrix, GroupMatrix, Matrix, stack_rows
+from servery.engine.quantization.matrix_parts import device_of
 from servery.engine.rounded_linear import RoundedLinear, has_channel_codes, rounded_rows
 
 # Values that are dequantized at a time: as bfloat16 half a MiB, which stays in a core's own cache until it is used.
 TILE_VALUES = 1 << 18
+# On a GPU a tile has to be large enough to keep all of it busy.
+DEVICE_TILE_VALUES = 1 << 26
 
 
 class Linear(Protocol):
@@ -38,35 +41,55 @@ class Linear(Protocol):
         ...
 
 
+class LinearKernels(Protocol):
+    """Kernels of a device for linear layers."""
+
+    def linear(self, matrix: Matrix, bias: Tensor | None, dtype: torch.dtype) -> Linear | None:
+        """The layer, for inputs of type `dtype`; None where there is no kernel for the layout."""
+        ...
+
+
 def linear_of(
     parts: Sequence[Matrix],
     bias: Tensor | None = None,
     *,
     dtype: torch.dtype = torch.float32,
     native: NativeContext | None = None,
+    kernels: LinearKernels | None = None,
 ) -> Linear:
     """The layer whose weight has the rows of all `parts`, in order; its inputs will be of type `dtype`.
 
-    `native` computes it if it has a kernel for the layout, else torch does.
+    `native`, or a device's `kernels`, compute it if they have a kernel for the layout, else torch does.
     """
     if native is not None and (stacked := native_stack(native, parts, bias)) is not None:
         return stacked
     matrix = stack_rows(parts)
     if matrix is not None:
-        return _single(matrix, bias, dtype, native)
+        return _single(matrix, bias, dtype, native, kernels)
     rows = [part.shape[0] for part in parts]
     biases: Sequence[Tensor | None] = [None] * len(parts) if bias is None else torch.split(bias, rows)
-    return StackedLinear([_single(part, each, dtype, native) for part, each in zip(parts, biases, strict=True)])
+    pairs = zip(parts, biases, strict=True)
+    return StackedLinear([_single(part, each, dtype, native, kernels) for part, each in pairs])
 
 
-def _single(matrix: Matrix, bias: Tensor | None, dtype: torch.dtype, native: NativeContext | None) -> Linear:
-    compiled = None if native is None else native_linear(native, matrix, bias)
+def _single(
+    matrix: Matrix,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    native: NativeContext | None,
+    kernels: LinearKernels | None,
+) -> Linear:
+    compiled: Linear | None = None if native is None else native_linear(native, matrix, bias)
+    if kernels is not None:
+        compiled = kernels.linear(matrix, bias, dtype)
     return compiled or _in_torch(matrix, bias, dtype)
 
 
 def _in_torch(matrix: Matrix, bias: Tensor | None, dtype: torch.dtype) -> Linear:
     if isinstance(matrix, DenseMatrix):
         return DenseLinear(matrix.weight, bias)
+    if device_of(matrix).type != "cpu":  # torch's operations on codes are laid out for CPUs
+        return QuantizedLinear(matrix, bias, DEVICE_TILE_VALUES)
     if isinstance(matrix, GroupMatrix) and matrix.rounds_input and has_channel_codes(matrix):
         return RoundedLinear(matrix, bias)
     if isinstance(matrix, GroupMatrix) and not matrix.rounds_input:
@@ -115,9 +138,9 @@ class QuantizedLinear:
 
     __slots__ = ("_rounds_input", "_tiles", "bias", "matrix")
 
-    def __init__(self, matrix: Matrix, bias: Tensor | None = None) -> None:
+    def __init__(self, matrix: Matrix, bias: Tensor | None = None, tile_values: int = TILE_VALUES) -> None:
         rows, columns = matrix.shape
-        step = max(1, TILE_VALUES // columns)
+        step = max(1, tile_values // columns)
         self.matrix = matrix
         self.bias = bias
         self._rounds_input = isinstance(matrix, GroupMatrix) and matrix.rounds_input

@@ -110,6 +110,10 @@ class LLM:
         encoded = [template.encode(self.tokenizer, messages, tools) for messages in several]
         return self._run(encoded, params or SamplingParams(), adapter, progress)
 
+    def close(self) -> None:
+        """End the other processes of a model that several compute. Safe to call twice."""
+        self.core.close()
+
     def load_adapter(self, name: str, path: str | Path) -> AdapterInfo:
         """Load a LoRA adapter to be asked for by `name`; raises `LoadError`. `max_loras` says how many there may be."""
         if name in self._adapter_ids:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -82,6 +83,28 @@ class SharedExpert:
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, hidden_size] -> [rows, hidden_size]."""
         return self.mlp(x) if self._gate is None else self.mlp(x).mul_(self._gate(x).sigmoid())
+
+
+class Mixture(Protocol):
+    """A mixture of experts, however it is computed."""
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights of router and experts hold in memory."""
+        ...
+
+    @property
+    def expert_bytes(self) -> int:
+        """What the experts hold in memory, without the shared one."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[rows, hidden_size] -> [rows, hidden_size]."""
+        ...
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """`residual + self(x)`; `residual` is left alone."""
+        ...
 
 
 class MixtureOfExperts:

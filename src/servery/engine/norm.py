@@ -20,7 +20,7 @@ class RMSNorm:
         size = weight.shape[-1]
         self._dtype = weight.dtype
         self.scaled = (weight.float() + offset) * math.sqrt(size)
-        self.floor = torch.tensor(math.sqrt(size * eps))
+        self.floor = torch.tensor(math.sqrt(size * eps), device=weight.device)
 
     @property
     def nbytes(self) -> int:

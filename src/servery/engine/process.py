@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
@@ -35,7 +36,15 @@ from servery.engine.channel import (
 from servery.engine.config import EngineConfig
 from servery.engine.core import EngineCore
 from servery.engine.doorbell import Doorbell
-from servery.engine.errors import CannotSleep, EngineError, InvalidRequest, LoadError, NotEnoughMemory, Overloaded
+from servery.engine.errors import (
+    CannotSleep,
+    EngineDead,
+    EngineError,
+    InvalidRequest,
+    LoadError,
+    NotEnoughMemory,
+    Overloaded,
+)
 from servery.engine.loading_bar import LoadingBar
 from servery.engine.lora.background import BackgroundReader
 from servery.engine.memory import KVPlan
@@ -46,6 +55,8 @@ from servery.logs import TEXT, VARIABLE, set_up_logging
 HEARTBEAT_S = 0.25
 # While an adapter is being read, an idle loop looks this often whether it is there.
 READING_S = 0.01
+# How long the loop may take to notice that one of several processes is gone.
+GIVE_UP_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -149,11 +160,13 @@ def main(fd: int, memory: int, config: EngineConfig) -> int:
 
 def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse, bell: Doorbell) -> int:
     def planned(plan: KVPlan) -> None:
-        channel.send(Loading(needed_bytes=plan.needed_bytes, text=str(plan)))
+        channel.send(Loading(needed_bytes=plan.host_bytes, text=str(plan)))
 
     try:
         with LoadingBar(f"loading {config.model.name}") as progress:
-            core = EngineCore(config, progress=progress, planned=planned, before_step=pulse.step, bell=bell)
+            core = EngineCore(
+                config, progress=progress, planned=planned, before_step=pulse.step, bell=bell, on_death=_give_up
+            )
     except LoadError as error:
         needed_bytes = error.needed_bytes if isinstance(error, NotEnoughMemory) else None
         channel.send(LoadFailed(message=str(error), needed_bytes=needed_bytes))
@@ -164,8 +177,20 @@ def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse, be
         return 1
     pulse.beat()
     channel.send(Ready(info=core.info))
-    serve(core, channel, pulse)
+    with contextlib.closing(core):
+        try:
+            serve(core, channel, pulse)
+        except EngineDead as error:
+            log.error("the engine ends: %s", error)
+            return 1
     return 0
+
+
+def _give_up(message: str) -> None:
+    """End, if the loop does not notice by itself: it may wait for a device that waits for a process that is gone."""
+    time.sleep(GIVE_UP_S)
+    log.error("the engine ends: %s", message)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What one step's result does to one sequence: the newest tokens, how far it is computed, and whether it ends."""
 
 from servery.engine.errors import IntegrityError
-from servery.engine.request import FinishReason, Output, Sequence, StepResult
+from servery.engine.request import PENDING_TOKEN, FinishReason, Output, Sequence, StepResult
 from servery.engine.step import Scheduled
 
 
@@ -53,6 +53,26 @@ def advance(item: Scheduled, result: StepResult) -> Output | None:
     return _append(sequence, result)
 
 
+def expect(item: Scheduled) -> None:
+    """Take for granted that the step gives its sequence a token, if it samples: what that is will be told by `settle`."""
+    sequence = item.sequence
+    sequence.computed = item.start + item.count
+    if item.samples:
+        sequence.tokens.append(PENDING_TOKEN)
+        sequence.is_pending = True
+
+
+def settle(item: Scheduled, result: StepResult) -> Output:
+    """Put the token in its place that was taken for granted; as `advance`, also for who was preempted meanwhile."""
+    sequence = item.sequence
+    sequence.is_pending = False
+    if result.error is not None:
+        return failed(sequence, result.error)
+    (token_id,) = result.token_ids
+    sequence.tokens[-1] = token_id
+    return _told_of_one(sequence, result.token_ids)
+
+
 def failed(sequence: Sequence, message: str, invalid_param: str | None = None) -> Output:
     """The last output of a sequence that the engine cannot go on with."""
     output = _output(sequence, [])
@@ -65,6 +85,11 @@ def _append_one(sequence: Sequence, token_ids: list[int]) -> Output:
     tokens, token_id = sequence.tokens, token_ids[0]
     tokens.append(token_id)
     sequence.computed = len(tokens) - 1
+    return _told_of_one(sequence, token_ids)
+
+
+def _told_of_one(sequence: Sequence, token_ids: list[int]) -> Output:
+    tokens, token_id = sequence.tokens, token_ids[0]
     sequence.is_prompt_reported = True
     output = _output(sequence, token_ids)
     if token_id in sequence.stop_ids:

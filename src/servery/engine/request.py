@@ -100,6 +100,12 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         return self.temperature == 0.0
 
     @property
+    def needs_no_host(self) -> bool:
+        """Whether a device can choose every token by itself: nothing depends on the text so far, or is told besides it."""
+        is_changed = self.has_penalties or self.logit_bias or self.allowed_token_ids or self.min_tokens
+        return not is_changed and self.constraint is None and self.logprobs is None
+
+    @property
     def takes_largest(self) -> bool:
         """Whether the model's largest logit decides alone, and nobody wants to know how likely it was."""
         is_free = not (self.has_penalties or self.logit_bias or self.min_tokens or self.allowed_token_ids)
@@ -217,6 +223,10 @@ class StepResult(msgspec.Struct, gc=False):
     is_complete: bool = False
 
 
+PENDING_TOKEN = -1
+"""In the place of a token that is not known yet."""
+
+
 class Sequence:
     """One completion under way: its tokens, how far the KV cache has caught up, and the blocks it holds.
 
@@ -237,6 +247,7 @@ class Sequence:
         "first_scheduled",
         "index",
         "is_background",
+        "is_pending",
         "is_prompt_reported",
         "max_len",
         "order",
@@ -245,6 +256,7 @@ class Sequence:
         "prompt_logprobs",
         "published",
         "root",
+        "runs_ahead",
         "seed",
         "stop_ids",
         "takes_largest",
@@ -269,12 +281,14 @@ class Sequence:
         self.stop_ids: frozenset[int] = frozenset()  # EOS unless ignored, and the request's own
         self.cached_tokens = 0
         self.first_scheduled: float | None = None
+        self.is_pending = False  # the newest token is known to the device only; in `tokens` stands PENDING_TOKEN
         self.is_prompt_reported = False  # prompt logprobs already sent, or not this sequence's to send
         self.prompt_logprobs: list[TokenLogprobs | None] = []  # of the chunks so far, until reported
         # Here too, because they are asked at every step.
         self.takes_largest = parent.params.takes_largest
         self.is_background = parent.priority >= BACKGROUND  # runs only when nothing else does
         self.asks_states = parent.pooling or parent.params.prompt_logprobs is not None
+        self.runs_ahead = not self.asks_states and not parent.adapter and parent.params.needs_no_host
         self.is_background = parent.priority >= BACKGROUND  # runs only when nothing else does
 
     @property

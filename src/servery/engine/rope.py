@@ -14,13 +14,21 @@ _FIRST_POSITIONS = 2048
 class RopeTable:
     """Cosines and signed sines per position, computed once in float32 and grown on demand by doubling."""
 
-    def __init__(self, config: RopeConfig, head_dim: int, max_position: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        config: RopeConfig,
+        head_dim: int,
+        max_position: int,
+        dtype: torch.dtype,
+        device: torch.device | None = None,
+    ) -> None:
         rotary_dim = head_dim if config.rotary_dim is None else config.rotary_dim
         self._frequencies = inverse_frequencies(config, rotary_dim)
         self._still_pairs = (head_dim - rotary_dim) // 2
         self._attention_factor = config.attention_factor
         self._max_position = max_position
         self._dtype = dtype
+        self._device = device
         self._table = self._compute(min(max_position, _FIRST_POSITIONS))
 
     def at(self, positions: Tensor, longest: int) -> tuple[Tensor, Tensor]:
@@ -42,7 +50,7 @@ class RopeTable:
         cos, sin = angles.cos() * self._attention_factor, angles.sin() * self._attention_factor
         cos, sin = F.pad(cos, (0, self._still_pairs), value=1.0), F.pad(sin, (0, self._still_pairs))
         table = torch.stack((torch.cat((cos, cos), 1), torch.cat((-sin, sin), 1)), dim=1)
-        return table.unsqueeze(2).to(self._dtype)
+        return table.unsqueeze(2).to(self._device, self._dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:

@@ -40,6 +40,11 @@ class Runner:
         self._rows = SamplingRows() if rows is None else rows
         self._tables = BlockTables()
 
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the model knows."""
+        return self._model.config.vocab_size
+
     @torch.inference_mode()
     def run(
         self,
@@ -55,8 +60,7 @@ class Runner:
         leaves nothing behind that a step with the same tokens would not overwrite.
         """
         step = self._adapters.arranged(step)
-        pending = self._structure.start(step) if self._structure is not None else PendingMasks([], None)
-        batch = Batch.build([_row(item) for item in step.scheduled], self._cache.block_size, self._tables)
+        batch, pending = self.start(step)
         try:
             with self._adapters.decoder(step, batch) as decoder:
                 hidden = decoder.forward(batch, self._cache, interruption)
@@ -65,6 +69,23 @@ class Runner:
         except Interrupted:
             pending.wait()  # nobody else may use what they are computed by before
             raise
+        return self.finish(step, batch, hidden, pending, proposals)
+
+    def start(self, step: Step) -> tuple[Batch, PendingMasks]:
+        """The batch of a step, and the masks that it will need, which are begun."""
+        pending = self._structure.start(step) if self._structure is not None else PendingMasks([], None)
+        return Batch.build([_row(item) for item in step.scheduled], self._cache.block_size, self._tables), pending
+
+    @torch.inference_mode()
+    def finish(
+        self,
+        step: Step,
+        batch: Batch,
+        hidden: Tensor,
+        pending: PendingMasks,
+        proposals: Mapping[Sequence, Tensor] | None = None,
+    ) -> dict[Sequence, StepResult]:
+        """The results of a step whose final hidden states are there; waits for them."""
         results = {item.sequence: StepResult() for item in step.scheduled}
         self._report_states(step, batch, hidden, results)
         self._sample(step, batch, hidden, results, proposals or {}, pending)
@@ -192,7 +213,7 @@ def _rows_to_sample(step: Step, batch: Batch, hidden: Tensor, num_sampling: int)
         if _predicts(item)
         for row in range(end - 1 - item.num_drafts, end)
     ]
-    return hidden.index_select(0, torch.tensor(wanted))
+    return hidden.index_select(0, torch.tensor(wanted, device=hidden.device))
 
 
 def _predicts(item: Scheduled) -> bool:

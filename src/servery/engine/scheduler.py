@@ -13,8 +13,9 @@ import msgspec
 
 from servery.engine.admission import check_servable, sequences_of
 from servery.engine.blocks import BlockPool
+from servery.engine.books import check_books
 from servery.engine.errors import IntegrityError, InvalidRequest, Overloaded
-from servery.engine.progress import advance, check_result, failed
+from servery.engine.progress import advance, check_result, expect, failed, settle
 from servery.engine.request import NewRequest, Output, Sequence, StepResult
 from servery.engine.scheduler_config import SchedulerConfig
 from servery.engine.scheduler_stats import SchedulerCounters, SchedulerStats
@@ -121,6 +122,16 @@ class Scheduler:
         self._counters.scheduled_tokens += plan.limit - plan.left
         return plan.freeze(now, refused, IdleReason.NO_BLOCKS if self._requests else IdleReason.NO_REQUESTS)
 
+    def expect(self, step: Step) -> None:
+        """Decide from now on as if the step were committed; what it gives is told by `commit` as ever.
+
+        For steps of which each sequence that samples gets one token, whatever it is. One may still stop at it: what the
+        next step computes for it is lost then.
+        """
+        for item in step.scheduled:
+            if item.sequence in self._running:
+                expect(item)
+
     def commit(self, step: Step, results: Mapping[Sequence, StepResult], now: float) -> list[Output]:
         """Record what the step computed: progress, new tokens, ends, and the full blocks others may now use.
 
@@ -131,12 +142,12 @@ class Scheduler:
         under_way = [
             (item, check_result(item, results.get(item.sequence)))
             for item in step.scheduled
-            if item.sequence in running
+            if item.sequence in running or item.sequence.is_pending
         ]
         outputs: list[Output] = []
         for item, result in under_way:
             sequence = item.sequence
-            output = advance(item, result)
+            output = settle(item, result) if sequence.is_pending else advance(item, result)
             if sequence.computed // size != sequence.published:
                 self._prefixes.publish(sequence)
             if output is not None:
@@ -153,8 +164,10 @@ class Scheduler:
 
     def fail(self, step: Step, message: str) -> list[Output]:
         """End the sequences of a step that could not be run; what it may have written is not published."""
-        under_way = [item.sequence for item in step.scheduled if item.sequence in self._running]
+        scheduled = [item.sequence for item in step.scheduled]
+        under_way = [sequence for sequence in scheduled if sequence in self._running or sequence.is_pending]
         for sequence in under_way:
+            sequence.is_pending = False
             self._end(sequence)
         self._counters.finished_error += len(under_way)
         return [failed(sequence, message) for sequence in under_way]
@@ -197,24 +210,20 @@ class Scheduler:
         self.pool.check_integrity([sequence.block_ids for sequence in self._running])
         waiting = [self._waiting[position] for position in range(len(self._waiting))]
         alive = [sequence for completions in self._requests.values() for sequence in completions.values()]
-        if sorted(map(rank, alive)) != sorted(map(rank, [*waiting, *self._running])):
-            raise IntegrityError(f"{len(alive)} are alive, {len(waiting)} waiting and {len(self._running)} running.")
-        for sequence in waiting:
-            if sequence.block_ids or sequence.computed or sequence.published:
-                raise IntegrityError(f"{sequence!r} waits and holds blocks.")
-        for sequence in self._running:
-            covered = len(sequence.block_ids) * self.config.block_size
-            if not 0 <= sequence.computed < len(sequence.tokens) or sequence.computed > covered:
-                raise IntegrityError(f"{sequence!r} has blocks for {covered} positions.")
-            if sequence.published * self.config.block_size > sequence.computed:
-                raise IntegrityError(f"{sequence!r} has published {sequence.published} blocks.")
+        check_books(alive, waiting, list(self._running), self.config.block_size)
 
     # Deciding: the budget.
 
     def _taking_part(self) -> list[Sequence]:
         """Those that run and may do so in the next step: what is in the background pauses, and keeps its blocks."""
         is_idle = self.is_idle
-        return [sequence for sequence in self._running if is_idle or not sequence.is_background]
+        return [
+            sequence
+            for sequence in self._running
+            if (is_idle or not sequence.is_background)
+            # Whoever has as many tokens as it may, the last of them not known yet, is about to end.
+            and not (sequence.is_pending and len(sequence.tokens) >= sequence.max_len)
+        ]
 
     def _plan(self, num_decoding: int) -> StepPlan:
         limit = self.config.max_step_tokens
@@ -386,6 +395,7 @@ class Scheduler:
 
     def _end(self, sequence: Sequence) -> None:
         """Forget a sequence wherever it is, and free its blocks."""
+        sequence.is_pending = False
         if sequence in self._running:
             del self._running[sequence]
             # It keeps its table, so that a step decided before can still run; nobody is given the blocks until the next.

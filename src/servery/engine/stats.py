@@ -12,7 +12,9 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `dtype` is the type of computation; `quantization` what the weights are rounded to ("int4"), or the method of a
     checkpoint or file that is stored so ("gptq"); "" for neither. `held` is the type in which the others are in memory:
-    kernels hold float32 weights as bfloat16 where those are the same numbers.
+    kernels hold float32 weights as bfloat16 where those are the same numbers. `workspace_bytes` is what a step takes on a
+    GPU, and `link_bytes_per_s` how fast weights went there. Of `tensor_parallel` processes that share layers, `sum_s` is
+    what a sum over them takes, and `step_sums_s` all of a step that decodes one token.
     """
 
     architecture: str
@@ -40,7 +42,13 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     speculate: str = "off"
     draft_weight_bytes: int = 0
     draft_kv_bytes: int = 0
+    workspace_bytes: int = 0
     load_s: float
+    link_bytes_per_s: float = 0.0
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    sum_s: float = 0.0
+    step_sums_s: float = 0.0
     pid: int
 
     @property
@@ -57,6 +65,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth, and over the machine's bandwidth the MBU. `operations` are those of the products, over the machine's rate
     the MFU. `bytes_per_s` and `operations_per_s` are both for the steps of the last seconds, None before the first.
     `step_sizes` are how many steps fell into each bucket of `STEP_SIZES`, the last one for what is larger.
+    `host_s` of `step_s` the host was at work: deciding, launching and recording steps, not waiting for a device. `graphs`
+    of decoding were captured, in `graph_s`, whose memory is `graph_bytes`.
     `adapters` and `adapter_bytes` are no counters: the LoRA adapters that can be asked for, and the memory of all held.
     """
 
@@ -71,6 +81,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     step_sizes: tuple[int, ...] = (0,) * (len(STEP_SIZES) + 1)
     failed_steps: int = 0
     interrupted_steps: int = 0
+    host_s: float = 0.0
+    graphs: int = 0
+    graph_bytes: int = 0
+    graph_s: float = 0.0
     adapters: int = 0
     adapter_bytes: int = 0
     structure: StructureStats = StructureStats()

@@ -118,7 +118,7 @@ def _compare(cores: Sequence[EngineCore], rows: Sequence[Tensor], targets: Tenso
 
 def _log_probabilities(core: EngineCore, hidden: Tensor) -> Tensor:
     """float64 [rows, vocab_size]."""
-    logits = core.model.logits(hidden)
+    logits = core.model.logits(hidden).cpu()
     if not logits.isfinite().all():
         raise RequestFailed("a model's logits are not finite; its weights or its precision do not fit this text.")
     return logits.double().log_softmax(1)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,18 @@ from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
+from servery.engine.device_kernels import DeviceKernels
 from servery.engine.errors import LoadError
 from servery.engine.gguf.files import find_gguf
 from servery.engine.linear import Linear, linear_of
 from servery.engine.native.library import NativeContext
+from servery.engine.parallel.part import WHOLE, Cut, Part
+from servery.engine.parallel.summed import SummedLinear
+from servery.engine.parallel.team import Team
 from servery.engine.quantization.checkpoint_format import read_format
 from servery.engine.quantization.format import StoredModule, WeightFormat, check_float, check_shape
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
+from servery.engine.quantization.matrix_parts import moved, select
 from servery.engine.stacked_experts import unstacked
 from servery.engine.supported import ARCHITECTURES
 from servery.engine.weight_map import Source, Target, targets_of
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from servery.engine.gguf_checkpoint import GgufCheckpoint
 
 Progress = Callable[[int, int], None]
+# Makes of a tensor, which may be a mapped file, one that is computed with, of a type: in memory, or on a device.
+Place = Callable[[Tensor, torch.dtype], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +41,35 @@ class Weights:
     """Weights of one layer, or of what stands around the layers, by key.
 
     `matrices` are those of linear layers, one for each stored module whose rows they have; `tensors` are the others.
-    `dtype` is that of dense values, and what the layers will be given. `native` computes the layers; None: torch does.
+    `dtype` is that of dense values, and what the layers will be given. `native`, or a
+    device's `kernels`, compute the layers; where there are none, torch does.
+    `team` are the processes that have the rest of the same layers, if there are any.
     """
 
     matrices: dict[str, tuple[Matrix, ...]]
     tensors: dict[str, Tensor]
     dtype: torch.dtype
     native: NativeContext | None = None
+    team: Team | None = None
+    kernels: DeviceKernels | None = None
 
     def linear(self, key: str) -> Linear:
         """The linear layer `key`, with its bias if it has one."""
-        return linear_of(self.matrices[key], self.tensors.get(f"{key}.bias"), dtype=self.dtype, native=self.native)
+        return self._linear(key, self.tensors.get(f"{key}.bias"))
+
+    def summed(self, key: str) -> Linear:
+        """The linear layer `key`, whose input columns are divided among the team if there is one."""
+        if self.team is None:
+            return self.linear(key)
+        return SummedLinear(self._linear(key, None), self.tensors.get(f"{key}.bias"), self.team)
+
+    def _linear(self, key: str, bias: Tensor | None) -> Linear:
+        return linear_of(self.matrices[key], bias, dtype=self.dtype, native=self.native, kernels=self.kernels)
+
+    def placed(self, place: Place) -> "Weights":
+        """The same where `place` puts it."""
+        matrices = {key: tuple(_placed(part, place) for part in parts) for key, parts in self.matrices.items()}
+        return replace(self, matrices=matrices, tensors={k: place(t, t.dtype) for k, t in self.tensors.items()})
 
     def to(self, dtype: torch.dtype) -> "Weights":
         """The same with dense values as `dtype`."""
@@ -56,7 +81,8 @@ class WeightReader:
     """Reads a checkpoint whose files are open. Dense values become `dtype`; other layouts stay as they are.
 
     `directory` and `files` are named in complaints. `progress` is told (bytes of the model done, bytes in total) after
-    each tensor; `total_bytes` is what the weights will hold in memory; `stored` are all tensors by name.
+    each tensor; `total_bytes` is what the weights will hold in memory; `stored` are all tensors by name. With a `part`
+    that is read and no more: layers are numbered as those of the part, and `read_bytes` is what of the files was read.
     """
 
     def __init__(
@@ -69,80 +95,109 @@ class WeightReader:
         directory: Path,
         files: str,
         progress: Progress | None = None,
+        part: Part | None = None,
     ) -> None:
         self.stored = stored
+        self._part = part
+        self.read_bytes = 0
         self._format = weight_format
         self.dtype = dtype
         self._progress = progress
-        self._targets = _by_layer(targets_of(config))
-        sources = [source for targets in self._targets.values() for target in targets for source in target.sources]
+        targets = targets_of(config)
+        self._targets = _by_layer([target for target in targets if part is None or part.has(target.key)])
+        sources = [source for target in targets for source in target.sources]
         self._modules, strange = _sort(stored, sources, directory / files)
         _refuse_missing([each for each in sources if not self._has(each)], directory, files)
         _refuse_strange(stored, [name for name in strange if not _is_redundant(name, config, weight_format)])
-        self.total_bytes = sum(map(self._bytes_of, sources))
+        self.total_bytes = sum(
+            self._bytes_of(source, self._cut(target.key, source))
+            for of_layer in self._targets.values()
+            for target in of_layer
+            for source in target.sources
+        )
         self._done_bytes = 0
 
-    def read(self, layer: int | None, dtype: torch.dtype | None = None, *, may_map: bool = False) -> Weights:
+    def read(
+        self, layer: int | None, dtype: torch.dtype | None = None, *, may_map: bool = False, place: Place | None = None
+    ) -> Weights:
         """Those of a layer, with keys such as "qkv"; with None the embedding, the last norm and an untied head.
 
         `dtype` is what dense values become, where it shall be another this time. With `may_map` matrices that have it
-        already are the mapped file itself, for who packs them before it is closed.
+        already are the mapped file itself, for who packs them before it is closed. With `place` all is where that puts it.
         """
-        dtype = dtype or self.dtype
-        weights = Weights({}, {}, dtype)
-        for target in self._targets[layer]:
+        reading = _Reading(dtype or self.dtype, may_map, place)
+        weights = Weights({}, {}, reading.dtype)
+        first = 0 if self._part is None else self._part.layers.start
+        for target in self._targets.get(None if layer is None else layer + first, ()):
+            cuts = [(source, self._cut(target.key, source)) for source in target.sources]
             if target.is_matrix:
-                weights.matrices[target.key] = tuple(self._matrix(source, dtype, may_map) for source in target.sources)
+                weights.matrices[target.key] = tuple(self._matrix(source, cut, reading) for source, cut in cuts)
             else:
-                weights.tensors[target.key] = torch.cat([self._tensor(source, dtype) for source in target.sources])
+                weights.tensors[target.key] = torch.cat([self._tensor(source, cut, reading) for source, cut in cuts])
         return weights
+
+    def _cut(self, key: str, source: Source) -> Cut:
+        return WHOLE if self._part is None else self._part.cut(key, source)
 
     def _has(self, source: Source) -> bool:
         return bool(self._modules[source.module]) if len(source.shape) == 2 else source.name in self.stored
 
-    def _bytes_of(self, source: Source) -> int:
+    def _bytes_of(self, source: Source, cut: Cut) -> int:
         """What it holds once it is read: dense values change their type, others do not."""
-        module = self._modules.get(source.module)
+        module, values = self._modules.get(source.module), math.prod(cut.shape(source.shape))
         if module is None or module.is_dense or len(source.shape) != 2:
-            return math.prod(source.shape) * self._dtype_of(source).itemsize
-        return module.nbytes
+            return values * self._dtype_of(source).itemsize
+        return module.nbytes * values // math.prod(source.shape)
 
-    def _matrix(self, source: Source, dtype: torch.dtype, may_map: bool) -> Matrix:
+    def _matrix(self, source: Source, cut: Cut, reading: "_Reading") -> Matrix:
         module = self._modules[source.module]
         rows, columns = source.shape
         matrix = self._format.matrix(source.module, (rows, columns), module)
         left = [f"{source.module}.{suffix}" for suffix in module if suffix not in module.used]
         _refuse_strange(self.stored, [name for name in left if not self._format.is_redundant(name)])
-        self._tell(source)
-        if not isinstance(matrix, DenseMatrix) or (may_map and matrix.weight.dtype == dtype and not source.is_exact):
-            return matrix
-        return DenseMatrix(self._own(matrix.weight, source, dtype))
+        self._tell(source, cut)
+        matrix = select(matrix, cut.rows, cut.columns)
+        self.read_bytes += matrix.nbytes
+        dtype = torch.float32 if source.is_exact else reading.dtype
+        if isinstance(matrix, DenseMatrix):
+            is_mapped = reading.may_map and matrix.weight.dtype == dtype and not source.is_exact
+            return matrix if is_mapped else DenseMatrix(reading.put(matrix.weight, dtype))
+        return matrix if reading.place is None and cut is WHOLE else _placed(matrix, reading.put)
 
-    def _tensor(self, source: Source, dtype: torch.dtype) -> Tensor:
+    def _tensor(self, source: Source, cut: Cut, reading: "_Reading") -> Tensor:
         stored = self.stored[source.name]
         check_shape(stored, source.shape)
         check_float(stored)
-        self._tell(source)
-        return self._own(stored.load(), source, dtype)
-
-    def _own(self, mapped: Tensor, source: Source, dtype: torch.dtype) -> Tensor:
-        """A copy in memory, so that the file may change."""
-        return mapped.to(torch.float32 if source.is_exact else dtype, copy=True)
+        self._tell(source, cut)
+        mapped = stored.load()
+        if cut.rows is not None:
+            mapped = torch.cat([mapped[each] for each in cut.rows])
+        self.read_bytes += mapped.nbytes
+        own = reading.put(mapped, torch.float32 if source.is_exact else reading.dtype)
+        is_elsewhere = cut.is_summed and self._part is not None and self._part.ranks.tensor_rank
+        return own.zero_() if is_elsewhere else own
 
     def _dtype_of(self, source: Source) -> torch.dtype:
         return torch.float32 if source.is_exact else self.dtype
 
-    def _tell(self, source: Source) -> None:
-        self._done_bytes += self._bytes_of(source)
+    def _tell(self, source: Source, cut: Cut) -> None:
+        self._done_bytes += self._bytes_of(source, cut)
         if self._progress is not None:
             self._progress(self._done_bytes, self.total_bytes)
 
 
 @contextmanager
 def open_weights(
-    path: Path, config: ModelConfig, dtype: torch.dtype, *, progress: Progress | None = None
+    path: Path,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    *,
+    progress: Progress | None = None,
+    part: Part | None = None,
 ) -> Iterator[WeightReader]:
     """A reader for the checkpoint in directory `path`, or for the GGUF file `path`, while its files are open.
+
+    `config` is of the whole model, also where only a `part` of it is read.
 
     Raises `LoadError` naming file and tensor when the checkpoint is damaged or does not fit `config`.
     """
@@ -153,7 +208,9 @@ def open_weights(
     experts = ARCHITECTURES[config.architecture].experts
     with checkpoint.open() as files_tensors:
         stored = unstacked(files_tensors, () if experts is None else experts.stacks)
-        yield WeightReader(stored, weight_format, config, dtype, directory=directory, files=files, progress=progress)
+        yield WeightReader(
+            stored, weight_format, config, dtype, directory=directory, files=files, progress=progress, part=part
+        )
 
 
 def _in_directory(directory: Path) -> tuple[WeightFormat, Checkpoint]:
@@ -165,6 +222,23 @@ def _in_gguf(first: Path, config: ModelConfig) -> "tuple[WeightFormat, GgufCheck
     from servery.engine.quantization.gguf_format import GgufFormat
 
     return GgufFormat(), GgufCheckpoint.find(first, config)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How tensors are read: see `WeightReader.read`."""
+
+    dtype: torch.dtype
+    may_map: bool
+    place: Place | None
+
+    def put(self, mapped: Tensor, dtype: torch.dtype) -> Tensor:
+        """A copy in memory, so that the file may change, or on a device."""
+        return mapped.to(dtype, copy=True) if self.place is None else self.place(mapped, dtype)
+
+
+def _placed(matrix: Matrix, place: Place) -> Matrix:
+    return moved(matrix, lambda tensor: place(tensor, tensor.dtype))
 
 
 def _as_dtype(matrix: Matrix, dtype: torch.dtype) -> Matrix:

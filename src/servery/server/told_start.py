@@ -14,9 +14,17 @@ def told_engine(name: str, info: EngineInfo) -> str:
         f"{' ' * len(name)}  context {info.max_model_len} tokens; KV cache {info.kv_dtype} in {_size(info.kv_bytes)} "
         f"holds {info.num_blocks * info.block_size} tokens of {info.kv_bytes_per_token} bytes, in blocks of "
         f"{info.block_size}; up to {info.max_running} sequences, {info.max_step_tokens} tokens per step; "
-        f"loaded in {info.load_s:.1f} s{_adapters(info, ' ' * len(name))}"
+        f"loaded in {info.load_s:.1f} s{_ranks(info, ' ' * len(name))}{_adapters(info, ' ' * len(name))}"
         f"{_speculation(info, ' ' * len(name))}"
     )
+
+
+def _ranks(info: EngineInfo, indent: str) -> str:
+    if info.tensor_parallel * info.pipeline_parallel == 1:
+        return ""
+    sums = f", whose sums take {1e3 * info.step_sums_s:.2f} ms of a token's step" if info.tensor_parallel > 1 else ""
+    stages = f", in {info.pipeline_parallel} stages" if info.pipeline_parallel > 1 else ""
+    return f"\n{indent}  {info.tensor_parallel} processes share each layer{stages}{sums}"
 
 
 def _adapters(info: EngineInfo, indent: str) -> str:

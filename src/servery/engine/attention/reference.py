@@ -14,11 +14,13 @@ that is not a number would still spoil the sum. Padding therefore repeats a slot
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -51,6 +53,21 @@ class _Segment:
     mask: Tensor | None = None
     is_causal: bool = False
 
+    def on(self, device: torch.device) -> "_Segment":
+        """The same where the cache is; it was planned on the host."""
+        if device.type == "cpu":
+            return self
+        return replace(
+            self,
+            queries=_to(self.queries, device),
+            slots=_to(self.slots, device),
+            mask=None if self.mask is None else self.mask.to(device, non_blocking=True),
+        )
+
+
+def _to(which: slice | Tensor, device: torch.device) -> slice | Tensor:
+    return which if isinstance(which, slice) else which.to(device, non_blocking=True)
+
 
 class ReferenceAttention:
     """Grouped-query attention over the paged cache with scaled_dot_product_attention.
@@ -74,7 +91,11 @@ class ReferenceAttention:
 
     def plan(self, batch: Batch, cache: KVCache) -> "ReferencePlan":
         """Choose the segments, once for each window that some layer has."""
-        segments = {window: _segments(batch, cache, window, self._group) for window in dict.fromkeys(self._windows)}
+        device = cache.layers[0].device
+        segments = {
+            window: [each.on(device) for each in _segments(batch, cache, window, self._group)]
+            for window in dict.fromkeys(self._windows)
+        }
         return ReferencePlan(cache, [segments[window] for window in self._windows], self._attention, self._sinks)
 
 
@@ -162,7 +183,9 @@ def _written_out(
     if mask is not None:
         scores += mask
     if is_causal:
-        scores.masked_fill_(torch.ones(scores.shape[-2:], dtype=torch.bool).triu_(1), float("-inf"))
+        scores.masked_fill_(
+            torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu_(1), float("-inf")
+        )
     if sinks is None:
         return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
     scores = scores.float()
@@ -266,7 +289,7 @@ def _together(rows: Sequence[int], batch: Batch, cache: KVCache, window: int | N
     last_seen = torch.tensor([extent.context_len - 1 for extent in extents]).unsqueeze(1)
     # Beyond its end a row repeats its newest position, behind the mask.
     positions = (torch.tensor(firsts).unsqueeze(1) + torch.arange(longest)).minimum(last_seen)
-    tables = batch.block_tables.index_select(0, torch.tensor(rows))
+    tables = torch.from_numpy(_tables(batch, rows))
     slots = tables.gather(1, positions // cache.block_size).mul_(cache.block_size).add_(positions % cache.block_size)
     mask: Tensor | None = None
     if num_tokens > 1:
@@ -279,6 +302,13 @@ def _together(rows: Sequence[int], batch: Batch, cache: KVCache, window: int | N
         num_rows=len(rows),
         mask=mask,
     )
+
+
+def _tables(batch: Batch, rows: Sequence[int]) -> NDArray[np.int64]:
+    """[rows, most blocks of any]; behind a row's own blocks there is anything."""
+    if batch.block_tables.device.type == "cpu":
+        return batch.block_tables.numpy()[list(rows)].astype(np.int64, copy=False)
+    return np.array([batch.extents[row].block_ids for row in rows], np.int64)
 
 
 def _drafts_mask(lengths: list[int], longest: int, num_tokens: int, window: int | None, dtype: torch.dtype) -> Tensor:

@@ -40,6 +40,10 @@ class Delta:
             else:
                 part.add_(low[:, ranks].mm(up))
 
+    def on(self, device: torch.device) -> "Delta":
+        """The same on a device."""
+        return Delta(self._down.to(device), [(rows, ranks, up.to(device)) for rows, ranks, up in self._parts])
+
 
 class Adapter:
     """What `info` describes: deltas by the key of the linear, such as `3.qkv`."""
@@ -49,3 +53,7 @@ class Adapter:
     def __init__(self, info: AdapterInfo, deltas: Mapping[str, Delta]) -> None:
         self.info = info
         self.deltas = deltas
+
+    def on(self, device: torch.device) -> "Adapter":
+        """The same on a device."""
+        return self if device.type == "cpu" else Adapter(self.info, {k: v.on(device) for k, v in self.deltas.items()})

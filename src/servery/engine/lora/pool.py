@@ -87,7 +87,7 @@ class AdapterPool:
 
     def install(self, adapter: Adapter) -> AdapterInfo:
         """Let requests use an adapter that has its place."""
-        self._places[adapter.info.adapter_id].adapter = adapter
+        self._places[adapter.info.adapter_id].adapter = adapter.on(self._plain.device)
         return adapter.info
 
     def release(self, adapter_id: int) -> None:

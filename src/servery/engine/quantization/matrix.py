@@ -311,7 +311,7 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _rows(tensor: Tensor, index: Tensor | slice) -> Tensor:
-    return tensor[index] if isinstance(index, slice) else tensor.index_select(0, index)
+    return tensor[index] if isinstance(index, slice) else tensor.index_select(0, index.to(tensor.device))
 
 
 def _held_bytes(tensor: Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -9,10 +10,11 @@ import torch
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
+from servery.engine.device import CPU
 from servery.engine.errors import LoadError
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import KVFormat, resolve_kv_format
-from servery.engine.loader import build_decoder
+from servery.engine.loader import LoadTarget, build_decoder
 from servery.engine.native.library import NativeContext
 from servery.engine.sampling_rows import SamplingRows
 from servery.engine.speculation.draft_model import DraftModel
@@ -50,7 +52,9 @@ class _Draft:
         kv_format: KVFormat,
         vocab_size: int,
         native: NativeContext | None,
+        device: torch.device,
     ) -> None:
+        self._target = LoadTarget(device, None if device.type == "cpu" else partial(_to, device))
         self._config = config
         self._reader = reader
         self._format = kv_format
@@ -60,8 +64,8 @@ class _Draft:
         self.kv_bytes_per_token = kv_format.bytes_per_token(config)
 
     def load(self, num_blocks: int, block_size: int, rows: SamplingRows) -> Proposer | None:
-        model = build_decoder(self._config, self._reader, native=self._native)
-        cache = KVCache(self._config, num_blocks, block_size, self._reader.dtype, kv_format=self._format)
+        model = build_decoder(self._config, self._reader, native=self._native, target=self._target)
+        cache = KVCache(self._config, num_blocks, block_size, self._reader.dtype, str(model.device), self._format)
         drafter = DraftModel(model, cache, rows, self._vocab_size)
         drafter.warm_up()
         return drafter
@@ -69,19 +73,33 @@ class _Draft:
 
 @contextmanager
 def open_proposer(
-    config: EngineConfig, target: ModelConfig, dtype: torch.dtype, native: NativeContext | None = None
+    config: EngineConfig,
+    target: ModelConfig,
+    dtype: torch.dtype,
+    native: NativeContext | None = None,
+    device: torch.device = CPU,
 ) -> Iterator[ProposerSource]:
     """The source of the proposer that `config` names, usable while the context is open.
 
     `dtype` is that of the draft model. Raises `LoadError` if it cannot be read, or is one with other tokens.
     """
     if config.draft_model is None:
-        yield _Lookup(is_wanted=config.speculate == "ngram")
+        yield lookup_source(config)
         return
     check_same_tokens(config.model, config.draft_model)
     drafter = ModelConfig.load(config.draft_model)
     with open_weights(config.draft_model, drafter, dtype) as reader:
-        yield _Draft(drafter, reader, resolve_kv_format(config.kv_dtype, dtype), target.vocab_size, native)
+        kv_format = resolve_kv_format(config.kv_dtype, dtype, str(device))
+        yield _Draft(drafter, reader, kv_format, target.vocab_size, native, device)
+
+
+def lookup_source(config: EngineConfig) -> ProposerSource:
+    """The source of a proposer that is no model."""
+    return _Lookup(is_wanted=config.speculate == "ngram")
+
+
+def _to(device: torch.device, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(device, dtype, copy=True)
 
 
 def check_same_tokens(model: Path, draft_model: Path) -> None:

@@ -1,0 +1,1 @@
+"""A model divided among processes: who has what of it, and the sums they take."""
