@@ -36,6 +36,7 @@ class Served:
     def __init__(self, folder: Path) -> None:
         self.config = folder / "servery.yaml"
         self.config.write_text(CONFIG.replace("LEDGER", str(folder / "ledger.sqlite")))
+        self._cookies: dict[str, dict[str, str]] = {}
         self.process = ServerProcess("--config", str(self.config), "--port", "0")
         self.process.wait_ready()
         self.port = self.process.port
@@ -66,6 +67,15 @@ class Served:
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         found = [line for line in text.splitlines() if line.startswith((f"servery_{name}{{", f"servery_{name} "))]
         return sum(float(line.rsplit(" ", 1)[1]) for line in found if all(each in line for each in wanted))
+
+    def session(self, key: str) -> dict[str, str]:
+        """The cookie of who has logged in with a key."""
+        if key not in self._cookies:
+            page = {"x_servery_dashboard": "1"}
+            answer = self.process.ask("POST", "/dashboard/api/login", {"key": key}, **page)
+            name, _, value = answer.headers["set-cookie"].partition(";")[0].partition("=")
+            self._cookies[key] = {"name": name, "value": value, "domain": "127.0.0.1", "path": "/dashboard"}
+        return self._cookies[key]
 
     def snapshot(self) -> Any:
         """What the dashboard's page is told."""
@@ -118,10 +128,10 @@ def opened(chromium: Browser, served: Served) -> Iterator[Opened]:
             page.set_default_timeout(15_000)
             page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
+            if key is not None:
+                context.add_cookies([served.session(key)])  # type: ignore[list-item]
             page.goto(f"{served.url}/dashboard{at}")
             if key is not None:
-                page.fill("#key", key)
-                page.click("#login button")
                 until(page, "globalThis.servery?.store.now")
             return page
 

@@ -3,7 +3,7 @@
 import { feedAddress, get } from "./api.js";
 
 const FIRST_MS = 500;
-const MOST_MS = 8000;
+const MOST_MS = 3000;
 // Ticks come every second: after so long without one the line is dead, whatever the browser thinks.
 const SILENT_MS = 10000;
 
