@@ -32,7 +32,7 @@ keys:
     tiers: [embedded, api]
     expires: 2027-01-31
     limits: {{ requests_per_minute: 600, input_tokens_per_minute: 7, burst: 2s, dollars_per_day: 0.000001 }}
-  plain: {{ sha256: {DIGEST} }}
+  plain: {{ sha256: {"a" * 64} }}
 owners: {{ team: {{ limits: {{ dollars_per_month: $20.5, output_tokens_per_minute: 5 }} }} }}
 limits: {{ redis: "redis://:${{PASSWORD}}@h:1/0", deadline: 20ms, on_failure: local, default_max_tokens: 5 }}
 """,
@@ -45,7 +45,7 @@ limits: {{ redis: "redis://:${{PASSWORD}}@h:1/0", deadline: 20ms, on_failure: lo
             tiers=frozenset({Tier.EMBEDDED, Tier.API}), expires_s=1_801_353_600.0,
             limits=Limits(requests_per_minute=600, input_tokens_per_minute=7, burst_s=2.0, microusd_per_day=1),
         ),
-        "plain": KeyConfig(name="plain", digests=(digest,)),
+        "plain": KeyConfig(name="plain", digests=(b"\xaa" * 32,)),
     }  # fmt: skip
     assert dict(config.owners) == {"team": Limits(microusd_per_month=20_500_000, output_tokens_per_minute=5)}
     assert config.models["m"].limits == Limits(concurrency=9)
@@ -66,6 +66,10 @@ def test_without_a_word_nothing_is_limited() -> None:
         ("keys: { app: { sha256: abc } }", "keys.app.sha256: this is no SHA-256: write the 64 hex digits that `printf"),
         ("keys: { app: { sha256: [] } }", "keys.app.sha256: name at least one; remove the key to revoke it."),
         ("keys: { app: { owner: x } }", "keys.app: the key 'sha256' is missing."),
+        (
+            f"keys: {{ app: {{ sha256: {DIGEST} }}, web: {{ sha256: [{'a' * 64}, {DIGEST}] }} }}",
+            "keys.web.sha256: 'app' has the same one; make another key for one of them.",
+        ),
         (f"keys: {{ app: {{ sha256: {DIGEST}, models: [n] }} }}", "keys.app.models: there is no model 'n'."),
         (f"keys: {{ app: {{ sha256: {DIGEST}, tiers: [moon] }} }}", "'moon' is no choice; choose one of embedded,"),
         (f"keys: {{ app: {{ sha256: {DIGEST}, expires: soon }} }}", "keys.app.expires: 'soon' is no day; write 2027-01-31"),

@@ -268,6 +268,9 @@ def test_a_fault_names_its_line_its_key_and_what_to_do(text: str, told: list[str
             "line 2: deployments.one.api_key: the environment variable NOPE is not set; set it, or write ${NOPE:-default}.",
         ),
         ("{kind: ollama, price: {input: x}}", "line 2: deployments.one.price.input: 'x' is not an amount of dollars; write a number such as 0.15."),
+        ("{kind: ollama, price: cheap}", "line 2: deployments.one.price: 'cheap' is no choice; choose one of free."),
+        ("{kind: ollama, price: {input: 1e999999999, output: 1}}", "line 2: deployments.one.price.input: inf is not an amount of dollars; write a number such as 0.15."),
+        ("{kind: ollama, price: free, headers: {x-team: 5}}", "line 2: deployments.one.headers: expected str, got int."),
         ("{kind: ollama, price: {inputs: 1}}", "line 2: deployments.one.price.inputs: there is no such key here. Did you mean 'input'?"),
         ("{kind: ollama, price: {input: 0.0000001}}", "line 2: deployments.one.price.input: 1e-07 is finer than a millionth of a dollar, or more than can be counted exactly."),
         ("{kind: ollama, price: free, weight: 0}", "line 2: deployments.one.weight: 0 is no weight; write a number greater than 0 and at most 1000000, such as 2."),
@@ -297,6 +300,13 @@ def test_a_deployment_that_cannot_be_is_told_of(line: str, told: str) -> None:
 @pytest.mark.parametrize("region", ["us-east-1", "us-gov-west-1", "ap-southeast-7", "us-isob-east-1", "eusc-de-east-1"])
 def test_regions_of_every_form_are_taken(region: str) -> None:
     assert deployment(f"{{kind: bedrock, price: free, region: {region}}}").region == region
+
+
+def test_a_key_in_a_file_must_fit_into_a_header_as_one_that_is_written(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# ours\n\nright\nnot right\n")
+    assert faults(f"server: {{api_key_file: {tmp_path / 'keys'}}}\n{MINIMAL}") == [
+        "line 1: server.api_key_file: a key must have printable ASCII characters without spaces, and at least one."
+    ]
 
 
 def test_a_header_may_have_any_value_that_can_be_sent_and_name_another_host() -> None:

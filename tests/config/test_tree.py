@@ -51,11 +51,16 @@ def test_every_value_knows_its_line() -> None:
         ("a: ${X", "line 1: a: '${X' is no variable"),
         ("a: ${1X}", "line 1: a: '${1X}' is no variable"),
         ("a: ${EMPTY}", "line 1: a: the environment variable EMPTY is empty; set it, or write ${EMPTY:-default}."),
+        ("a: " + "9" * 5000, "line 1: a: this number has 5000 characters; at most 100 are read."),
+        ("a: ${NINES}", "line 1: a: this number has 5000 characters; at most 100 are read."),
+        ("a: !!int x${WORD}", "line 1: a: this is not what its tag says, tag:yaml.org,2002:int; take the tag away."),
+        ("a: !!bool maybe", "line 1: a: this is not what its tag says, tag:yaml.org,2002:bool; take the tag away."),
+        ("[" * 5000, "line 1: the file is nested too deeply; at most 50 levels are read."),
         ("#" * (MAX_CHARS + 1), f"line 1: the file has {MAX_CHARS + 1} characters; at most {MAX_CHARS} are read."),
     ],
 )
 def test_what_is_not_clear_is_refused(text: str, told: str) -> None:
-    (fault,) = parse_tree(text, {"EMPTY": ""}).faults
+    (fault,) = parse_tree(text, {"EMPTY": "", "NINES": "9" * 5000, "WORD": "canary"}).faults
     assert str(fault).startswith(told)
 
 

@@ -1,6 +1,6 @@
 """A parsed file becomes a `Config`: each section on its own, then what must hold between them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,7 @@ from servery.config.references import broken_references
 from servery.config.secret import Secret
 from servery.config.telemetry_reader import read_telemetry
 from servery.config.tree import Tree
-from servery.config.types import Config, DeploymentConfig, LedgerConfig, ModelConfig
+from servery.config.types import Config, DeploymentConfig, KeyConfig, LedgerConfig, ModelConfig
 from servery.config.units import parse_duration
 from servery.config.validation import did_you_mean
 
@@ -72,12 +72,24 @@ class Builder:
         """Who may ask for what, and how much: fields of `Config`."""
         reader = AccessReader(self._reader, models)
         keys = {name: reader.key(name, value) for name, value in self._named(root, "keys", may_lack=True)}
+        self._check_apart(keys.values())
         owners = {name: reader.owner(name, value) for name, value in self._named(root, "owners", may_lack=True)}
         return {
             "keys": MappingProxyType({name: key for name, key in keys.items() if key is not None}),
             "owners": MappingProxyType({name: limits for name, limits in owners.items() if limits is not None}),
             "limits": reader.limiting(root.get("limits", {})),
         }
+
+    def _check_apart(self, keys: Iterable[KeyConfig | None]) -> None:
+        """A digest in two entries would be whichever comes last, and revoked in neither by removing one."""
+        seen: dict[bytes, str] = {}
+        for key in filter(None, keys):
+            for digest in key.digests:
+                if digest and seen.setdefault(digest, key.name) != key.name:
+                    self._reader.fault(
+                        ("keys", key.name, "sha256"),
+                        f"'{seen[digest]}' has the same one; make another key for one of them.",
+                    )
 
     def _named(self, root: Mapping[str, Any], section: str, *, may_lack: bool = False) -> list[tuple[str, Any]]:
         entries = root.get(section)
@@ -114,7 +126,10 @@ class Builder:
         keys = written("api_keys")
         if section.api_key_file is not None:
             lines = self._reader.file(section.api_key_file, (*at, "api_key_file")).splitlines()
-            keys += [Secret(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+            at_file = (*at, "api_key_file")
+            keys += [
+                self._reader.key(line.strip(), at_file) for line in lines if line.strip() and not line.startswith("#")
+            ]
         return Config(
             models=MappingProxyType(dict(models)),
             deployments=MappingProxyType({name: each for name, each in deployments.items() if each is not None}),

@@ -15,6 +15,7 @@ from servery.config.errors import Fault, Path
 MAX_CHARS = 1 << 20
 MAX_NODES = 100_000  # aliases can make a small file stand for a huge one
 _MAX_DEPTH = 50
+_LONGEST_NUMBER = 100  # in characters
 _VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|(\{[^}]*\}?))")
 
 
@@ -74,6 +75,8 @@ def parse_tree(text: str, environment: Mapping[str, str]) -> Tree:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         return Tree(None, {}, [_syntax(error)])
+    except RecursionError:
+        return Tree(None, {}, [Fault(1, (), f"the file is nested too deeply; at most {_MAX_DEPTH} levels are read.")])
     if node is None:
         return Tree(None, {}, [Fault(1, (), "the file is empty.")])
     reader = _Reader(environment)
@@ -125,11 +128,22 @@ class _Reader:
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         text = _VARIABLE.sub(lambda match: self._variable(match, node, path), node.value)
         if node.style is None and text != node.value and _VARIABLE.fullmatch(node.value):
-            return _SCALARS[_kind(text)](text)  # alone and unquoted, a variable can be a number, too
+            return self._meant(_kind(text), text, node, path)  # alone and unquoted, a variable can be a number, too
         if node.tag not in _SCALARS:
             self._fault(node, path, f"the tag '{node.tag}' means nothing here; write plain text, a number or a list.")
             return None
-        return _SCALARS[node.tag](text)
+        return self._meant(node.tag, text, node, path)
+
+    def _meant(self, tag: str, text: str, node: yaml.Node, path: Path) -> Any:
+        """What a scalar with that tag is; None, and a fault, for what is no such thing."""
+        if tag == _TEXT or (_kind(text) == tag and len(text) <= _LONGEST_NUMBER):
+            return _SCALARS[tag](text)
+        if len(text) > _LONGEST_NUMBER:
+            message = f"this number has {len(text)} characters; at most {_LONGEST_NUMBER} are read."
+        else:  # not shown: a variable may have put it there
+            message = f"this is not what its tag says, {tag}; take the tag away."
+        self._fault(node, path, message)
+        return None
 
     def _variable(self, match: "re.Match[str]", node: yaml.Node, path: Path) -> str:
         name, default, malformed = match.groups()

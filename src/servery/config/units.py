@@ -65,7 +65,7 @@ def parse_dollars(given: object) -> int:
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         raise ValueError(f"{given!r} is not an amount of dollars; write a number such as 0.15")
     text = str(given).strip().removeprefix("$").removesuffix("USD").strip()
-    if not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", text, re.ASCII):
+    if not re.fullmatch(r"\d+(\.\d+)?(e-?\d{1,3})?", text, re.ASCII):
         raise ValueError(f"{given!r} is not an amount of dollars; write a number such as 0.15")
     micro = Decimal(text) * _MICRO
     if micro != int(micro) or micro >= 2**53:

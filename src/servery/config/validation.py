@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -14,12 +14,13 @@ _MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
 _BAD_CHOICE = re.compile(r"Invalid enum value '(.*)'")
 _AT = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+_SOME_KEY = "[...]"  # of a mapping with keys of its own: msgspec does not say which
 
 
 def explain(text: str, kind: type[msgspec.Struct], at: Path) -> tuple[Path, str]:
     """Where a validation error of msgspec's lies, of a section that stands at `at`, and what to tell of it."""
     where = _AT.search(text)
-    steps = [name or int(number) for name, number in _STEP.findall(where[1])] if where else []
+    steps = [name or int(number) for name, number in _STEP.findall(where[1].replace(_SOME_KEY, ""))] if where else []
     text, path = _AT.sub("", text), (*at, *steps)
     unknown, choice = _UNKNOWN_FIELD.fullmatch(text), _BAD_CHOICE.fullmatch(text)
     if unknown:
@@ -36,11 +37,11 @@ def explain(text: str, kind: type[msgspec.Struct], at: Path) -> tuple[Path, str]
 
 
 def _type_at(kind: Any, steps: Iterable[str | int]) -> msgspec.inspect.Type:
-    """The type of what stands at `steps` in a section, unions opened for their only structure."""
+    """The type of what stands at `steps` in a section, unions on the way there opened for their only structure."""
     found = msgspec.inspect.type_info(kind)
     for step in steps:
         found = _inner(found, step)
-    return _opened(found)
+    return found
 
 
 def _inner(found: msgspec.inspect.Type, step: str | int) -> msgspec.inspect.Type:
@@ -64,17 +65,25 @@ def _opened(found: msgspec.inspect.Type) -> msgspec.inspect.Type:
 
 
 def _fields(kind: Any, steps: Iterable[str | int]) -> list[str]:
-    found = _type_at(kind, steps)
+    found = _opened(_type_at(kind, steps))
     return [field.encode_name for field in found.fields] if isinstance(found, msgspec.inspect.StructType) else []
 
 
 def _choices(kind: Any, steps: Iterable[str | int]) -> list[str]:
-    found = _type_at(kind, steps)
+    return list(_words(_type_at(kind, steps)))
+
+
+def _words(found: msgspec.inspect.Type) -> Iterator[str]:
+    """The words that may stand there."""
     if isinstance(found, msgspec.inspect.EnumType):
-        return [str(member.value) for member in found.cls]
-    if isinstance(found, msgspec.inspect.LiteralType):
-        return [str(value) for value in found.values]
-    return []
+        yield from (str(member.value) for member in found.cls)
+    elif isinstance(found, msgspec.inspect.LiteralType):
+        yield from map(str, found.values)
+    elif isinstance(found, msgspec.inspect.Metadata):
+        yield from _words(found.type)
+    elif isinstance(found, msgspec.inspect.UnionType):
+        for each in found.types:
+            yield from _words(each)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
