@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import re
 import socket
@@ -78,7 +79,13 @@ class Gate:
 
 @contextlib.asynccontextmanager
 async def gate(
-    fault: str, *, others: bool, retry: Retry | None = None, hedge: Hedge | None = None, **fields: Any
+    fault: str,
+    *,
+    others: bool,
+    retry: Retry | None = None,
+    hedge: Hedge | None = None,
+    timeouts: Timeouts = TIMEOUTS,
+    **fields: Any,
 ) -> AsyncIterator[Gate]:
     async with dummy() as server, contextlib.AsyncExitStack() as stack:
         client = HttpClient()
@@ -97,7 +104,7 @@ async def gate(
             for name, (model, where) in names.items()
         }  # fmt: skip
         model = ModelConfig(
-            name="m", tiers=(tuple(names),), place=Place.FIRST, timeouts=TIMEOUTS,
+            name="m", tiers=(tuple(names),), place=Place.FIRST, timeouts=timeouts,
             retry=retry or Retry(attempts=2, base_s=0.0), hedge=hedge,
         )  # fmt: skip
         config = Config(models={"m": model}, deployments=deployments)
@@ -268,7 +275,10 @@ def test_what_comes_twice_is_passed_on_and_what_never_ends_is_stopped_when_its_r
 )
 def test_a_client_that_goes_away_closes_the_connection_to_its_upstream(fault: str, stream: bool) -> None:
     async def story() -> None:
-        async with gate(fault, others=False) as made:
+        patient = dataclasses.replace(
+            TIMEOUTS, first_token_s=20.0, stall_s=20.0
+        )  # the client leaves, nothing else does
+        async with gate(fault, others=False, timeouts=patient) as made:
             task = asyncio.create_task(made.ask(stream=stream))
             await (made.server.heard if fault == "stall" else made.server.begun).wait()
             task.cancel()

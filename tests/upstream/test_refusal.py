@@ -17,6 +17,12 @@ NOW_S = 1795262400.0  # half a minute before
         ({"retry-after": "Sat, 21 Nov 2020 12:00:30 GMT"}, 0.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after-ms": "soon"}, None),
+        ({"retry-after-ms": "inf"}, 86_400.0),
+        ({"retry-after-ms": "nan"}, None),
+        ({"retry-after-ms": "-5"}, 0.0),
+        ({"retry-after": "9" * 400}, 86_400.0),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, 86_400.0),
+        ({"retry-after": "Sat, 21 Nov 2026 12:00:30 +999999999999999999"}, None),
     ],
 )
 def test_when_to_ask_again_is_read_in_all_its_forms(headers: dict[str, str], wait_s: float | None) -> None:

@@ -1,6 +1,7 @@
 """What an upstream's refusal comes to: the client's own fault, or a failure after which others are asked."""
 
 import email.utils
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ _NOT_THE_CLIENTS = frozenset((401, 402, 403, 404, 405, 406, 407, 408, 409, 421, 
 _OVERLOADED = 529
 _SHOWN_CHARS = 500
 _PAGE_CHARS = 120
+_LONGEST_WAIT_S = 86_400.0
 _PAGE = re.compile(r"\s*<(?:!doctype html|html)\b(?:(?!<body).)*", re.IGNORECASE | re.DOTALL)
 
 
@@ -66,7 +68,8 @@ class Refusal:
         if self.status == 429:
             quota = "has no quota left; its operator has to look"
             why = quota if self.is_quota else "is asked too much at the moment; try again later"
-            return self._told(429, f"The model's deployment {why}.")
+            words = ("insufficient_quota",) * 2 if self.is_quota else ("rate_limit_error", "rate_limit_exceeded")
+            return self._told(429, f"The model's deployment {why}.", *words)
         if self.status == _OVERLOADED:
             return self._told(503, "The model's deployment is overloaded; try again later.")
         status = 502 if self.status < 500 else self.status
@@ -74,14 +77,14 @@ class Refusal:
             status, f"The model's deployment answered with status {self.status}; its operator has to look."
         )
 
-    def _told(self, status: int, message: str) -> ApiError:
-        """In our words, but for those that are known to tell nothing of the deployment."""
-        kind = word(self.kind) or ("invalid_request_error" if status < 500 else "server_error")
+    def _told(self, status: int, message: str, kind: str | None = None, code: str | None = None) -> ApiError:
+        """In our words, but for those that are known to tell nothing of the deployment; `kind` and `code` where it has none."""
+        kind = word(self.kind) or kind or ("invalid_request_error" if status < 500 else "server_error")
         return ApiError(
             status,
             message,
             kind=kind,
-            code=word(self.code),
+            code=word(self.code) or code,
             param=parameter(self.param),
             retry_after_s=self.retry_after_s,
         )
@@ -136,19 +139,27 @@ def cut(deployment: str) -> UpstreamFailure:
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float | None = None) -> float | None:
-    """When to ask again, from `retry-after-ms` or `retry-after` (seconds, or a date; `now_s` is Unix time)."""
+    """When to ask again, from `retry-after-ms` or `retry-after` (seconds, or a date; `now_s` is Unix time).
+
+    At most a day: an upstream may say anything, and is told on to clients. None for what is no time.
+    """
     try:
-        if (given := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(given) / 1000)
-        if (given := headers.get("retry-after")) is None:
-            return None
-        if given.strip().replace(".", "", 1).isdigit():
-            return float(given)
-        date = email.utils.parsedate_to_datetime(given)
-    except ValueError:
+        wait_s = _wait_s(headers, now_s)
+    except (ValueError, OverflowError):
         return None
+    return None if wait_s is None or math.isnan(wait_s) else min(max(0.0, wait_s), _LONGEST_WAIT_S)
+
+
+def _wait_s(headers: Mapping[str, str], now_s: float | None) -> float | None:
+    if (given := headers.get("retry-after-ms")) is not None:
+        return float(given) / 1000
+    if (given := headers.get("retry-after")) is None:
+        return None
+    if given.strip().replace(".", "", 1).isdigit():
+        return float(given)
+    date = email.utils.parsedate_to_datetime(given)
     at = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, at.timestamp() - (time.time() if now_s is None else now_s))
+    return at.timestamp() - (time.time() if now_s is None else now_s)
 
 
 def excerpt(body: bytes) -> str:

@@ -103,3 +103,21 @@ def test_what_is_no_fault_of_the_client_may_be_mended_elsewhere(status: int, bod
     assert found.counts_against_health == (status >= 500)
     assert found.error.is_final == (status == 401)  # asked again, it would refuse the same credentials
     assert "sk-1" not in found.error.message
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"error": {"message": "slow"}}, ("rate_limit_error", "rate_limit_exceeded")),
+        (b"<html>", ("rate_limit_error", "rate_limit_exceeded")),
+        ({"error": {"message": "slow", "type": "tokens", "code": "too_many"}}, ("tokens", "too_many")),
+        ({"error": {"message": "pay", "type": "insufficient_quota"}}, ("insufficient_quota", "insufficient_quota")),
+    ],
+)
+def test_who_asks_too_much_is_told_in_the_words_for_that_where_the_server_has_none(
+    body: Any, words: tuple[str, str]
+) -> None:
+    found = error(429, body)
+
+    assert isinstance(found, UpstreamFailure)
+    assert (found.error.kind, found.error.code) == words
