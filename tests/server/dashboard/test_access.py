@@ -4,6 +4,7 @@ from servery.server.dashboard.assets import assets
 from servery.server.dashboard.attempts import MOST_FAILURES, MOST_FAILURES_OF_ALL, WINDOW_S, Attempts
 from servery.server.dashboard.role import Role
 from servery.server.dashboard.session import LASTS_S
+from servery.server.routes import ROUTES
 from tests.server.asgi import ask
 from tests.server.dashboard.board import PAGE, WALL_S, Board, run
 
@@ -22,6 +23,24 @@ def test_everything_is_closed_to_who_has_no_session_and_the_page_says_so() -> No
         assert (refused.status, refused.error["code"]) == (401, "login_required")
         told = (await board.get("/api/session")).json
         assert (told["role"], told["asks_for_key"]) == (None, True)
+
+    run(story())
+
+
+def test_of_its_routes_only_the_page_itself_is_for_everybody() -> None:
+    async def story() -> None:
+        board = Board(admin_keys=(ADMIN,), api_keys=("user",))
+        routes = [route for route in ROUTES if route.path.startswith("/dashboard")]
+        statuses = {
+            route.path: (await ask(board.app, route.method, route.path, authorization="Bearer user")).status
+            for route in routes
+        }
+        assert {path: status for path, status in statuses.items() if status < 400} == {
+            "/dashboard": 200,
+            "/dashboard/": 308,
+            "/dashboard/api/session": 200,  # which says that there is none
+        }
+        assert {status for status in statuses.values() if status >= 400} == {401, 403, 404}  # 404: no such file
 
     run(story())
 
