@@ -204,6 +204,25 @@ def test_without_redis_each_gateway_counts_alone_where_that_is_wanted(
     ]
 
 
+def test_a_gateway_that_is_busy_itself_does_not_take_redis_for_slow(redis_url: str) -> None:
+    deadline_s = 0.02
+
+    async def busy() -> None:
+        """Turns of the loop that take longer than Redis may, as with hundreds of requests at once."""
+        for _ in range(6):
+            until_s = time.monotonic() + 2 * deadline_s
+            while time.monotonic() < until_s:
+                pass
+            await asyncio.sleep(0)
+
+    async def story() -> None:
+        async with shared(redis_url, deadline_s) as store:
+            verdict, _ = await asyncio.gather(store.reserve(plan_of(), Cost(), 1), busy())
+            assert verdict.lease is not None
+
+    asyncio.run(story())
+
+
 def test_a_wrong_answer_is_no_answer(redis_url: str) -> None:
     async def story() -> None:
         async with shared(redis_url) as store:

@@ -9,14 +9,11 @@ import contextlib
 import importlib.resources
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from servery.gateway.admit.limits.meter import Cost, Lease, Measure, Meter, Plan, Verdict
-
-if TYPE_CHECKING:
-    pass
 
 # The braces keep all keys in one slot of a cluster.
 _PREFIX = "servery:{limits}"
@@ -25,6 +22,8 @@ _MOST_AT_ONCE = 256
 _MOST_WAITING = 50_000
 _KINDS = {Measure.CONCURRENCY: "c", Measure.DAY: "d", Measure.MONTH: "m"}
 _MOST_PLANS = 100_000
+# A deadline is so many waits, one after the other: each is a turn of the loop at least, in which an answer is read.
+_DEADLINE_PARTS = 10
 
 
 class StoreDown(Exception):
@@ -138,7 +137,7 @@ class SharedLimits:
         from redis.exceptions import RedisError
 
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with _listening_for(self._deadline_s):
                 results = await self._send(batch)
         except TimeoutError:
             self._fail(batch, StoreDown(f"no answer within {1000 * self._deadline_s:g} ms"))
@@ -210,6 +209,30 @@ def _key(meter: Meter) -> str:
 
 def _lease_key(lease_id: str) -> str:
     return f"{_PREFIX}:lease:{lease_id}"
+
+
+@contextlib.asynccontextmanager
+async def _listening_for(span_s: float) -> AsyncIterator[None]:
+    """Raise `TimeoutError` when that takes longer than this loop listened for `span_s`.
+
+    While the loop is busy with hundreds of requests it reads no answer, though it may lie there: that is not Redis's time.
+    """
+    loop = asyncio.get_running_loop()
+    limit, part_s = asyncio.timeout(None), span_s / _DEADLINE_PARTS
+    turns: list[asyncio.TimerHandle] = []
+
+    def wait(parts: int) -> None:
+        if parts:
+            turns[:] = [loop.call_later(part_s, wait, parts - 1)]
+        else:
+            limit.reschedule(loop.time())
+
+    async with limit:
+        wait(_DEADLINE_PARTS)
+        try:
+            yield
+        finally:
+            turns[0].cancel()
 
 
 def _give(command: _Command, result: Any) -> None:
