@@ -255,6 +255,24 @@ def test_the_refusal_says_what_the_limit_is_whose_and_when() -> None:
     run(story)
 
 
+def test_a_budget_that_requests_under_way_hold_is_not_spent() -> None:
+    async def story() -> None:
+        at = stage([5.0, *answer()])
+        who = caller(microusd_per_day=250)
+        first = asyncio.create_task(at.ask(caller=who, max_tokens=100))
+        await asyncio.sleep(1)
+        error = error_of(await at.ask(caller=who, max_tokens=100))
+        assert (error.code, error.kind, error.is_final) == ("rate_limit_exceeded", "requests", False)
+        assert dict(error.headers) == {"x-should-retry": "true", "retry-after": "1", "retry-after-ms": "1000"}
+        assert "$0.000042 is left while requests under way hold $0.000208, and" in error.message
+        assert (await first).status == 200
+        assert (await at.ask(caller=who, max_tokens=100)).status == 200
+        error = error_of(await at.ask(caller=who, max_tokens=118))
+        assert (error.code, error.is_final) == ("insufficient_quota", True)
+
+    run(story)
+
+
 def test_refusals_are_counted_by_limit() -> None:
     async def story() -> None:
         at = stage(answer())

@@ -120,7 +120,8 @@ class Limiter:
             if self._counts is not None:
                 for meter, _ in short:
                     self._counts.count_refusal(meter.scope, meter.measure.value)
-            raise refused(short, cost, verdict.at_s)
+            held = dict(zip(terms.plan.meters, verdict.reserved, strict=False))
+            raise refused(short, cost, verdict.at_s, held)
 
     async def close(self) -> None:
         """Let go of the store."""

@@ -42,18 +42,20 @@ class _Bucket:
 
 
 class _Purse:
-    """What is spent in a window: the day or the month of that number."""
+    """What is spent in a window, the day or the month of that number; `reserved` of it by leases under way."""
 
-    __slots__ = ("used", "window")
+    __slots__ = ("reserved", "used", "window")
 
     def __init__(self) -> None:
         self.window = 0
         self.used = 0
+        self.reserved = 0
 
     def turn(self, window: int) -> int:
         if window > self.window:  # never back: a clock that is set back spends no money twice
             self.window = window
             self.used = 0
+            self.reserved = 0
         return self.used
 
 
@@ -120,7 +122,7 @@ class MemoryLimits:
         bound = self._bound.get(plan) or self._bind(plan, now_ms)
         windows = self._windows(int(wall_s))
         if not _fits(bound, cost, now_ms, windows):
-            return Verdict(None, _held(bound), wall_s)
+            return Verdict(None, _held(bound), wall_s, reserved=_reserved(bound))
         self._ids += 1
         expires_ms = now_ms + lease_ms
         for bucket, _, _, part in bound.buckets:
@@ -129,6 +131,7 @@ class MemoryLimits:
             places.add(self._ids, expires_ms)
         for purse, _, _ in bound.purses:
             purse.used += cost.microusd
+            purse.reserved += cost.microusd
         return Verdict(Lease(self, plan, cost, self._ids, expires_ms, windows), _held(bound), wall_s)
 
     def settle(self, lease: Lease, used: Cost) -> None:
@@ -137,9 +140,12 @@ class MemoryLimits:
         bound = self._bound.get(lease.plan) or self._bind(lease.plan, now_ms)
         for places, _ in bound.places:
             places.remove(int(lease.id))
+        reserved = lease.cost
+        for purse, is_month, _ in bound.purses:
+            if purse.window == lease.windows[is_month]:
+                purse.reserved -= reserved.microusd
         if lease.expires_ms <= now_ms:
             return
-        reserved = lease.cost
         for bucket, rate, _, part in bound.buckets:
             if more := used[part] - reserved[part]:
                 bucket.used = max(0, bucket.leak(now_ms, rate) + more * UNIT)
@@ -209,3 +215,7 @@ def _fits(bound: _Bound, cost: Cost, now_ms: int, windows: tuple[int, int]) -> b
 
 def _held(bound: _Bound) -> list[int]:
     return [each.used for each in bound.holders]
+
+
+def _reserved(bound: _Bound) -> list[int]:
+    return [each.reserved if isinstance(each, _Purse) else 0 for each in bound.holders]

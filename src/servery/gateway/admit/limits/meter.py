@@ -170,13 +170,15 @@ class Lease:
 class Verdict(NamedTuple):
     """Whether a request is admitted: then it has a lease. `used` is what each meter of the plan holds now.
 
-    `at_s` is Unix time by the store's clock. `is_local` if each gateway counts by itself, though it should not.
+    `at_s` is Unix time by the store's clock. `is_local` if each gateway counts by itself, though it should not. Of a
+    refusal, `reserved` is how much of what each budget holds is not spent yet, where the store knows.
     """
 
     lease: Lease | None
     used: Sequence[int]
     at_s: float
     is_local: bool = False
+    reserved: Sequence[int] = ()
 
 
 class LimitStore(Protocol):
