@@ -222,6 +222,20 @@ def test_the_ledger_s_sums_are_what_the_upstream_counted(stage: Stage) -> None:
     assert (refused.status, refused.json["error"]["param"]) == (400, "x-servery-task")
 
 
+def on_the_dashboard(stage: Stage) -> bytes:
+    """All that the dashboard says, to who has a key for it and to others, of what was asked before; headers, too."""
+    paths = ["", "/api/snapshot", *(f"/api/history?range={each}&model=well" for each in ("1h", "24h", "7d"))]
+    told = [stage.ask(None, f"/dashboard{path}", key) for path in paths for key in (ADMIN_KEY, CLIENT_KEY)]
+    assert [each.status for each in told] == [200, 200] + [200, 401] * 4
+    logins = [
+        stage.ask({"key": key}, "/dashboard/api/login", x_servery_dashboard="1") for key in (WRONG_KEY, ADMIN_KEY)
+    ]
+    assert [each.status for each in logins] == [401, 200]
+    played = stage.ask(body("well", stream=True), "/dashboard/api/chat", ADMIN_KEY, x_servery_dashboard="1")
+    assert (played.status, SAID in played.body.decode()) == (200, True)
+    return b"".join(str(each.headers).encode() + each.body for each in (*told, *logins))
+
+
 def test_no_canary_is_in_what_the_server_writes_or_tells(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     path = f"/v1/chat/completions?key={CONTENT['query']}&api_key={CONTENT['query']}"
     for model in (*MODELS, "silent"):
@@ -236,6 +250,7 @@ def test_no_canary_is_in_what_the_server_writes_or_tells(stage: Stage, capsys: p
     assert stage.ask(None, "/v1/config", key=ADMIN_KEY).status == 200
     assert stage.ask(None, "/metrics", key=ADMIN_KEY).status == 200
     eventually(lambda: len(rows_in(stage.ledger)) >= 2 * (len(MODELS) + 1), "the rows")
+    shown = on_the_dashboard(stage)
     for arguments in (["report", "--by", "error"], ["export", "--format", "jsonl"], ["audit"]):
         assert cli.main(["ledger", arguments[0], str(stage.ledger), *arguments[1:]]) == 0
     asked_of_ledger = capsys.readouterr().out
@@ -248,10 +263,13 @@ def test_no_canary_is_in_what_the_server_writes_or_tells(stage: Stage, capsys: p
         "ledger": b"".join(each.read_bytes() for each in sorted(stage.ledger.parent.glob("*rows.sqlite*"))),
         "report": asked_of_ledger.encode(),
         "traces": b"".join(stage.collector.raw),
+        "dashboard": shown,
     }
     for place, data in written.items():
         assert re.findall(rb"canary\d+\w+", data) == [], place
     assert b"POST /v1/config/reload" in written["report"]
+    assert b"dashboard login" in written["report"]
+    assert b'"silent"' in shown
     assert {span.name for span in stage.collector.spans} >= {"POST /v1/chat/completions", "chat well", "chat in-band"}
     answers = [str(each.headers).encode() + each.body.replace(SAID.encode(), b"") for each in stage.told]
     for secret in (*CONFIGURED, "db1.internal", "10.9.8.7", "/srv/secret", str(stage.upstream.port)):
