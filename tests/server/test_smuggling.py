@@ -34,6 +34,8 @@ _SMUGGLED = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
             _POST + b"transfer-encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", id="a chunk longer than it says"
         ),
         pytest.param(b"POST / HTTP/1.1\r\nhost: a\r\nhost: b\r\ncontent-length: 0\r\n\r\n", id="two hosts"),
+        pytest.param(_POST + b"authorization: Bearer a\r\nauthorization: Bearer b\r\n\r\n", id="two keys"),
+        pytest.param(_POST + b"x-api-key: a\r\nX-Api-Key: a\r\n\r\n", id="one key twice"),
         pytest.param(_POST + b" folded: x\r\n\r\n", id="a folded line"),
         pytest.param(_POST + b"x: a\0b\r\n\r\n", id="a zero byte"),
         pytest.param(_POST + b"x: a\rb: c\r\n\r\n", id="a bare CR"),

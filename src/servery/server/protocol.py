@@ -7,7 +7,7 @@ takes them, requests behind one that is under way wait for it, and what is no HT
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
@@ -34,6 +34,8 @@ HEAD_TIMEOUT_S = 15.0
 KEEP_ALIVE_S = 75.0
 # Requests that a client sent before it had the answers to earlier ones.
 MAX_PIPELINED = 32
+# Of two of these a proxy in front may have read the one and this server the other: whose request is it?
+_ONCE = (b"host", b"authorization", b"x-api-key")
 
 
 class Answer(Protocol):
@@ -197,7 +199,7 @@ class HttpProtocol(asyncio.Protocol):
         cycle = Cycle(self, self._loop, scope, is_kept=not is_old and parser.should_keep_alive())
         cycle.is_old = is_old
         cycle.expects = fields.get(b"expect", b"").lower() == b"100-continue"
-        if b"host" in fields and sum(name == b"host" for name, _ in headers) > 1:
+        if len(fields) < len(headers) and any(_occurs_twice(name, headers) for name in _ONCE):
             raise _Refused
         self._newest = cycle
         if self._cycle is None:
@@ -357,6 +359,10 @@ class HttpProtocol(asyncio.Protocol):
         for cycle in (self._cycle, *self._pipeline):
             if cycle is not None:
                 cycle.is_kept = False
+
+
+def _occurs_twice(name: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    return sum(each == name for each, _ in headers) > 1
 
 
 def _target(url: bytes) -> tuple[str, bytes]:
