@@ -1,10 +1,13 @@
 import asyncio
 import contextlib
+import dataclasses
 import socket
 import ssl
+import threading
 
 import pytest
 
+from servery.http import dialer
 from servery.http.client import HttpClient
 from servery.http.errors import BadUrl, Disconnected, HttpError, TimedOut, Unreachable, Untrusted
 from servery.http.limits import ClientLimits, Deadlines
@@ -233,3 +236,59 @@ def test_verification_cannot_be_switched_off() -> None:
     context = client_context(TlsFiles())
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_cancelling_at_any_turn_of_connecting_leaves_nothing(run: Run, authority: Authority, is_tls: bool) -> None:
+    """Whether addresses are looked up, the socket connects, keys are agreed on, or all that has just been done."""
+
+    async def story() -> None:
+        context = authority.server_context(authority.localhost) if is_tls else None
+        files = TlsFiles(ca=authority.ca) if is_tls else TlsFiles()
+        async with serving(_never, context, host="localhost", tls=files) as server:
+            http = HttpClient(proxies=Proxies())
+            for turns in range(40):
+                task = asyncio.create_task(http.request(server.origin, "GET", "/"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await until(lambda: server.open == 0)
+                assert [(each.open, each.idle, each.waiting) for each in http.stats()] == [(0, 0, 0)] * bool(turns)
+            await http.aclose()
+
+    run(story)
+
+
+async def _never(peer: Peer) -> None:
+    await peer.gone()
+
+
+def test_cancelling_while_certificates_are_read_asks_nobody(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(files: TlsFiles) -> ssl.SSLContext:
+        begun.set()
+        go_on.wait()
+        return client_context(files)
+
+    async def story() -> None:
+        begun.clear()
+        go_on.clear()
+        async with serving(always(OK)) as server:
+            http = HttpClient(proxies=Proxies())
+            origin = dataclasses.replace(server.origin, scheme="https")
+            task = asyncio.create_task(http.request(origin, "GET", "/"))
+            await asyncio.to_thread(begun.wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert http.stats()[0].open == 0
+            go_on.set()
+            await asyncio.get_running_loop().shutdown_default_executor()
+            assert (server.connections, http.stats()[0].opened) == (0, 0)
+            await http.aclose()
+
+    monkeypatch.setattr(dialer, "client_context", slowly)
+    run(story)
