@@ -270,6 +270,7 @@ def test_a_fault_names_its_line_its_key_and_what_to_do(text: str, told: list[str
         ("{kind: ollama, price: {input: x}}", "line 2: deployments.one.price.input: 'x' is not an amount of dollars; write a number such as 0.15."),
         ("{kind: ollama, price: cheap}", "line 2: deployments.one.price: 'cheap' is no choice; choose one of free."),
         ("{kind: ollama, price: {input: 1e999999999, output: 1}}", "line 2: deployments.one.price.input: inf is not an amount of dollars; write a number such as 0.15."),
+        ("{kind: anthropic, price: free, apis: [chat]}", "line 2: deployments.one.apis: only OpenAI-compatible kinds have a choice of APIs, and this is anthropic; remove it."),
         ("{kind: ollama, price: free, headers: {x-team: 5}}", "line 2: deployments.one.headers: expected str, got int."),
         ("{kind: ollama, price: {inputs: 1}}", "line 2: deployments.one.price.inputs: there is no such key here. Did you mean 'input'?"),
         ("{kind: ollama, price: {input: 0.0000001}}", "line 2: deployments.one.price.input: 1e-07 is finer than a millionth of a dollar, or more than can be counted exactly."),
@@ -300,6 +301,22 @@ def test_a_deployment_that_cannot_be_is_told_of(line: str, told: str) -> None:
 @pytest.mark.parametrize("region", ["us-east-1", "us-gov-west-1", "ap-southeast-7", "us-isob-east-1", "eusc-de-east-1"])
 def test_regions_of_every_form_are_taken(region: str) -> None:
     assert deployment(f"{{kind: bedrock, price: free, region: {region}}}").region == region
+
+
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        ("{ledger: .}", "server.ledger: '{folder}' is a folder; name a file in it."),
+        ("{key_store: .}", "server.key_store: '{folder}' is a folder; name a file in it."),
+        ("{ledger: a.db, key_store: ./a.db}", "server.key_store: the ledger is in this file; name another one."),
+    ],
+)
+def test_what_is_kept_has_files_of_its_own(tmp_path: Path, server: str, told: str) -> None:
+    file = tmp_path / "servery.yaml"
+    file.write_text(f"server: {server}\n{MINIMAL}")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert [str(fault) for fault in caught.value.faults] == [f"line 1: {told.format(folder=tmp_path)}"]
 
 
 def test_a_key_in_a_file_must_fit_into_a_header_as_one_that_is_written(tmp_path: Path) -> None:
@@ -377,6 +394,10 @@ def test_a_missing_price_says_how_to_write_one_and_what_the_catalog_has() -> Non
         (
             "{deployments: [here], place: fastest}",
             "line 4: models.m.place: 'fastest' is no choice; choose one of first, weighted, least-load, prefix-affinity, cheapest-within-slo.",
+        ),
+        (
+            "{deployments: [here], slo: {ttft: 1s, tpot: 1s}, overload: shed}",
+            "line 4: models.m.overload: only place: cheapest-within-slo predicts an overload; choose that, or remove it.",
         ),
         (
             "{deployments: [here], place: cheapest-within-slo}",

@@ -123,6 +123,9 @@ class Builder:
         def written(name: str) -> list[Secret]:
             return [self._reader.key(key, (*at, name, i)) for i, key in enumerate(getattr(section, name))]
 
+        ledger, key_store = self._ledger(section, at), self._key_store(section, at)
+        if ledger is not None and key_store is not None and ledger.path == key_store:
+            self._reader.fault((*at, "key_store"), "the ledger is in this file; name another one.")
         keys = written("api_keys")
         if section.api_key_file is not None:
             lines = self._reader.file(section.api_key_file, (*at, "api_key_file")).splitlines()
@@ -141,8 +144,8 @@ class Builder:
             viewer_keys=tuple(written("viewer_keys")),
             host=section.host,
             port=section.port,
-            ledger=self._ledger(section, at),
-            key_store=None if section.key_store is None else self._reader.folder / Path(section.key_store).expanduser(),
+            ledger=ledger,
+            key_store=key_store,
             drain_timeout_s=self._reader.read(parse_duration, section.drain_timeout, (*at, "drain_timeout"), 30.0),
             keep_alive_s=self._reader.read(parse_duration, section.keep_alive, (*at, "keep_alive"), 15.0),
             max_body_bytes=self._reader.size(section.max_body, (*at, "max_body")),
@@ -159,7 +162,20 @@ class Builder:
                 )
             return None
         try:
-            return ledger_place(section.ledger, self._reader.folder, retention_s)
+            place = ledger_place(section.ledger, self._reader.folder, retention_s)
         except ValueError as error:
             self._reader.fault((*at, "ledger"), f"{error}.")
             return None
+        self._check_no_folder(place.path, (*at, "ledger"))
+        return place
+
+    def _key_store(self, section: sections.ServerSection, at: errors.Path) -> Path | None:
+        if section.key_store is None:
+            return None
+        path = self._reader.folder / Path(section.key_store).expanduser()
+        self._check_no_folder(path, (*at, "key_store"))
+        return path
+
+    def _check_no_folder(self, path: Path | None, at: errors.Path) -> None:
+        if path is not None and path.is_dir():
+            self._reader.fault(at, f"'{path}' is a folder; name a file in it.")

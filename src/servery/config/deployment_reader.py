@@ -27,6 +27,7 @@ from servery.config.units import parse_dollars, parse_duration, parse_weight
 
 # What is wrong with an embedded deployment's `model` and `engine`: the key within its section, and what is told.
 EngineCheck: TypeAlias = Callable[[str, Mapping[str, object]], Iterable[tuple[errors.Path, str]]]
+_ONE_API = (Kind.EMBEDDED, Kind.ANTHROPIC, Kind.BEDROCK)  # whatever `apis` would say
 
 
 class DeploymentReader:
@@ -84,6 +85,11 @@ class DeploymentReader:
         if section.engine and kind is not Kind.EMBEDDED:
             self._reader.fault(
                 (*at, "engine"), f"only kind embedded has an engine here, and this is {kind.value}; remove it."
+            )
+        if section.apis is not None and kind in _ONE_API:
+            self._reader.fault(
+                (*at, "apis"),
+                f"only OpenAI-compatible kinds have a choice of APIs, and this is {kind.value}; remove it.",
             )
         for name in ("url", "api_key", "api_key_file", "headers", "ca_file"):
             if kind is Kind.EMBEDDED and getattr(section, name):

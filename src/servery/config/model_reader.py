@@ -8,7 +8,7 @@ from msgspec import UNSET
 from servery.config import errors, sections
 from servery.config.reader import Reader
 from servery.config.sections import ModelSection
-from servery.config.types import EarlierPolicy, Fallbacks, Hedge, ModelConfig, Place, Retry, Slo, Timeouts
+from servery.config.types import EarlierPolicy, Fallbacks, Hedge, ModelConfig, Overload, Place, Retry, Slo, Timeouts
 from servery.config.units import is_percentile, parse_duration, parse_percentile, parse_share
 
 
@@ -37,6 +37,10 @@ class ModelReader:
         if section.place is Place.CHEAPEST_WITHIN_SLO and section.slo is None:
             self._reader.fault(
                 (*at, "slo"), "place: cheapest-within-slo needs one, such as slo: {ttft: 800ms, tpot: 50ms}."
+            )
+        if section.place is not Place.CHEAPEST_WITHIN_SLO and section.overload is not Overload.BEST_EFFORT:
+            self._reader.fault(
+                (*at, "overload"), "only place: cheapest-within-slo predicts an overload; choose that, or remove it."
             )
         self._check_total(value, (*at, "timeouts"))
         tiers = [[entry] if isinstance(entry, str) else entry for entry in section.deployments]

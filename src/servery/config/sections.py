@@ -263,7 +263,9 @@ class ModelSection(_Section, frozen=True):
     retry: RetrySection | UnsetType = UNSET
     hedge: HedgeSection | None = None
     fallbacks: FallbacksSection = FallbacksSection()
-    overload: Annotated[Overload, Meta(description="What happens when the SLO cannot be met.")] = Overload.BEST_EFFORT
+    overload: Annotated[
+        Overload, Meta(description="What happens when none is predicted to keep the SLO: of cheapest-within-slo.")
+    ] = Overload.BEST_EFFORT
     limits: Annotated[LimitsSection, Meta(description="What all who ask for it together may take.")] = LimitsSection()
 
 
