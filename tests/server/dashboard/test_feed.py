@@ -41,6 +41,17 @@ def test_a_snapshot_tells_what_the_metrics_tell() -> None:
     run(story())
 
 
+def test_the_first_snapshot_has_the_keys() -> None:
+    async def story() -> None:
+        board = Board(admin_keys=("admin",), api_keys=("a", "b"))
+        told = (await board.get("/api/snapshot", authorization="Bearer admin")).json
+        assert {each["id"] for each in told["keys"]} == {each.key for each in board.service.keys.callers}
+        assert len(told["keys"]) == 3
+        await board.close()
+
+    run(story())
+
+
 def test_who_looks_gets_everything_once_and_then_what_is_new_until_the_server_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

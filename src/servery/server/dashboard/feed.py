@@ -39,6 +39,7 @@ TICK_S = 1.0
 LINGER_S = 5.0
 MOST_VIEWERS = 64
 _SPENDING_S = 10.0
+_SPENDING_WAIT_S = 2.0
 _MOST_RECALLED = 20_000
 
 
@@ -121,10 +122,12 @@ class Feed:
             self._viewers -= 1
 
     async def snapshot(self) -> bytes:
-        """Everything, as JSON."""
+        """Everything, as JSON. Where nobody looked before it waits for what keys have spent, unless that takes long."""
         self._viewers += 1
         try:
             await self._begun()
+            if not self._keys_due_s and self._spending_task is not None:
+                await asyncio.wait({self._spending_task}, timeout=_SPENDING_WAIT_S)
             return self._whole()
         finally:
             self._viewers -= 1
@@ -267,6 +270,7 @@ class Feed:
                 "length": LENGTH,
                 **self._now,
                 **live,
+                "budgets": self._slo,
                 "keys": self._keys,
             }
         )
