@@ -157,7 +157,7 @@ def test_a_stream_that_ends_with_an_error_is_cut_and_not_ended(caplog: pytest.Lo
 
 
 def test_requests_with_one_head_are_answered_each_by_its_own_body() -> None:
-    """The second head is known by the first; the third is another, and the fourth comes in two pieces."""
+    """The second head is known by the first; the third is another, and comes in two pieces like the fourth."""
 
     def ask(content: str, more: bytes = b"") -> bytes:
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": content}]}).encode()

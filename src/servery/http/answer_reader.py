@@ -58,6 +58,8 @@ class LastAnswer:
         if known is None or head is None or found is None:
             return None
         digits, body = found
+        if len(body) < int(digits):
+            return None
         if digits == known.digits:
             return head, body
         fields = [(name, digits if name.lower() == b"content-length" else value) for name, value in head.headers]

@@ -23,22 +23,23 @@ class KnownHead:
 
     @classmethod
     def of(cls, data: bytes, digits: bytes) -> "KnownHead | None":
-        """That of one whole message, of which a parser says that its Content-Length is `digits` and nothing else frames it.
+        """That of one message, of which a parser says that its Content-Length is `digits` and nothing else frames it.
 
-        None where these are not in the place where they are looked for.
+        `data` begins with it; its body may have come in part. None where the digits are not in the place where they are
+        looked for, where there is more behind the message, and where a parser may see another end of the head.
         """
         end = data.find(_END)
         head = data[: end + len(_END)]
         at = head.lower().find(_LENGTH)
-        if not 0 <= end <= _MOST_BYTES or at < 0 or not digits.isdigit() or len(head) + int(digits) != len(data):
+        if not 0 <= end <= _MOST_BYTES or at < 0 or not digits.isdigit() or len(head) + int(digits) < len(data):
             return None
         begin = at + len(_LENGTH)
-        if not head.startswith(digits + b"\r", begin):
+        if not head.startswith(digits + b"\r", begin) or head.count(b"\n") != head.count(b"\r\n"):
             return None
         return cls(head[:begin], digits, head[begin + len(digits) :])
 
     def read(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """The digits and the body of one whole message with this head; None if `data` is anything else, or more."""
+        """The digits and the body of a message with this head, or what has come of it; None if `data` is more, or else."""
         if not data.startswith(self._before):
             return None
         begin = len(self._before)
@@ -47,4 +48,4 @@ class KnownHead:
         if end < 0 or not digits.isdigit() or not data.startswith(self._after, end):
             return None
         body = data[end + len(self._after) :]
-        return (digits, body) if len(body) == int(digits) else None
+        return (digits, body) if len(body) <= int(digits) else None

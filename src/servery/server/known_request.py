@@ -18,7 +18,7 @@ class KnownRequest:
 
     @classmethod
     def of(cls, data: bytes, scope: Scope) -> "KnownRequest | None":
-        """What is known by one whole request; None for one that is not framed by its length alone."""
+        """What is known by the first bytes of a request, all of its head; None where not its length alone frames it."""
         fields = scope["fields"]
         digits = fields.get(b"content-length")
         if digits is None or len(fields) < len(scope["headers"]) or any(name in fields for name in _OTHERWISE):
@@ -26,13 +26,17 @@ class KnownRequest:
         head = KnownHead.of(data, digits)
         return None if head is None else cls(head, scope)
 
-    def request(self, data: bytes) -> tuple[Scope, bytes] | None:
-        """What `data` asks, and its body; None unless it is one whole request with this head."""
+    def request(self, data: bytes) -> tuple[Scope, bytes, int] | None:
+        """What `data` asks, its body, and how many bytes of that are still to come.
+
+        None unless it is one request with all of this head, and nothing behind it.
+        """
         found = self._head.read(data)
         if found is None:
             return None
         digits, body = found
-        return self._scope if digits == self._head.digits else self._resized(digits), body
+        scope = self._scope if digits == self._head.digits else self._resized(digits)
+        return scope, body, int(digits) - len(body)
 
     def _resized(self, digits: bytes) -> Scope:
         scope = self._scope

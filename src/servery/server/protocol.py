@@ -79,6 +79,7 @@ class HttpProtocol(asyncio.Protocol):
         self._pipeline: deque[Cycle] = deque()
         self._newest: Cycle | None = None  # whose body comes
         self._known: KnownRequest | None = None
+        self._missing_bytes = 0  # of a body that the parser does not see, because it did not see its head
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
@@ -119,6 +120,8 @@ class HttpProtocol(asyncio.Protocol):
         """Bytes have come; after the last answer nobody wants to know what they say."""
         if self._is_deaf or self._transport.is_lingering:
             return
+        if self._missing_bytes and not (data := self._take_missing(data)):
+            return
         if self._known is not None and self._cycle is None and not self._is_receiving and self._take_known(data):
             return
         is_fresh = not self._is_receiving
@@ -130,9 +133,8 @@ class HttpProtocol(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._broken(error)
         else:
-            if self._is_receiving:
-                if self._is_in_head:
-                    self._await_head()
+            if self._is_receiving and self._is_in_head:
+                self._await_head()
             elif is_fresh and self._newest is not None and self._newest.is_kept:
                 self._known = KnownRequest.of(data, self._newest.scope)
 
@@ -141,12 +143,25 @@ class HttpProtocol(asyncio.Protocol):
         found = self._known.request(data) if self._known is not None else None
         if found is None:
             return False
-        cycle = Cycle(self, self._loop, found[0], is_kept=True)
-        cycle.feed(found[1])
-        cycle.end()
-        self._newest = cycle
+        scope, body, self._missing_bytes = found
+        self._newest = cycle = Cycle(self, self._loop, scope, is_kept=True)
+        if body:
+            cycle.feed(body)
+        if self._missing_bytes:
+            self._is_receiving, self._is_in_head = True, False
+        else:
+            cycle.end()
         self._begin(cycle)
         return True
+
+    def _take_missing(self, data: bytes) -> bytes:
+        """Take what `data` has of a body that is not complete; what is behind it."""
+        piece = data[: self._missing_bytes]
+        self._missing_bytes -= len(piece)
+        self.on_body(piece)
+        if not self._missing_bytes:
+            self.on_message_complete()
+        return data[len(piece) :]
 
     def pause_writing(self) -> None:
         """The client reads slower than bytes come."""
