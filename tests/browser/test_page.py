@@ -145,7 +145,7 @@ def test_a_page_that_is_left_open_holds_no_more_after_hours_than_after_minutes(s
                         id: `${number}-${k}`, request_id: "r", at_s, api: "chat", key: "", model: "chat", deployment: "here",
                         tier: "embedded", is_stream: true, prompt_tokens: 1, cached_tokens: 0, generated_tokens: 2, queue_ms: 1,
                         ttft_ms: 2, tpot_ms: 1, e2e_ms: 5, is_slo_met: true, cost_nanousd: 1, attempts: 1, route: "x",
-                        outcome: "completed", status: 200, error: null,
+                        outcome: "completed", status: 200, failure: null,
                     }));
                     const tick = {
                         ...first, at_s, exchanges, points: { "": [slice], chat: [slice], lost: [] },

@@ -151,7 +151,7 @@ def exchange_figures(row: LedgerRow) -> dict[str, Any]:
         "route": row.route,
         "outcome": row.outcome,
         "status": row.status,
-        "error": row.error,
+        "failure": row.error,
     }
 
 

@@ -13,7 +13,7 @@ const FIELDS = [
   ["Route", (each) => each.route], ["Attempts", (each) => String(each.attempts)], ["TTFT", (each) => ms(each.ttft_ms)],
   ["TPOT", (each) => ms(each.tpot_ms)], ["Queue", (each) => ms(each.queue_ms)], ["Cached", (each) => `${count(each.cached_tokens)} tokens`],
   ["SLO", (each) => ({ true: "met", false: "missed", null: "does not apply" })[String(each.is_slo_met)]],
-  ["Status", (each) => (each.status === null ? null : String(each.status))], ["Error", (each) => each.error],
+  ["Status", (each) => (each.status === null ? null : String(each.status))], ["Error", (each) => each.failure],
 ];
 
 /** Milliseconds waiting, until the first token, and from there on. */
@@ -84,7 +84,7 @@ export class Exchanges {
 
   outcome(each) {
     if (each.outcome === "completed") return each.is_slo_met === false ? "completed, SLO missed" : "completed";
-    return each.error && each.error !== each.outcome ? `${each.outcome}: ${each.error}`.replaceAll("_", " ") : each.outcome.replaceAll("_", " ");
+    return each.failure && each.failure !== each.outcome ? `${each.outcome}: ${each.failure}`.replaceAll("_", " ") : each.outcome.replaceAll("_", " ");
   }
 
   show(exchanges, model, now_s) {
