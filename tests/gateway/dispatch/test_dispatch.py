@@ -115,6 +115,22 @@ def test_a_silent_deployment_is_left_for_another_one() -> None:
     run(story)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_silent_deployment_is_not_asked_again_for_the_model_that_stands_in(stream: bool) -> None:
+    async def story() -> None:
+        timeouts = Timeouts(first_token_s=10.0, answer_s=10.0)
+        models = [
+            ModelConfig(name="m", tiers=(("a",),), timeouts=timeouts, fallbacks=Fallbacks(error=("n", "o"))),
+            ModelConfig(name="n", tiers=(("a",),), timeouts=timeouts),
+            ModelConfig(name="o", tiers=(("a", "b"),), place=Place.FIRST, timeouts=timeouts),
+        ]
+        made, (silent, second) = stage((100.0, *OK), OK, models=models)
+        told = await made.ask(stream=stream)
+        assert (told.status, told.took_s, len(silent.calls), len(second.calls)) == (200, 10.0, 1, 1)
+
+    run(story)
+
+
 def test_progress_without_data_keeps_a_deployment_from_being_taken_for_silent() -> None:
     async def story() -> None:
         thinking = (9.0, Chunk(tokens=1), 9.0, Chunk(tokens=1), 9.0, piece("a"))

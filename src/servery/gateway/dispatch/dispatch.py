@@ -118,7 +118,7 @@ class _Search:
         self._retry = served.config.retry
         self._clock = clock
         self._random = random
-        self._failed: dict[str, UpstreamFailure] = {}
+        self._failed = _silent(exchange.attempts) if exchange.attempts else {}
         self._full: set[str] = set()
         self._is_over_budget = False
         self._is_begun = False
@@ -426,6 +426,12 @@ class _Search:
             await asyncio.sleep(delay_s)
         finally:
             self._exchange.waited_s += self._clock() - began_s
+
+
+def _silent(attempts: Sequence[Attempt]) -> dict[str, UpstreamFailure]:
+    """The deployments that said nothing to the exchange before: no model that stands in asks them again."""
+    failures = {each.deployment.name: each.failure for each in attempts if each.failure is not None}
+    return {name: each for name, each in failures.items() if each.kind is Kind.TIMEOUT and not each.may_repeat}
 
 
 def _nothing(attempt: Attempt) -> UpstreamFailure:
