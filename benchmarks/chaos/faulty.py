@@ -77,6 +77,9 @@ class Faulty:
             await _send(writer, _whole(b"200 OK", b"{}"))
             return True
         self.requests += 1
+        if not path.endswith(_PATHS):
+            await _send(writer, _whole(b"404 Not Found", _NO_SUCH_PATH))
+            return True
         fault = self._chance.choice(EARLY + LATE) if self._chance.random() < self._share else ""
         if fault:
             self.faults[fault] += 1
@@ -154,6 +157,8 @@ def _said(body: dict[str, Any], *, is_chat: bool) -> int:
     return next(size for size in range(len(TEXT), -1, -1) if prompt.endswith(TEXT[:size]))
 
 
+_PATHS = ("/chat/completions", "/completions")
+_NO_SUCH_PATH = b'{"error":{"message":"no such path","type":"invalid_request_error","code":"not_found"}}'
 _EVENT_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _ERROR_EVENT = b'data: {"error":{"message":"no","type":"server_error","code":500}}\n\n'
 

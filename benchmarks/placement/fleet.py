@@ -1,19 +1,47 @@
 """What is placed upon: an engine of the gateway's own, paid for by the hour, and an API that bills by the token.
 
-Both are real engines in processes of their own, each on a core; the API's is the smaller model, which has room for
-whatever comes, as an API's fleet does.
+Both are real engines in processes of their own, each on a core. The own one has a model whose steps take far longer than
+what gateway and client do for a token, as a real one's do; the API's is a small one, which has room for whatever comes, as
+an API's fleet does.
 """
 
 import contextlib
 import os
+import shutil
 import socket
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from benchmarks.random_model import make_model
 from benchmarks.served import Server
+from servery.amuse import path as amuse_path
 
 MODEL = "m"
+# Qwen3's shape with 69 million parameters and the amuse models' vocabulary: 138 MB as bfloat16.
+_OWN: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "vocab_size": 1536,
+    "hidden_size": 768,
+    "intermediate_size": 2304,
+    "num_hidden_layers": 10,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "bos_token_id": None,
+    "eos_token_id": 5,
+    "pad_token_id": 0,
+}
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 # By the names of the table: where the model runs, how it is placed, and what its own engine is told besides.
 POLICIES = {
     "round-robin": ("[own, api]", "weighted", ""),
@@ -28,7 +56,7 @@ _FILE = """
 server: {{ port: 0, ledger: rows.sqlite }}
 deployments:
   own:
-    {{ kind: embedded, model: amuse, {cap} engine: {{ threads: 1, kv_memory: 64MiB, max_running: {running} }},
+    {{ kind: embedded, model: "{model}", {cap} engine: {{ threads: 1, kv_memory: 64MiB, max_running: {running} }},
       price: {{ per_hour: {per_hour:.6f} }} }}
   api:
     {{ kind: vllm, tier: api, url: "http://127.0.0.1:{api}/v1", model: amuse-draft,
@@ -93,12 +121,20 @@ def _written(folder: Path, api_port: int, policy: tuple[str, str, str], terms: T
     file = folder / "servery.yaml"
     file.write_text(
         _FILE.format(
-            cap=cap.format(running=terms.running), running=terms.running, per_hour=terms.per_hour, api=api_port,
+            model=_own_model(folder.parent / "own-model"), cap=cap.format(running=terms.running), running=terms.running, per_hour=terms.per_hour, api=api_port,
             input=INPUT, cached=CACHED, output=OUTPUT, deployments=deployments, place=place, ttft_s=terms.ttft_s,
             tpot_s=terms.tpot_s, attainment=terms.attainment,
         )
     )  # fmt: skip
     return file
+
+
+def _own_model(folder: Path) -> Path:
+    """The own engine's model, made once in this folder."""
+    make_model(folder, _OWN)
+    for file in _TOKENIZER:
+        shutil.copy(amuse_path() / file, folder / file)
+    return folder
 
 
 def pin_client() -> None:
