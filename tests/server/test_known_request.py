@@ -73,6 +73,7 @@ def test_what_is_not_one_request_with_this_head_is_left_to_the_parser(data: byte
         (b"expect", b"100-continue"),
         (b"upgrade", b"h2c"),
         (b"connection", b"keep-alive, upgrade"),
+        (b"connection", b"close"),
         (b"host", b"b"),  # twice
     ],
 )
@@ -80,6 +81,12 @@ def test_a_head_that_is_framed_otherwise_is_read_every_time(more: tuple[bytes, b
     lines = b"host: a\r\ncontent-length: 2\r\n" + b"%b: %b\r\n" % more
     data = b"POST /v1/x HTTP/1.1\r\n" + lines + b"\r\nab"
     assert KnownRequest.of(data, scope_of((b"host", b"a"), (b"content-length", b"2"), more)) is None
+
+
+def test_to_say_that_the_connection_is_kept_is_to_say_nothing() -> None:
+    more = (b"connection", b"Keep-Alive")
+    data = b"POST /v1/x HTTP/1.1\r\nConnection: Keep-Alive\r\ncontent-length: 2\r\n\r\nab"
+    assert KnownRequest.of(data, scope_of(more, (b"content-length", b"2"))) is not None
 
 
 def test_a_length_whose_bytes_are_not_where_it_was_found_is_not_known() -> None:

@@ -10,7 +10,7 @@ from servery.server.protocol import HttpProtocol
 from servery.server.request import Line
 from servery.server.types import Receive, Scope
 
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nContent-Length: %d\r\n%b\r\n"
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nConnection: keep-alive\r\nContent-Length: %d\r\n%b\r\n"
 
 
 class _Told:
@@ -91,6 +91,7 @@ async def _told(reads: list[bytes], *, is_known: bool) -> tuple[Any, int, bool, 
         HEAD % (0, b""),
         HEAD % (3, b"") + b"abc" + HEAD % (2, b"") + b"de",  # and another
         HEAD % (3, b"") + b"abc" + b"\r\nGARBAGE\r\n\r\n",
+        HEAD % (2, b"connection: close\r\n") + b"ab",
         HEAD % (2, b"x: y\r\n") + b"ab",  # another head
         HEAD % (4, b"") + b"\r\n\r\n",
         HEAD.replace(b"%d", b"+%d") % (5, b"") + b"other",

@@ -4,7 +4,7 @@ from servery.http.known_head import KnownHead
 from servery.server.types import Scope
 
 # With one of these there is more to a request than its head and so many bytes.
-_OTHERWISE = (b"transfer-encoding", b"expect", b"upgrade", b"connection")
+_OTHERWISE = (b"transfer-encoding", b"expect", b"upgrade")
 
 
 class KnownRequest:
@@ -22,6 +22,8 @@ class KnownRequest:
         fields = scope["fields"]
         digits = fields.get(b"content-length")
         if digits is None or len(fields) < len(scope["headers"]) or any(name in fields for name in _OTHERWISE):
+            return None
+        if fields.get(b"connection", b"keep-alive").lower() != b"keep-alive":
             return None
         head = KnownHead.of(data, digits)
         return None if head is None else cls(head, scope)
