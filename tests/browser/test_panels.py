@@ -86,6 +86,31 @@ def test_every_panel_shows_what_the_metrics_say(served: Served, opened: Opened) 
     assert page.locator("#alerts").inner_text().startswith("gone: breaker open")
 
 
+def test_a_moment_with_nothing_before_and_after_it_is_seen_in_a_plot(opened: Opened) -> None:
+    page = opened()
+    until(page, "servery.panels.plots.ttft.plot")
+    drawn_pixels = page.evaluate(
+        """async () => {
+          const { plot } = servery.panels.plots.ttft;
+          const alone = (column, line) => column.map((time, at) => (line === 0 ? time : at === 70 ? 10 * line : null));
+          plot.setData(plot.data.map(alone));
+          await null;
+          const { width, height } = plot.ctx.canvas;
+          const { data } = plot.ctx.getImageData(0, 0, width, height);
+          return ["--one", "--two", "--three"].map((name) => {
+            const hex = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+            const wanted = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+            let count = 0;
+            for (let at = 0; at < data.length; at += 4) {
+              if (data[at + 3] > 128 && wanted.every((value, part) => Math.abs(value - data[at + part]) < 32)) count += 1;
+            }
+            return count;
+          });
+        }"""
+    )
+    assert min(drawn_pixels) >= 9, drawn_pixels
+
+
 def test_steps_are_drawn_as_they_are_run_and_exchanges_as_they_end(served: Served, opened: Opened) -> None:
     page = opened(VIEWER)
     until(page, "servery.store.now.engines.here.seen")

@@ -120,6 +120,17 @@ def test_a_restart_ends_no_session_and_what_is_forged_is_none() -> None:
     run(story())
 
 
+@pytest.mark.parametrize("beside", ['theme={"a": "b"}', "a b=c", "path=/x", "caf\xe9=1", "bare", "=", ""])
+def test_cookies_that_others_of_this_host_write_hide_no_session(beside: str) -> None:
+    async def story() -> None:
+        board = Board(admin_keys=(ADMIN,))
+        cookie = await board.login(ADMIN)
+        for both in (f"{beside}; {cookie}", f"{cookie}; {beside}", f"{beside};{cookie}"):
+            assert (await board.get("/api/session", cookie=both)).json["role"] == "admin", both
+
+    run(story())
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

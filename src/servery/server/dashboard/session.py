@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 
 from servery.server.auth import Admission, KeyRing
 from servery.server.dashboard.role import Role
@@ -105,8 +104,9 @@ def _sign(secret: bytes, note: str) -> str:
 
 
 def _cookie(header: bytes) -> str:
-    try:
-        found = SimpleCookie(header.decode("latin-1")).get(COOKIE)
-    except CookieError:
-        return ""
-    return "" if found is None else found.value
+    """The session's cookie, whatever other programs at this host name keep beside it: what they write is often no token."""
+    for pair in header.decode("latin-1").split(";"):
+        name, _, value = pair.partition("=")
+        if name.strip() == COOKIE:
+            return value.strip()
+    return ""

@@ -9,6 +9,12 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+/** Where the values are that no line leads to: where little is asked these are all there is. */
+function alone(column) {
+  const isNothing = (value) => value === null || value === undefined;
+  return [...column.keys()].filter((at) => !isNothing(column[at]) && isNothing(column[at - 1]) && isNothing(column[at + 1]));
+}
+
 export class Chart {
   /** `lines` are {name, colour, fill?, dash?}; `shown` writes a value with its unit; `promised` gives the SLO or null. */
   constructor(panel, { lines, shown, promised = () => null, note = "" }) {
@@ -71,7 +77,7 @@ export class Chart {
             fill: line.fill ? colour(`--${line.colour}-soft`) : undefined,
             dash: line.dash,
             width: 1.6,
-            points: { size: 4, width: 1 },
+            points: { size: 5, width: 0, fill: colour(`--${line.colour}`), filter: (plot, at, all) => (all ? null : alone(plot.data[at])) },
           })),
         ],
         hooks: { draw: [(plot) => this.drawPromise(plot)], setCursor: [(plot) => this.read(plot.cursor.idx)] },
