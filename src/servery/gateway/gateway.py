@@ -126,6 +126,7 @@ class Gateway:
                 breaker=each.breaker.state.value,
                 opened=each.breaker.opened,
                 throttled_s=each.throttle.retry_after_s(now),
+                is_missed=each.is_missed,
             )
             for each in self._fleet.deployments.values()
         ]

@@ -17,7 +17,7 @@ _PLACE = ("deployment", "tier")
 class DeploymentFigures:
     """One deployment now. `breaker` is of `BREAKER_STATES`; `opened` how often it has opened.
 
-    `throttled_s` is how long it is to be left alone.
+    `throttled_s` is how long it is to be left alone; `is_missed` whether it should take requests, and does not.
     """
 
     name: str
@@ -27,6 +27,7 @@ class DeploymentFigures:
     breaker: str
     opened: int
     throttled_s: float
+    is_missed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,7 @@ class Deployments:
         states = _gauge("breaker_state", "1 for the state that its breaker is in.", "state")
         opened = CounterMetricFamily("servery_deployment_breaker_opened", "Times that it opened.", labels=_PLACE)
         throttled = _gauge("throttled_seconds", "How long it is to be left alone.")
+        unready = _gauge("unready", "1: it takes no requests, though it should.")
         for each in self.read():
             place = [each.name, each.tier]
             requests.add_metric([*place, "running"], each.in_flight)
@@ -86,7 +88,8 @@ class Deployments:
                 states.add_metric([*place, state], float(state == each.breaker))
             opened.add_metric(place, each.opened)
             throttled.add_metric(place, each.throttled_s)
-        yield from (requests, broken, states, opened, throttled)
+            unready.add_metric(place, float(each.is_missed))
+        yield from (requests, broken, states, opened, throttled, unready)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -1,4 +1,4 @@
-"""A batch takes no place from others where it pauses for them."""
+"""What a deployment tells of itself; a batch takes no place from others where it pauses for them."""
 
 import asyncio
 
@@ -7,6 +7,7 @@ import pytest
 from servery.config.types import Kind
 from servery.engine.request import BACKGROUND
 from servery.gateway.dispatch.deployment import Deployment
+from servery.upstream.upstream import Health
 from tests.gateway.scripted import Scripted, deployment
 
 
@@ -36,3 +37,17 @@ def test_any_number_of_a_batch_s_requests_leave_an_engine_s_only_place_free() ->
         assert (place.slots.in_flight, place.slots.predicted_wait_s) == (0, 0.0)
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("health", "is_missed"),
+    [
+        (Health(True, "it answers", 0.0), False),
+        (Health(False, "its health cannot be asked", 9.0, is_alive=False), True),
+        (Health(False, "it was unloaded", 0.0, is_wanted=False), False),
+    ],
+)
+def test_a_deployment_that_takes_no_requests_is_missed_unless_it_was_unloaded(health: Health, is_missed: bool) -> None:
+    upstream = Scripted(())
+    upstream.state = health
+    assert Deployment(deployment("a"), upstream, lambda: 0.0).is_missed is is_missed

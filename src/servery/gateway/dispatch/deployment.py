@@ -84,6 +84,12 @@ class Deployment:
             return Standing.UNREADY
         return Standing.FREE if is_free else Standing.BUSY
 
+    @property
+    def is_missed(self) -> bool:
+        """Whether it takes no requests, and not because somebody unloaded it."""
+        health = self.upstream.health()
+        return health.is_wanted and not health.is_ready
+
     def absence(self) -> UpstreamFailure:
         """Why nothing is to be sent there now, and for how long."""
         now = self._clock()
