@@ -157,7 +157,7 @@ def test_two_models_are_asked_side_by_side(served: Served, opened: Opened) -> No
     expect(took).to_have_count(2)
     for side in (0, 1):
         expect(took.nth(side)).to_have_text(
-            re.compile(r"first token .+ · in all .+ · .+ /s tokens · \d+ → 6 tokens · paid by the hour · here")
+            re.compile(r"first token .+ · in all .+ · .+ tokens/s · \d+ → 6 tokens · paid by the hour · here")
         )
         assert page.locator(".words").nth(side).inner_text().strip()
     page.select_option("select[aria-label='Model B']", "")

@@ -24,9 +24,9 @@ export function count(value) {
   return Number.isInteger(value) ? String(value) : digits(value, 1);
 }
 
-/** 12.3 /s */
-export function rate(value) {
-  return value === null || value === undefined ? NONE : `${value >= 1e4 ? count(value) : digits(value, 2)} /s`;
+/** 12.3 /s, 12.3 tokens/s */
+export function rate(value, of = "") {
+  return value === null || value === undefined ? NONE : `${value >= 1e4 ? count(value) : digits(value, 2)} ${of}/s`;
 }
 
 /** $0, $0.0042, $1.25, $1,240 */

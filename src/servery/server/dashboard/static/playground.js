@@ -97,7 +97,7 @@ class Side {
     const parts = [`first token ${ms(first)}`, `in all ${ms(took)}`];
     if (usage) {
       const after = took - (first ?? took);
-      if (usage.completion_tokens > 1 && after > 0) parts.push(`${rate((1000 * (usage.completion_tokens - 1)) / after)} tokens`);
+      if (usage.completion_tokens > 1 && after > 0) parts.push(rate((1000 * (usage.completion_tokens - 1)) / after, "tokens"));
       parts.push(`${count(usage.prompt_tokens)} → ${count(usage.completion_tokens)} tokens`);
       const price = priceOf(deployment);
       if (price) {

@@ -12,8 +12,8 @@ export function spent_nanousd(summary, window_s, fixed_microusd_per_hour) {
 
 function budgetOf(budget) {
   if (!budget || budget.remaining === null) return ["–", budget ? "nothing judged yet" : "no SLO is set"];
-  const text = `left of ${budget.window}, used ${budget.burn_rate_1h.toFixed(1)}× as fast as it may`;
-  return [budget.remaining < 0 ? "spent" : percent(budget.remaining, 0), text, budget.remaining < 0];
+  const isSpent = budget.remaining <= 0, pace = `used ${budget.burn_rate_1h.toFixed(1)}× as fast as it may be`;
+  return [isSpent ? "spent" : percent(budget.remaining, 0), `${isSpent ? "that" : "left"} of ${budget.window}, ${pace}`, isSpent];
 }
 
 export class Tiles {
