@@ -131,6 +131,13 @@ def status(port: int) -> int:
 
 
 @pytest.mark.timeout(60)
+def test_the_parent_sleeps_while_its_workers_serve(served: "tuple[subprocess.Popen[str], int]") -> None:
+    process, _ = served
+    while not re.search(r"^State:\tS", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE):
+        time.sleep(0.02)  # one that looks for signals without end is running whenever somebody looks
+
+
+@pytest.mark.timeout(60)
 def test_workers_count_limits_together_to_the_last_request(served: "tuple[subprocess.Popen[str], int]") -> None:
     _, port = served
     both(port)

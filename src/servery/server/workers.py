@@ -28,6 +28,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _QUICK_S = 5.0
 _MOST_QUICK = 5
 _RESTART_S = 0.5
+_LONGEST_WAIT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Workers:
             os._exit(code)
 
     def _hear(self) -> None:
-        wait_s = max(0.0, min(self._due.values(), default=3600.0) - time.monotonic())
+        wait_s = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else _LONGEST_WAIT_S
         heard = signal.sigtimedwait(_SIGNALS, wait_s)
         if heard is None:
             return
