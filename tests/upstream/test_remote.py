@@ -287,7 +287,8 @@ def test_health_is_what_the_probe_says_and_the_context_what_the_deployment_tells
     models = {"object": "list", "data": [{"id": "theirs", "max_model_len": 4096}]}
     script = {"/health": [[head(503), chunk(b"")], [head(), chunk(b"")]], "/v1/models": [json_answer(models)]}
     run(script, story)
-    assert caplog.text == ""
+    told = [(record.levelname, record.getMessage().partition(" ")[2]) for record in caplog.records]
+    assert told == [("WARNING", "takes no requests: GET /health answers 503"), ("INFO", "takes requests again")]
 
 
 def test_a_name_without_its_date_is_the_model(caplog: pytest.LogCaptureFixture) -> None:

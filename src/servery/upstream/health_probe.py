@@ -76,12 +76,20 @@ class HealthProbe:
         probe, is_known = self._config.health, False
         while True:
             if probe.path is not None:
-                self._fault = await self._ask(probe.path, probe.timeout_s)
+                self._take(await self._ask(probe.path, probe.timeout_s))
             if self._fault is None and not is_known:
                 is_known = await self._discover()
             if probe.path is None:
                 return
             await asyncio.sleep(probe.interval_s)
+
+    def _take(self, fault: str | None) -> None:
+        """What the probe says now; of a change the log has a line."""
+        if fault is not None and self._fault is None:
+            log.warning("%s takes no requests: %s", self._config.name, fault)
+        elif fault is None and self._fault is not None:
+            log.info("%s takes requests again", self._config.name)
+        self._fault = fault
 
     async def _ask(self, path: str, timeout_s: float) -> str | None:
         """What is wrong, None if nothing is."""
