@@ -114,6 +114,8 @@ def test_a_moment_with_nothing_before_and_after_it_is_seen_in_a_plot(opened: Ope
 def test_steps_are_drawn_as_they_are_run_and_exchanges_as_they_end(served: Served, opened: Opened) -> None:
     page = opened(VIEWER)
     until(page, "servery.store.now.engines.here.seen")
+    looked = page.evaluate("servery.store.now.at_s")
+    until(page, "looked => servery.store.now.at_s > looked + 2", arg=looked)  # steps of before are all there
     before = served.metric("engine_step_tokens_total")
     drawn_before = page.evaluate("servery.store.steps.get('here').reduce((sum, s) => sum + s[0] + s[1] + s[2], 0)")
     assert served.chat(max_tokens=20, words="a new one") == 200

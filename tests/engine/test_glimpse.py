@@ -1,5 +1,5 @@
 from servery.engine.blocks import BlockPool, chain
-from servery.engine.glimpse import EVERY_S, LOOK_S, MOST_CELLS, MOST_STEPS, Onlooker, StepMix, mix_of
+from servery.engine.glimpse import EVERY_S, LOOK_S, MOST_CELLS, MOST_STEPS, Glimpse, Onlooker, StepMix, mix_of
 from servery.engine.request import NewRequest, SamplingParams, Sequence
 from servery.engine.step import Scheduled, Step
 
@@ -55,3 +55,13 @@ def test_nothing_is_gathered_unless_somebody_looks_and_not_for_long_after() -> N
     third = onlooker.glimpse(pool, 200.0)
     assert third is not None
     assert third.steps == []
+
+
+def test_no_step_is_lost_of_two_glimpses_that_come_before_somebody_looks() -> None:
+    def seen(first: int, count: int, held: int) -> Glimpse:
+        steps = [StepMix(number, 0, 0, 1, 1.0) for number in range(first, first + count)]
+        return Glimpse(steps, count, b"", 1, held, 0, 0)
+
+    assert seen(3, 2, held=7).after(seen(1, 2, held=9)) == seen(1, 4, held=7)
+    many = seen(MOST_STEPS, MOST_STEPS, held=0).after(seen(0, MOST_STEPS, held=0))
+    assert (many.steps, many.num_steps) == (seen(MOST_STEPS, MOST_STEPS, held=0).steps, 2 * MOST_STEPS)

@@ -349,7 +349,7 @@ class AsyncEngine:
                     if mailbox := self._mailboxes.get(output.request_id):
                         mailbox.put(output)
             case Glimpse():
-                self._glimpse = message
+                self._glimpse = message if self._glimpse is None else message.after(self._glimpse)
             case Refused(request_id=request_id):
                 if mailbox := self._mailboxes.get(request_id):
                     mailbox.refuse(refusal(message))

@@ -42,6 +42,11 @@ class Glimpse(msgspec.Struct, frozen=True, tag=True):
     cached_blocks: int
     shared_blocks: int
 
+    def after(self, earlier: "Glimpse") -> "Glimpse":
+        """This one with the steps of an `earlier` one that nobody has taken yet in front, the newest of all."""
+        steps = [*earlier.steps, *self.steps][-MOST_STEPS:]
+        return msgspec.structs.replace(self, steps=steps, num_steps=earlier.num_steps + self.num_steps)
+
 
 class Onlooker:
     """Gathers for whoever looks. Time is passed in, in seconds of any clock that does not run backwards."""
