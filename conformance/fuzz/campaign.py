@@ -1,6 +1,7 @@
 """Fuzz a server for a while: rounds of examples, each of a few requests at the same time."""
 
 import asyncio
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from conformance.fuzz.exchange import Answer, Sending, exchange
 from conformance.fuzz.sendings import sendings
 from conformance.fuzz.server_state import check_health, settle, wait_state
 
-_EXAMPLES_PER_ROUND = 200
+_EXAMPLES = 200  # of a round
 _AT_A_TIME = 16
 # So long a client waits for the end of its answer. Some requests ask for as much as the context holds; many clients that
 # give up in the middle are part of the test.
@@ -37,8 +38,13 @@ class Tally:
         return f"{sent} requests in {self.took_s:.0f} s and {self.rounds} rounds ({statuses})"
 
 
-def fuzz(url: str, pid: int, *, seconds: float, first_seed: int) -> Tally:
-    """Send requests for about so long; `pid` is the server's process. Raises `Fault`, with the smallest requests found.
+def fuzz(
+    url: str, pid: int, *, first_seed: int, seconds: float = math.inf, rounds: float = math.inf, examples: int = _EXAMPLES
+) -> Tally:
+    """Send requests for about so long, or so many rounds of `examples`; `pid` is the server's process.
+
+    Without `seconds` the same requests are sent however fast the machine is. Raises `Fault`, with the smallest requests
+    found.
 
     After each round the server must come to rest: nothing runs, waits or is held, no connection is left, and the engine
     has neither failed nor been replaced.
@@ -46,20 +52,20 @@ def fuzz(url: str, pid: int, *, seconds: float, first_seed: int) -> Tally:
     tally, began_s = Tally(), time.monotonic()
     deadline = began_s + seconds
     before = wait_state(url, pid)
-    while time.monotonic() < deadline:
-        _round(url, first_seed + tally.rounds, deadline, tally)
+    while time.monotonic() < deadline and tally.rounds < rounds:
+        _round(url, first_seed + tally.rounds, deadline, tally, examples)
         tally.rounds += 1
         settle(url, pid, before)
     tally.took_s = time.monotonic() - began_s
     return tally
 
 
-def _round(url: str, number: int, deadline: float, tally: Tally) -> None:
+def _round(url: str, number: int, deadline: float, tally: Tally, examples: int) -> None:
     """One run of hypothesis, which looks for the smallest example of a fault."""
 
     @seed(number)
     @settings(
-        max_examples=_EXAMPLES_PER_ROUND,
+        max_examples=examples,
         database=None,
         deadline=None,
         phases=(Phase.generate, Phase.shrink),

@@ -11,6 +11,8 @@ _STATUSES = frozenset((100, 200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 42
 _OF_HTTP = ("invalid_http", "head_too_large", "request_timeout")
 _OF_TGI = ("/", "/generate", "/generate_stream", "/info")
 _NO_JSON = ("text/plain", "application/octet-stream")
+_PAGE = "/dashboard"
+_OF_PAGE = ("text/html", "text/css", "text/javascript", "image/svg+xml", "text/plain")
 
 
 class Fault(Exception):
@@ -22,6 +24,8 @@ def check(sending: Sending, answer: Answer) -> None:
     if answer.status == 0:
         if answer.is_awaited:
             raise Fault(f"the connection was closed without an answer {answer.lost_by}")
+        return
+    if answer.status == 308 and _path(sending) == f"{_PAGE}/":
         return
     if answer.status not in _STATUSES:
         raise Fault(f"status {answer.status}: {answer.body[:500]!r}")
@@ -45,23 +49,30 @@ def _check_body(sending: Sending, answer: Answer) -> None:
             _check_event(value)
     elif kind.startswith("application/json"):
         _json(answer.body)
-    elif not kind.startswith(_NO_JSON):
+    elif not kind.startswith(_OF_PAGE if _is_of_page(sending) else _NO_JSON):
         raise Fault(f"an answer of the type {kind!r}")
+
+
+def _path(sending: Sending) -> str:
+    return sending.target.partition("?")[0]
+
+
+def _is_of_page(sending: Sending) -> bool:
+    return _path(sending) == _PAGE or _path(sending).startswith(f"{_PAGE}/static/")
 
 
 def _check_error(sending: Sending, body: Any) -> None:
     """An error in the words of the API that was asked: Anthropic's, TGI's, or else OpenAI's."""
     error = body.get("error") if isinstance(body, dict) else None
-    if sending.target.partition("?")[0] in _OF_TGI and isinstance(error, str) and error:
+    if _path(sending) in _OF_TGI and isinstance(error, str) and error:
         if body.keys() != {"error", "error_type"}:
             raise Fault(f"an error with other fields: {body!r}")
         return
     if not isinstance(error, dict) or not isinstance(error.get("message"), str) or not error["message"]:
         raise Fault(f"no error that a client can read: {body!r}")
-    path = sending.target.partition("?")[0]
     is_anthropic = body.get("type") == "error"
     is_of_http = error.get("code") in _OF_HTTP
-    if path in ("/v1/messages", "/v1/messages/count_tokens") and not (is_anthropic or is_of_http):
+    if _path(sending) in ("/v1/messages", "/v1/messages/count_tokens") and not (is_anthropic or is_of_http):
         raise Fault(f"an error of another API: {body!r}")
     if not is_anthropic and error.keys() != {"message", "type", "param", "code"}:
         raise Fault(f"an error with other fields: {body!r}")
