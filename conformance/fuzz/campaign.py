@@ -39,7 +39,13 @@ class Tally:
 
 
 def fuzz(
-    url: str, pid: int, *, first_seed: int, seconds: float = math.inf, rounds: float = math.inf, examples: int = _EXAMPLES
+    url: str,
+    pid: int,
+    *,
+    first_seed: int,
+    seconds: float = math.inf,
+    rounds: float = math.inf,
+    examples: int = _EXAMPLES,
 ) -> Tally:
     """Send requests for about so long, or so many rounds of `examples`; `pid` is the server's process.
 

@@ -34,7 +34,8 @@ _UPLOADED = ("/v1/files",)
 _WITH_BODIES = [route for route in ROUTES if route.path in (*PATHS, *_UPLOADED) and route.method == "POST"]
 _quoted = texts.map(lambda text: quote(text.encode("utf-8", "surrogatepass")))
 _ids = st.one_of(
-    st.sampled_from(("amuse", "resp_1", "file-1", "batch_1", "..", "%2e%2e%2f", "%00", "a/b", "index.html", "")), _quoted
+    st.sampled_from(("amuse", "resp_1", "file-1", "batch_1", "..", "%2e%2e%2f", "%00", "a/b", "index.html", "")),
+    _quoted,
 )
 
 
