@@ -62,6 +62,7 @@ def test_every_panel_shows_what_the_metrics_say(served: Served, opened: Opened) 
         == f"KV cache of here: {blocks['held']:.0f} of {sum(blocks.values()):.0f} blocks held, {blocks['cached']:.0f} cached"
     )
     hits = served.metric("prefix_cache_hits_total") / served.metric("prefix_cache_queries_total")
+    assert page.locator(".engine .note").is_visible() is not told["engines"]["here"]["is_measured"]
     assert f"Prefix hits since start\n{100 * hits:.1f} %" in page.locator(".engine .figures").inner_text()
     # The tables.
     here, gone = row(page, "deployments", "here"), row(page, "deployments", "gone")
@@ -144,6 +145,10 @@ def test_one_model_is_shown_alone_and_the_past_by_hours(served: Served, opened: 
     expect(page.locator("#deployments tbody td").nth(2)).to_have_text(f"{failed:.0f}")
     expect(page.locator("#foot")).to_contain_text("History is kept in the ledger.")
     page.select_option("#model", "")
+    page.check("input[value='1h']", force=True)
+    expect(page.locator("#deployments tbody tr")).to_have_count(2)
+    cost = row(page, "deployments", "here")[6]  # which is paid for by the hour: for the minutes that it has been there
+    assert 0 < float(cost.removeprefix("$")) < 0.85
     page.check("input[value='7d']", force=True)
     expect(page.locator("#deployments tbody tr")).to_have_count(2)
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class Asked:
     """A request of a batch: what is asked where, for whom, and the id by which the batch's results and the ledger name it.
 
-    `key` is the id of the key that the batch was asked with, empty where none was needed.
+    `key` is the id of the key that the batch `batch_id` was asked with, empty where none was needed.
     """
 
     endpoint: str
@@ -36,6 +36,7 @@ class Asked:
     owner: bytes
     request_id: str
     key: str = ""
+    batch_id: str = ""
 
 
 # Gives the body of the answer to a request; raises `ApiError`.
@@ -178,7 +179,14 @@ class Work:
             raise TimeoutError
         owner = self._batches.owner(self.batch_id)
         key = self._batches.key(self.batch_id)
-        asked = Asked(endpoint=self._batch.endpoint, body=bytes(line.body), owner=owner, request_id=request_id, key=key)
+        asked = Asked(
+            endpoint=self._batch.endpoint,
+            body=bytes(line.body),
+            owner=owner,
+            request_id=request_id,
+            key=key,
+            batch_id=self.batch_id,
+        )
         async with asyncio.timeout(left_s):
             while True:
                 try:

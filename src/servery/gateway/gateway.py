@@ -104,12 +104,18 @@ class Gateway:
         """Have it answered; raises `ApiError` with what the client is to be told."""
         return self._pipeline.handle(exchange)
 
-    async def collect(self, ask: Ask, request_id: str) -> bytes:
+    async def collect(self, ask: Ask, request_id: str, trace: Trace | None = None) -> bytes:
         """The body of an answer that is not streamed, for somebody in this process; raises `ApiError`."""
         now, client = self._clock(), _Collected()
         total_s = self._fleet.served(ask.base).config.timeouts.total_s
         exchange = self.exchange(
-            ask, client, request_id=request_id, arrived_s=now, deadline_s=now + total_s, keep_alive_s=total_s
+            ask,
+            client,
+            request_id=request_id,
+            arrived_s=now,
+            deadline_s=now + total_s,
+            keep_alive_s=total_s,
+            trace=trace,
         )
         await self.handle(exchange)
         return client.body

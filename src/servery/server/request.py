@@ -28,6 +28,8 @@ class Line(Protocol):
 # A body over the limit is read on, and thrown away, up to this many times the limit: a connection that is closed while
 # its client is still sending is reset, and the client never reads why.
 _DISCARD_FACTOR = 16
+# The limit that whoever runs the server chooses.
+SET = "this server's limit of {bytes} bytes (--max-body)"
 _chance = random.Random(secrets.randbits(256))
 # Processes that are forks of one must not go on alike: their ids would be the same.
 os.register_at_fork(after_in_child=lambda: _chance.seed(secrets.randbits(256)))
@@ -61,24 +63,25 @@ class Request:
     def whole(self, max_bytes: int) -> bytes | None:
         """The body, which says that it is JSON, if all of it has come; raises `ApiError` as `json_body` does."""
         self._check_content_type()
-        self._check_length(max_bytes)
+        self._check_length(max_bytes, SET)
         body = None if self._line is None else self._line.whole()
         if body is not None and len(body) > max_bytes:
-            raise _too_large(max_bytes, is_closing=False)
+            raise _too_large(max_bytes, SET, is_closing=False)
         return body
 
-    async def json_body(self, max_bytes: int) -> bytes:
+    async def json_body(self, max_bytes: int, limit: str = SET) -> bytes:
         """The body of a request that says it is JSON.
 
-        Raises `ApiError` (415 for another content type, 413 over `max_bytes`), `ClientGone` when the connection is lost.
+        Raises `ApiError` (415 for another content type, 413 over `max_bytes`, which `limit` tells of), `ClientGone` when
+        the connection is lost.
         """
         self._check_content_type()
-        return await self.body(max_bytes)
+        return await self.body(max_bytes, limit)
 
-    async def body(self, max_bytes: int) -> bytes:
+    async def body(self, max_bytes: int, limit: str = SET) -> bytes:
         """The body, whatever it is; raises as `json_body` for one that is too large."""
-        self._check_length(max_bytes)
-        return await self._read(max_bytes)
+        self._check_length(max_bytes, limit)
+        return await self._read(max_bytes, limit)
 
     def _check_content_type(self) -> None:
         if self.headers.get(b"content-type") == b"application/json" and b"content-encoding" not in self.headers:
@@ -96,15 +99,15 @@ class Request:
             message = f"The Content-Encoding is {encoding[:40]!r}; send the body uncompressed."
             raise ApiError(415, message, code="unsupported_media_type")
 
-    def _check_length(self, max_bytes: int) -> None:
+    def _check_length(self, max_bytes: int, limit: str) -> None:
         """Refuse a body that is declared too large, unless it is under way and soon over."""
         digits = self.headers.get(b"content-length", b"0")
         length = int(digits[:20]) if digits.isdigit() else 0
         waits = self.headers.get(b"expect", b"").lower() == b"100-continue"
         if length > max_bytes and (waits or length > _DISCARD_FACTOR * max_bytes):
-            raise _too_large(max_bytes, is_closing=True)
+            raise _too_large(max_bytes, limit, is_closing=True)
 
-    async def _read(self, max_bytes: int) -> bytes:
+    async def _read(self, max_bytes: int, limit: str) -> bytes:
         body = bytearray()
         received = 0
         while True:
@@ -116,7 +119,7 @@ class Request:
                 body += event.get("body", b"")
             is_over = not event.get("more_body", False)
             if received > max_bytes and (is_over or received > _DISCARD_FACTOR * max_bytes):
-                raise _too_large(max_bytes, is_closing=not is_over)
+                raise _too_large(max_bytes, limit, is_closing=not is_over)
             if is_over:
                 return bytes(body)
 
@@ -148,8 +151,8 @@ class _Watched:
         self._gone()
 
 
-def _too_large(max_bytes: int, *, is_closing: bool) -> ApiError:
-    message = f"The request body is larger than this server's limit of {max_bytes} bytes (--max-body)."
+def _too_large(max_bytes: int, limit: str, *, is_closing: bool) -> ApiError:
+    message = f"The request body is larger than {limit.format(bytes=max_bytes)}."
     headers = [("connection", "close")] if is_closing else []
     return ApiError(413, message, code="request_too_large", headers=headers)
 

@@ -144,7 +144,8 @@ class _Serving:
         if post is not None:
             page = self._service.metrics_page
             self._service.siblings = Siblings(post.folder, post.number, post.count, page)
-        self._dashboard = Dashboard(self._service, settled, self._limits, ledger=ledger, post=post)
+        port = sock.getsockname()[1]
+        self._dashboard = Dashboard(self._service, settled, self._limits, port=port, ledger=ledger, post=post)
         self._service.dashboard = self._dashboard
         share = None if post is None else post.share
         self._reloader = None if live is None else Reloader(live, self._service, self._places, share)
@@ -205,7 +206,14 @@ class _Serving:
 
     async def _answer_batched(self, asked: Asked) -> bytes:
         service = self._service
-        return await Answering(service.located, service.gateway.collect, service.keys.caller).answer(asked)
+        answering = Answering(
+            service.located,
+            service.gateway.collect,
+            service.keys.caller,
+            tracer=service.tracer,
+            clock=service.clock,
+        )
+        return await answering.answer(asked)
 
     async def run(self) -> int:
         """Listen, load, serve, drain; returns the exit code."""

@@ -14,7 +14,10 @@ from servery.batch.file_store import FileStore
 from servery.batch.runner import BatchRunner
 from servery.batch.work import Answer, Asked
 from servery.engine.request import BACKGROUND
+from servery.server.batch_trace import end_batched
 from servery.telemetry.batch_metrics import BatchFigures
+from servery.telemetry.traces.trace import Trace
+from servery.telemetry.traces.tracer import Tracer
 from servery.upstream.ask import Api, Ask, new_answer_id, read_head
 from servery.upstream.caller import ANYBODY, Caller
 from servery.wire.errors import ApiError, invalid, shown, unsupported
@@ -82,21 +85,39 @@ class Answering:
     """Answers the requests of batches in the background.
 
     `located` tells by which name a model is served, and the base's; `collect` gives the body of an
-    answer by what is asked and the request's id; `caller` tells who has the key of an id now, or raises `ApiError`.
+    answer by what is asked, the request's id and its trace; `caller` tells who has the key of an id now, or raises
+    `ApiError`. Each has a trace of its own if there is a `tracer`; `clock` is the gateway's.
     """
 
     def __init__(
         self,
         located: Callable[[str, Caller], tuple[str, str]],
-        collect: Callable[[Ask, str], Awaitable[bytes]],
+        collect: Callable[[Ask, str, Trace | None], Awaitable[bytes]],
         caller: Callable[[str], Caller] = lambda key: ANYBODY,
+        *,
+        tracer: Tracer | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._located = located
         self._collect = collect
         self._caller = caller
+        self._tracer = tracer
+        self._clock = clock
 
     async def answer(self, asked: Asked) -> bytes:
         """The body of the answer; raises `ApiError`."""
+        if self._tracer is None:
+            return await self._answered(asked, None)
+        trace, began_s, error = self._tracer.begin({}), self._clock(), None
+        try:
+            return await self._answered(asked, trace)
+        except ApiError as refusal:
+            error = str(refusal.code)
+            raise
+        finally:
+            end_batched(self._tracer, trace, asked, (began_s, self._clock()), error)
+
+    async def _answered(self, asked: Asked, trace: Trace | None) -> bytes:
         head = read_head(asked.body)
         if head.stream:
             raise unsupported("stream", "nobody reads along in a batch.")
@@ -116,7 +137,7 @@ class Answering:
             owner=asked.owner,
             caller=caller,
         )
-        return await self._collect(ask, asked.request_id)
+        return await self._collect(ask, asked.request_id, trace)
 
 
 def no_storage() -> ApiError:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 
+from servery.engine.stats import EngineInfo, EngineStats
 from servery.telemetry.answer_timing import AnswerTiming
 from servery.telemetry.batch_metrics import BatchCollector, BatchFigures
+from servery.telemetry.ceilings import Utilization, utilization
 from servery.telemetry.engine_metrics import (
     CeilingsReader,
     EngineCollector,
@@ -76,6 +78,10 @@ class Metrics:
     def watch_ceilings(self, read: CeilingsReader) -> None:
         """Report what engines' steps come to of what their machine can do."""
         self._engines.ceilings = read
+
+    def utilization(self, stats: EngineStats, info: EngineInfo) -> Utilization:
+        """What an engine's last steps come to of what its machine can do, as it is reported."""
+        return utilization(stats, info, self._engines.ceilings(info))
 
     def watch_life(self, model: str, read: LifeReader) -> None:
         """Report how often an engine's process failed and was started again."""

@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
+from servery.config.types import LedgerConfig
 from servery.gateway.admit.limits.memory import MemoryLimits
 from servery.gateway.gateway import Gateway
 from servery.server.app import App
 from servery.server.auth import KeyRing
 from servery.server.dashboard.board import Dashboard
 from servery.server.service import Service
+from servery.server.workers import Post
 from servery.telemetry.settled import SettledRows
 from servery.upstream.upstream import Chunk
 from tests.server.asgi import Call, ask
@@ -22,16 +25,27 @@ WALL_S = 1_790_000_000.0
 class Board:
     """One, whose models answer "hello" in two tokens; `settled` has what they did."""
 
-    def __init__(self, *, viewer_keys: tuple[str, ...] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        viewer_keys: tuple[str, ...] = (),
+        port: int = 8000,
+        post: Post | None = None,
+        ledger: LedgerConfig | None = None,
+        **options: Any,
+    ) -> None:
         upstream = FakeUpstream(Chunk(data=b'{"id": 1}', prompt_tokens=3, tokens=2, finish_reason="stop"))
         self.wall_s = WALL_S
         self.service: Service = make_service(upstream, viewer_keys=viewer_keys, **options)
         self.settled = SettledRows()
+        self.service.options = replace(self.service.options, ledger=ledger)
         self.service.gateway = Gateway(
             self.service.gateway.fleet, self.service.metrics, self.settled, clock=self.service.clock
         )
         self.service.viewers = KeyRing(viewer_keys)
-        self.dashboard = Dashboard(self.service, self.settled, MemoryLimits(), wall=lambda: self.wall_s)
+        self.dashboard = Dashboard(
+            self.service, self.settled, MemoryLimits(), port=port, post=post, wall=lambda: self.wall_s
+        )
         self.service.dashboard = self.dashboard
         self.app = App(self.service)
 

@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
 
+from servery.server.dashboard import ended
 from servery.server.dashboard.assets import assets
 from servery.server.dashboard.attempts import MOST_FAILURES, MOST_FAILURES_OF_ALL, WINDOW_S, Attempts
 from servery.server.dashboard.role import Role
 from servery.server.dashboard.session import LASTS_S
 from servery.server.routes import ROUTES
+from servery.server.workers import Post
 from tests.server.asgi import ask
 from tests.server.dashboard.board import PAGE, WALL_S, Board, run
 
@@ -92,7 +96,7 @@ def test_a_session_ends_by_time_by_leaving_and_with_its_key() -> None:
 
         assert await roles() == ["admin"] * 3
         out = await board.post("logout", cookie=first)
-        assert out.headers["set-cookie"].startswith("servery_dashboard=; Path=/dashboard; Max-Age=0;")
+        assert out.headers["set-cookie"].startswith("servery_dashboard_8000=; Path=/dashboard; Max-Age=0;")
         assert await roles() == [None, "admin", "admin"]
         board.service.admin.renew(["other"])
         assert await roles() == [None, None, "admin"]
@@ -112,10 +116,62 @@ def test_a_restart_ends_no_session_and_what_is_forged_is_none() -> None:
         later = note.replace(str(int(WALL_S + LASTS_S[Role.VIEWER])), str(int(WALL_S) * 2))
         for forged in (
             f"{name}={note.replace('viewer', 'admin', 1)}", f"{name}={later}", cookie[:-1], f"{cookie}0",
-            f"{name}=", f"{name}={'a' * 5000}", "servery_dashboard", "\x7f;=;", f"{cookie[:-2]}zz",
+            f"{name}=", f"{name}={'a' * 5000}", "servery_dashboard_8000", "\x7f;=;", f"{cookie[:-2]}zz",
         ):  # fmt: skip
             assert (await board.get("/api/session", cookie=forged)).json["role"] is None, forged
         assert later != note
+
+    run(story())
+
+
+def test_a_session_that_was_left_is_over_at_every_worker(tmp_path: Path) -> None:
+    async def story() -> None:
+        one, other = (Board(admin_keys=(ADMIN,), post=Post(number, 2, tmp_path, 0)) for number in range(2))
+        left, kept = await one.login(ADMIN), await other.login(ADMIN)
+        await one.post("logout", cookie=left)
+        taken_over = Board(admin_keys=(ADMIN,), post=Post(0, 2, tmp_path, 0))
+        for board in (one, other, taken_over):
+            roles = [(await board.get("/api/session", cookie=each)).json["role"] for each in (left, kept)]
+            assert roles == [None, "admin"]
+
+    run(story())
+
+
+def test_sessions_that_were_left_are_forgotten_when_their_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ended, "_MOST", 2)
+    now_s = WALL_S
+    left = ended.Ended(lambda: now_s, tmp_path)
+    left.add("a", WALL_S + 10)
+    left.add("b", WALL_S + 20)
+    now_s = WALL_S + 15
+    left.add("c", WALL_S + 30)
+    assert [each in left for each in "abcd"] == [False, True, True, False]
+    assert {path.name for path in tmp_path.iterdir()} == {"left-b", "left-c"}
+
+
+def test_two_servers_on_one_host_have_a_cookie_each() -> None:
+    """A browser sends a host's cookies to all of its ports."""
+
+    async def story() -> None:
+        one, other = Board(admin_keys=(ADMIN,), port=8000), Board(admin_keys=("other",), port=8001)
+        both = f"{await one.login(ADMIN)}; {await other.login('other')}"
+        for board in (one, other):
+            assert (await board.get("/api/session", cookie=both)).json["role"] == "admin"
+        out = await one.post("logout", cookie=both)
+        assert out.headers["set-cookie"].startswith("servery_dashboard_8000=;")
+        assert (await other.get("/api/session", cookie=both)).json["role"] == "admin"
+
+    run(story())
+
+
+def test_a_login_that_is_too_large_is_told_its_own_limit() -> None:
+    async def story() -> None:
+        board = Board(admin_keys=(ADMIN,), max_body_bytes=1 << 20)
+        refused = await board.post("login", {"key": "k" * 5000})
+        assert (refused.status, refused.error["code"]) == (413, "request_too_large")
+        assert refused.error["message"] == "The request body is larger than the 4096 bytes that a login may have."
 
     run(story())
 

@@ -1,16 +1,23 @@
 import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from servery.config.types import LedgerConfig
 from servery.server.dashboard import feed as feed_module
+from servery.server.dashboard.figures import engine_figures
 from servery.server.dashboard.live import LiveWindow
 from servery.server.dashboard.peers import Own, Peers
+from servery.telemetry.ceilings import Ceilings, utilization
+from servery.telemetry.ledger.writer import Ledger
 from tests.server.asgi import ask, start
-from tests.server.dashboard.board import Board, feed_of, run
+from tests.server.dashboard.board import WALL_S, Board, feed_of, run
 from tests.telemetry.ledger.rows import ROW
+from tests.telemetry.test_metrics import INFO, STATS
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -177,6 +184,35 @@ def test_the_past_is_there_without_a_ledger_as_far_as_memory_goes() -> None:
         assert (await board.get("/api/history?range=24h")).json["summary"]["exchanges"] == 2
 
     run(story())
+
+
+def test_what_ended_last_is_shown_though_it_was_long_before_the_start(tmp_path: Path) -> None:
+    """A page that was opened in the morning said that there had been no exchange."""
+
+    async def story() -> None:
+        place = LedgerConfig(path=tmp_path / "ledger.sqlite")
+        ledger = Ledger(place)
+        ledger.start()
+        for at in range(60):
+            ledger.add(ROW._replace(id=f"r{at}", at_s=WALL_S - 9000 + at, served_model="m"))
+        ledger.close()
+        board = Board(ledger=place)
+        told = (await board.get("/api/snapshot")).json
+        assert [each["id"] for each in told["exchanges"]] == [f"r{at}" for at in range(10, 60)]
+        assert (told["summaries"][""]["exchanges"], told["points"][""]) == (0, [])
+        await board.close()
+
+    run(story())
+
+
+def test_what_steps_come_to_of_the_machine_is_told_once_the_machine_is_known() -> None:
+    rates = msgspec.structs.replace(STATS, bytes_per_s=1e9, operations_per_s=4e9)
+    ceilings = (None, Ceilings(read_bytes_per_s=4e9, operations_per_s={INFO.dtype: 8e9}))
+    told = [engine_figures(INFO, rates, None, partial(utilization, ceilings=each)) for each in ceilings]
+    assert [(each["is_measured"], each["mbu"], each["mfu"]) for each in told] == [
+        (False, None, None),
+        (True, 0.25, 0.5),
+    ]
 
 
 def test_tokens_are_counted_by_worker_and_one_that_is_started_again_takes_nothing_back() -> None:

@@ -14,6 +14,14 @@ from servery.telemetry.slo import ALERT_RULES, LEAST_MISSES
 from tests.telemetry.monitoring.expressions import asked, dashboard_expressions, names, panels, rules
 
 FOLDER = Path(monitoring.__file__).parent
+# What the dashboard leaves out, because a panel has it already: in other words, or put together from the same.
+SAID_OTHERWISE = {
+    "process_max_fds", "process_start_time_seconds", "process_virtual_memory_bytes",
+    "servery_engine_operations_total", "servery_engine_read_bytes_total", "servery_kv_cache_tokens",
+    "servery_generation_tokens_total", "servery_prompt_tokens_total", "servery_prompt_tokens_cached_total",
+    "servery_slo_objective_ratio", "servery_slo_window_good", "servery_slo_window_missed",
+    "servery_spec_decode_draft_acceptance_rate", "servery_spec_decode_num_drafts_total",
+}  # fmt: skip
 _SUFFIXES = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 
 
@@ -21,6 +29,10 @@ def exported() -> set[str]:
     """The names of all series that a server can have."""
     types = re.findall(r"^# TYPE (\S+) (\w+)$", Metrics().render().decode(), re.MULTILINE)
     return {name + suffix for name, kind in types for suffix in _SUFFIXES[kind]}
+
+
+def _family(name: str) -> str:
+    return re.sub(r"_(bucket|sum|count)$", "", name)
 
 
 def promtool(require_program: Callable[[str], str], *words: str, cwd: Path | None = None) -> str:
@@ -46,6 +58,28 @@ def test_rules_and_dashboard_read_metrics_that_there_are() -> None:
     for expression in [*(rule["expr"] for rule in rules()), *dashboard_expressions()]:
         assert names(expression) <= known, expression
         assert names(expression), expression
+
+
+def test_the_dashboard_has_every_metric_that_says_something_of_its_own() -> None:
+    read = {_family(name) for expression in dashboard_expressions() for name in names(expression)}
+    assert {_family(name) for name in exported()} - read == SAID_OTHERWISE
+
+
+def test_the_page_of_metrics_names_all_of_them() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    known = {_family(name) for name in exported() if name.startswith("servery_")}
+    assert {name for name in known if f"`{name}`" not in page} == set()
+
+
+def test_what_alerts_are_made_of_goes_to_cloudwatch_too() -> None:
+    recorded = {rule["record"]: names(rule["expr"]) for rule in rules() if "record" in rule}
+    asked = {name for rule in rules() if "alert" in rule for name in names(rule["expr"])}
+    while asked & recorded.keys():
+        asked = {inner for name in asked for inner in recorded.get(name, {name})}
+    config: dict[str, Any] = yaml.safe_load(monitoring.shipped("collector-aws.yaml"))
+    (job,) = config["receivers"]["prometheus"]["config"]["scrape_configs"]
+    (relabel,) = job["metric_relabel_configs"]
+    assert {name for name in asked if not re.fullmatch(relabel["regex"], name)} <= {"servery_slo_objective_ratio"}
 
 
 def test_prometheus_understands_what_the_dashboard_asks(require_program: Callable[[str], str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from servery.telemetry.settled import SettledRows
 
 
 class Dashboard:
-    """Its parts; `post` is the process's place among several. `wall` gives Unix time."""
+    """Its parts; `port` is the server's, `post` the process's place among several. `wall` gives Unix time."""
 
     def __init__(
         self,
@@ -26,12 +26,15 @@ class Dashboard:
         settled: SettledRows,
         limits: LimitStore,
         *,
+        port: int,
         ledger: Ledger | None = None,
         post: Post | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         options = service.options
-        self.access = Access(service.admin, service.viewers, Sessions(service.admin.admins, service.viewers, wall))
+        folder = None if post is None else post.folder
+        sessions = Sessions(service.admin.admins, service.viewers, port=port, folder=folder, wall=wall)
+        self.access = Access(service.admin, service.viewers, sessions)
         self.attempts = Attempts(service.clock)
         self.past = Past(options.ledger, settled, wall)
         spending = Spending(service.key_watch, options.ledger, limits, wall)

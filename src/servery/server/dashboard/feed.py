@@ -18,7 +18,7 @@ from servery.server.dashboard.figures import (
     joined_deployments,
     model_figures,
 )
-from servery.server.dashboard.live import LENGTH, STEP_S, LiveWindow
+from servery.server.dashboard.live import LENGTH, RECENT, STEP_S, LiveWindow
 from servery.server.dashboard.peers import Own, Peers
 from servery.server.dashboard.spending import Spending
 from servery.server.key_store import KeyStoreError
@@ -200,14 +200,15 @@ class Feed:
         return rows
 
     async def _recalled(self, now_s: float) -> list[LedgerRow]:
-        """What stands in the ledger of the window's time: of earlier runs, too."""
+        """What stands in the ledger of the window's time, and of what was before it the newest: of earlier runs, too."""
         place = self._service.options.ledger
         if place is None:
             return []
 
         def read() -> list[LedgerRow]:
             with contextlib.closing(open_database(place, is_read_only=True)) as database:
-                return History(database, now_s - STEP_S * LENGTH).newest(_MOST_RECALLED)
+                rows = History(database, now_s - STEP_S * LENGTH).newest(_MOST_RECALLED)
+                return rows if len(rows) >= RECENT else History(database, 0.0).newest(RECENT)
 
         try:
             return await asyncio.to_thread(read)
@@ -252,7 +253,9 @@ class Feed:
             "budgets": self._slo,
             "deployments": joined_deployments([part.deployments for part in parts.values()]),
             "engines": {
-                each.name: engine_figures(each.upstream.info(), each.upstream.stats(), each.upstream.look())
+                each.name: engine_figures(
+                    each.upstream.info(), each.upstream.stats(), each.upstream.look(), service.metrics.utilization
+                )
                 for each in fleet.deployments.values()
                 if isinstance(each.upstream, OnDemandUpstream)
             },

@@ -1,7 +1,7 @@
 """How models, deployments and engines are now, as the dashboard reads it. No secret, no address, no text of anybody's."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from servery.config.types import Price, Slo
@@ -9,6 +9,7 @@ from servery.engine.glimpse import Glimpse
 from servery.engine.stats import EngineInfo, EngineStats
 from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.fleet import Fleet
+from servery.telemetry.ceilings import Utilization
 from servery.telemetry.ledger.row import LedgerRow
 from servery.telemetry.slo import SloReport
 from servery.telemetry.timeline import Point, Summary
@@ -40,8 +41,16 @@ def joined_deployments(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return joined
 
 
-def engine_figures(info: EngineInfo | None, stats: EngineStats | None, seen: Glimpse | None) -> dict[str, Any]:
-    """An engine of this process: counters since its start, how full it is, and what was seen of it lately."""
+def engine_figures(
+    info: EngineInfo | None,
+    stats: EngineStats | None,
+    seen: Glimpse | None,
+    utilization: Callable[[EngineStats, EngineInfo], Utilization],
+) -> dict[str, Any]:
+    """An engine of this process: counters since its start, how full it is, and what was seen of it lately.
+
+    `utilization` tells what its last steps come to of what its machine can do.
+    """
     figures: dict[str, Any] = {"is_loaded": stats is not None}
     if info is not None:
         figures |= {"block_tokens": info.block_size, "kernels": info.kernels, "weights": info.weight_dtype}
@@ -65,6 +74,13 @@ def engine_figures(info: EngineInfo | None, stats: EngineStats | None, seen: Gli
             "step_s": stats.step_s,
             "step_tokens": stats.step_tokens,
             "read_bytes": stats.read_bytes,
+        }
+    if info is not None and stats is not None:
+        used = utilization(stats, info)
+        figures |= {
+            "is_measured": used.peak_bytes_per_s is not None,
+            "mbu": _rounded(used.mbu),
+            "mfu": _rounded(used.mfu),
         }
     if seen is not None:
         figures["seen"] = {

@@ -14,7 +14,7 @@ from servery.server.dashboard.access import check_guard
 from servery.server.dashboard.assets import HEADERS, Asset, assets
 from servery.server.dashboard.board import Dashboard
 from servery.server.dashboard.past import RANGES
-from servery.server.dashboard.session import COOKIE, LASTS_S, Session
+from servery.server.dashboard.session import LASTS_S, Session
 from servery.server.interrupt import Reason
 from servery.server.request import Request
 from servery.server.service import Exchange, Service
@@ -74,7 +74,7 @@ async def login(service: Service, exchange: Exchange) -> None:
         wait = str(int(wait_s) + 1)
         message = f"Too many attempts have failed; the next is heard in {wait} s."
         raise ApiError(429, message, code="too_many_attempts", headers=[("retry-after", wait)])
-    body = decode(await request.json_body(_MOST_LOGIN_BYTES), _LOGIN)
+    body = decode(await request.json_body(_MOST_LOGIN_BYTES, "the {bytes} bytes that a login may have"), _LOGIN)
     exchange.caller = _NOBODY
     async with audited(service.audit, exchange, "dashboard login"):
         found = board.access.sessions.who(body.key)
@@ -85,7 +85,8 @@ async def login(service: Service, exchange: Exchange) -> None:
         exchange.subject = found[0].value
         board.attempts.succeed(address)
     cookie, who = await board.access.sessions.begin(*found)
-    await _json(exchange, _told(who), ("set-cookie", _cookie(request, cookie, int(LASTS_S[who.role]))))
+    name = board.access.sessions.cookie
+    await _json(exchange, _told(who), ("set-cookie", _cookie(request, f"{name}={cookie}", int(LASTS_S[who.role]))))
 
 
 async def logout(service: Service, exchange: Exchange) -> None:
@@ -95,7 +96,7 @@ async def logout(service: Service, exchange: Exchange) -> None:
     with contextlib.suppress(ApiError):  # whoever has none is out already
         who = await board.access.look(request)
         board.access.sessions.end(who)
-    await _json(exchange, dict(_OUT), ("set-cookie", _cookie(request, "", 0)))
+    await _json(exchange, dict(_OUT), ("set-cookie", _cookie(request, f"{board.access.sessions.cookie}=", 0)))
 
 
 async def snapshot(service: Service, exchange: Exchange) -> None:
@@ -166,11 +167,11 @@ def _told(who: Session) -> dict[str, object]:
     }
 
 
-def _cookie(request: Request, value: str, lasts_s: int) -> str:
+def _cookie(request: Request, pair: str, lasts_s: int) -> str:
     """For this page alone, out of its scripts' sight; over TLS only if it came that way."""
     is_tls = request.headers.get(b"x-forwarded-proto", b"").lower() == b"https"
     rest = "; Secure" if is_tls else ""
-    return f"{COOKIE}={value}; Path=/dashboard; Max-Age={lasts_s}; HttpOnly; SameSite=Strict{rest}"
+    return f"{pair}; Path=/dashboard; Max-Age={lasts_s}; HttpOnly; SameSite=Strict{rest}"
 
 
 def _gone(exchange: Exchange) -> None:

@@ -12,15 +12,15 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from servery.server.auth import Admission, KeyRing
+from servery.server.dashboard.ended import Ended
 from servery.server.dashboard.role import Role
 from servery.upstream.caller import Caller
 
-COOKIE = "servery_dashboard"
 LASTS_S = {Role.ADMIN: 12 * 3600.0, Role.VIEWER: 7 * 86_400.0}
 _SHAPE = re.compile(r"(admin|viewer)\.([A-Za-z0-9_-]{1,64})\.(\d{1,12})\.([0-9a-f]{32})\.([0-9a-f]{64})")
-_MOST_ENDED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,26 @@ class Session:
 
 
 class Sessions:
-    """Begins, recognises and ends sessions of who has a key of `admins` or `viewers`. `wall` gives Unix time."""
+    """Begins, recognises and ends sessions of who has a key of `admins` or `viewers`, at a server of this port.
 
-    def __init__(self, admins: KeyRing, viewers: KeyRing, wall: Callable[[], float] = time.time) -> None:
+    `folder` is shared by the server's processes, if there are several. `wall` gives Unix time.
+    """
+
+    def __init__(
+        self,
+        admins: KeyRing,
+        viewers: KeyRing,
+        *,
+        port: int,
+        folder: Path | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        # A browser sends a host's cookies to each of its ports: two servers there must not take each other's away.
+        self.cookie = f"servery_dashboard_{port}"
         self._rings = {Role.ADMIN: admins, Role.VIEWER: viewers}
         self._wall = wall
         self._secrets: dict[bytes, bytes] = {}
-        self._ended: dict[str, float] = {}
+        self._ended = Ended(wall, folder)
 
     def who(self, key: str) -> tuple[Role, Admission] | None:
         """What somebody with this key is; None if it is none of the keys."""
@@ -59,7 +72,7 @@ class Sessions:
 
     async def find(self, header: bytes) -> Session | None:
         """The session that a request's cookies name, if it is one, and not over."""
-        found = _SHAPE.fullmatch(_cookie(header))
+        found = _SHAPE.fullmatch(_cookie(header, self.cookie))
         if found is None:
             return None
         named, key_id, expires, nonce, sign = found.groups()
@@ -80,12 +93,9 @@ class Sessions:
         return not is_key or session.expires_s <= self._wall() or session.nonce in self._ended
 
     def end(self, session: Session) -> None:
-        """Recognise it no more, in this process, until it would be over anyway."""
-        now = self._wall()
-        if len(self._ended) >= _MOST_ENDED:
-            self._ended = {nonce: expires_s for nonce, expires_s in self._ended.items() if expires_s > now}
+        """Recognise it no more, in any process of this server, until it would be over anyway."""
         if session.nonce:
-            self._ended[session.nonce] = session.expires_s
+            self._ended.add(session.nonce, session.expires_s)
 
     async def _secret(self, admission: Admission) -> bytes:
         found = self._secrets.get(admission.digest)
@@ -103,10 +113,10 @@ def _sign(secret: bytes, note: str) -> str:
     return hmac.new(secret, note.encode(), hashlib.sha256).hexdigest()
 
 
-def _cookie(header: bytes) -> str:
+def _cookie(header: bytes, wanted: str) -> str:
     """The session's cookie, whatever other programs at this host name keep beside it: what they write is often no token."""
     for pair in header.decode("latin-1").split(";"):
         name, _, value = pair.partition("=")
-        if name.strip() == COOKIE:
+        if name.strip() == wanted:
             return value.strip()
     return ""

@@ -10,7 +10,7 @@ VERSION = "1.41.1"
 SCHEMA_URL = f"https://opentelemetry.io/schemas/{VERSION}"
 SOURCE = f"https://github.com/open-telemetry/semantic-conventions/blob/v{VERSION}/docs/gen-ai/gen-ai-spans.md"
 
-# Spans. The request's is called "METHOD /route", an attempt's "{gen_ai.operation.name} {gen_ai.request.model}".
+# Spans. The request's is called "METHOD /route", that of a batch's request "batch /route", an attempt's "{gen_ai.operation.name} {gen_ai.request.model}".
 ADMISSION = "admission"
 QUEUE = "queue"
 PREFILL = "prefill"
@@ -43,6 +43,7 @@ INPUT_MESSAGES = "gen_ai.input.messages"
 OUTPUT_MESSAGES = "gen_ai.output.messages"
 
 REQUEST_ID = "servery.request_id"
+BATCH_ID = "servery.batch_id"
 OUTCOME = "servery.outcome"
 TASK = "servery.task"
 CACHE = "servery.cache"
@@ -78,7 +79,20 @@ _ASKED = {
 ATTRIBUTES: Mapping[str, frozenset[str]] = {
     "request": frozenset(
         {
-            *(HTTP_METHOD, HTTP_ROUTE, HTTP_STATUS, REQUEST_ID, OUTCOME, TASK, CACHE, WAITED, COST, SLO_MET, ATTEMPTS),
+            *(
+                HTTP_METHOD,
+                HTTP_ROUTE,
+                HTTP_STATUS,
+                REQUEST_ID,
+                BATCH_ID,
+                OUTCOME,
+                TASK,
+                CACHE,
+                WAITED,
+                COST,
+                SLO_MET,
+                ATTEMPTS,
+            ),
             *(RESPONSE_ID, FINISH_REASONS, INPUT_MESSAGES, OUTPUT_MESSAGES),
             *_ASKED,
             *_USED,

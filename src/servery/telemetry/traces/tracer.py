@@ -43,12 +43,12 @@ class Tracer:
         is_sampled = self._settings.sampling.takes(trace_id, parent)
         return Trace(trace_id, root_id, parent, is_sampled, with_content=self._settings.content and is_sampled)
 
-    def end(self, trace: Trace, name: str, start_s: float, end_s: float) -> None:
-        """The request is over; all its other spans are."""
+    def end(self, trace: Trace, name: str, start_s: float, end_s: float, kind: str = SERVER) -> None:
+        """The request is over; all its other spans are. `kind` is that of its own span."""
         if not trace.is_sampled:
             return
         parent_id = None if trace.parent is None else trace.parent.span_id
-        trace.add(Span(name, SERVER, trace.root_id, parent_id, start_s, end_s, trace.attributes, trace.error))
+        trace.add(Span(name, kind, trace.root_id, parent_id, start_s, end_s, trace.attributes, trace.error))
         self._outbox.put(trace)
 
 

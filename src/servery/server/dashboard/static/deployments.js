@@ -60,13 +60,13 @@ export class Deployments {
     );
   }
 
-  show(now, summary, span_s, wanted) {
+  show(now, summary, paid_s, wanted) {
     const shown = Object.entries(now.deployments).filter(([name]) => !wanted || wanted.has(name));
     const parts = summary.by_deployment;
     const total = shown.reduce((sum, [name]) => sum + (parts[name] || [0])[0], 0);
     this.rows.show(
       shown.map(([name, each]) => ({
-        name, each, total, part: parts[name] || [0, 0, 0, 0], fixed_nanousd: (1000 * each.price.per_hour * span_s) / 3600,
+        name, each, total, part: parts[name] || [0, 0, 0, 0], fixed_nanousd: (1000 * each.price.per_hour * paid_s) / 3600,
       })),
     );
   }

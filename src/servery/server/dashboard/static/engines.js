@@ -5,6 +5,9 @@ import { count, ms, percent, rate } from "./format.js";
 
 const PARTS = [["decode", "one"], ["prefill", "two"], ["draft", "three"]];
 const STEPS_HEIGHT = 96;
+const UNMEASURED =
+  "MBU and MFU are shares of what this machine can do, which is not known yet. It is measured after a minute without requests; " +
+  "or give it: servery bench roofline --json FILE, then servery serve --ceilings FILE.";
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -83,8 +86,9 @@ function legend(parts) {
 function panel(item) {
   const map = el("canvas", { role: "img" }), steps = el("canvas", { role: "img" });
   const [held, cached, free] = [el("b"), el("b"), el("b")];
-  const figures = ["Running", "Waiting", "Steps", "Time per step", "Prefix hits since start", "Drafts accepted", "Memory read", "Preempted"].map(figure);
+  const figures = ["Running", "Waiting", "Steps", "Time per step", "Prefix hits since start", "Drafts accepted", "Memory read", "MBU", "MFU", "Preempted"].map(figure);
   const title = el("h2", {}, "Engine ", el("span", { className: "name" }, item.name));
+  const unmeasured = el("p", { className: "note", hidden: true }, UNMEASURED);
   const resting = el("p", { className: "empty" }, "No step since this page looks");
   const row = el(
     "section",
@@ -97,8 +101,9 @@ function panel(item) {
       el("div", {}, el("h3", {}, "Batch of each step"), legend(PARTS), el("div", { className: "stage" }, steps, resting)),
     ),
     el("dl", { className: "figures" }, ...figures.map((each) => each.node)),
+    unmeasured,
   );
-  return { row, update: (engine) => update(engine, { map, steps, held, cached, free, figures, resting }) };
+  return { row, update: (engine) => update(engine, { map, steps, held, cached, free, figures, resting, unmeasured }) };
 }
 
 function update({ name, engine, rates, recent }, parts) {
@@ -126,8 +131,10 @@ function update({ name, engine, rates, recent }, parts) {
   const texts = [
     count(engine.running ?? 0), count(engine.waiting ?? 0), rates ? rate(rates.steps_per_s) : "–",
     rates ? ms(rates.step_ms) : "–", percent(hits), accepted === null ? "no drafts" : percent(accepted),
-    rates && rates.bytes_per_s ? `${count(rates.bytes_per_s)}B/s` : "–", count(engine.preemptions ?? 0),
+    rates && rates.bytes_per_s ? `${count(rates.bytes_per_s)}B/s` : "–", percent(engine.mbu), percent(engine.mfu),
+    count(engine.preemptions ?? 0),
   ];
+  parts.unmeasured.hidden = !engine.is_loaded || engine.is_measured;
   texts.forEach((text, at) => say(parts.figures[at].value, engine.is_loaded ? text : "–"));
 }
 

@@ -100,6 +100,12 @@ function spanOf(view) {
   return Math.max(view.step_s, view.at_s - since);
 }
 
+/** The seconds of a window in which there was a server, as far as is known: what is paid by the hour is paid for these. */
+function paidOf(view) {
+  const first = view.points.length ? view.points[0][0] : view.at_s;
+  return Math.max(0, view.at_s - Math.max(view.since_s, Math.min(first, store.began_s)));
+}
+
 function paceNow(view) {
   const at = store.point.indexOf("generated_per_s");
   const line = store.live.get(model());
@@ -115,20 +121,20 @@ function render() {
   if (location.hash === "#playground") return;
   const view = past ?? store.window(of);
   const length = past ? LENGTHS[past.range] : store.length;
-  const slo = promised(of), span_s = spanOf(view);
+  const slo = promised(of), span_s = spanOf(view), paid_s = paidOf(view);
   const wanted = of ? new Set(now.models[of].deployments) : null;
   const places = Object.entries(now.deployments).filter(([name]) => !wanted || wanted.has(name)).map(([, each]) => each);
   const attainments = (of ? [now.models[of]] : Object.values(now.models)).map((each) => each.slo?.attainment).filter(Boolean);
   panels.alerts.show(now);
   panels.tiles.show({
-    summary: view.summary, slo, span_s, budget: budgetOf(of), pace: paceNow(view), in_flight: now.in_flight,
+    summary: view.summary, slo, span_s, paid_s, budget: budgetOf(of), pace: paceNow(view), in_flight: now.in_flight,
     attainment: attainments.length ? Math.min(...attainments) : null,
     fixed_per_hour: places.reduce((sum, each) => sum + each.price.per_hour, 0),
     waiting: places.reduce((sum, each) => sum + each.waiting, 0),
   });
   panels.plots.show(view, store.point, length, slo);
   panels.engines.show(store, wanted);
-  panels.deployments.show(now, view.summary, span_s, wanted);
+  panels.deployments.show(now, view.summary, paid_s, wanted);
   panels.keys.show(now.keys);
   panels.errors.show(view.summary);
   panels.exchanges.show(store.exchanges, of, now.at_s);

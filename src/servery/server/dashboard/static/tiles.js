@@ -6,8 +6,8 @@ import { count, dollars, ms, percent, rate, seconds } from "./format.js";
 const NAMES = ["TTFT p95", "TPOT p95", "Goodput", "Tokens generated", "Cost", "Prefix hits", "Error budget", "Under way"];
 
 /** Nano-dollars of a window, with the hours of capacity that is paid for anyway. */
-export function spent_nanousd(summary, window_s, fixed_microusd_per_hour) {
-  return summary.cost_nanousd + (1000 * fixed_microusd_per_hour * window_s) / 3600;
+export function spent_nanousd(summary, paid_s, fixed_microusd_per_hour) {
+  return summary.cost_nanousd + (1000 * fixed_microusd_per_hour * paid_s) / 3600;
 }
 
 function budgetOf(budget) {
@@ -31,7 +31,7 @@ export class Tiles {
     const [ttft, tpot] = [summary.ttft_ms, summary.tpot_ms];
     const judged = summary.good + summary.missed;
     const attained = judged ? summary.good / judged : null;
-    const cost = spent_nanousd(summary, span_s, state.fixed_per_hour) / 1e9;
+    const cost = spent_nanousd(summary, state.paid_s, state.fixed_per_hour) / 1e9;
     const known = summary.prompt_tokens;
     const texts = [
       [ms(ttft[1]), `p50 ${ms(ttft[0])} · p99 ${ms(ttft[2])}`, slo && ttft[1] !== null && ttft[1] > slo.ttft_ms],
