@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from servery import cli
-from servery.option_value import at_least, between, byte_size, file_to_write, seconds
+from servery.option_value import at_least, between, byte_size, file_to_write, page_to_write, seconds
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,15 @@ def test_a_file_is_written_where_a_folder_is(tmp_path: Path) -> None:
         file_to_write(str(tmp_path))
 
 
+def test_a_file_that_may_not_be_written_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servery.option_value.os.access", lambda path, mode: False)
+    with pytest.raises(argparse.ArgumentTypeError, match="cannot be written: that is not permitted there"):
+        file_to_write(str(tmp_path / "new.json"))
+    assert file_to_write("-") == Path("-")
+
+
 def options_of(parser: argparse.ArgumentParser, *verbs: str) -> Iterator[tuple[tuple[str, ...], argparse.Action]]:
     """Every option of every verb that takes a value."""
     for action in parser._actions:
@@ -62,7 +71,7 @@ READ = [
 def test_every_option_that_is_read_refuses_what_it_cannot_read(
     verbs: tuple[str, ...], action: argparse.Action, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = "nowhere/x" if action.type is file_to_write else "!"
+    wrong = "nowhere/x" if action.type in (file_to_write, page_to_write) else "!"
     with pytest.raises(SystemExit) as left:
         cli.main([*verbs, action.option_strings[-1], wrong])
     error = capsys.readouterr().err.splitlines()[-1]

@@ -2,10 +2,13 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from servery.byte_size import parse_byte_size
+
+_STDOUT = Path("-")
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -52,6 +55,16 @@ def file_to_write(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be written: there is no directory {str(path.parent)!r}")
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} cannot be written: it is a directory")
+    if path != _STDOUT and not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: that is not permitted there")
+    return path
+
+
+def page_to_write(text: str) -> Path:
+    """As `file_to_write`, but a page has no place on stdout beside what is shown there."""
+    path = file_to_write(text)
+    if path == _STDOUT:
+        raise argparse.ArgumentTypeError("a page goes to a file; write its name in place of -")
     return path
 
 

@@ -214,6 +214,7 @@ IN_BAND = b'data: {"error": {"message": "engine died", "code": 500}}\n\n'
         ([head(), chunk(event("a")), CUT], "cut_short", "in the middle of its answer"),
         ([head(), chunk(event("a")), chunk(b"")], "cut_short", "without [DONE]"),
         ([head(connection="close"), event("a"), b""], "cut_short", "without [DONE]"),
+        ([head(), chunk(DONE), chunk(b"")], "malformed", "neither text nor a finish reason"),
         ([head(content_length="999"), event("a"), CUT], "cut_short", "in the middle of its answer"),
         ([b"HTTP/1.1 200 OK\r\ncont", CUT], "cut_short", "in the middle of its answer"),
         ([CUT], "cut_short", "without an answer"),

@@ -1,6 +1,7 @@
 """The search finds what a server with a known capacity can do, and its pages and files say the same."""
 
 import asyncio
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -148,16 +149,51 @@ def test_a_comparison_asks_both_the_same_in_turn(tmp_path: Path) -> None:
             slo = BenchSlo.parse("ttft:30s", 0.9)
             found = await compare(options(a, slo=slo), options(b, slo=slo), repeats=3, margin=0.05)
             runs = [[_prompts(server, 1 + 30 * run) for run in range(3)] for server in (a, b)]
-            assert runs[0] == runs[1]
+            told = [[[prompt.partition(" ") for prompt in run] for run in of] for of in runs]
+            assert [[rest for _, _, rest in run] for run in told[0]] == [
+                [rest for _, _, rest in run] for run in told[1]
+            ]
+            assert [{first for run in of for first, _, _ in run} for of in told] == [{"north"}, {"south"}]
             assert len({prompt for run in runs[0] for prompt in run}) > 80
-            assert set(found.figures) == {"TTFT p50", "TPOT p50", "E2E p50", "kept the SLO"}
-            assert found.figures["kept the SLO"].outcome is Outcome.SAME
+            assert set(found.figures) == {"TTFT p50", "TPOT p50", "E2E p50", "answered", "kept the SLO"}
+            assert found.figures["kept the SLO"].outcome is found.figures["answered"].outcome is Outcome.SAME
             shown = StringIO()
             show_comparison(found, Console(file=shown, width=120))
             assert f"B is {found.verdict.value} (margin 5%)" in shown.getvalue()
             _check_its_page(found, tmp_path)
 
     asyncio.run(go())
+
+
+REFUSED = json_answer({"error": {"message": "queue full"}}, 429)
+
+
+@pytest.mark.parametrize(
+    ("answers", "requests", "verdict", "has_latencies"),
+    [
+        ([stream("a", "b"), *([REFUSED, stream("a", "b")] * 60)], 30, Outcome.WORSE, True),
+        ([stream("a", "b"), REFUSED], 30, Outcome.WORSE, False),
+        ([stream("a", "b")], 6, Outcome.INCONCLUSIVE, False),
+    ],
+)
+def test_who_refuses_is_not_the_better_one_and_too_few_show_nothing(
+    answers: list[list[bytes]], requests: int, verdict: Outcome, has_latencies: bool
+) -> None:
+    async def go() -> CompareReport:
+        async with scripted(SCRIPT) as a, scripted({**SCRIPT, CHAT: answers}) as b:
+            sides = [replace(options(one, slo=None, requests=requests), dollars_per_hour=None) for one in (a, b)]
+            return await compare(*sides, repeats=3, margin=0.05)
+
+    found = asyncio.run(go())
+    assert (found.verdict, "TTFT p50" in found.figures) == (verdict, has_latencies)
+    assert found.figures["answered"].a == 1.0
+
+
+def test_an_invalid_run_shows_no_rate_to_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("servery.bench.run.faults", lambda *_: ["this client sent requests late"])
+    found = searched("ttft:30s", (100.0, 2))
+    assert [trial.verdict for trial in found.trials] == [Verdict.UNCLEAR]
+    assert (found.capacity, found.is_valid) == (None, False)
 
 
 def _check_its_page(found: CompareReport, folder: Path) -> None:

@@ -10,11 +10,20 @@ from servery.engine.threads import usable_cores
 
 
 def test_provenance_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "sys.argv", ["/usr/bin/servery", "bench", "--api-key", "secret", "--api-key=secret", "--json", "x"]
-    )
+    given = [
+        "--api-key",
+        "secret",
+        "--api-key=secret",
+        "--api-key-b",
+        "secret",
+        "--judge-api-key=secret",
+        "--json",
+        "x",
+    ]
+    monkeypatch.setattr("sys.argv", ["/usr/bin/servery", "bench", *given])
     found = Provenance.now()
-    assert found.command == ["servery", "bench", "--api-key", "***", "--api-key=***", "--json", "x"]
+    shown = ["--api-key", "***", "--api-key=***", "--api-key-b", "***", "--judge-api-key=***", "--json", "x"]
+    assert found.command == ["servery", "bench", *shown]
     assert found.version == servery.__version__
     assert abs((datetime.now(UTC) - datetime.fromisoformat(found.date)).total_seconds()) < 60
     assert found.machine["cores"] == usable_cores() >= 1

@@ -34,6 +34,27 @@ def test_a_difference_is_told_from_noise(factor: float, margin: float, outcome: 
     assert found.ratio == pytest.approx(found.b / found.a)
 
 
+def test_what_weighs_on_both_alike_hides_no_difference() -> None:
+    """Prompts differ by far more than the servers do; since both are asked the same, a tenth shows."""
+    source = random.Random(5)
+    lengths = [[source.lognormvariate(0, 1.0) for _ in range(100)] for _ in range(3)]
+    a = [[length * source.uniform(0.98, 1.02) for length in repeat] for repeat in lengths]
+    b = [[1.1 * length * source.uniform(0.98, 1.02) for length in repeat] for repeat in lengths]
+    found = compare(a, b, median, margin=0.02, seed=0)
+    assert found.outcome is Outcome.WORSE
+    assert found.low < 1.1 < found.high
+    assert found.high - found.low < 0.1
+    other = [[1.1 * value for value in repeat] for repeat in repeats(1.0, 9, n=100)]
+    assert compare(a, other, median, margin=0.02, seed=0).outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_request_that_one_side_did_not_answer_counts_for_the_other() -> None:
+    a: list[list[float | None]] = [[1.0, 2.0, 3.0] * 10] * 3
+    b: list[list[float | None]] = [[1.0, None, 3.0] * 10] * 3
+    found = compare(a, b, lambda values: sum(values) / len(values), margin=0.5, seed=0)
+    assert (found.a, found.b) == (2.0, 2.0)
+
+
 def test_more_may_be_better() -> None:
     found = compare(repeats(1.0, 1), repeats(1.4, 2), median, margin=0.1, seed=0, is_less_better=False)
     assert found.outcome is Outcome.BETTER

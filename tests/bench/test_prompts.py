@@ -72,6 +72,29 @@ def test_the_shared_prefix_comes_on_top_and_is_really_shared() -> None:
     assert len(set(texts)) == 10
 
 
+def test_an_opening_is_the_first_word_within_the_length() -> None:
+    async def make(opening: str) -> list[str]:
+        maker = PromptMaker(WordCount(), 40, 3, opening)
+        return [(await maker.make(30))[0]["content"] for _ in range(5)]
+
+    north, south = asyncio.run(make("north")), asyncio.run(make("south"))
+    assert {prompt.split()[0] for prompt in north} == {"north"}
+    assert [prompt.split()[1:] for prompt in north] == [prompt.split()[1:] for prompt in south]
+    assert all(67 <= asyncio.run(WordCount().count([{"role": "user", "content": one}])) <= 70 for one in north)
+
+
+def test_prompts_of_named_blocks_have_the_shared_tokens_on_top() -> None:
+    async def make(shared: int) -> list[str]:
+        maker = PromptMaker(WordCount(), shared, 3)
+        return [(await maker.from_blocks(names, 32, 64))[0]["content"] for names in ((1, 2), (3, 4))]
+
+    counts = [
+        [asyncio.run(WordCount().count([{"role": "user", "content": one}])) for one in asyncio.run(make(shared))]
+        for shared in (0, 50)
+    ]
+    assert all(35 <= more - few <= 55 for few, more in zip(*counts, strict=True))
+
+
 def test_the_seed_decides_the_prompts() -> None:
     one, same, other = (prompts(WordCount(), Span(20, 60), 5, seed=seed) for seed in (1, 1, 2))
     assert one == same != other

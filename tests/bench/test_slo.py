@@ -26,10 +26,15 @@ def sample(*arrivals: float, due: float = 0.0, **values: object) -> Sample:
         (sample(0.1, error_kind="timeout"), ("error",)),
         (sample(0.19), ()),
         (sample(0.7, due=0.55), ()),
+        (sample(ended=0.19), ()),
+        (sample(ended=1.1), ("ttft", "e2e")),
     ],
 )
 def test_a_request_misses_by_every_limit_it_broke(of: Sample, why: tuple[str, ...]) -> None:
-    """The limits count from when the request was due; one token alone has no TPOT; an error is a miss by itself."""
+    """The limits count from when the request was due; one token alone has no TPOT; an error is a miss by itself.
+
+    An answer without text shows its user nothing before it ends.
+    """
     assert SLO.misses(of) == why
 
 
@@ -40,7 +45,18 @@ def test_presets_have_their_published_limits_and_may_be_held_for_another_share()
 
 
 @pytest.mark.parametrize(
-    ("text", "rule"), [("ttfb:2s", "ttft:200ms"), ("ttft:200", "unit"), ("", "presets"), ("ttft", "unit")]
+    ("text", "rule"),
+    [
+        ("ttfb:2s", "ttft:200ms"),
+        ("ttft:200", "'ttft:200': '200' is not a time with its unit"),
+        ("", "presets"),
+        ("ttft", "unit"),
+        ("ttft:1s,", "presets"),
+        ("ttft:-1s", "unit"),
+        ("ttft:nanms", "unit"),
+        ("ttft:0ms", "more than 0"),
+        ("ttft:1s,ttft:2s", "the same figure twice"),
+    ],
 )
 def test_what_is_no_slo_is_refused_with_what_is(text: str, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):

@@ -139,7 +139,7 @@ class Client:
             found = head.headers.get("content-type", "no content type")
             await self._rest()
             raise Malformed(f"A stream was asked for; the server answered with {found}.")
-        reader, is_finished = EventReader(), False
+        reader, is_finished, is_answer = EventReader(), False, False
         async with aclosing(self._connection.pieces()) as pieces:
             async for piece in pieces:
                 for event in reader.feed(piece):
@@ -148,9 +148,12 @@ class Client:
                         continue
                     delta = _delta(event.at, event.data)
                     is_finished = is_finished or delta.finish_reason is not None
+                    is_answer = is_answer or bool(delta.finish_reason or delta.text or delta.reasoning)
                     yield delta
         if not is_finished:
             raise CutShort("The stream ended without [DONE] and without a finish reason.")
+        if not is_answer:
+            raise Malformed("The stream had neither text nor a finish reason: that is no answer.")
 
     async def post(self, endpoint: str, request: dict[str, Any]) -> Any:
         """The whole JSON answer of an endpoint of the API, such as `completions`. Raises as `chat` does."""

@@ -8,13 +8,16 @@ from servery.bench.arrivals import Arrivals
 from servery.bench.lengths import Lengths, parse_lengths
 from servery.bench.options import BenchOptions, LoadOptions, TargetOptions, WorkOptions
 from servery.bench.slo import BenchSlo, parse_attainment
-from servery.option_value import at_least, between, file_to_write
+from servery.bench.span import Span
+from servery.option_value import at_least, between, file_to_write, page_to_write
 
 Verb = Callable[[argparse.Namespace], int]
 Add = Callable[[Verb], argparse.ArgumentParser]
 
 _SLO = "limits such as ttft:200ms,tpot:50ms (also e2e, stall), or a preset such as mlperf-llama3.1-8b"
 
+
+_PROMPT_TOKENS, _OUTPUT_TOKENS = Span(200, 200), Span(100, 100)
 
 HELP = """Measure a model behind an address: latencies, throughput, and how much load it can take within an SLO.
 
@@ -100,7 +103,8 @@ def sweep(options: argparse.Namespace) -> int:
     load = LoadOptions(requests=options.requests, warmup=options.warmup, concurrency=1)
     base = _bench_options(options, load)
     if options.clients is not None:
-        return measure([with_clients(base, round(one), index) for index, one in enumerate(options.clients)])
+        _require_no_arrivals(options)
+        return measure([with_clients(base, one, index) for index, one in enumerate(options.clients)])
     return measure([at_rate(base, _arrivals(options, one), index) for index, one in enumerate(options.rates)])
 
 
@@ -143,6 +147,8 @@ def add_verbs(add_verb: Add, add_client: Callable[[argparse.ArgumentParser], Non
     for parser in measuring.values():
         add_client(parser)
         _add_measuring(parser)
+    for verb in (run, goodput, sweep, compare):
+        _add_lengths(measuring[verb])
     for verb in (run, goodput, sweep):
         _add_turns(measuring[verb])
     _add_load(measuring[run])
@@ -155,11 +161,10 @@ def add_verbs(add_verb: Add, add_client: Callable[[argparse.ArgumentParser], Non
 
 def _add_measuring(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(temperature=0.0, seed=0, concurrency=None, rate=None, arrivals="poisson", trace=None)
-    add, lengths = verb.add_argument, "N, LOW:HIGH drawn evenly, or lognormal:MEAN,P99"
+    verb.set_defaults(prompt_tokens=_PROMPT_TOKENS, output_tokens=_OUTPUT_TOKENS)
+    add = verb.add_argument
     add("--requests", type=at_least(1), default=200, metavar="M", help="requests of a run")
     add("--warmup", type=at_least(0), default=8, metavar="N", help="requests before, not counted")
-    add("--prompt-tokens", type=_lengths, default="200", metavar="X", help=f"length of a prompt: {lengths}")
-    add("--output-tokens", type=_lengths, default="100", metavar="Y", help=f"length of an answer: {lengths}")
     add("--shared-prefix-tokens", type=at_least(0), default=0, metavar="N", help="tokens that all prompts begin with")
     add("--stop-at-eos", action="store_true", help="let answers end themselves; the length is then the most")
     add("--slo", metavar="SLO", help=f"what users were promised: {_SLO}")
@@ -167,7 +172,14 @@ def _add_measuring(verb: argparse.ArgumentParser) -> None:
     add("--cost-per-hour", type=between(0, 1e9), metavar="$", help="of the server, for the cost per good token")
     add("--no-bandwidth", dest="bandwidth", action="store_false", help="do not measure this machine's bandwidth")
     add("--json", type=file_to_write, metavar="FILE", help="write everything measured; - for stdout, not a table")
-    add("--html", type=file_to_write, metavar="FILE", help="write one page with plots")
+    add("--html", type=page_to_write, metavar="FILE", help="write one page with plots")
+
+
+def _add_lengths(verb: argparse.ArgumentParser) -> None:
+    """Of work that is made up; a trace has its own."""
+    add, lengths = verb.add_argument, "N, LOW:HIGH drawn evenly, or lognormal:MEAN,P99"
+    add("--prompt-tokens", type=_lengths, default=_PROMPT_TOKENS, metavar="X", help=f"length of a prompt: {lengths}")
+    add("--output-tokens", type=_lengths, default=_OUTPUT_TOKENS, metavar="Y", help=f"length of an answer: {lengths}")
 
 
 def _add_turns(verb: argparse.ArgumentParser) -> None:
@@ -209,8 +221,8 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
 
 def _add_steps(verb: argparse.ArgumentParser) -> None:
     steps = verb.add_mutually_exclusive_group(required=True)
-    steps.add_argument("--rates", type=_numbers, metavar="R,R,...", help="open loops: requests a second")
-    steps.add_argument("--clients", type=_numbers, metavar="N,N,...", help="closed loops: clients at the same time")
+    steps.add_argument("--rates", type=_rates, metavar="R,R,...", help="open loops: requests a second")
+    steps.add_argument("--clients", type=_counts, metavar="N,N,...", help="closed loops: clients at the same time")
     _add_arrivals(verb)
 
 
@@ -232,11 +244,13 @@ def _add_pair(verb: argparse.ArgumentParser) -> None:
 
 def _add_report(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("files", nargs="*", metavar="FILE", help="what --json wrote")
-    verb.add_argument("--html", type=file_to_write, metavar="FILE", help="the page to write")
+    verb.add_argument("--html", type=page_to_write, metavar="FILE", help="the page to write")
     verb.add_argument("--schema", action="store_true", help="print the JSON Schema of these files")
 
 
 def _bench_options(options: argparse.Namespace, load: LoadOptions) -> BenchOptions:
+    if options.json is not None and options.json == options.html:
+        raise UsageError(f"--json and --html would both write {str(options.json)!r}; name two files")
     key = options.client_key(options.api_key)
     return BenchOptions(
         target=TargetOptions(url=options.url, model=options.model, api_key=key, timeout_s=options.timeout),
@@ -273,9 +287,14 @@ def _turns(options: argparse.Namespace) -> dict[str, Any]:
 def _load_options(options: argparse.Namespace) -> LoadOptions:
     if options.rate is not None:
         return LoadOptions(requests=options.requests, warmup=options.warmup, arrivals=_arrivals(options, options.rate))
-    if options.arrivals != "poisson":
-        raise UsageError("--arrivals says how requests of an open loop come; give its --rate, too")
+    _require_no_arrivals(options)
     return LoadOptions(requests=options.requests, warmup=options.warmup, concurrency=options.concurrency or 8)
+
+
+def _require_no_arrivals(options: argparse.Namespace) -> None:
+    """A closed loop has none."""
+    if options.arrivals != "poisson":
+        raise UsageError("--arrivals says how requests of an open loop come; give its rate, too")
 
 
 def _arrivals(options: argparse.Namespace, rate: float) -> Arrivals:
@@ -329,5 +348,9 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _numbers(text: str) -> list[float]:
+def _rates(text: str) -> list[float]:
     return [_rate(part) for part in text.split(",")]
+
+
+def _counts(text: str) -> list[int]:
+    return [at_least(1)(part) for part in text.split(",")]

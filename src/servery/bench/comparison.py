@@ -1,7 +1,7 @@
 """`servery bench compare`: two servers, or two models, with the same requests at the same times, in turn."""
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,21 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from servery.bench.errors import ClientError
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
 from servery.bench.page import write_pair
-from servery.bench.paired import Comparison, Outcome, chance_of_less, compare
+from servery.bench.paired import ANSWERED, KEPT, SHARES, Comparison, Outcome, chance_of_less, compare
 from servery.bench.percentile import quantile, smallest_n
-from servery.bench.report import Report
+from servery.bench.report import Report, cut_short
 from servery.bench.run import one_run
+from servery.bench.stop import Stop, Stopped
 from servery.bench.target import Target, require_folder
 from servery.bench.work import request_like
 
 SCHEMA = "servery.bench.compare/1"
 FEWEST_REPEATS = 3
+OPENINGS = ("north", "south")  # what the prompts of A and of B begin with: none is in the other's prefix cache
 _NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +54,47 @@ async def measure(a: BenchOptions, b: BenchOptions, repeats: int, margin: float)
     """A B, B A, A B ...: what drifts with time then weighs on both alike."""
     targets = await Target.open(a.target, request_like(a.work)), await Target.open(b.target, request_like(b.work))
     reports: tuple[list[Report], list[Report]] = ([], [])
-    with closing(targets[0].control), closing(targets[1].control):
-        for repeat in range(repeats):
-            for side in (0, 1) if repeat % 2 == 0 else (1, 0):
-                reports[side].append(await one_run(targets[side], _repeated((a, b)[side], repeat)))
-    return judged(*reports, margin=margin, seed=a.work.seed)
+    with closing(targets[0].control), closing(targets[1].control), Stop() as stop, suppress(Stopped):
+        for side, repeat in _turns(repeats):
+            stop.check()
+            reports[side].append(await one_run(targets[side], _repeated((a, b)[side], side, repeat), stop))
+    pairs = min(map(len, reports))
+    if not pairs:
+        raise KeyboardInterrupt  # ended before there was anything to compare
+    first, second = (list(reports[side][:pairs]) for side in (0, 1))
+    return judged(first, second if pairs == repeats else cut_short(second, stop), margin=margin, seed=a.work.seed)
 
 
-def _repeated(options: BenchOptions, repeat: int) -> BenchOptions:
-    """Both sides have the same requests in the same repeat, and others in the next."""
-    return replace(options, work=replace(options.work, seed=options.work.seed + 1000 * repeat))
+def _turns(repeats: int) -> list[tuple[int, int]]:
+    """Which side, and which of its repeats, one after the other."""
+    return [(side, repeat) for repeat in range(repeats) for side in ((0, 1) if repeat % 2 == 0 else (1, 0))]
+
+
+def _repeated(options: BenchOptions, side: int, repeat: int) -> BenchOptions:
+    """Both sides have the same requests in the same repeat, but for the first word, and others in the next."""
+    work = replace(options.work, seed=options.work.seed + 1000 * repeat, opening=OPENINGS[side])
+    return replace(options, work=work)
 
 
 def judged(a: list[Report], b: list[Report], *, margin: float, seed: int) -> CompareReport:
-    """The verdict: worse if any figure is, better if one is and none is worse or open, the same if all are."""
+    """The verdict: worse if any figure is, better if one is and none is worse or open, the same if all are.
+
+    Latencies are of good answers only, so the share of these is a figure, too: who refuses half is not the faster one.
+    """
     figures: dict[str, Comparison] = {}
     for name, of in _figures(a, b).items():
-        sides = _samples(a, of.column), _samples(b, of.column)
-        if all(repeat for side in sides for repeat in side):
+        sides = _values(a, of.column), _values(b, of.column)
+        if all(any(value is not None for value in repeat) for side in sides for repeat in side):
             figures[name] = compare(*sides, of.figure, margin=margin, seed=seed, is_less_better=of.is_less_better)
-    if not figures:
-        raise ClientError("There is nothing to compare: a repeat had no good answer.")
-    first = [[value for repeat in _samples(side, "ttft_s") for value in repeat] for side in (a, b)]
+    first = [[value for repeat in _values(side, "ttft_s") for value in repeat if value is not None] for side in (a, b)]
     valid = not any(report.faults for report in [*a, *b])
-    return CompareReport(margin, figures, chance_of_less(*first), overall(list(figures.values())), valid, a, b)
+    return CompareReport(margin, figures, chance_of_less(*first), _verdict(figures), valid, a, b)
+
+
+def _verdict(figures: Mapping[str, Comparison]) -> Outcome:
+    """Without a latency nothing but a loss can be told."""
+    found = overall(list(figures.values()))
+    return found if found is Outcome.WORSE or set(figures) - SHARES else Outcome.INCONCLUSIVE
 
 
 def overall(figures: Sequence[Comparison]) -> Outcome:
@@ -100,25 +116,32 @@ class _Figure:
 
 def _figures(a: list[Report], b: list[Report]) -> dict[str, _Figure]:
     """Medians, and the tails that there are enough requests for; attainment where there is an SLO."""
-    n = min(sum(len(report.samples) for report in side) for side in (a, b))
+    n = min(sum(report.summary.good for report in side) for side in (a, b))
     shares = [q for q in (0.5, 0.95, 0.99) if n >= smallest_n(q)]
     found = {
         f"{name} p{100 * q:.0f}": _Figure(column, _quantile_of(q)) for column, name in _NAMES.items() for q in shares
     }
+    found[ANSWERED] = _Figure("answered", _mean, is_less_better=False)
     if all(report.summary.slo is not None for report in [*a, *b]):
-        found["kept the SLO"] = _Figure("kept", lambda values: sum(values) / len(values), is_less_better=False)
+        found[KEPT] = _Figure("kept", _mean, is_less_better=False)
     return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _quantile_of(q: float) -> Callable[[Sequence[float]], float]:
     return lambda values: quantile(sorted(values), q)
 
 
-def _samples(reports: list[Report], column: str) -> list[list[float]]:
-    return [[value for row in report.samples if (value := _value(row, column)) is not None] for report in reports]
+def _values(reports: list[Report], column: str) -> list[list[float | None]]:
+    return [[_value(row, column) for row in report.samples] for report in reports]
 
 
-def _value(row: Row, column: str) -> float | None:
+def _value(row: dict[str, Any], column: str) -> float | None:
+    if column == "answered":
+        return float(row["error"] is None)
     if column == "kept":
         return float(not row["misses"])
     return None if row["error"] is not None else row[column]
@@ -141,7 +164,7 @@ def show(report: CompareReport, console: Console) -> None:
     for column in table.columns[1:5]:
         column.justify = "right"
     for name, one in report.figures.items():
-        scale, unit = (100, " %") if name == "kept the SLO" else (1e3, " ms")
+        scale, unit = (100, " %") if name in SHARES else (1e3, " ms")
         sides = (f"{scale * value:.2f}{unit}" for value in (one.a, one.b))
         table.add_row(name, *sides, f"{one.ratio:.3f}", f"{one.low:.3f} to {one.high:.3f}", one.outcome.value)
     console.print(table)

@@ -9,6 +9,7 @@ the one that measures would show in no figure.
 """
 
 import asyncio
+import errno
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
@@ -18,10 +19,11 @@ from typing import NamedTuple, cast
 import httptools
 
 from servery.bench.address import Address
-from servery.bench.errors import ClientError, CutShort, Malformed, TimedOut, Unreachable
+from servery.bench.errors import ClientError, CutShort, Malformed, OutOfConnections, TimedOut, Unreachable
 
 _NONE: Mapping[str, str] = {}
 HANDSHAKE_S = 15.0
+_OURS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS)  # what a client lacks, not its server
 PENDING_LIMIT_BYTES = 1 << 20  # of a body that nobody reads: the socket is paused there
 
 
@@ -240,6 +242,8 @@ class Connection:
         except ssl.SSLError as error:
             raise Unreachable(f"{address} refused TLS ({error.reason or error}); check scheme and port.") from error
         except OSError as error:
+            if error.errno in _OURS:
+                raise OutOfConnections(f"No more connections can be made from here ({error.strerror}).") from error
             raise Unreachable(f"Nothing answers at {address} ({error.strerror or error}).") from error
         return wire
 

@@ -4,6 +4,7 @@ ClientError
 ├── BadAddress        the address cannot be read
 ├── BadTrace          a file of requests cannot be read
 ├── Unreachable       no connection: nothing listens, no such host, TLS refused
+├── OutOfConnections  this machine has no file descriptor or port left for a connection: the client's fault
 ├── WrongStatus       an HTTP status other than 2xx, with the server's own words
 ├── InBandError       an error event inside a stream that had begun with 200
 ├── CutShort          the connection closed before the answer was complete
@@ -34,6 +35,12 @@ class Unreachable(ClientError):
     """No connection could be made."""
 
     kind = "unreachable"
+
+
+class OutOfConnections(ClientError):
+    """This machine has no file descriptor or port left for a connection; the server has no part in that."""
+
+    kind = "out_of_connections"
 
 
 class WrongStatus(ClientError):

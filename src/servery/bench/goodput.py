@@ -1,7 +1,7 @@
 """`servery bench goodput`: search the highest rate at which the SLO is kept, one run per rate."""
 
 import math
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,10 +16,11 @@ from servery.bench.load import GoesOn
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
 from servery.bench.page import write_page
-from servery.bench.report import Report
+from servery.bench.report import Report, cut_short
 from servery.bench.run import one_run
 from servery.bench.sample import Sample
 from servery.bench.slo import BenchSlo
+from servery.bench.stop import Stop, Stopped
 from servery.bench.sweep import at_rate
 from servery.bench.target import Target, require_folder
 from servery.bench.work import request_like
@@ -77,16 +78,16 @@ async def measure(options: BenchOptions, search: CapacitySearch) -> CapacityRepo
     form = options.load.arrivals or Arrivals(search.start)
     target = await Target.open(options.target, request_like(options.work))
     runs: list[Report] = []
-    with closing(target.control):
+    with closing(target.control), Stop() as stop, suppress(Stopped):
         while (rate := search.next_rate) is not None:
-            report = await one_run(
-                target, at_rate(options, replace(form, rate=rate), len(runs)), _goes_on(options, slo)
-            )
+            stop.check()
+            step = at_rate(options, replace(form, rate=rate), len(runs))
+            report = await one_run(target, step, stop, _goes_on(options, slo))
             runs.append(report)
             search.tell(_trial(rate, report, slo))
             if report.faults:
                 break  # a client that lags at this rate would lag at a higher one, and what it measured is not the server
-    return _capacity(search, runs)
+    return _capacity(search, runs if search.next_rate is None else cut_short(runs, stop))
 
 
 def _goes_on(options: BenchOptions, slo: BenchSlo) -> GoesOn:
@@ -106,9 +107,10 @@ def _trial(rate: float, report: Report, slo: BenchSlo) -> Trial:
     if figures is None:
         raise ClientError("The run was summarized without an SLO.")
     growing = figures.is_backlog_growing
-    return Trial(
-        rate, figures.attainment, judge(figures.attainment, slo.attainment, is_backlog_growing=growing), growing
-    )
+    verdict = judge(figures.attainment, slo.attainment, is_backlog_growing=growing)
+    if verdict is Verdict.KEPT and report.faults:
+        verdict = Verdict.UNCLEAR  # an invalid run shows nothing
+    return Trial(rate, figures.attainment, verdict, growing)
 
 
 def _capacity(search: CapacitySearch, runs: list[Report]) -> CapacityReport:

@@ -86,11 +86,16 @@ def _program() -> str:
 
 
 def _without_keys(words: list[str]) -> list[str]:
-    """The command line without the values of `--api-key`."""
+    """The command line without the values of `--api-key`, `--api-key-b`, `--judge-api-key` and their like."""
     kept: list[str] = []
     for word in words:
-        if kept and kept[-1] == "--api-key":
+        name, separator, _ = word.partition("=")
+        if kept and _is_key_option(kept[-1]):
             kept.append("***")
         else:
-            kept.append("--api-key=***" if word.startswith("--api-key=") else word)
+            kept.append(f"{name}=***" if separator and _is_key_option(name) else word)
     return kept
+
+
+def _is_key_option(word: str) -> bool:
+    return word.startswith("--") and "api-key" in word and "=" not in word and not word.endswith("-file")

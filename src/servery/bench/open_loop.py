@@ -15,6 +15,7 @@ from servery.bench.measured import Measured
 from servery.bench.pacer import Pacer
 from servery.bench.planned import Planned
 from servery.bench.sample import Sample
+from servery.bench.stop import Stop
 
 _LEAD_S = 0.05  # between making the schedule and its first request
 
@@ -25,11 +26,12 @@ async def run(
     on_done: Callable[[Sample], bool],
     *,
     load: str,
+    stop: Stop | None = None,
 ) -> Measured:
     """Send all of `planned`, ascending in time, each over a connection that is free or a new one of `connect`.
 
-    `on_done` is told of each sample as it ends; when it returns False nothing more is sent, and what is under way is
-    given up. The samples are those that ended, in the order of the requests, conversations turn by turn.
+    `on_done` is told of each sample as it ends; when it returns False, or `stop` is asked, nothing more is sent, and
+    what is under way is given up. The samples are those that ended, in the order of the requests, conversations turn by turn.
     """
     free: list[Client] = []
     clients: set[Client] = set()
@@ -61,7 +63,8 @@ async def run(
             task.add_done_callback(lambda done: _done(done, under_way, is_over))
 
     if planned:
-        with Pacer(asyncio.get_running_loop(), [start + one.at_s for one in planned], due):
+        pacer = Pacer(asyncio.get_running_loop(), [start + one.at_s for one in planned], due)
+        with pacer, (stop or Stop()).ends(lambda: _end(is_over)):
             await is_over
     ended = time.perf_counter()
     await _give_up(under_way)

@@ -29,6 +29,7 @@ class WorkOptions:
     prompt_tokens: Lengths
     output_tokens: Lengths
     shared_prefix_tokens: int = 0
+    opening: str = ""  # the word that all prompts begin with
     trace: str | None = None
     scale_tokens: float = 1.0  # of the lengths of a trace, to fit a model with a shorter context
     stop_at_eos: bool = False

@@ -2,23 +2,27 @@
 
 For each figure the ratio B / A and its 95 % interval, by a bootstrap over blocks of neighbouring requests (Künsch, 1989):
 requests that share a batch are late together, so single requests are no independent evidence. The repeats are resampled
-along with the blocks. The verdict compares the interval with 1 and with a margin within which a difference does not
-matter to anybody.
+along with the blocks, and what is drawn is drawn of both sides: the same repeats and the same requests. That a prompt was
+long, or that many came at once, then weighs on both alike and does not hide a difference. The verdict compares the
+interval with 1 and with a margin within which a difference does not matter to anybody.
 """
 
 import math
 import random
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from servery.bench.percentile import quantile
 
+ANSWERED, KEPT = "answered", "kept the SLO"  # the figures that are shares of the requests; all others are latencies
+SHARES = frozenset({ANSWERED, KEPT})
 BLOCK = 10
 ROUNDS = 1000
 
 Figure = Callable[[Sequence[float]], float]
+Repeats = Sequence[Sequence[float | None]]  # of each repeat the value of each request; None: it has none
 
 
 class Outcome(Enum):
@@ -43,8 +47,8 @@ class Comparison:
 
 
 def compare(
-    a: Sequence[Sequence[float]],
-    b: Sequence[Sequence[float]],
+    a: Repeats,
+    b: Repeats,
     figure: Figure,
     *,
     margin: float,
@@ -52,13 +56,14 @@ def compare(
     rounds: int = ROUNDS,
     is_less_better: bool = True,
 ) -> Comparison:
-    """`a` and `b` hold the samples of each repeat, in the order of the requests; each repeat has at least one.
+    """`a` and `b` hold the values of the same requests in each repeat, in their order; each repeat has at least one.
 
-    `figure` is of pooled samples, in any order, such as a percentile.
+    `figure` is of pooled values, in any order, such as a percentile; a request without a value on one side still counts
+    on the other.
     """
     source = random.Random(seed)
     at_a, at_b = figure(_pool(a)), figure(_pool(b))
-    ratios = sorted(_ratio(figure(_resample(b, source)), figure(_resample(a, source))) for _ in range(rounds))
+    ratios = sorted(_ratio(figure(drawn_b), figure(drawn_a)) for drawn_a, drawn_b in _resampled(a, b, source, rounds))
     low, high = quantile(ratios, 0.025), quantile(ratios, 0.975)
     return Comparison(at_a, at_b, _ratio(at_b, at_a), low, high, _outcome(low, high, margin, is_less_better))
 
@@ -79,18 +84,30 @@ def _ratio(b: float, a: float) -> float:
     return b / a if a else math.inf
 
 
-def _pool(repeats: Sequence[Sequence[float]]) -> list[float]:
-    return [value for repeat in repeats for value in repeat]
+def _pool(repeats: Repeats) -> list[float]:
+    return [value for repeat in repeats for value in repeat if value is not None]
 
 
-def _resample(repeats: Sequence[Sequence[float]], source: random.Random) -> list[float]:
-    drawn: list[float] = []
-    for repeat in source.choices(repeats, k=len(repeats)):
-        block = min(BLOCK, len(repeat))
-        for _ in range(math.ceil(len(repeat) / block)):
-            at = source.randrange(len(repeat) - block + 1)
-            drawn += repeat[at : at + block]
-    return drawn
+def _resampled(a: Repeats, b: Repeats, source: random.Random, rounds: int) -> Iterator[tuple[list[float], list[float]]]:
+    """Values of both sides, drawn together; a draw that has none on one side is drawn again."""
+    pairs = list(zip(a, b, strict=True))
+    made = 0
+    while made < rounds:
+        drawn: tuple[list[float], list[float]] = ([], [])
+        for pair in source.choices(pairs, k=len(pairs)):
+            blocks = _blocks(min(map(len, pair)), source)
+            for side, values in zip(drawn, pair, strict=True):
+                side += [value for block in blocks for value in values[block] if value is not None]
+        if all(drawn):
+            made += 1
+            yield drawn
+
+
+def _blocks(length: int, source: random.Random) -> list[slice]:
+    """As many blocks of neighbours as make up `length` requests."""
+    block = min(BLOCK, length)
+    begins = (source.randrange(length - block + 1) for _ in range(math.ceil(length / block)))
+    return [slice(at, at + block) for at in begins]
 
 
 def chance_of_less(a: Sequence[float], b: Sequence[float]) -> float:

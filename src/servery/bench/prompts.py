@@ -81,13 +81,17 @@ async def token_counter(client: Client, model: str) -> TokenCounter:
 
 @dataclass(slots=True)
 class PromptMaker:
-    """Makes one prompt after the other; all begin with the same `shared_tokens` tokens, on top of their own length."""
+    """Makes one prompt after the other; all begin with the same `shared_tokens` tokens, on top of their own length.
+
+    `opening` is the first word of all, within their length.
+    """
 
     counter: TokenCounter
     shared_tokens: int
     seed: int
+    opening: str = ""
     _source: random.Random = field(init=False)
-    _shared: list[str] = field(init=False, default_factory=list)
+    _shared: list[str] | None = field(init=False, default=None)
     _blocks: dict[int, list[str]] = field(init=False, default_factory=dict)
     _per_word: float = field(init=False, default=2.0)  # tokens, as learnt from what was counted
 
@@ -96,19 +100,24 @@ class PromptMaker:
 
     async def make(self, tokens: int) -> Messages:
         """A prompt of `tokens` tokens besides the shared ones, never below what the template and one word take."""
-        if self.shared_tokens and not self._shared:
-            self._shared = await self._fit([], self.shared_tokens)
-        return _messages(await self._fit(self._shared, self.shared_tokens + tokens))
+        return _messages(await self._fit(await self._beginning(), self.shared_tokens + tokens))
 
     async def from_blocks(self, names: Sequence[int], block_tokens: int, tokens: int) -> Messages:
-        """A prompt of roughly `tokens` tokens whose parts are the same wherever a name is the same.
+        """A prompt of roughly `tokens` tokens besides the shared ones, its parts the same wherever a name is the same.
 
         How many words a block has is settled by the first prompt that is made, for all.
         """
         if not self._blocks:
             await self._fit([], max(block_tokens, _CALIBRATION))
+        beginning = await self._beginning()
         words = [word for name in names for word in self._block(name, block_tokens)]
-        return _messages(words[: max(1, round(tokens / self._per_word))])
+        return _messages([*beginning, *words[: max(1, round(tokens / self._per_word))]])
+
+    async def _beginning(self) -> list[str]:
+        if self._shared is None:
+            opening = [self.opening] if self.opening else []
+            self._shared = await self._fit(opening, self.shared_tokens) if self.shared_tokens else opening
+        return self._shared
 
     def _block(self, name: int, tokens: int) -> list[str]:
         if name not in self._blocks:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -16,6 +16,7 @@ from servery.bench.measured import Measured
 from servery.bench.percentile import Distribution
 from servery.bench.sample import Sample
 from servery.bench.slo import BenchSlo
+from servery.bench.stop import Stop
 
 SCHEMA = "servery.bench/2"
 _SLO_BLOCK = 10  # neighbours that may miss together
@@ -92,6 +93,13 @@ class Report:
     def slo_limits(self) -> dict[str, float]:
         """The limits that were asked for, in seconds by clause; none without an SLO."""
         return self.summary.slo.limits if self.summary.slo is not None else {}
+
+
+def cut_short(runs: Sequence[Report], stop: Stop) -> list[Report]:
+    """`runs`, the last of which says so if the measurement was to go on after it."""
+    if not stop.is_asked or not runs or runs[-1].faults:
+        return list(runs)
+    return [*runs[:-1], replace(runs[-1], faults=["stopped after this run; more were to follow"])]
 
 
 def offered_rate(requests: Sequence[float]) -> float | None:

@@ -1,6 +1,6 @@
 """`servery bench run`: prepare the requests, warm up, measure, report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import uvloop
@@ -15,6 +15,7 @@ from servery.bench.output import put_out
 from servery.bench.page import write_page
 from servery.bench.planned import Planned, number_of_requests
 from servery.bench.report import Report, offered_rate, sample_rows, summarize
+from servery.bench.stop import Stop
 from servery.bench.table import show
 from servery.bench.target import Target, require_folder
 from servery.bench.validity import cost_notes, faults
@@ -39,25 +40,31 @@ def run(options: BenchOptions) -> int:
 async def measure(options: BenchOptions) -> Report:
     """One whole run. Raises what the first request met; later errors are part of the report."""
     target = await Target.open(options.target, request_like(options.work))
-    with closing(target.control):
-        return await one_run(target, options)
+    with closing(target.control), Stop() as stop:
+        return await one_run(target, options, stop)
 
 
-async def one_run(target: Target, options: BenchOptions, goes_on: load.GoesOn | None = None) -> Report:
-    """Make the requests of `options`, warm up, measure, report; `goes_on` may end it early."""
+async def one_run(target: Target, options: BenchOptions, stop: Stop, goes_on: load.GoesOn | None = None) -> Report:
+    """Make the requests of `options`, warm up, measure, report; `goes_on` may end it early, and `stop` at any time.
+
+    Raises `Stopped` where that comes before there is anything to tell.
+    """
     provenance, watch = Provenance.now(), Watch(options.slo)
     requests = traffic(options.work, options.load)
     with watch.count("making prompts", len(requests)) as advance:
-        planned = await plan(target, options.work, requests, advance)
-    await load.warm_up(target, planned[: options.load.warmup], options.load, watch)
+        planned = await plan(target, options.work, requests, _unless(stop, advance))
+    warming, counted = planned[: options.load.warmup], planned[options.load.warmup :]
+    await load.warm_up(target, warming, options.load, watch, stop)
     before = await target.counters()
-    measured = await load.measure(target, planned[options.load.warmup :], options.load, watch, goes_on)
+    stop.check()
+    stop.listen()
+    measured = await load.measure(target, counted, options.load, watch, stop, goes_on)
     after = await target.counters()
     notes = [*_length_notes(options.work, target), *_sample_notes(measured)]
-    unasked = number_of_requests(planned[options.load.warmup :]) - len(measured.samples)
-    if unasked and goes_on is None:
+    unasked = number_of_requests(counted) - len(measured.samples)
+    if unasked and goes_on is None and not stop.is_asked:
         notes.append(f"{unasked} turns were not asked: the answer before them did not come whole")
-    ceiling = _ceiling(options, target, before, notes)
+    ceiling = None if stop.is_asked else _ceiling(options, target, before, notes)
     engine = work_between(before, after, ceiling) if before and after else None
     return Report(
         provenance=provenance,
@@ -66,12 +73,29 @@ async def one_run(target: Target, options: BenchOptions, goes_on: load.GoesOn | 
         offered_rate=_rate(options, planned) if measured.is_open else None,
         clients=options.load.concurrency,
         summary=summarize(measured, options.slo, options.dollars_per_hour),
-        faults=faults(measured, options.slo),
+        faults=[*faults(measured, options.slo), *_stopped(stop, measured, unasked)],
         engine=engine,
         bandwidth=ceiling,
         notes=[*notes, *_engine_notes(engine)],
         samples=sample_rows(measured, options.slo),
     )
+
+
+def _unless(stop: Stop, advance: Callable[[], None]) -> Callable[[], None]:
+    """`advance`, with a look at whether to go on."""
+
+    def checked() -> None:
+        stop.check()
+        advance()
+
+    return checked
+
+
+def _stopped(stop: Stop, measured: Measured, unasked: int) -> list[str]:
+    if not stop.is_asked or not unasked:
+        return []
+    ended = len(measured.samples)
+    return [f"stopped after {ended} of {ended + unasked} requests; those under way, the slower ones, are not counted"]
 
 
 def _rate(options: BenchOptions, planned: Sequence[Planned]) -> float | None:

@@ -26,7 +26,7 @@ class BenchSlo:
     def parse(cls, text: str, attainment: float | None = None) -> "BenchSlo":
         """Read `ttft:200ms,tpot:50ms` or the name of a preset. Raises `ValueError` with what may be written."""
         known = PRESETS.get(text)
-        limits = known.limits if known else dict(_clause(part) for part in text.split(","))
+        limits = known.limits if known else _limits(text)
         share = attainment if attainment is not None else known.attainment if known else DEFAULT_ATTAINMENT
         return cls(limits, share, text if known else "")
 
@@ -34,12 +34,22 @@ class BenchSlo:
         """Why `sample` is not good: `error`, or the clauses it broke; nothing if it is good."""
         if not sample.is_good:
             return ("error",)
-        seen = {"ttft": sample.ttft_s, "tpot": sample.tpot_s, "e2e": sample.e2e_s, "stall": sample.stall_s}
+        # An answer without text shows nothing before its end.
+        first_s = sample.e2e_s if sample.ttft_s is None else sample.ttft_s
+        seen = {"ttft": first_s, "tpot": sample.tpot_s, "e2e": sample.e2e_s, "stall": sample.stall_s}
         return tuple(name for name, limit in self.limits.items() if (seen[name] or 0.0) > limit)
 
     def __str__(self) -> str:
         limits = ", ".join(f"{name.upper()} {1e3 * limit:g} ms" for name, limit in self.limits.items())
         return f"{self.name + ': ' if self.name else ''}{limits} for {100 * self.attainment:.4g} % of the requests"
+
+
+def _limits(text: str) -> dict[str, float]:
+    clauses = [_clause(part) for part in text.split(",")]
+    limits = dict(clauses)
+    if len(limits) < len(clauses):
+        raise ValueError(f"{text!r} limits the same figure twice; write one limit for each")
+    return limits
 
 
 def _clause(text: str) -> tuple[str, float]:
@@ -49,7 +59,10 @@ def _clause(text: str) -> tuple[str, float]:
             f"{text!r} is no part of an SLO; write limits such as ttft:200ms,tpot:50ms (of {', '.join(CLAUSES)}), "
             f"or one of the presets {', '.join(PRESETS)}"
         )
-    return name, parse_duration(limit)
+    try:
+        return name, parse_duration(limit)
+    except ValueError as error:
+        raise ValueError(f"{text.strip()!r}: {error}") from None
 
 
 def parse_attainment(text: str) -> float:
@@ -77,4 +90,5 @@ PRESETS: dict[str, BenchSlo] = {
     "chat": BenchSlo({"ttft": 0.2, "tpot": 0.05}, 0.99),
     "rag": BenchSlo({"ttft": 0.3, "tpot": 0.1, "e2e": 3.0}, 0.99),
     "code": BenchSlo({"ttft": 0.5, "tpot": 0.15}, 0.99),
+    "completion": BenchSlo({"e2e": 2.0}, 0.99),
 }

@@ -1,6 +1,6 @@
 """`servery bench sweep`: the same work at several rates, or with several numbers of clients, one run each."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
 import uvloop
@@ -11,8 +11,9 @@ from servery.bench.arrivals import Arrivals
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
 from servery.bench.page import write_page
-from servery.bench.report import Report
+from servery.bench.report import Report, cut_short
 from servery.bench.run import one_run
+from servery.bench.stop import Stop, Stopped
 from servery.bench.target import Target, require_folder
 from servery.bench.work import request_like
 
@@ -55,11 +56,15 @@ def run(steps: list[BenchOptions]) -> int:
 
 
 async def measure(steps: list[BenchOptions]) -> SweepReport:
-    """One run after the other on the same server. Raises what the first request met."""
+    """One run after the other on the same server; Ctrl-C ends it with those there are. Raises what the first request met."""
     first = steps[0]
     target = await Target.open(first.target, request_like(first.work))
-    with closing(target.control):
-        return SweepReport([await one_run(target, step) for step in steps])
+    runs: list[Report] = []
+    with closing(target.control), Stop() as stop, suppress(Stopped):
+        for step in steps:
+            stop.check()
+            runs.append(await one_run(target, step, stop))
+    return SweepReport(runs if len(runs) == len(steps) else cut_short(runs, stop))
 
 
 def show(report: SweepReport, console: Console) -> None:

@@ -1,6 +1,8 @@
 """The server under test: which model it is asked for, which parameters it takes, how it counts tokens."""
 
+import contextlib
 import errno
+import resource
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ class Target:
         Raises `ClientError`: what the first request met.
         """
         address = Address.parse(options.url)
+        _allow_many_connections()
 
         def connect() -> Client:
             return Client(address, options.api_key, options.timeout_s)
@@ -56,6 +59,13 @@ class Target:
             return read_counters(await self.control.metrics(), self.model)
         except ClientError:
             return None
+
+
+def _allow_many_connections() -> None:
+    """As many open files as this user may have: an open loop needs a connection for each request under way."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems refuse what they have said is allowed
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _probe(client: Client, request: dict[str, Any]) -> Dialect:

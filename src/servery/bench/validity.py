@@ -4,6 +4,7 @@ A client that sends late offers another load than it says; one that uses a whole
 are shown, but the run is called invalid.
 """
 
+from servery.bench.errors import OutOfConnections
 from servery.bench.measured import Measured
 from servery.bench.percentile import quantile
 from servery.bench.slo import BenchSlo
@@ -26,11 +27,14 @@ def lag_limit_s(slo: BenchSlo | None) -> float:
 
 def faults(measured: Measured, slo: BenchSlo | None) -> list[str]:
     """Why the run is invalid; nothing if it is valid."""
+    found = []
     lag, limit = lag_p99_s(measured), lag_limit_s(slo)
-    if not measured.is_open or lag <= limit:
-        return []
-    late = f"this client sent requests late: {1e3 * lag:.1f} ms at p99, above {1e3 * limit:.1f} ms"
-    return [f"{late}; lower the rate, or give the client a core of its own"]
+    if measured.is_open and lag > limit:
+        late = f"this client sent requests late: {1e3 * lag:.1f} ms at p99, above {1e3 * limit:.1f} ms"
+        found.append(f"{late}; lower the rate, or give the client a core of its own")
+    if unsent := sum(sample.error_kind == OutOfConnections.kind for sample in measured.samples):
+        found.append(f"this client had no connection left for {unsent} requests; raise its limit (ulimit -n)")
+    return found
 
 
 def cost_notes(measured: Measured) -> list[str]:

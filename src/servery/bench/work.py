@@ -113,7 +113,7 @@ def _begun_at_a_rate(requests: list[TraceRequest], arrivals: Arrivals, seed: int
 
 async def plan(target: Target, work: WorkOptions, requests: list[TraceRequest], advance: Advance) -> list[Planned]:
     """The requests themselves; the same for the same seed."""
-    maker = PromptMaker(target.counter, work.shared_prefix_tokens, work.seed)
+    maker = PromptMaker(target.counter, work.shared_prefix_tokens, work.seed, work.opening)
     further = PromptMaker(target.counter, 0, work.seed + 5)
     thinking = random.Random(work.seed + 6)
     planned: list[Planned] = []

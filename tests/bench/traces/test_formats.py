@@ -58,7 +58,17 @@ def test_mooncake_keeps_what_prompts_share(tmp_path: Path, name: str) -> None:
         ("", "has the columns none"),
         ("a,b\n1,2\n", "has the columns a, b; known are Azure"),
         (AZURE + "yesterday,1,2\n", "line 4"),
-        (AZURE + "2023-11-16 18:17:04,-3,2\n", "line 4: -3 is no number of tokens"),
+        (AZURE + "2023-11-16 18:17:04,-3,2\n", "line 4: '-3' is no number of tokens"),
+        (AZURE + "2023-11-16 18:17:04,nan,2\n", "line 4: 'nan' is no number of tokens"),
+        (AZURE + "2023-11-16 18:17:04,5\n", "line 4: None is no number of tokens"),
+        ("GeneratedTokens,ContextTokens,TIMESTAMP\n5,7\n", "line 2: Invalid isoformat string: 'None'"),
+        (AZURE + f"2023-11-16 18:17:04,{10**12},2\n", "from 0 to 10000000"),
+        (AZURE + "x" * 200_000, "is not a trace: field larger than field limit"),
+        (BURSTGPT + "nan,7,2.5,GPT-4,417,276,693,API log\n", "line 5: nan is no time"),
+        (BURSTGPT + "inf,7,2.5,GPT-4,417,276,693,API log\n", "line 5: inf is no time"),
+        (MOONCAKE + '{"timestamp": "nan", "input_length": 6, "output_length": 5}\n', "line 3 .* nan is no time"),
+        (MOONCAKE + '{"timestamp": 1, "input_length": 6, "output_length": 5, "hash_ids": null}\n', "line 3"),
+        (MOONCAKE + "[1]\n", "line 3"),
         (AZURE.splitlines()[0], "no request in it"),
         ('{"timestamp": 1}\n', "line 1 is no request of a Mooncake trace"),
         ("{oops\n", "line 1"),
@@ -72,7 +82,10 @@ def test_what_is_no_trace_says_where(tmp_path: Path, text: str, words: str) -> N
 def test_bytes_that_are_no_text_are_no_trace(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "b.gz").write_bytes(b"not gzip")
-    for name in ("a.csv", "b.gz"):
+    whole = gzip.compress(AZURE.encode())
+    (tmp_path / "c.gz").write_bytes(whole[:-12])
+    (tmp_path / "d.gz").write_bytes(whole[:12] + b"\xff" * 20 + whole[32:])
+    for name in ("a.csv", "b.gz", "c.gz", "d.gz"):
         with pytest.raises(BadTrace, match="is not a trace"):
             read_trace(tmp_path / name)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from servery.bench.page.axis import Axis
 from servery.bench.page.document import faults_of, list_of, notes_of, plots_of, provenance, whole_page
 from servery.bench.page.plot import Plot
-from servery.bench.paired import Comparison, Outcome
+from servery.bench.paired import SHARES, Comparison, Outcome
 from servery.bench.report import Report
 
 _WIDTH, _HEIGHT, _MIDDLE = 240, 22, 11
@@ -60,7 +60,7 @@ def _table(figures: Mapping[str, Comparison], margin: float) -> str:
     span = max([*ends, math.log(1 + max(2 * margin, _LEAST_SPAN))])
     rows = []
     for name, one in figures.items():
-        scale, unit = (100.0, "%") if name == "kept the SLO" else (1e3, "ms")
+        scale, unit = (100.0, "%") if name in SHARES else (1e3, "ms")
         values = "".join(f"<td>{scale * value:.4g} {unit}</td>" for value in (one.a, one.b))
         ratio = f"<td>{one.ratio:.3f}<br><small>{one.low:.3f} to {one.high:.3f}</small></td>"
         cells = f"{values}{ratio}<td>{_bar(one, margin, span)}</td><td>{escape(one.outcome.value)}</td>"

@@ -9,6 +9,8 @@
 
 import csv
 import gzip
+import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from servery.bench.errors import BadTrace
 from servery.bench.traces.request import TraceRequest
 
 MOONCAKE_BLOCK = 512
+MOST_TOKENS = 10_000_000  # of one request: a number beyond any model's context is a mistake in the file
 _FORMATS = "Azure LLM (TIMESTAMP, ContextTokens, GeneratedTokens), BurstGPT and Mooncake (JSON lines)"
 
 Row = Mapping[str, str]
@@ -36,7 +39,7 @@ def read_trace(path: Path) -> list[TraceRequest]:
             rest = _from_start(first, file)
             rows = _mooncake(rest, path) if first.lstrip().startswith("{") else _table(rest, path)
             requests = sorted(rows, key=lambda one: one.at_s)
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError, csv.Error) as error:
             raise BadTrace(f"{path} is not a trace: {error}.") from None
     if not requests:
         raise BadTrace(f"{path} has no request in it.")
@@ -79,7 +82,7 @@ def _table(lines: Iterable[str], path: Path) -> Iterator[TraceRequest]:
 
 def _azure(row: Row) -> TraceRequest:
     # Seven digits of a second, and a time zone in the files of 2024 alone: both are cut, all rows have the same.
-    stamp = datetime.fromisoformat(row["TIMESTAMP"].removesuffix("+00:00")[:26]).replace(tzinfo=UTC)
+    stamp = datetime.fromisoformat(str(row["TIMESTAMP"]).removesuffix("+00:00")[:26]).replace(tzinfo=UTC)
     return TraceRequest(stamp.timestamp(), _tokens(row["ContextTokens"]), _tokens(row["GeneratedTokens"]))
 
 
@@ -88,7 +91,7 @@ def _burstgpt(row: Row) -> TraceRequest | None:
     if output == 0:
         return None
     session = row.get("Session ID") or None
-    return TraceRequest(float(row["Timestamp"]), _tokens(row["Request tokens"]), output, session=session)
+    return TraceRequest(_time_s(row["Timestamp"]), _tokens(row["Request tokens"]), output, session=session)
 
 
 def _mooncake(lines: Iterable[str], path: Path) -> Iterator[TraceRequest]:
@@ -98,7 +101,7 @@ def _mooncake(lines: Iterable[str], path: Path) -> Iterator[TraceRequest]:
         try:
             row: dict[str, Any] = orjson.loads(line)
             yield TraceRequest(
-                float(row["timestamp"]) / 1e3,
+                _time_s(row["timestamp"]) / 1e3,
                 _tokens(row["input_length"]),
                 _tokens(row["output_length"]),
                 tuple(int(name) for name in row.get("hash_ids", ())),
@@ -108,8 +111,18 @@ def _mooncake(lines: Iterable[str], path: Path) -> Iterator[TraceRequest]:
             raise BadTrace(f"{path}, line {number} is no request of a Mooncake trace: {error}.") from None
 
 
+def _time_s(value: object) -> float:
+    time = float(str(value))
+    if not math.isfinite(time):
+        raise ValueError(f"{value} is no time")
+    return time
+
+
 def _tokens(value: object) -> int:
-    count = int(str(value))
-    if count < 0:
-        raise ValueError(f"{count} is no number of tokens")
+    try:
+        count = int(str(value))
+    except ValueError:
+        count = -1
+    if not 0 <= count <= MOST_TOKENS:
+        raise ValueError(f"{value!r} is no number of tokens; it must be from 0 to {MOST_TOKENS}")
     return count
