@@ -28,7 +28,7 @@ from benchmarks.result import publish
 PARTS = (
     Part("ceilings", 20, ceilings),
     Part("exactness", 50, exactness),
-    Part("syncs", 30, syncs),
+    Part("syncs", 35, syncs),
     Part("decode", 100, decode_8b),
     Part("host", 60, host),
     Part("prefill", 40, prefill_8b),

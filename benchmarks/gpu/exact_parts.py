@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,12 @@ from servery.engine.request import NewRequest, SamplingParams
 from servery.engine.weights import open_weights
 
 _BLOCK = 16
+_SAID: list[dict[str, Any]] = [
+    {"repetition_penalty": 1.2, "frequency_penalty": 0.3},
+    {"logprobs": 5},
+    {"logit_bias": {7: 1.0, 9: -5.0}, "min_tokens": 20},
+    {"allowed_token_ids": tuple(range(100, 900))},
+]
 
 
 def exactness(machine: Machine) -> Iterator[Row]:
@@ -68,23 +75,31 @@ def invariance(machine: Machine) -> Iterator[Row]:
 
 
 def syncs(machine: Machine) -> Iterator[Row]:
-    """Steady decoding, with torch told to raise wherever the host would wait for the device unasked."""
+    """Steady decoding, with torch told to raise wherever the host would wait for the device unasked.
+
+    First of requests that only have a temperature, then of some that say all there is to say of tokens.
+    """
     if machine.device.type != "cuda":
         yield Row("syncs", "needs a GPU: a CPU has nothing to wait for", 0.0)
         return
-    core = random_core(shape_600m(machine), machine, StepLimits(16, 2048), max_model_len=4096, kv_tokens=32_768)
-    for number in range(16):
-        params = SamplingParams(max_tokens=400, temperature=0.7 * (number % 2), top_p=0.9, seed=number, ignore_eos=True)
-        core.add(NewRequest(request_id=f"r{number}", prompt=[number + 1] * (50 + number), params=params), number)
-    for _ in range(40):
-        core.step()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for _ in range(64):
+    for name, said in (("chance alone", [{}]), ("rules for tokens, log probabilities", _SAID)):
+        core = random_core(shape_600m(machine), machine, StepLimits(16, 2048), max_model_len=4096, kv_tokens=32_768)
+        for number in range(16):
+            settings = {"temperature": 0.7 * (number % 2), "top_p": 0.9, **said[number % len(said)]}
+            params = SamplingParams(max_tokens=400, seed=number, ignore_eos=True, **settings)
+            core.add(NewRequest(request_id=f"r{number}", prompt=[number + 1] * (50 + number), params=params), number)
+        for _ in range(40):
             core.step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    yield Row("syncs", "steps in which the host waited unasked, of 64", 0.0, "", 0.0, is_cost=True)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(64):
+                core.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        failed = core.stats().failed_steps
+        yield Row("syncs", f"{name}: steps in which the host waited unasked, of 64", failed, "", 0.0, is_cost=True)
+        del core
+        machine.clear()
 
 
 def _loaded(

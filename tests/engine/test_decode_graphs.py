@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from servery.engine.capture import Captured
 from servery.engine.config import EngineConfig
+from servery.engine.constraint import Constraint, ConstraintKind
 from servery.engine.core import EngineCore
 from servery.engine.decode_graphs import DecodeGraphs, spare_block
 from servery.engine.graph_buckets import buckets
@@ -75,10 +76,11 @@ def core_of(model: Path, capture: Callable[..., Captured] | None) -> EngineCore:
     return core
 
 
-def run(core: EngineCore) -> dict[str, list[int]]:
-    """Sequences that end one after the other, so that steps shrink from bucket to bucket."""
+def run(core: EngineCore, **changes: object) -> dict[str, list[int]]:
+    """Sequences that end one after the other, so that steps shrink from bucket to bucket; the last has `changes`."""
     for number, prompt in enumerate(PROMPTS):
-        params = SamplingParams(max_tokens=5 + 6 * number, ignore_eos=True, temperature=0.0)
+        settings = {"max_tokens": 5 + 6 * number, "ignore_eos": True, "temperature": 0.0}
+        params = SamplingParams(**(settings | (changes if number == 4 else {})))
         core.add(NewRequest(request_id=f"r{number}", prompt=prompt, params=params), number)
     outputs: list[Output] = []
     while core.has_work:
@@ -100,6 +102,31 @@ def test_captured_steps_give_the_tokens_of_those_that_are_not(tiny: Path) -> Non
     again = run(core)
     assert recorder.captured == 4
     assert again == run(core_of(tiny, None))
+
+
+WORD = Constraint(kind=ConstraintKind.REGEX, text="[a-z]{20,22}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"repetition_penalty": 1.4, "logit_bias": {9: 2.0}, "max_tokens": 15, "logprobs": 1}, {"constraint": WORD}],
+    ids=["penalties", "form"],
+)
+def test_steps_of_which_tokens_are_chosen_apart_are_captured_up_to_there(tiny: Path, changes: dict) -> None:
+    """One row that says something of tokens: the others' tokens are what they were, and graphs are launched still."""
+    recorder = Recorder()
+    core = core_of(tiny, recorder)
+    expected, plain = run(core_of(tiny, None), **changes), run(core_of(tiny, None))
+    assert run(core, **changes) == expected
+    assert {key: row for key, row in expected.items() if key != "r4"} == {
+        key: row for key, row in plain.items() if key != "r4"
+    }
+    assert expected["r4"] != plain["r4"]
+    # With it in the step: of 8 rows (5), of 4 and so on, as long as it lives; chosen apart and not are graphs of their own.
+    assert recorder.replayed >= 14
+    captured = recorder.captured
+    assert run(core) == plain
+    assert recorder.captured > captured
 
 
 def test_the_smallest_step_is_captured_before_the_first_request(tiny: Path) -> None:

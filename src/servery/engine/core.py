@@ -194,19 +194,21 @@ class EngineCore:
         """Launch a step, and the one after it if that needs to know no token of it; then record what the first one gave."""
         began, waited = time.perf_counter(), ahead.waited_s
         outputs: list[Output] = []
-        flight = self._flight or self._launch(ahead, outputs, None)
-        self._flight = None
+        if self._flight is None:
+            self._flight = self._launch(ahead, outputs, None)
+            outputs += self._complete(ahead)
+        flight, self._flight = self._flight, None
         if flight is not None:
             if flight.is_open:
                 self.scheduler.expect(flight.step)
                 self._flight = self._launch(ahead, outputs, flight)
             outputs += self._land(ahead, flight)
+            outputs += self._complete(ahead)
         self._counters.host_s += time.perf_counter() - began - (ahead.waited_s - waited)
         return outputs
 
     def _launch(self, ahead: AheadRunner, outputs: list[Output], before: Flight | None) -> Flight | None:
         """Decide a step and launch it; None if there is nothing to do, or if it failed."""
-        self._draft()
         step = self.scheduler.schedule(self._clock())
         outputs += step.refused
         if not step.scheduled:
@@ -218,6 +220,18 @@ class EngineCore:
         except (RuntimeError, MemoryError) as error:
             outputs += self._failed(step, error)
             return None
+
+    def _complete(self, ahead: AheadRunner) -> list[Output]:
+        """Complete the step that was launched, if there is one: all before it are recorded."""
+        if self._flight is None:
+            return []
+        flight, self._flight = self._flight, None
+        try:
+            ahead.complete(flight)
+        except (RuntimeError, MemoryError) as error:
+            return self._failed(flight.step, error)
+        self._flight = flight
+        return []
 
     def _land(self, ahead: AheadRunner, flight: Flight) -> list[Output]:
         """Wait for a step, and record it."""

@@ -23,7 +23,7 @@ from servery.engine.capture import Captured
 from servery.engine.device_rows import pack_rows
 from servery.engine.graph_buckets import context_bucket
 from servery.engine.kv import KVCache
-from servery.engine.launch import TABLES, GraphStats, Launcher, LaunchShape, padded
+from servery.engine.launch import TABLES, Forwarded, GraphStats, Launcher, LaunchShape, padded
 from servery.engine.packed_arrays import PackedArrays, views
 
 log = logging.getLogger(__name__)
@@ -32,10 +32,18 @@ log = logging.getLogger(__name__)
 SPARE_BLOCKS = 1
 
 
+class _Key(NamedTuple):
+    rows: int
+    context: int
+    is_limited: bool
+    chooses_apart: bool
+
+
 class _Graph(NamedTuple):
     captured: Captured
     arrays: Tensor  # bytes of all but the tables
     tables: Tensor
+    forwarded: list[Forwarded]  # where the step's hidden states lie
 
 
 class DecodeGraphs:
@@ -51,7 +59,7 @@ class DecodeGraphs:
         self._max_context = max_context
         self._device = launcher.last.device
         self._capture = capture
-        self._graphs: dict[tuple[int, int, bool], _Graph] = {}
+        self._graphs: dict[_Key, _Graph] = {}
         self._is_off = False
         self._stats = GraphStats()
 
@@ -63,26 +71,29 @@ class DecodeGraphs:
     @torch.inference_mode()
     def prepare(self) -> None:
         """Capture the smallest step, so that the first request need not wait until kernels are compiled."""
-        self._try_capture(1, context_bucket(1, self._max_context), is_limited=False)
+        self._try_capture(_Key(1, context_bucket(1, self._max_context), is_limited=False, chooses_apart=False))
 
-    def run(self, arrays: PackedArrays, shape: LaunchShape) -> bool:
-        """Run a step of a bucket, capturing it if it is the first; False if it cannot be, which is logged once."""
+    def run(self, arrays: PackedArrays, shape: LaunchShape) -> Forwarded | None:
+        """Run a step of a bucket, capturing it if it is the first; None if it cannot be, which is logged once."""
         assert shape.bucket is not None
-        key = (shape.bucket, context_bucket(shape.longest_context, self._max_context), shape.is_limited)
+        context, apart = context_bucket(shape.longest_context, self._max_context), shape.chooses_apart
+        # How tokens are chosen apart is no part of a graph.
+        key = _Key(shape.bucket, context, shape.is_limited and not apart, apart)
         if key not in self._graphs and not self._is_off:
-            self._try_capture(*key)
+            self._try_capture(key)
         graph = self._graphs.get(key)
         if graph is None:
-            return False
+            return None
         _feed(graph.arrays, graph.tables, arrays)
         graph.captured.replay()
-        return True
+        return graph.forwarded[0]
 
-    def _try_capture(self, size: int, context: int, is_limited: bool) -> None:
+    def _try_capture(self, key: _Key) -> None:
+        size = key.rows
         kept = self._launcher.last.clone()  # what warming up writes there is nobody's token
         started = time.perf_counter()
         try:
-            graph = self._made(size, context, is_limited)
+            graph = self._made(key)
         except torch.cuda.OutOfMemoryError as error:
             self._is_off = True
             log.warning(
@@ -98,14 +109,15 @@ class DecodeGraphs:
             return
         finally:
             self._launcher.last.copy_(kept)
-        self._graphs[size, context, is_limited] = graph
+        self._graphs[key] = graph
         taken = graph.captured.nbytes + graph.arrays.nbytes + graph.tables.nbytes
         stats, spent_s = self._stats, time.perf_counter() - started
         self._stats = GraphStats(stats.graphs + 1, stats.nbytes + taken, stats.seconds + spent_s)
-        log.info("captured decoding %d rows of up to %d positions in %.2f s, %d bytes", size, context, spent_s, taken)
+        log.info("captured decoding %d rows of up to %d positions in %.2f s, %d bytes", *key[:2], spent_s, taken)
 
-    def _made(self, size: int, context: int, is_limited: bool) -> _Graph:
+    def _made(self, key: _Key) -> _Graph:
         """A graph that was captured with a step of which no row is anybody's."""
+        size, context, is_limited, apart = key
         nobody = PackedArrays.of(padded(_empty_step(), size, self._spare, self._block_size), pinned=self._is_on_gpu)
         arrays = torch.zeros(nobody.places[TABLES].start, dtype=torch.uint8, device=self._device)
         width = -(-context // self._block_size)
@@ -113,11 +125,15 @@ class DecodeGraphs:
         tensors = [*views(arrays, nobody.places[:TABLES]), tables]
         shape = LaunchShape(1, context, size, is_limited)
         _feed(arrays, tables, nobody)
+        forwarded: list[Forwarded] = []
 
         def step() -> None:
-            self._launcher.choose(self._launcher.forward(tensors, shape), tensors, shape)
+            hidden = self._launcher.forward(tensors, shape)
+            forwarded[:] = [Forwarded(hidden, tensors)]
+            if not apart:
+                self._launcher.choose(hidden, tensors, shape)
 
-        return _Graph(self._capture(step), arrays, tables)
+        return _Graph(self._capture(step), arrays, tables, forwarded)
 
     @property
     def _is_on_gpu(self) -> bool:

@@ -13,6 +13,7 @@ from servery.engine.decoder import Decoder
 from servery.engine.device_batch import BatchShape, DeviceBatch, pack
 from servery.engine.device_rows import DeviceRows
 from servery.engine.kv import KVCache
+from servery.engine.logit_edits import LogitEdits, edited
 from servery.engine.packed_arrays import PackedArrays
 
 # The arrays of a step, by number: those of its batch, of which the block tables come last of all; where in `last` each
@@ -24,7 +25,8 @@ class LaunchShape(NamedTuple):
     """What has to be known of a step beside its arrays.
 
     `num_sampling` rows sample, the first ones; what is behind them fills a captured step up to `bucket` rows, if it is
-    one. `is_limited`: some row keeps only the most likely tokens.
+    one. `is_limited`: some row keeps only the most likely tokens. `chooses_apart`: the tokens are chosen when edits of the
+    logits are there, see `Launcher.choose_edited`.
     """
 
     max_query_tokens: int
@@ -32,6 +34,7 @@ class LaunchShape(NamedTuple):
     num_sampling: int
     is_limited: bool = False
     bucket: int | None = None
+    chooses_apart: bool = False
 
     @property
     def of_batch(self) -> BatchShape:
@@ -55,6 +58,13 @@ class GraphStats(NamedTuple):
     seconds: float = 0.0
 
 
+class Forwarded(NamedTuple):
+    """The hidden states of a step and its arrays on the device. Where they lie the next step may be computed."""
+
+    hidden: Tensor
+    tensors: Sequence[Tensor]
+
+
 class Graphs(Protocol):
     """Steps of decoding that were captured."""
 
@@ -63,8 +73,8 @@ class Graphs(Protocol):
         """What was captured so far."""
         ...
 
-    def run(self, arrays: PackedArrays, shape: LaunchShape) -> bool:
-        """Run a step of a bucket, capturing it if it is the first; False if it cannot be."""
+    def run(self, arrays: PackedArrays, shape: LaunchShape) -> "Forwarded | None":
+        """Run a step of a bucket, capturing it if it is the first; None if it cannot be."""
         ...
 
 
@@ -73,6 +83,13 @@ class Launched(NamedTuple):
 
     hidden: Tensor | None
     tokens: Tensor | None
+
+
+class Edited(NamedTuple):
+    """The tokens [R] that were chosen after edits, and the logits [R, V] of before."""
+
+    tokens: Tensor
+    logits: Tensor
 
 
 class Launcher:
@@ -99,16 +116,33 @@ class Launcher:
         self._sample = sample
         self.last = torch.zeros(max_rows, dtype=torch.int64, device=model.device)
         self.graphs: Graphs | None = None
+        self._forwarded: tuple[Forwarded, LaunchShape] | None = None
 
     @torch.inference_mode()
     def launch(self, arrays: PackedArrays, shape: LaunchShape) -> Launched:
-        """Run a step; where no row samples, up to its hidden states only."""
-        if shape.bucket is not None and self.graphs is not None and self.graphs.run(arrays, shape):
-            return Launched(None, self.last[: shape.num_sampling])
+        """Run a step; up to its hidden states only, where no row samples or tokens are chosen apart."""
+        if shape.bucket is not None and self.graphs is not None:
+            forwarded = self.graphs.run(arrays, shape)
+            if forwarded is not None:
+                self._forwarded = (forwarded, shape) if shape.chooses_apart else None
+                return Launched(None, None if shape.chooses_apart else self.last[: shape.num_sampling])
         tensors = arrays.on(self._model.device)
         hidden = self.forward(tensors, shape, arrays)
-        chooses = shape.num_sampling > 0 and self._logits is not None
+        self._forwarded = (Forwarded(hidden, tensors), shape) if shape.chooses_apart else None
+        chooses = shape.num_sampling > 0 and self._logits is not None and not shape.chooses_apart
         return Launched(hidden, self.choose(hidden, tensors, shape) if chooses else None)
+
+    @torch.inference_mode()
+    def choose_edited(self, edits: PackedArrays) -> Edited | None:
+        """Choose the tokens of the step that was launched last, once; None in a stage that has no head."""
+        assert self._forwarded is not None
+        (hidden, tensors), shape = self._forwarded
+        self._forwarded = None
+        if self._logits is None:
+            return None
+        logits = self._logits(hidden.index_select(0, tensors[SAMPLED]))
+        changed = edited(logits, LogitEdits(*edits.on(self._model.device)), self.last)
+        return Edited(self._keep(changed, tensors, shape), logits)
 
     def forward(self, tensors: Sequence[Tensor], shape: LaunchShape, arrays: PackedArrays | None = None) -> Tensor:
         """The hidden states, of tokens of which the device alone may know some."""
@@ -122,7 +156,9 @@ class Launcher:
     def choose(self, hidden: Tensor, tensors: Sequence[Tensor], shape: LaunchShape) -> Tensor:
         """The next token of each row that samples, kept in `last`."""
         assert self._logits is not None
-        logits = self._logits(hidden.index_select(0, tensors[SAMPLED]))
+        return self._keep(self._logits(hidden.index_select(0, tensors[SAMPLED])), tensors, shape)
+
+    def _keep(self, logits: Tensor, tensors: Sequence[Tensor], shape: LaunchShape) -> Tensor:
         tokens = self._sample(logits, DeviceRows(*tensors[FIRST_OF_ROWS:TABLES]), limited=shape.is_limited)
         self.last[: len(tokens)].copy_(tokens)
         return self.last[: shape.num_sampling]

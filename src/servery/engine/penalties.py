@@ -8,14 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from servery.engine.request import SamplingParams
+from servery.engine.request import PENDING_TOKEN, SamplingParams
 
 
 class TokenHistory:
     """The distinct tokens of one sequence and how often each was generated, kept up to date in O(new tokens).
 
     A sequence that is sampled many times keeps one; prompt tokens are held only when the repetition penalty needs
-    them. `tokens` may only grow between calls of `catch_up`.
+    them. `tokens` may only grow between calls of `catch_up`; a newest one that is not known yet is counted when it is.
     """
 
     def __init__(self, params: SamplingParams, prompt_len: int) -> None:
@@ -27,13 +27,14 @@ class TokenHistory:
 
     def catch_up(self, tokens: Sequence[int]) -> None:
         """Count the tokens that were appended since the last call."""
-        if len(tokens) < self._seen:
-            raise ValueError(f"history has counted {self._seen} tokens, the sequence has {len(tokens)}: it shrank.")
-        for position in range(self._seen, len(tokens)):
+        known = len(tokens) - (len(tokens) > 0 and tokens[-1] == PENDING_TOKEN)
+        if known < self._seen:
+            raise ValueError(f"history has counted {self._seen} tokens, the sequence has {known}: it shrank.")
+        for position in range(self._seen, known):
             slot = self._slot(tokens[position])
             if position >= self._prompt_len:
                 self._counts[slot] += 1
-        self._seen = len(tokens)
+        self._seen = known
 
     def followed_by(self, tokens: Sequence[int]) -> "TokenHistory":
         """A copy that has counted all of `tokens`, which go on from those counted here; this one stays as it is."""

@@ -67,10 +67,15 @@ def settle(item: Scheduled, result: StepResult) -> Output:
     sequence = item.sequence
     sequence.is_pending = False
     if result.error is not None:
-        return failed(sequence, result.error)
+        return failed(sequence, result.error, result.invalid_param)
     (token_id,) = result.token_ids
     sequence.tokens[-1] = token_id
-    return _told_of_one(sequence, result.token_ids)
+    output = _told_of_one(sequence, result.token_ids)
+    if result.logprobs:
+        output.logprobs = result.logprobs
+    if result.is_complete:
+        output.finish_reason = FinishReason.STOP
+    return output
 
 
 def failed(sequence: Sequence, message: str, invalid_param: str | None = None) -> Output:

@@ -100,10 +100,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         return self.temperature == 0.0
 
     @property
-    def needs_no_host(self) -> bool:
-        """Whether a device can choose every token by itself: nothing depends on the text so far, or is told besides it."""
+    def edits_logits(self) -> bool:
+        """Whether anything is said about particular tokens, or is to be told besides the token chosen."""
         is_changed = self.has_penalties or self.logit_bias or self.allowed_token_ids or self.min_tokens
-        return not is_changed and self.constraint is None and self.logprobs is None
+        return bool(is_changed) or self.constraint is not None or self.logprobs is not None
 
     @property
     def takes_largest(self) -> bool:
@@ -244,6 +244,7 @@ class Sequence:
         "computed",
         "digests",
         "drafts",
+        "edits_logits",
         "first_scheduled",
         "index",
         "is_background",
@@ -256,7 +257,6 @@ class Sequence:
         "prompt_logprobs",
         "published",
         "root",
-        "runs_ahead",
         "seed",
         "stop_ids",
         "takes_largest",
@@ -288,7 +288,7 @@ class Sequence:
         self.takes_largest = parent.params.takes_largest
         self.is_background = parent.priority >= BACKGROUND  # runs only when nothing else does
         self.asks_states = parent.pooling or parent.params.prompt_logprobs is not None
-        self.runs_ahead = not self.asks_states and not parent.adapter and parent.params.needs_no_host
+        self.edits_logits = parent.params.edits_logits
         self.is_background = parent.priority >= BACKGROUND  # runs only when nothing else does
 
     @property

@@ -60,7 +60,8 @@ class Runner:
         leaves nothing behind that a step with the same tokens would not overwrite.
         """
         step = self._adapters.arranged(step)
-        batch, pending = self.start(step)
+        pending = self.masks(step)
+        batch = self.batch(step)
         try:
             with self._adapters.decoder(step, batch) as decoder:
                 hidden = decoder.forward(batch, self._cache, interruption)
@@ -71,10 +72,23 @@ class Runner:
             raise
         return self.finish(step, batch, hidden, pending, proposals)
 
-    def start(self, step: Step) -> tuple[Batch, PendingMasks]:
-        """The batch of a step, and the masks that it will need, which are begun."""
-        pending = self._structure.start(step) if self._structure is not None else PendingMasks([], None)
-        return Batch.build([_row(item) for item in step.scheduled], self._cache.block_size, self._tables), pending
+    def batch(self, step: Step) -> Batch:
+        """The batch of a step."""
+        return Batch.build([_row(item) for item in step.scheduled], self._cache.block_size, self._tables)
+
+    def masks(self, step: Step) -> PendingMasks:
+        """Begin to compute the masks that a step will need; all tokens of those who are constrained are known."""
+        return self._structure.start(step) if self._structure is not None else PendingMasks([], None)
+
+    def is_constrained(self, sequence: Sequence) -> bool:
+        """Whether a constraint has a say in the sequence's next token."""
+        return self._structure is not None and self._structure.follows(sequence)
+
+    def choices(self, sequences: list[Sequence], masks: StepMasks) -> list[SamplingRow]:
+        """What decides the next token of each sequence, with the first of its masks; drafts are passed over."""
+        rows = [self._rows.row(sequence, []) for sequence in sequences]
+        found = [masks.get(sequence, (None,))[0] for sequence in sequences]
+        return [row if mask is None else row._replace(allowed=mask) for row, mask in zip(rows, found, strict=True)]
 
     @torch.inference_mode()
     def finish(
@@ -89,10 +103,14 @@ class Runner:
         results = {item.sequence: StepResult() for item in step.scheduled}
         self._report_states(step, batch, hidden, results)
         self._sample(step, batch, hidden, results, proposals or {}, pending)
+        self.judge(step, results)
+        return results
+
+    def judge(self, step: Step, results: Mapping[Sequence, StepResult]) -> None:
+        """Let constraints follow what a step gave: in the results they say who is complete, and who cannot go on."""
         if self._structure is not None and self._structure.has_followers:
             for item in step.scheduled:
                 self._structure.judge(item, results[item.sequence])
-        return results
 
     def read_bytes(self, step: Step) -> int:
         """What a step has to read at least: the weights that its tokens need and the KV of every context in it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from servery.engine.constraint import regex
 from servery.engine.errors import EngineDead, LoadError
 from servery.engine.llm import LLM
 from servery.engine.request import SamplingParams
@@ -15,6 +16,7 @@ PROMPTS = [[7 + (3 * row * position) % 250 for position in range(5 + 13 * row)] 
 PARAMS = [
     SamplingParams(max_tokens=12, ignore_eos=True, temperature=0.0, logprobs=2, prompt_logprobs=1),
     SamplingParams(max_tokens=12, ignore_eos=True, temperature=0.9, seed=5, top_p=0.9),
+    SamplingParams(max_tokens=12, temperature=0.0, repetition_penalty=1.3, constraint=regex("[a-z]{9}")),
 ]
 
 
@@ -28,7 +30,7 @@ def answers(llm: LLM) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def divided(tiny: Path) -> Iterator[LLM]:
-    llm = llm_of(tiny, tensor_parallel=2, speculate="ngram")
+    llm = llm_of(tiny, tensor_parallel=2)
     yield llm
     llm.close()
 
@@ -51,8 +53,9 @@ def test_a_process_that_is_killed_ends_the_engine_with_its_name(divided: LLM) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [(4, 1), (1, 2), (2, 2)])
-def test_any_number_of_processes_gives_the_tokens_of_one(tiny: Path, ranks: tuple[int, int]) -> None:
-    llm = llm_of(tiny, tensor_parallel=ranks[0], pipeline_parallel=ranks[1])
+@pytest.mark.parametrize("speculate", ["off", "ngram"])
+def test_any_number_of_processes_gives_the_tokens_of_one(tiny: Path, ranks: tuple[int, int], speculate: str) -> None:
+    llm = llm_of(tiny, tensor_parallel=ranks[0], pipeline_parallel=ranks[1], speculate=speculate)
     try:
         assert answers(llm) == answers(llm_of(tiny))
     finally:

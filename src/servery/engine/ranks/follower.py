@@ -16,7 +16,7 @@ from servery.engine.kv import KVCache
 from servery.engine.parallel.part import Ranks
 from servery.engine.ranks.loading import LoadedPart, load_part
 from servery.engine.ranks.meeting import part_company
-from servery.engine.ranks.messages import Begin, End, Failed, Forward, Launch, Line, Loaded, Logits, arrays_of
+from servery.engine.ranks.messages import Begin, Choose, End, Failed, Forward, Launch, Line, Loaded, Logits, arrays_of
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ def follow(loaded: LoadedPart, cache: KVCache, line: Line) -> None:
                 decoder.run(batch, cache)
             case Launch(places=places, shape=shape):
                 loaded.launcher.launch(arrays_of(places, values), shape)
+            case Choose(places=places):
+                loaded.launcher.choose_edited(arrays_of(places, values))
             case Logits(rows=rows):
                 decoder.join_logits(rows)
             case End():

@@ -60,11 +60,17 @@ class Launch(msgspec.Struct, frozen=True, tag=True):
     shape: LaunchShape
 
 
+class Choose(msgspec.Struct, frozen=True, tag=True):
+    """To a follower: choose the tokens of the step launched last; its arrays, see `logit_edits.pack_edits`, come along."""
+
+    places: tuple[Place, ...]
+
+
 class End(msgspec.Struct, frozen=True, tag=True):
     """To a follower: there will be no further step."""
 
 
-ToFollower = Begin | Forward | Logits | Launch | End
+ToFollower = Begin | Forward | Logits | Launch | Choose | End
 FromFollower = Loaded | Failed
 
 

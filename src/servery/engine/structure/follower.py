@@ -6,6 +6,7 @@ from typing import NamedTuple
 import llguidance
 
 from servery.engine.constraint import Constraint, ConstraintKind
+from servery.engine.request import PENDING_TOKEN
 from servery.engine.structure.grammar import told_of
 from servery.engine.structure.reasoning import OVER, Phase, Progress, ReasoningRule
 from servery.engine.structure.vocabulary import Vocabulary
@@ -67,8 +68,9 @@ class Follower:
         return self.matcher.is_stopped() and not self.matcher.is_error()
 
     def catch_up(self, tokens: Sequence[int]) -> None:
-        """Follow what `tokens`, prompt and answer, has beyond what was followed before."""
-        self.accept(tokens[self._seen :])
+        """Follow what `tokens`, prompt and answer, has beyond what was followed before, as far as it is known."""
+        further = list(tokens[self._seen :])
+        self.accept(further[:-1] if further and further[-1] == PENDING_TOKEN else further)
 
     def accept(self, tokens: Sequence[int]) -> int:
         """Follow the next tokens of the answer until it is complete; returns how many belong to it.

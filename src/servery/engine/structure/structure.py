@@ -60,7 +60,7 @@ class Structure:
         """Begin to compute the masks of a step, its drafts included."""
         if not self.has_followers:
             return PendingMasks([], None)
-        wanted = [item.sequence for item in step.scheduled if item.samples and self._is_followed(item.sequence)]
+        wanted = [item.sequence for item in step.scheduled if item.samples and self.follows(item.sequence)]
         if not wanted:
             return PendingMasks([], None)
         if self._filler is None:
@@ -117,7 +117,8 @@ class Structure:
             forced_tokens=self._forced,
         )
 
-    def _is_followed(self, sequence: Sequence) -> bool:
+    def follows(self, sequence: Sequence) -> bool:
+        """Whether a constraint has a say in the sequence's next tokens."""
         follower = self._followers.get(sequence)
         return follower is not None and not follower.is_idle
 
