@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(enum.Enum):
-    """What became of an exchange; exactly one of these. The values are in the ledger and the metrics."""
+    """What became of an exchange; exactly one of these. Their words are in the ledger and the metrics."""
 
     COMPLETED = "completed"
     CLIENT_GONE = "client_gone"
@@ -34,6 +34,10 @@ class Outcome(enum.Enum):
     SHUTDOWN = "shutdown"
     REFUSED = "refused"  # the client's own fault, or more than may be taken
     FAILED = "failed"
+
+    def __init__(self, word: str) -> None:
+        """`word` is the value, which to ask an enumeration's member for takes two functions of Python's."""
+        self.word = word
 
     __hash__ = object.__hash__  # of the member itself: quicker than that of its name
 

@@ -1,10 +1,9 @@
 """When the tokens of one answer came: from that TTFT, ITL, TPOT and E2E follow, as vLLM's metrics define them."""
 
-from dataclasses import dataclass, field
+import msgspec
 
 
-@dataclass(slots=True)
-class _Completion:
+class _Completion(msgspec.Struct, gc=False):
     first_s: float
     last_s: float
     tokens: int
@@ -15,13 +14,12 @@ class _Completion:
         return (self.last_s - self.first_s) / (self.tokens - 1) if self.tokens > 1 else None
 
 
-@dataclass(slots=True)
-class AnswerTiming:
+class AnswerTiming(msgspec.Struct):
     """The times of one answer with one or more completions; all times are seconds on one clock, passed in."""
 
     arrived_s: float
     ttft_s: float | None = None
-    _completions: dict[int, _Completion] = field(default_factory=dict)
+    _completions: dict[int, _Completion] = {}
 
     @property
     def tokens(self) -> int:

@@ -94,7 +94,7 @@ class ExchangeTallies:
         tally = self._places.get((model, row.deployment, row.tier))
         if tally is None:
             tally = self.expect(model, row.deployment, row.tier)
-        _one_more(tally.outcomes, row.outcome)
+        tally.outcomes[row.outcome] += 1
         if row.error is not None:
             _one_more(tally.errors, self._error(row.error))
         tally.prompt_tokens += row.prompt_tokens

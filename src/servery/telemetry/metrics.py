@@ -153,8 +153,8 @@ class ModelMetrics:
 
     def count_prompt(self, prompt_tokens: int, cached_tokens: int) -> None:
         """Count a prompt whose first token has come."""
-        self._prompt.inc(prompt_tokens)
-        self._cached.inc(cached_tokens)
+        self._prompt.value += prompt_tokens
+        self._cached.value += cached_tokens
         self._prompt_size.observe(prompt_tokens)
 
     def count_tokens(self, tokens: int, gap_s: float | None) -> None:
@@ -165,7 +165,7 @@ class ModelMetrics:
 
     def count_finish(self, reason: str) -> None:
         """Count a completion that the engine ended, for one of the reasons of `FINISHED_BY`."""
-        self._finished[reason].inc()
+        self._finished[reason].value += 1
 
     def count_abort(self, by: str) -> None:
         """Count an answer that was cut short by one of `ABORTED_BY`."""
@@ -181,8 +181,8 @@ class ModelMetrics:
         if timing.ttft_s is not None:
             self._ttft.observe(timing.ttft_s)
             self._answer_size.observe(timing.tokens)
-        for tpot_s in timing.tpots_s:
-            self._tpot.observe(tpot_s)
+            for tpot_s in timing.tpots_s:
+                self._tpot.observe(tpot_s)
 
 
 class _Slo:

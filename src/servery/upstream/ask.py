@@ -51,6 +51,10 @@ class Api(enum.Enum):
     RESPONSES = "responses"
     GENERATE = "generate"
 
+    def __init__(self, word: str) -> None:
+        """`word` is the value, which to ask an enumeration's member for takes two functions of Python's."""
+        self.word = word
+
     # Members are what they are: the hash of an enumeration's own is a function of Python's, asked with every request.
     __hash__ = object.__hash__
 
@@ -120,10 +124,12 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def most_tokens(self) -> int | None:
         """The most tokens that each completion may have."""
-        given = (
+        for limit in (
             self.max_completion_tokens, self.max_tokens, self.max_output_tokens, self.max_new_tokens, self.n_predict,
-        )  # fmt: skip
-        return next((limit for limit in given if limit is not None), None)
+        ):  # fmt: skip
+            if limit is not None:
+                return limit
+        return None
 
     @property
     def is_repeatable(self) -> bool:
@@ -165,6 +171,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True, weakre
     `model` is the name that the answer shows. `created` is Unix time; `priority` the engine's, lower numbers first;
     `owner` is the tenant's digest, `caller` who it is. `pass_headers` are those of `PASSED_HEADERS` that the client sent.
     `conversation` comes with requests of the Responses API; `as_list` wraps a whole answer of TGI's, as its `/` does.
+    `is_stream` follows from the head and the API: whether the answer is wanted piece by piece.
     """
 
     api: Api
@@ -180,6 +187,12 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True, weakre
     caller: Caller = ANYBODY
     conversation: Conversation | None = None
     as_list: bool = False
+    is_stream: bool = False
+
+    def __post_init__(self) -> None:
+        is_stream = bool(self.head.stream) and self.api not in (Api.EMBEDDINGS, Api.RERANK)
+        if is_stream is not self.is_stream:
+            msgspec.structs.force_setattr(self, "is_stream", is_stream)
 
     @property
     def adapter(self) -> str | None:
@@ -195,11 +208,6 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True, weakre
         asked = self.head.request_id
         named = asked is not None and self.api in (Api.CHAT, Api.COMPLETIONS)
         return f"{_ID_PREFIXES[self.api]}{asked}" if named else self.answer_id
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether the answer is wanted piece by piece."""
-        return bool(self.head.stream) and self.api not in (Api.EMBEDDINGS, Api.RERANK)
 
     @property
     def is_relayable(self) -> bool:

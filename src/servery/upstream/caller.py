@@ -1,6 +1,6 @@
 """Who asks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from servery.config.types import Limits, Tier
 
@@ -11,6 +11,7 @@ class Caller:
 
     `tenant` is a digest: what is one tenant's (files, batches, cached prompts) is nobody else's. Keys of one owner are one
     tenant, so that a new key of theirs finds what the old one left. `models` and `tiers` are None where any will do.
+    `is_bound`: there may be models that it may not ask for; these are as if they were not there.
     """
 
     tenant: bytes = b""
@@ -19,11 +20,10 @@ class Caller:
     models: frozenset[str] | None = None
     tiers: frozenset[Tier] | None = None
     limits: Limits | None = None
+    is_bound: bool = field(init=False)
 
-    @property
-    def is_bound(self) -> bool:
-        """Whether there may be models that it may not ask for: these are as if they were not there."""
-        return self.models is not None or self.tiers is not None
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_bound", self.models is not None or self.tiers is not None)
 
     def may_ask(self, *names: str) -> bool:
         """Whether it may ask for a model that has these names: its own, its base's if it is an adapter, an alias."""

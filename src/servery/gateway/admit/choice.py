@@ -11,6 +11,6 @@ def choose(exchange: Exchange) -> None:
     client may name: another model that stands in for one of them is the operator's choice.
     """
     ask, fleet = exchange.ask, exchange.fleet
-    if not fleet.is_for(ask.caller, ask.base, ask.model, ask.head.model):
+    if ask.caller.is_bound and not fleet.is_for(ask.caller, ask.base, ask.model, ask.head.model):
         raise model_not_found(ask.head.model, [name for name in fleet.models if fleet.is_for(ask.caller, name)])
     exchange.choose(fleet.served(ask.base))

@@ -15,6 +15,9 @@ def shed(exchange: Exchange) -> None:
     who sends them asks again when there is room.
     """
     served = exchange.model
+    for each in served.deployments:
+        if each.slots.is_free:
+            return
     least_s = _least_wait_s(served)
     patience_s = served.config.timeouts.turn_s if exchange.ask.priority <= 0 else 0.0
     if least_s <= patience_s:

@@ -39,6 +39,7 @@ class Deployment:
     ) -> None:
         self.config = config
         self.name = config.name
+        self.tier = config.tier.value
         # An engine of this process tells by itself whether it is well and what it takes.
         self.is_own = config.kind is DeploymentKind.EMBEDDED
         self.upstream = upstream
@@ -56,7 +57,7 @@ class Deployment:
         Its bounds are in force only from `enforce` on.
         """
         other = copy.copy(self)
-        other.config = config
+        other.config, other.tier = config, config.tier.value
         return other
 
     def enforce(self) -> None:

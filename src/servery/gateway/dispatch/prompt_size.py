@@ -40,7 +40,7 @@ def input_tokens(ask: Ask) -> int:
     conversation = ask.conversation
     if conversation is not None and conversation.is_known:
         tokens += _field_tokens("input", msgspec.json.encode(conversation.history()))
-    return max(1, tokens)
+    return tokens or 1
 
 
 def count_prompts(ask: Ask) -> int:
@@ -52,6 +52,8 @@ def count_prompts(ask: Ask) -> int:
 
 
 def _field_tokens(name: str, value: bytes) -> int:
+    if b"image" not in value and name not in _LISTS:
+        return len(value) // BYTES_PER_TOKEN or 1
     is_list = name in _LISTS and value.startswith(b"[")
     if is_list and b'"' not in value:
         return value.count(b",") + 1  # token ids alone, in one list or in several
@@ -62,7 +64,7 @@ def _field_tokens(name: str, value: bytes) -> int:
 
 
 def _text_tokens(size: int) -> int:
-    return max(1, round(size / BYTES_PER_TOKEN))
+    return max(1, size // BYTES_PER_TOKEN)
 
 
 def _items(value: msgspec.Raw | None) -> list[msgspec.Raw]:

@@ -1,6 +1,6 @@
 """A model that can be asked for, and where it runs."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from servery.config.types import ModelConfig, Price, Tier
@@ -16,7 +16,8 @@ class Served:
     """One model; `placement`, `budget` and the answers kept of before (`earlier`) are its own.
 
     `turns` are taken by who waits for the SLO to be kept.
-    `prices` are those of its deployments, each once.
+    `prices` are those of its deployments, each once; `deployments` all of them, tier after tier; `name` is what clients ask
+    for, `placed_by` the placement's name, `tier_of` the number of each deployment's tier, from 1.
     """
 
     config: ModelConfig
@@ -26,16 +27,19 @@ class Served:
     prices: Sequence[Price] = ()
     earlier: EarlierAnswers | None = None
     turns: Turns = field(default_factory=lambda: Turns(0))
+    name: str = field(init=False)
+    deployments: Sequence[Deployment] = field(init=False)
+    placed_by: str = field(init=False)
+    tier_of: Mapping[str, int] = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """What clients ask for."""
-        return self.config.name
-
-    @property
-    def deployments(self) -> list[Deployment]:
-        """All of them, tier after tier."""
-        return [deployment for tier in self.tiers for deployment in tier]
+    def __post_init__(self) -> None:
+        every = [deployment for tier in self.tiers for deployment in tier]
+        object.__setattr__(self, "name", self.config.name)
+        object.__setattr__(self, "deployments", every)
+        object.__setattr__(self, "placed_by", self.config.place.value)
+        # Of a deployment that stands in two tiers the first counts.
+        places = [(each.name, at) for at, tier in enumerate(self.tiers, 1) for each in tier]
+        object.__setattr__(self, "tier_of", dict(reversed(places)))
 
     def within(self, tiers: Container[Tier]) -> "Served":
         """The model with those of its deployments alone that are of these tiers, perhaps none."""

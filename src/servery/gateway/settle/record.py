@@ -84,20 +84,23 @@ class Record:
             known = chunk.finish_reason if chunk.finish_reason in FINISHED_BY else "other"
             self._metrics.count_finish(known)
 
-    def settle(self, cut_by: str | None) -> None:
+    def settle(self, cut_by: str | None, now: float) -> None:
         """The answer is over; `cut_by` says who cut it short, None when it is complete.
 
         Not to be called for a refusal, which is counted by its status.
         """
-        self._count_the_rest()
+        if self.usage is not None:
+            self._count_the_rest(self.usage)
         if cut_by is None or self.timing.ttft_s is not None:  # how fast nothing came is nobody's latency
-            self._metrics.observe_answer(self.timing, self._clock())
+            self._metrics.observe_answer(self.timing, now)
         if cut_by is not None:
             self._metrics.count_abort(cut_by)
 
     @property
     def tpot_s(self) -> float | None:
         """The mean of the completions'; None where none has two tokens whose times are known."""
+        if self.timing.ttft_s is None:
+            return None
         tpots_s = self.timing.tpots_s
         return sum(tpots_s) / len(tpots_s) if tpots_s else None
 
@@ -106,15 +109,15 @@ class Record:
         """Of all completions: the upstream's count if it gave one."""
         return self.timing.tokens if self.usage is None else self.usage.completion_tokens
 
-    def _count_the_rest(self) -> None:
+    def _count_the_rest(self, usage: Usage) -> None:
         """What only the upstream's own count at the end has told."""
-        if self.usage is None:
-            return
         if not self.prompt_tokens:
-            self.prompt_tokens = self.usage.prompt_tokens
-            self.cached_tokens = self.usage.prompt_tokens_details.cached_tokens
+            self.prompt_tokens = usage.prompt_tokens
+            self.cached_tokens = usage.prompt_tokens_details.cached_tokens
             self._metrics.count_prompt(self.prompt_tokens, self.cached_tokens)
-        untold = self.usage.completion_tokens - self.timing.tokens
+        untold = usage.completion_tokens
+        if self.timing.ttft_s is not None:
+            untold -= self.timing.tokens
         if untold > 0:
             self._metrics.count_tokens(untold, None)
 

@@ -2,7 +2,6 @@
 
 import functools
 
-from servery.gateway.dispatch.served import Served
 from servery.gateway.exchange import Exchange
 
 
@@ -15,19 +14,10 @@ def route_of(exchange: Exchange) -> str | None:
     if not exchange.attempts or exchange.served is None:
         return None
     attempt, served = exchange.attempts[-1], exchange.served
-    at = _tier(served, attempt.deployment.config.name)
     before = exchange.attempts[-2] if len(exchange.attempts) > 1 else None
     after = "" if before is None else before.result
-    return _route(served.config.place.value, at, len(served.tiers), "hedge" if attempt.is_hedge else attempt.why, after)
-
-
-def _tier(served: Served, deployment: str) -> int:
-    """Counted from 1; 0 for one that is no more the model's."""
-    for at, tier in enumerate(served.tiers, 1):
-        for each in tier:
-            if each.config.name == deployment:
-                return at
-    return 0
+    at = served.tier_of.get(attempt.deployment.name, 0)
+    return _route(served.placed_by, at, len(served.tiers), "hedge" if attempt.is_hedge else attempt.why, after)
 
 
 @functools.lru_cache(maxsize=1024)

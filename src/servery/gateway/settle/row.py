@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from servery.gateway.cost import cost_picousd, nanousd
+from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.exchange import Exchange, Outcome
 from servery.gateway.settle.route import route_of
 from servery.gateway.settle.used import Used, answered, total, used
@@ -27,24 +28,26 @@ def row_of(
     `verdict` is that of its SLO.
     """
     record, ask, attempts = exchange.record, exchange.ask, exchange.attempts
-    served = attempts[-1].deployment.config if attempts and exchange.cache is None else None
-    parts = [used(attempt) for attempt in attempts]
-    answer, extra_tokens, is_estimated = _counts(exchange, parts)
-    cost = 0
-    for each, part in zip(attempts, parts, strict=True):
-        cost += cost_picousd(each.deployment.config.price, part[0], part[1], part[2])
+    place = attempts[-1].deployment if attempts and exchange.cache is None else None
+    if place is not None and len(attempts) == 1:
+        answer = used(attempts[0])
+        cost, extra_tokens, is_estimated = _cost(place, answer), 0, answer.is_estimated
+    else:
+        parts = [used(attempt) for attempt in attempts]
+        cost = sum(_cost(each.deployment, part) for each, part in zip(attempts, parts, strict=True))
+        answer, extra_tokens, is_estimated = _counts(exchange, parts)
     return LedgerRow(  # in their order: by name it takes four times as long
         ask.answer_id,
         exchange.request_id,
         at_s,
-        ask.api.value,
+        ask.api.word,
         ask.caller.key,
         ask.caller.owner or None,
         exchange.task,
-        exchange.asked_model[:_NAME_CHARS],
+        ask.head.model[:_NAME_CHARS],
         ask.model[:_NAME_CHARS],
-        None if served is None else served.name,
-        None if served is None else served.tier.value,
+        None if place is None else place.name,
+        None if place is None else place.tier,
         ask.is_stream,
         answer.prompt_tokens,
         answer.cached_tokens,
@@ -62,11 +65,16 @@ def row_of(
         exchange.cache or ("prefix" if answer.cached_tokens else None),
         route_of(exchange),
         len(attempts),
-        outcome.value,
+        outcome.word,
         status,
         error,
         exchange.fleet.config.generation,
     )
+
+
+def _cost(place: Deployment, part: Used) -> int:
+    """What an attempt there cost, in pico-dollars."""
+    return cost_picousd(place.config.price, part.prompt_tokens, part.cached_tokens, part.generated_tokens)
 
 
 def _counts(exchange: Exchange, parts: Sequence[Used]) -> tuple[Used, int, bool]:
@@ -76,10 +84,7 @@ def _counts(exchange: Exchange, parts: Sequence[Used]) -> tuple[Used, int, bool]
     if exchange.cache is not None:  # what the attempts used was for nothing
         every = total(parts)
         return Used(), every.prompt_tokens + every.generated_tokens, every.is_estimated
-    answer = answered(exchange, parts[-1])
-    if len(parts) == 1:
-        return answer, 0, answer.is_estimated
-    every = total(parts)
+    answer, every = answered(exchange, parts[-1]), total(parts)
     used_tokens = every.prompt_tokens + every.generated_tokens
     return answer, used_tokens - answer.prompt_tokens - answer.generated_tokens, every.is_estimated
 
@@ -89,11 +94,11 @@ def _dearest_picousd(exchange: Exchange, answer: Used) -> int:
     served = exchange.served
     if served is None or not exchange.attempts:
         return 0
-    asked, prices = exchange.fleet.models.get(exchange.asked_model), served.prices
+    asked, prices = exchange.fleet.models.get(exchange.ask.head.model), served.prices
     if asked is not None and asked.prices is not prices:
         prices = (*prices, *asked.prices)
-    prompt_tokens, cached_tokens, generated_tokens = answer[:3]
     dearest = 0
     for price in prices:
-        dearest = max(dearest, cost_picousd(price, prompt_tokens, cached_tokens, generated_tokens))
+        cost = cost_picousd(price, answer.prompt_tokens, answer.cached_tokens, answer.generated_tokens)
+        dearest = max(dearest, cost)
     return dearest

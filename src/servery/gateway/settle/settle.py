@@ -53,19 +53,23 @@ class Settlement:
         """Record what became of an exchange that ended with `error`, or well. A second time has no effect."""
         if exchange.outcome is not None:
             return
-        outcome = exchange.outcome = outcome_of(error, exchange.cut_by(), is_begun=exchange.is_begun)
-        if outcome is not Outcome.REFUSED:
-            exchange.record.settle(_aborted_by(outcome))
-        e2e_s = self._clock() - exchange.arrived_s
-        name = None if outcome is Outcome.COMPLETED else error_name(error, outcome)
-        status, served = _status(error, outcome), exchange.served
+        name, status, served, now = None, 200, exchange.served, self._clock()
+        if error is None:
+            outcome = exchange.outcome = Outcome.COMPLETED
+            exchange.record.settle(None, now)
+        else:
+            outcome = exchange.outcome = outcome_of(error, exchange.cut_by(), is_begun=exchange.is_begun)
+            name, status = error_name(error, outcome), _status(error, outcome)
+            if outcome is not Outcome.REFUSED:
+                exchange.record.settle(_ABORTED_BY[outcome], now)
+        e2e_s = now - exchange.arrived_s
         slo = None if served is None else served.config.slo
         verdict = verdict_of(slo, exchange.record, outcome, error, status, exchange.cache)
         row = row_of(exchange, outcome, name, status, verdict, at_s=self._wall() - e2e_s, e2e_s=e2e_s)
         if exchange.trace is not None:
             write_spans(exchange, row, exchange.trace)
         settle_limits(exchange, -(-row.cost_nanousd // 1000))
-        self._count(exchange, row, verdict, is_shed=is_shed(outcome, error, status))
+        self._count(exchange, row, verdict, is_shed=error is not None and is_shed(outcome, error, status))
         if self._book is not None:
             self._book.add(row)
 
@@ -80,8 +84,8 @@ class Settlement:
         if len(attempts) > 1:
             metrics.exchanges.model(model).retries += len(attempts) - 1
         for attempt in attempts:
-            config = attempt.deployment.config
-            metrics.attempts.count(config.name, config.tier.value, attempt.result)
+            deployment = attempt.deployment
+            metrics.attempts.count(deployment.name, deployment.tier, attempt.result)
             if attempt.is_hedge:
                 metrics.count_hedge(model, attempt.result)
 
@@ -99,25 +103,18 @@ def outcome_of(error: BaseException | None, cut_by: str | None, *, is_begun: boo
     return Outcome.REFUSED if (is_fault or is_overload) and not is_begun else Outcome.FAILED
 
 
-def error_name(error: BaseException | None, outcome: Outcome) -> str:
+def error_name(error: BaseException, outcome: Outcome) -> str:
     """What went wrong, in a word."""
     if isinstance(error, UpstreamFailure):
         return error.name
     if isinstance(error, ApiError):
         return error.code or error.kind
-    return type(error).__name__ if outcome is Outcome.FAILED else outcome.value
+    return type(error).__name__ if outcome is Outcome.FAILED else outcome.word
 
 
-def _status(error: BaseException | None, outcome: Outcome) -> int | None:
-    if outcome is Outcome.COMPLETED:
-        return 200
+def _status(error: BaseException, outcome: Outcome) -> int:
     if isinstance(error, ApiError):
         return error.status
     if isinstance(error, UpstreamFailure):
         return error.error.status
     return {Outcome.CLIENT_GONE: _CLIENT_GONE_STATUS, Outcome.TIMEOUT: 504, Outcome.SHUTDOWN: 503}.get(outcome, 500)
-
-
-def _aborted_by(outcome: Outcome) -> str | None:
-    """As the metrics call it."""
-    return None if outcome is Outcome.COMPLETED else _ABORTED_BY.get(outcome)

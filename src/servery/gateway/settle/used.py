@@ -1,7 +1,8 @@
 """How many tokens an attempt has used, which is what is paid for: as its deployment counted them, else as they are guessed."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 from servery.gateway.dispatch.attempt import RESUMED, Attempt
 from servery.gateway.dispatch.prompt_size import input_tokens
@@ -12,7 +13,7 @@ from servery.upstream.failure import Deadline, Kind
 _FREE = (Kind.REFUSED, Kind.STATUS, Kind.THROTTLED, Kind.OVERLOADED)
 
 
-class Used(NamedTuple):
+class Used(msgspec.Struct, frozen=True, gc=False):
     """Tokens of a prompt, of these those that a cache supplied; those generated, of these those of reasoning.
 
     `is_estimated` if nobody told one of them.
@@ -36,7 +37,7 @@ def used(attempt: Attempt) -> Used:
     if usage is not None:
         told = usage.completion_tokens
         # A count in the middle of an answer that was cut short is behind what came after it.
-        is_behind = attempt.result != "ok" and attempt.tokens > told
+        is_behind = attempt.tokens > told and attempt.result != "ok"
         return Used(
             usage.prompt_tokens,
             usage.prompt_tokens_details.cached_tokens,

@@ -98,11 +98,12 @@ class Ledger:
         """Hand a row over."""
         if self._marks is not None:
             self._marks.row()
-        if len(self._waiting) >= self._max_waiting:
+        waiting = len(self._waiting)
+        if waiting >= self._max_waiting:
             self._dropped += 1
             return
         self._waiting.append(row)
-        if len(self._waiting) >= _BATCH_ROWS:
+        if waiting + 1 >= _BATCH_ROWS:
             self._wake.set()
 
     @property

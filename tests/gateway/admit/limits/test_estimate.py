@@ -13,7 +13,7 @@ from servery.config.types import Limits, LimitsConfig
 from servery.engine.engine import AsyncEngine
 from servery.engine.request import FinishReason, NewRequest, Output
 from servery.engine.stats import EngineInfo
-from servery.gateway.admit.limits.estimate import Prices, bound_of, capped, check_conflict, demand_of
+from servery.gateway.admit.limits.estimate import Prices, agreed_bound, capped, completions_of, unasked_bound
 from servery.gateway.admit.limits.limiter import Limiter
 from servery.gateway.admit.limits.meter import Cost, Lease, Plan, Verdict, meters
 from servery.gateway.dispatch.prompt_size import input_tokens
@@ -150,8 +150,9 @@ def test_only_images_in_messages_count_as_images() -> None:
 @pytest.mark.parametrize("name", ["n_predict", "max_new_tokens", "max_output_tokens", "max_completion_tokens"])
 def test_a_bound_by_any_name_is_one_bound(name: str) -> None:
     with pytest.raises(ApiError, match=rf"'max_tokens' is 1 and '{name}' 100000") as caught:
-        check_conflict(one(max_tokens=1, **{name: 100_000}).head)
+        agreed_bound(one(max_tokens=1, **{name: 100_000}).head)
     assert (caught.value.status, caught.value.param) == (400, name)
+    assert agreed_bound(one(max_tokens=7, **{name: 7}).head) == agreed_bound(one(**{name: 7}).head) == 7
     other = capped(one(messages=[], **{name: 9}), 9)
     assert (msgspec.json.decode(other.body)["max_tokens"], other.head.max_tokens) == (9, 9)
 
@@ -165,11 +166,10 @@ def test_a_bound_by_any_name_is_one_bound(name: str) -> None:
         (one(messages=[]), {"microusd_per_day": 101}, 50),
         (one(Api.GENERATE, inputs="hi"), {"output_tokens_per_minute": 60}, 60),
         (one(Api.GENERATE, inputs="hi"), {"output_tokens_per_minute": 6000}, 100),
-        (one(messages=[], max_tokens=99), {"output_tokens_per_minute": 60}, 99),
         (one(messages=[]), {"microusd_per_day": 0}, 1),
     ],
 )
 def test_who_names_no_bound_gets_what_the_limits_can_hold(request_: Ask, limits: dict[str, Any], expected: int) -> None:
     plan = Plan(meters("key", "k", Limits(**limits)))
-    most = bound_of(request_, demand_of(request_), plan, 4096, Prices(1_000_000, 2_000_000))
-    assert most == expected
+    tokens, completions, prices = input_tokens(request_), completions_of(request_), Prices(1_000_000, 2_000_000)
+    assert unasked_bound(request_, tokens, completions, plan, 4096, prices) == expected

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from servery.gateway.admit.limits.meter import Cost, Measure, Plan
-from servery.gateway.dispatch.prompt_size import count_prompts, input_tokens
+from servery.gateway.dispatch.prompt_size import count_prompts
 from servery.upstream.ask import Api, Ask, Head
 from servery.wire.errors import invalid
 from servery.wire.tgi import DEFAULT_MAX_NEW_TOKENS
@@ -30,13 +30,6 @@ _CAPS: Mapping[Api, str] = {
 }
 
 
-class Demand(NamedTuple):
-    """What a request asks for: about so many tokens of prompts, and so many completions of all prompts together."""
-
-    input_tokens: int
-    completions: int
-
-
 class Prices(NamedTuple):
     """The dearest that a request can come to, in micro-dollars per million tokens."""
 
@@ -44,23 +37,24 @@ class Prices(NamedTuple):
     output: int
 
 
-def check_conflict(head: Head) -> None:
-    """Raise `ApiError` (400) for two bounds of the answer that contradict each other."""
-    bounds = _bounds(head)
-    if bounds.count(None) >= len(bounds) - 1:  # nearly always
-        return
-    first: tuple[str, int] | None = None
-    for name, given in zip(_BOUNDS, bounds, strict=True):
+def agreed_bound(head: Head) -> int | None:
+    """The longest that each completion may become, as the client says, by whatever name; None where it says nothing.
+
+    Raises `ApiError` (400) for two bounds that contradict each other.
+    """
+    agreed, agreed_name = None, ""
+    for name, given in zip(_BOUNDS, _bounds(head), strict=True):
         if given is None:
             continue
-        if first is None:
-            first = name, given
-        elif first[1] != given:
-            text = f"'{first[0]}' is {first[1]} and '{name}' {given}: they mean the same, so give only one of them."
+        if agreed is not None and agreed != given:
+            text = f"'{agreed_name}' is {agreed} and '{name}' {given}: they mean the same, so give only one of them."
             raise invalid(text, name)
+        if agreed is None:
+            agreed, agreed_name = given, name
+    return agreed
 
 
-def check_bounds(head: Head) -> None:
+def check_sizes(head: Head) -> None:
     """Raise `ApiError` (400) for numbers by which nothing can be reserved."""
     for name, given in zip(_BOUNDS, _bounds(head), strict=True):
         if given is not None and not 0 <= given <= MOST_TOKENS:
@@ -77,28 +71,32 @@ def _bounds(head: Head) -> tuple[int | None, ...]:
     )  # fmt: skip
 
 
-def demand_of(ask: Ask) -> Demand:
-    """What the request asks for, its prompts estimated."""
+def completions_of(ask: Ask) -> int:
+    """How many completions the request asks for, of all its prompts together."""
+    if ask.api in _NO_OUTPUT:
+        return 0
     head = ask.head
-    completions = 0 if ask.api in _NO_OUTPUT else max(head.n or 1, head.best_of or 1, head.n_cmpl or 1)
-    return Demand(input_tokens(ask), completions * count_prompts(ask))
+    each = max(head.n or 1, head.best_of or 1, head.n_cmpl or 1)
+    return each * count_prompts(ask) if ask.api is Api.COMPLETIONS else each
 
 
-def bound_of(ask: Ask, demand: Demand, plan: Plan, default_tokens: int, prices: Prices) -> int:
-    """The longest that each completion may become: as the client says, else the most that the limits could ever hold.
+def unasked_bound(
+    ask: Ask, input_tokens: int, completions: int, plan: Plan, default_tokens: int, prices: Prices
+) -> int:
+    """The longest that each of `completions` may become where the client does not say: the most that the limits could hold.
 
-    That is `default_tokens` at most (in TGI's API, 100), and 1 at least, so that a limit which cannot even hold that refuses.
+    That is `default_tokens` at most (in TGI's API, 100), and 1 at least, so that a limit which cannot even hold that
+    refuses. `input_tokens` are about those of the prompts.
     """
-    asked = ask.head.most_tokens
-    if asked is not None or not demand.completions:
-        return asked or 0
+    if not completions:
+        return 0
     most = min(default_tokens, DEFAULT_MAX_NEW_TOKENS) if ask.api is Api.GENERATE else default_tokens
     for meter in plan.meters:
         if meter.measure is Measure.OUTPUT_TOKENS:
-            most = min(most, meter.left(0) // demand.completions)
+            most = min(most, meter.left(0) // completions)
         elif meter.measure.is_budget and prices.output:
-            left = meter.capacity * _MILLION - demand.input_tokens * prices.input
-            most = min(most, left // (prices.output * demand.completions))
+            left = meter.capacity * _MILLION - input_tokens * prices.input
+            most = min(most, left // (prices.output * completions))
     return max(1, most)
 
 
@@ -127,8 +125,7 @@ def _capped_text(ask: Ask, most_tokens: int) -> Ask:
     return ask.with_body(body, msgspec.structs.replace(ask.head, max_tokens=most_tokens))
 
 
-def cost_of(demand: Demand, most_tokens: int, prices: Prices) -> Cost:
-    """The most that a request takes whose completions have at most `most_tokens` each."""
-    output_tokens = demand.completions * most_tokens
-    microusd = -(-(demand.input_tokens * prices.input + output_tokens * prices.output) // _MILLION)
-    return Cost(1, demand.input_tokens, output_tokens, microusd)
+def cost_of(input_tokens: int, output_tokens: int, prices: Prices) -> Cost:
+    """The most that a request takes whose answer has at most `output_tokens`, those of all its completions."""
+    microusd = -(-(input_tokens * prices.input + output_tokens * prices.output) // _MILLION)
+    return Cost(1, input_tokens, output_tokens, microusd)

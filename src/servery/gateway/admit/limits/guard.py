@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+import msgspec
+
 from servery.gateway.admit.limits.meter import Cost, Lease, LimitStore, Plan, Verdict
 from servery.gateway.admit.limits.shared import StoreDown
 from servery.wire.errors import ApiError
@@ -68,7 +70,7 @@ class GuardedLimits:
         if self._local is None:
             message = "The server cannot count requests against limits now, so it refuses those that have any."
             raise ApiError(503, message, kind="server_error", code="limits_unavailable", retry_after_s=_ASK_AGAIN_S)
-        return (await self._local.reserve(plan, cost, lease_ms))._replace(is_local=True)
+        return msgspec.structs.replace(await self._local.reserve(plan, cost, lease_ms), is_local=True)
 
     def _is_down(self, failure: StoreDown) -> None:
         if self._asking is not None:

@@ -1,6 +1,7 @@
 """The headers that tell a client how much it may still take: OpenAI's, and Anthropic's for its own API. Pure."""
 
 import datetime
+import functools
 import math
 from collections.abc import Sequence
 
@@ -32,45 +33,46 @@ class HeaderNames:
         """`x-ratelimit-limit-requests` and so on; `used` is of each meter."""
         found = []
         for subject in self._subjects:
-            (_, _, limit), left, reset_ms = subject.scarcest(used)
+            at, meter, limit = subject.places[0] if len(subject.places) == 1 else subject.scarcest(used)
+            held, room = used[at], meter.capacity - used[at]
             found.append(limit)
-            found.append((subject.remaining, str(left)))
-            found.append((subject.reset, go_duration(reset_ms)))
+            found.append((subject.remaining, f"{room // UNIT if room > 0 else 0}"))
+            found.append((subject.reset, go_duration(-(-held // meter.rate))))
         return found
 
     def anthropic(self, used: Sequence[int], at_s: float) -> list[tuple[str, str]]:
         """`anthropic-ratelimit-requests-limit` and so on, with the moment of the reset (RFC 3339)."""
         found = []
         for subject in self._subjects:
-            name, ((_, meter, _), left, reset_ms) = subject.name, subject.scarcest(used)
+            at, meter, _ = subject.scarcest(used)
+            name, reset_ms = subject.name, -(-used[at] // meter.rate)
             found.append((f"anthropic-ratelimit-{name}-limit", str(meter.limit)))
-            found.append((f"anthropic-ratelimit-{name}-remaining", str(left)))
+            found.append((f"anthropic-ratelimit-{name}-remaining", str(meter.left(used[at]))))
             found.append((f"anthropic-ratelimit-{name}-reset", _moment(at_s + reset_ms / 1000)))
         return found
 
 
 class _Subject:
-    """What one header speaks of, with as much of its text as is always the same."""
+    """What one header speaks of, with as much of its text as is always the same: places in the plan, their meters, limits."""
 
-    __slots__ = ("_places", "name", "remaining", "reset")
+    __slots__ = ("name", "places", "remaining", "reset")
 
     def __init__(self, name: str, places: Sequence[tuple[int, Meter]]) -> None:
         self.name = name
-        self._places = tuple((at, meter, (f"x-ratelimit-limit-{name}", str(meter.limit))) for at, meter in places)
+        self.places = tuple((at, meter, (f"x-ratelimit-limit-{name}", str(meter.limit))) for at, meter in places)
         self.remaining = f"x-ratelimit-remaining-{name}"
         self.reset = f"x-ratelimit-reset-{name}"
 
-    def scarcest(self, used: Sequence[int]) -> tuple[tuple[int, Meter, tuple[str, str]], int, int]:
-        """The meter with the least left, how much that is, and how long until nothing is used of it."""
-        place = self._places[0]
-        if len(self._places) > 1:
-            place = min(self._places, key=lambda each: each[1].capacity - used[each[0]])
-        at, meter, _ = place
-        held = used[at]
-        room = meter.capacity - held
-        return place, room // UNIT if room > 0 else 0, -(-held // meter.rate)
+    def scarcest(self, used: Sequence[int]) -> tuple[int, Meter, tuple[str, str]]:
+        """The place with the least left."""
+        least, *others = self.places
+        for each in others:
+            if each[1].capacity - used[each[0]] < least[1].capacity - used[least[0]]:
+                least = each
+        return least
 
 
+@functools.lru_cache(maxsize=4096)
 def go_duration(span_ms: int) -> str:
     """A time as Go writes it, and OpenAI: 12ms, 1.5s, 6m0s, 1h0m0s."""
     if span_ms < 1000:

@@ -6,17 +6,18 @@ from typing import Protocol
 from servery.config.types import Kind, Limits, Tier
 from servery.gateway.admit.limits.estimate import (
     Prices,
-    bound_of,
+    agreed_bound,
     capped,
-    check_bounds,
-    check_conflict,
+    check_sizes,
+    completions_of,
     cost_of,
-    demand_of,
+    unasked_bound,
 )
 from servery.gateway.admit.limits.headers import HeaderNames
 from servery.gateway.admit.limits.meter import Cost, LimitStore, Measure, Plan, Verdict, meters
-from servery.gateway.admit.limits.refusal import refused
+from servery.gateway.admit.limits.refusal import OverLimit, refused
 from servery.gateway.dispatch.deployment import Deployment
+from servery.gateway.dispatch.prompt_size import input_tokens
 from servery.gateway.dispatch.served import Served
 from servery.gateway.exchange import Exchange
 from servery.gateway.fleet import Fleet
@@ -96,32 +97,24 @@ class Limiter:
 
     async def admit(self, exchange: Exchange) -> None:
         """Reserve what the exchange may take; raises `ApiError`: 400 for bounds that contradict, 429 at a limit, 503."""
-        check_conflict(exchange.ask.head)
+        asked_tokens = agreed_bound(exchange.ask.head)
         terms = self._of(exchange)
         if not terms.plan.meters:
             return
-        check_bounds(exchange.ask.head)
-        demand = demand_of(exchange.ask)
-        context = None if exchange.ask.head.most_tokens is not None else terms.context_tokens
-        default_tokens = terms.default_tokens if context is None else min(terms.default_tokens, context)
-        most_tokens = bound_of(exchange.ask, demand, terms.plan, default_tokens, terms.prices)
-        # An engine of this process ends with its context, and refuses a bound that goes beyond it.
-        is_bounded = terms.is_own and context is not None and context <= most_tokens
-        if terms.needs_cap and not is_bounded:
-            given, exchange.ask = exchange.ask, capped(exchange.ask, most_tokens, terms.cap_name)
-            exchange.unbounded = None if exchange.ask is given else given
-        cost = cost_of(demand, most_tokens, terms.prices)
+        check_sizes(exchange.ask.head)
+        cost = self._cost(exchange, terms, asked_tokens)
         lease_ms = int(1000 * (exchange.deadline_s - exchange.arrived_s + _LEASE_MARGIN_S))
         verdict = await self._store.reserve(terms.plan, cost, lease_ms)
         exchange.lease = verdict.lease
-        self._tell(exchange, terms, verdict)
+        exchange.client.headers += (
+            terms.headers.anthropic(verdict.used, verdict.at_s)
+            if exchange.ask.api is Api.MESSAGES
+            else terms.headers.openai(verdict.used)
+        )
+        if verdict.is_local:
+            exchange.client.headers.append(("x-servery-limits", "local"))
         if verdict.lease is None:
-            short = terms.plan.short(cost, verdict.used)
-            if self._counts is not None:
-                for meter, _ in short:
-                    self._counts.count_refusal(meter.scope, meter.measure.value)
-            held = dict(zip(terms.plan.meters, verdict.reserved, strict=False))
-            raise refused(short, cost, verdict.at_s, held)
+            raise self._refusal(terms, cost, verdict)
 
     async def close(self) -> None:
         """Let go of the store."""
@@ -129,7 +122,7 @@ class Limiter:
 
     def _of(self, exchange: Exchange) -> _Terms:
         caller, served = exchange.ask.caller, exchange.model
-        key = caller.key, served.name
+        key = caller.key, served.config.name
         found = self._terms.get(key)
         if found is None or found.caller is not caller or found.fleet is not exchange.fleet:
             if len(self._terms) >= _MOST_TERMS:
@@ -137,14 +130,29 @@ class Limiter:
             found = self._terms[key] = _Terms(caller, served, exchange.fleet)
         return found
 
-    def _tell(self, exchange: Exchange, terms: _Terms, verdict: Verdict) -> None:
-        names = terms.headers
-        is_anthropic = exchange.ask.api is Api.MESSAGES
-        exchange.client.headers += (
-            names.anthropic(verdict.used, verdict.at_s) if is_anthropic else names.openai(verdict.used)
-        )
-        if verdict.is_local:
-            exchange.client.headers.append(("x-servery-limits", "local"))
+    def _cost(self, exchange: Exchange, terms: _Terms, asked_tokens: int | None) -> Cost:
+        """The most that the exchange may take; its answer is given a bound where it has none by which it could be told."""
+        ask, context = exchange.ask, None
+        prompt_tokens, completions = input_tokens(ask), completions_of(ask)
+        most_tokens = asked_tokens if completions else 0
+        if most_tokens is None:
+            context, default_tokens = terms.context_tokens, terms.default_tokens
+            default_tokens = default_tokens if context is None else min(default_tokens, context)
+            most_tokens = unasked_bound(ask, prompt_tokens, completions, terms.plan, default_tokens, terms.prices)
+        # An engine of this process ends with its context, and refuses a bound that goes beyond it.
+        is_bounded = terms.is_own and context is not None and context <= most_tokens
+        if terms.needs_cap and not is_bounded:
+            exchange.ask = capped(ask, most_tokens, terms.cap_name)
+            exchange.unbounded = None if exchange.ask is ask else ask
+        return cost_of(prompt_tokens, completions * most_tokens, terms.prices)
+
+    def _refusal(self, terms: _Terms, cost: Cost, verdict: Verdict) -> OverLimit:
+        """What the client is told of the limits that cannot take a cost, each of which is counted."""
+        short = terms.plan.short(cost, verdict.used)
+        if self._counts is not None:
+            for meter, _ in short:
+                self._counts.count_refusal(meter.scope, meter.measure.value)
+        return refused(short, cost, verdict.at_s, dict(zip(terms.plan.meters, verdict.reserved, strict=False)))
 
 
 def settle(exchange: Exchange, microusd: int) -> None:

@@ -19,6 +19,7 @@ from servery.gateway.admit.limits.meter import (
 # A clock that goes back by more than this is believed, else a bucket waits until it is where it was.
 _SETBACK_MS = 60_000
 _MOST_PLANS = 100_000
+_DAY_S = 86_400
 
 
 class _Bucket:
@@ -29,16 +30,6 @@ class _Bucket:
     def __init__(self, now_ms: int) -> None:
         self.used = 0
         self.at_ms = now_ms
-
-    def leak(self, now_ms: int, rate: int) -> int:
-        elapsed = now_ms - self.at_ms
-        if elapsed > 0:
-            left = self.used - elapsed * rate
-            self.used = max(0, left)
-            self.at_ms = now_ms
-        elif elapsed < -_SETBACK_MS:
-            self.at_ms = now_ms
-        return self.used
 
 
 class _Purse:
@@ -51,12 +42,11 @@ class _Purse:
         self.used = 0
         self.reserved = 0
 
-    def turn(self, window: int) -> int:
-        if window > self.window:  # never back: a clock that is set back spends no money twice
-            self.window = window
-            self.used = 0
-            self.reserved = 0
-        return self.used
+    def turn(self, window: int) -> None:
+        """A later one has begun. Never back: a clock that is set back spends no money twice."""
+        self.window = window
+        self.used = 0
+        self.reserved = 0
 
 
 class _Places:
@@ -65,23 +55,22 @@ class _Places:
     __slots__ = ("leases", "next_ms", "used")
 
     def __init__(self) -> None:
-        self.leases: dict[int, int] = {}
-        self.next_ms = math.inf
+        self.leases: dict[int | str, int] = {}
+        self.next_ms: float = math.inf
         self.used = 0
 
-    def count(self, now_ms: int) -> int:
-        if self.next_ms <= now_ms:
-            self.leases = {each: expires_ms for each, expires_ms in self.leases.items() if expires_ms > now_ms}
-            self.next_ms = min(self.leases.values(), default=math.inf)
-            self.used = len(self.leases)
-        return self.used
+    def expire(self, now_ms: int) -> None:
+        """Forget the leases whose time is over."""
+        self.leases = {each: expires_ms for each, expires_ms in self.leases.items() if expires_ms > now_ms}
+        self.next_ms = min(self.leases.values(), default=math.inf)
+        self.used = len(self.leases)
 
-    def add(self, lease_id: int, expires_ms: int) -> None:
+    def add(self, lease_id: int | str, expires_ms: int) -> None:
         self.leases[lease_id] = expires_ms
         self.used += 1
         self.next_ms = min(self.next_ms, expires_ms)
 
-    def remove(self, lease_id: int) -> None:
+    def remove(self, lease_id: int | str) -> None:
         if self.leases.pop(lease_id, None) is not None:
             self.used -= 1
 
@@ -113,7 +102,8 @@ class MemoryLimits:
         self._wall = wall
         self._holders: dict[tuple[str, str, Measure], _Bucket | _Purse | _Places] = {}
         self._bound: dict[Plan, _Bound] = {}
-        self._day = self._month = 0
+        self._day_begins_s = -_DAY_S
+        self._day_and_month = 0, 0
         self._ids = 0
 
     async def reserve(self, plan: Plan, cost: Cost, lease_ms: int) -> Verdict:
@@ -123,36 +113,35 @@ class MemoryLimits:
         windows = self._windows(int(wall_s))
         if not _fits(bound, cost, now_ms, windows):
             return Verdict(None, _held(bound), wall_s, reserved=_reserved(bound))
-        self._ids += 1
-        expires_ms = now_ms + lease_ms
+        self._ids = lease_id = self._ids + 1
+        expires_ms, microusd = now_ms + lease_ms, cost.microusd
         for bucket, _, _, part in bound.buckets:
             bucket.used += cost[part] * UNIT
         for places, _ in bound.places:
-            places.add(self._ids, expires_ms)
+            places.add(lease_id, expires_ms)
         for purse, _, _ in bound.purses:
-            purse.used += cost.microusd
-            purse.reserved += cost.microusd
-        return Verdict(Lease(self, plan, cost, self._ids, expires_ms, windows), _held(bound), wall_s)
+            purse.used += microusd
+            purse.reserved += microusd
+        return Verdict(Lease(self, plan, cost, lease_id, expires_ms, windows), _held(bound), wall_s)
 
     def settle(self, lease: Lease, used: Cost) -> None:
         """Count `used` instead of what was reserved; a lease that has expired keeps that."""
         now_ms = int(1000 * self._clock())
         bound = self._bound.get(lease.plan) or self._bind(lease.plan, now_ms)
+        reserved, windows, is_late = lease.cost, lease.windows, lease.expires_ms <= now_ms
+        more_microusd = 0 if is_late else used.microusd - reserved.microusd
         for places, _ in bound.places:
-            places.remove(int(lease.id))
-        reserved = lease.cost
+            places.remove(lease.id)
         for purse, is_month, _ in bound.purses:
-            if purse.window == lease.windows[is_month]:
+            if purse.window == windows[is_month]:
                 purse.reserved -= reserved.microusd
-        if lease.expires_ms <= now_ms:
+                purse.used += more_microusd
+        if is_late:
             return
-        for bucket, rate, _, part in bound.buckets:
-            if more := used[part] - reserved[part]:
-                bucket.used = max(0, bucket.leak(now_ms, rate) + more * UNIT)
-        if more := used.microusd - reserved.microusd:
-            for purse, is_month, _ in bound.purses:
-                if purse.window == lease.windows[is_month]:
-                    purse.used += more
+        _leak(bound, now_ms)
+        for bucket, _, _, part in bound.buckets:
+            less = (reserved[part] - used[part]) * UNIT
+            bucket.used = bucket.used - less if bucket.used > less else 0
 
     async def close(self) -> None:
         """There is nothing to let go of."""
@@ -161,7 +150,9 @@ class MemoryLimits:
         """Count money of the window of now, a day's or a month's, that was spent before this process began."""
         purse = self._holder(Meter(scope, name, measure, 0, 0, 0), 0)
         if isinstance(purse, _Purse):
-            purse.turn(self._windows(int(self._wall()))[measure is Measure.MONTH])
+            window = self._windows(int(self._wall()))[measure is Measure.MONTH]
+            if purse.window < window:
+                purse.turn(window)
             purse.used += microusd
 
     def spent(self, scope: str, name: str) -> tuple[int, int]:
@@ -175,10 +166,11 @@ class MemoryLimits:
         return day, month
 
     def _windows(self, at_s: int) -> tuple[int, int]:
+        if self._day_begins_s <= at_s < self._day_begins_s + _DAY_S:
+            return self._day_and_month
         day = day_of(at_s)
-        if day != self._day:
-            self._day, self._month = day, month_of(day)
-        return day, self._month
+        self._day_begins_s, self._day_and_month = day * _DAY_S, (day, month_of(day))
+        return self._day_and_month
 
     def _bind(self, plan: Plan, now_ms: int) -> _Bound:
         if len(self._bound) >= _MOST_PLANS:  # plans of earlier configurations
@@ -199,18 +191,34 @@ class MemoryLimits:
 def _fits(bound: _Bound, cost: Cost, now_ms: int, windows: tuple[int, int]) -> bool:
     """Whether all meters take it; brings all of them to the time of now."""
     fits = True
-    for bucket, rate, capacity, part in bound.buckets:
-        used, amount = bucket.leak(now_ms, rate), cost[part]
-        if amount and used + amount * UNIT > capacity:
+    _leak(bound, now_ms)
+    for bucket, _, capacity, part in bound.buckets:
+        amount = cost[part] * UNIT
+        if amount and bucket.used + amount > capacity:
             fits = False
     for places, most in bound.places:
-        if places.count(now_ms) >= most:
+        if places.next_ms <= now_ms:
+            places.expire(now_ms)
+        if places.used >= most:
             fits = False
     for purse, is_month, most in bound.purses:
-        used = purse.turn(windows[is_month])
-        if cost.microusd and used + cost.microusd > most:
+        if purse.window < windows[is_month]:
+            purse.turn(windows[is_month])
+        if cost.microusd and purse.used + cost.microusd > most:
             fits = False
     return fits
+
+
+def _leak(bound: _Bound, now_ms: int) -> None:
+    """Let all buckets leak until now; what leaks in a millisecond is whole, so it is the same however often that is done."""
+    for bucket, rate, _, _ in bound.buckets:
+        elapsed_ms = now_ms - bucket.at_ms
+        if elapsed_ms > 0:
+            leaked = elapsed_ms * rate
+            bucket.used = bucket.used - leaked if bucket.used > leaked else 0
+            bucket.at_ms = now_ms
+        elif elapsed_ms < -_SETBACK_MS:
+            bucket.at_ms = now_ms
 
 
 def _held(bound: _Bound) -> list[int]:

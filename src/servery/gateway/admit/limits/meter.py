@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from servery.config.types import Limits
 
 # A bucket counts in units so fine that what leaks in a millisecond is whole: a token is 60,000 of them, because a rate of
@@ -137,28 +139,16 @@ class Plan:
         ]
 
 
-class Lease:
-    """What one request has reserved, until it is settled."""
+class Lease(msgspec.Struct, eq=False, weakref=True):
+    """What one request has reserved, until it is settled; `windows` are the day and the month in which that was."""
 
-    __slots__ = ("cost", "expires_ms", "id", "is_over", "keeper", "plan", "windows")
-
-    def __init__(
-        self,
-        keeper: "LimitStore",
-        plan: Plan,
-        cost: Cost,
-        lease_id: str | int,
-        expires_ms: int,
-        windows: tuple[int, int],
-    ) -> None:
-        """`windows` are the day and the month in which it was reserved."""
-        self.keeper = keeper
-        self.plan = plan
-        self.cost = cost
-        self.id = lease_id
-        self.expires_ms = expires_ms
-        self.windows = windows
-        self.is_over = False
+    keeper: "LimitStore"
+    plan: Plan
+    cost: Cost
+    id: str | int
+    expires_ms: int
+    windows: tuple[int, int]
+    is_over: bool = False
 
     def settle(self, used: Cost) -> None:
         """Give back what was not used, or take what was used besides. Once; waits for nothing."""
@@ -167,7 +157,7 @@ class Lease:
             self.keeper.settle(self, used)
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True):
     """Whether a request is admitted: then it has a lease. `used` is what each meter of the plan holds now.
 
     `at_s` is Unix time by the store's clock. `is_local` if each gateway counts by itself, though it should not. Of a
