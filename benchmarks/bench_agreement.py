@@ -1,13 +1,16 @@
 """Whether `servery bench` measures what another benchmark measures: the same server and load, in turns.
 
 Each round both send the same number of requests of the same lengths to one server, from so many clients that wait for
-their answers; the order changes with every round. For each figure the medians over the rounds are compared: they agree
-when they are apart no more than the rounds of one and the same tool are (the larger of both tools' ranges), or than
-`--tolerance`. Rounds that differ by more than a quarter show nothing: the machine was busy, and the verdict is open. The other's definitions are taken as they are where they are the same: AIPerf's time to first token counts
-to the first event with text, its inter-token latency is (last - first) / (tokens - 1), which we call TPOT, its request
-latency is E2E. The client's own CPU is told as well, per token and at 1,000 tokens a second.
+their answers; the order changes with every round. The server has the embedded model in the shape of a larger one (148M
+parameters, the same answers) and computes on one thread, so that a token takes milliseconds and a tool's own microseconds
+are small beside it. For each figure the medians over the rounds are compared: they agree when they are apart no more than
+the rounds of one and the same tool are (the larger of both tools' ranges), or than `--tolerance`. Rounds that differ by
+more than a quarter show nothing: the machine was busy, and the verdict is open. The other's definitions are taken as they
+are where they are the same: AIPerf's time to first token counts to the first event with text, its inter-token latency is
+(last - first) / (tokens - 1), which we call TPOT, its request latency is E2E. The client's own CPU is told as well, per
+token and at 1,000 tokens a second.
 
-python -m benchmarks.bench_agreement --cache DIRECTORY [--peer aiperf] [--rounds 3] [--requests 40] [--clients 2]
+python -m benchmarks.bench_agreement --cache DIRECTORY [--peer aiperf] [--rounds 5] [--requests 20] [--clients 1]
 
 The peer lives in a virtual environment of its own below DIRECTORY; without one, the command that makes it is told.
 """
@@ -25,6 +28,7 @@ from typing import Any
 
 import orjson
 
+from benchmarks.grown_model import grow
 from benchmarks.result import interleaved, publish
 from benchmarks.served import Server, end_servers_on_sigterm
 from servery import amuse
@@ -32,6 +36,7 @@ from servery import amuse
 OURS = "servery"
 INSTALL = {"aiperf": "{folder}/bin/pip install aiperf==0.13.0"}
 _MODEL = "amuse"
+_TEMPLATE_TOKENS = 3  # ours counts them as the prompt's
 # Ours to the peer's, by the peer's name; both in milliseconds but the last, in tokens a second.
 FIGURES = {"ttft_ms": "time_to_first_token", "tpot_ms": "inter_token_latency", "e2e_ms": "request_latency"}
 THROUGHPUT = "output_token_throughput"
@@ -90,7 +95,7 @@ def _run_ours(url: str, load: Load, folder: Path, seed: int) -> dict[str, float]
 def _run_aiperf(python: Path, url: str, load: Load, folder: Path, seed: int) -> dict[str, float]:
     out = folder / f"aiperf-{seed}"
     sizes = {
-        "--isl": load.prompt_tokens,
+        "--isl": load.prompt_tokens - _TEMPLATE_TOKENS,
         "--osl": load.output_tokens,
         "--concurrency": load.clients,
         "--request-count": load.requests,
@@ -125,7 +130,9 @@ def compare(python: Path, peer: str, load: Load, rounds: int, tolerance: float) 
     end_servers_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="servery-agreement-") as name:
         folder = Path(name)
-        server = Server(folder / "server.log", _MODEL, "--port", "0", "--kv-memory", "64MiB")
+        model = _speaking(grow(amuse.path(), folder / "grown", widening=4, intermediate=2560, layers=28))
+        options = ("--threads", "1", "--kv-memory", "256MiB", "--no-prefix-cache", "--port", "0")
+        server = Server(folder / "server.log", f"{_MODEL}={model}", *options)
         try:
             asyncio.run(server.start())
             url, runs = f"http://127.0.0.1:{server.port}", list[dict[str, Any]]()
@@ -138,6 +145,16 @@ def compare(python: Path, peer: str, load: Load, rounds: int, tolerance: float) 
         finally:
             server.stop()
     return summary(runs, peer, tolerance)
+
+
+def _speaking(model: Path) -> Path:
+    """Let all tokens be text: AIPerf counts to the last event with text, we to the last token, seen or not."""
+    file = model / "tokenizer.json"
+    tokenizer = orjson.loads(file.read_bytes())
+    for token in tokenizer["added_tokens"]:
+        token["special"] = False
+    file.write_bytes(orjson.dumps(tokenizer))
+    return model
 
 
 def summary(runs: Sequence[dict[str, Any]], peer: str, tolerance: float) -> dict[str, Any]:
@@ -169,16 +186,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True, help="where the peer's environment is")
     parser.add_argument("--peer", choices=tuple(INSTALL), default="aiperf")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=40)
-    parser.add_argument("--clients", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=20)
+    parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--tolerance", type=float, default=0.03, help="a difference that does not matter")
     options = parser.parse_args()
     folder = options.cache / "venvs" / options.peer
     if not (folder / "bin" / options.peer).exists():
         install = INSTALL[options.peer].format(folder=folder)
         raise SystemExit(f"{options.peer} is not there; make its environment:\npython3 -m venv {folder} && {install}")
-    load = Load(requests=options.requests, clients=options.clients, prompt_tokens=200, output_tokens=100)
+    load = Load(requests=options.requests, clients=options.clients, prompt_tokens=200, output_tokens=60)
     found = compare(folder / "bin" / "python", options.peer, load, options.rounds, options.tolerance)
     publish("bench_agreement", found)
     sys.exit(0 if found["agrees"] else 1)
