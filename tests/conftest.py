@@ -2,14 +2,17 @@
 
 import contextlib
 import os
+import random
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tools.programs import found, wanted
 
@@ -20,6 +23,17 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 # hundreds of starts.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# The same examples on every machine, however slow it is; `pytest --hypothesis-profile=default` looks for new ones.
+settings.register_profile(
+    "steady",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("steady")
+
 PACKAGES = wanted((Path(__file__).parent / "programs.txt").read_text())
 
 
@@ -28,6 +42,16 @@ def lacking(what: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what}; with CI=true nothing may be missing", pytrace=False)
     pytest.skip(what)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test begins with the same state of chance, whichever ran before it in the same process."""
+    random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from servery.bench.address import Address
 from servery.bench.client import Client, Delta, Usage
 from servery.bench.connection import PENDING_LIMIT_BYTES, _Wire
 from servery.bench.errors import ClientError, CutShort, InBandError, Malformed, TimedOut, Unreachable, WrongStatus
+from tests.ports import closed_port
 from tests.scripted_server import CUT, DONE, ScriptedServer, chunk, event, head, json_answer, scripted, stream
 
 CHAT = "/v1/chat/completions"
@@ -116,7 +117,7 @@ def test_leaving_an_answer_closes_the_connection() -> None:
     async def story(client: Client, server: ScriptedServer) -> None:
         async with aclosing(client.chat({})) as deltas:
             assert (await anext(deltas)).text == "a"
-        await asyncio.wait_for(server.gone.wait(), 10)
+        await asyncio.wait_for(server.gone.wait(), 60)
         assert await text(client) == "again"
 
     with_server({CHAT: [[head(), chunk(event("a")), never], stream("again")]}, story)
@@ -246,21 +247,16 @@ def test_the_apis_code_and_parameter_are_kept() -> None:
 @pytest.mark.parametrize("pieces", [[], [head(), chunk(event("a"))]])
 def test_an_answer_that_never_ends_times_out(pieces: list[Any]) -> None:
     async def story(client: Client, server: ScriptedServer) -> None:
-        with pytest.raises(TimedOut, match=r"within 0\.05 s"):
+        with pytest.raises(TimedOut, match=r"within 0\.3 s"):
             await answer(client)
-        await asyncio.wait_for(server.gone.wait(), 10)
+        await asyncio.wait_for(server.gone.wait(), 60)
 
-    with_server({CHAT: [[*pieces, asyncio.Event()]]}, story, timeout_s=0.05)
+    with_server({CHAT: [[*pieces, asyncio.Event()]]}, story, timeout_s=0.3)
 
 
 def test_a_port_where_nobody_listens_is_unreachable() -> None:
-    async def run() -> None:
-        async with scripted({}) as server:
-            port = server.port
-        with pytest.raises(Unreachable, match=f"Nothing answers at http://127.0.0.1:{port}"):
-            await Client(Address.parse(f"127.0.0.1:{port}")).models()
-
-    asyncio.run(run())
+    with closed_port() as port, pytest.raises(Unreachable, match=f"Nothing answers at http://127.0.0.1:{port}"):
+        asyncio.run(Client(Address.parse(f"127.0.0.1:{port}")).models())
 
 
 def test_tls_is_spoken_and_checked() -> None:

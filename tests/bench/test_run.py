@@ -173,7 +173,7 @@ def test_clients_are_as_many_as_asked_and_each_waits_for_its_answer() -> None:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for is in another object's list
             await asyncio.sleep(0)
 

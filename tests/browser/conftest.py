@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.server_process import ServerProcess, eventually
+from tests.ports import free_port
+
+expect.set_options(timeout=60_000)  # only what never comes fails
 
 ADMIN, VIEWER, CLIENT = "admin-key-of-the-browser", "viewer-key-of-the-browser", "client-key-of-the-browser"
 
@@ -37,9 +40,8 @@ class Served:
         self.config = folder / "servery.yaml"
         self.config.write_text(CONFIG.replace("LEDGER", str(folder / "ledger.sqlite")))
         self._cookies: dict[str, dict[str, str]] = {}
-        self.process = ServerProcess("--config", str(self.config), "--port", "0")
-        self.process.wait_ready()
-        self.port = self.process.port
+        self.port = free_port()
+        self.start()
 
     @property
     def url(self) -> str:
@@ -77,6 +79,11 @@ class Served:
             self._cookies[key] = {"name": name, "value": value, "domain": "127.0.0.1", "path": "/dashboard"}
         return self._cookies[key]
 
+    def settle(self) -> None:
+        """Wait until the ledger has a row of every exchange."""
+        counted = self.metric("exchanges_total")
+        eventually(lambda: self.metric("ledger_rows_total", result="written") >= counted, "the rows are written")
+
     def snapshot(self) -> Any:
         """What the dashboard's page is told."""
         return json.loads(self.process.ask("GET", "/dashboard/api/snapshot", authorization=f"Bearer {VIEWER}").body)
@@ -90,7 +97,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         shared = "Tell me of the fox who went to the sea and of all whom he met there on his way. " * 2
         assert [server.chat(max_tokens=12, words=f"{shared}{number}") for number in range(10)] == [200] * 10
         assert {server.chat("lost") for _ in range(6)} <= {502, 503}
-        eventually(lambda: server.metric("ledger_rows_total", result="written") >= 16, "the rows are written")
+        server.settle()
         yield server
     finally:
         server.stop()
@@ -107,7 +114,15 @@ def chromium(require_program: Callable[[str], str]) -> Iterator[Browser]:
 
 def until(page: Page, expression: str, arg: Any = None) -> None:
     """Wait until it is true in the page. Playwright's own wait evaluates a text there, which the page's policy forbids."""
-    eventually(lambda: bool(page.evaluate(expression, arg)), expression, 20.0)
+    eventually(lambda: bool(page.evaluate(expression, arg)), expression)
+
+
+def complained(page: Page, complaints: list[str], word: str) -> None:
+    """Wait until the console has complained of this, which it may do after the page has; and of nothing else."""
+    while not any(word in each for each in complaints):
+        page.wait_for_timeout(10)
+    assert [each for each in complaints if word not in each] == []
+    complaints.clear()
 
 
 Opened = Callable[..., Page]
@@ -125,7 +140,7 @@ def opened(chromium: Browser, served: Served) -> Iterator[Opened]:
             context = chromium.new_context(viewport={"width": width, "height": height}, **more)
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(15_000)
+            page.set_default_timeout(60_000)
             page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
             if key is not None:

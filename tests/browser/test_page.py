@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import ADMIN, VIEWER, Opened, Served, until
+from tests.browser.conftest import ADMIN, VIEWER, Opened, Served, complained, until
 
 _NAMED = {
     "button", "link", "textbox", "combobox", "radio", "spinbutton", "image", "img", "table", "region", "log",
@@ -39,9 +39,7 @@ def test_a_wrong_key_is_told_so_and_the_right_one_is_remembered_until_logged_out
     page.fill("#key", "wrong")
     page.keyboard.press("Enter")
     expect(page.locator("#login-error")).to_have_text("This is neither an admin key nor a viewer key of this server.")
-    complaints = opened.complaints  # type: ignore[attr-defined]
-    assert [each for each in complaints if "401" not in each] == []
-    complaints.clear()
+    complained(page, opened.complaints, "401")  # type: ignore[attr-defined]
     page.fill("#key", ADMIN)
     page.keyboard.press("Enter")
     expect(page.locator("#status")).to_have_text("live")
@@ -68,7 +66,7 @@ def test_who_may_only_look_is_offered_nothing_else(served: Served, opened: Opene
         "'x-servery-dashboard': '1'}}).then((answer) => answer.status)"
     )
     assert status == 403
-    opened.complaints.clear()  # type: ignore[attr-defined]
+    complained(page, opened.complaints, "403")  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("at", ["#overview", "#playground"])

@@ -7,12 +7,14 @@ from tests.browser.conftest import Opened, Served, until
 
 def test_it_survives_a_restart_with_what_was_before(served: Served, opened: Opened) -> None:
     page = opened()
-    until(page, "servery.store.now.summaries[''].exchanges > 0")
+    served.settle()
+    counted = served.metric("exchanges_total")
+    until(page, "want => servery.store.now.summaries[''].exchanges === want", arg=counted)
     before = page.evaluate("servery.store.now.summaries['']")
     served.kill()
     expect(page.locator("#status")).to_have_text("reconnecting")
     served.start()
-    expect(page.locator("#status")).to_have_text("live", timeout=20_000)
+    expect(page.locator("#status")).to_have_text("live")
     until(page, "want => servery.store.now.summaries[''].exchanges === want", arg=before["exchanges"])
     after = page.evaluate("servery.store.now.summaries['']")
     assert (after["ttft_ms"], after["generated_tokens"], after["errors"]) == (

@@ -11,7 +11,7 @@ from conformance.server import serving
 
 def test_a_server_is_ready_within_the_block_and_gone_after_it() -> None:
     with serving("amuse", "--kv-memory", "16MiB", "--threads", "1") as served:
-        with urllib.request.urlopen(f"{served.url}/ready", timeout=30) as answer:
+        with urllib.request.urlopen(f"{served.url}/ready", timeout=60) as answer:
             assert answer.status == 200
         os.kill(served.pid, 0)
         assert any("ready at" in line for line in served.said)

@@ -45,7 +45,7 @@ def echo() -> Iterator[str]:
 def ask(url: str, body: bytes | None = None, method: str | None = None) -> tuple[int, str | None, dict[str, str]]:
     request = urllib.request.Request(url, body, {"x-given": "1", "content-type": "application/json"}, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers["x-told"], json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

@@ -124,4 +124,4 @@ def collecting(*, hangs: bool = False) -> Iterator[Collector]:
         finally:
             collector.may_answer.set()
             server.shutdown()
-            thread.join(5)
+            thread.join(60)

@@ -98,4 +98,4 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
             yield recorder
         finally:
             server.shutdown()
-            thread.join(5)
+            thread.join(60)

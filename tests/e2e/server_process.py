@@ -18,7 +18,8 @@ from typing import Any
 
 _READY = re.compile(r"ready at http://([\d.]+):(\d+) ")
 _ENGINE = re.compile(r"process (\d+)$")
-START_TIMEOUT_S = 60.0
+# Nothing here takes as long on any machine: what does hangs.
+START_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class ServerProcess:
             if match := re.search(pattern, line):
                 return match
 
-    def wait_exit(self, timeout_s: float = 30.0) -> int:
+    def wait_exit(self, timeout_s: float = 60.0) -> int:
         """Wait for the end of the process; returns its exit code."""
         code = self.process.wait(timeout_s)
         self._reader.join(timeout_s)
@@ -100,7 +101,7 @@ class ServerProcess:
         }
         request = urllib.request.Request(self.url + path, data=data, headers=named, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return Answer(response.status, dict(response.headers), response.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -122,7 +123,7 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        self._reader.join(10)
+        self._reader.join(60)
         if self.process.stdout is not None:
             self.process.stdout.close()
 
@@ -143,7 +144,7 @@ def serving(*arguments: str) -> Iterator[ServerProcess]:
         server.end()
 
 
-def eventually(is_true: Callable[[], bool], what: str, timeout_s: float = 10.0) -> float:
+def eventually(is_true: Callable[[], bool], what: str, timeout_s: float = 60.0) -> float:
     """Look again and again until it is true; returns the seconds that took."""
     started = time.monotonic()
     while not is_true():

@@ -14,7 +14,7 @@ HELLO: list[MessageParam] = [{"role": "user", "content": "What is 2 + 3?"}]
 
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=30) as client:
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=60) as client:
         yield client
 
 

@@ -10,7 +10,7 @@ from tests.e2e.server_process import ServerProcess, eventually, serving
 
 
 def client_of(server: ServerProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=30)
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60)
 
 
 def lines(count: int, max_tokens: int = 5) -> bytes:

@@ -28,7 +28,7 @@ deployments:
   two: {engine}
   api: {{ kind: openai, model: well, url: "{api}", api_key: k, price: free, weight: 1 }}
 models:
-  chat: {{ deployments: {deployments}, place: first, timeouts: {{ stall: 1s }} }}
+  chat: {{ deployments: {deployments}, place: first, timeouts: {{ stall: 5s }} }}
   spare: {{ deployments: [one, two, api] }}
 """
 ASKED = {
@@ -104,7 +104,7 @@ class Fleet:
 
     def row_of(self, answer_id: str) -> LedgerRow:
         """The row of an exchange, which is on disk within about a second."""
-        eventually(lambda: any(row.id == answer_id for row in rows_in(self.ledger)), "its row", 5.0)
+        eventually(lambda: any(row.id == answer_id for row in rows_in(self.ledger)), "its row")
         (row,) = [row for row in rows_in(self.ledger) if row.id == answer_id]
         return row
 
@@ -125,10 +125,10 @@ def api() -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    ready.wait(10)
+    ready.wait(60)
     yield url
     loop.call_soon_threadsafe(ended.set)
-    thread.join(10)
+    thread.join(60)
     loop.close()
 
 
@@ -202,7 +202,7 @@ def test_a_model_moves_from_an_api_to_this_machine_without_one_request_failing(f
     finally:
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
 
     assert {status for status, _ in served} == {200}
     assert {deployment for _, deployment in served} == {"api", "one"}

@@ -77,7 +77,7 @@ def accepted(server: ServerProcess, key: str) -> None:
             return True
         return False
 
-    eventually(is_known, "the new key", 10.0)
+    eventually(is_known, "the new key")
 
 
 def test_two_gateways_spend_one_budget_to_the_last_micro_dollar(
@@ -101,7 +101,7 @@ def test_two_gateways_spend_one_budget_to_the_last_micro_dollar(
         return sum(row.cost_nanousd for row in rows if row.key_id == key_id) // 1000
 
     served = results.count("ok")
-    eventually(lambda: spent() == served * COST, "all rows", 10.0)
+    eventually(lambda: spent() == served * COST, "all rows")
     assert BUDGET - (MAX_TOKENS + COST) < spent() <= BUDGET
 
 
@@ -114,8 +114,9 @@ def test_the_official_client_waits_as_long_as_it_is_told(
     patient = client(servers[1], secret, retries=4)
     assert [asked(patient) for _ in range(4)] == ["ok"] * 4
     hasty = client(servers[1], secret)
-    refused = [result for _ in range(4) if (result := asked(hasty)) != "ok"]
-    assert set(refused) == {"rate_limit_exceeded"}
+    with ThreadPoolExecutor(8) as pool:  # more than are let through in the ten seconds that the slowest machine needs
+        results = set(pool.map(lambda _: asked(hasty), range(24)))
+    assert results - {"ok"} == {"rate_limit_exceeded"}
 
 
 def test_a_key_ends_everywhere_when_it_is_revoked(
@@ -128,4 +129,4 @@ def test_a_key_ends_everywhere_when_it_is_revoked(
     assert main(["keys", "revoke", key_id, "--store", str(folder / "keys.sqlite")]) == 0
     assert re.match(f"{key_id} is revoked", capsys.readouterr().out)
     for server in servers:
-        eventually(lambda server=server: asked(client(server, secret)) == "invalid_api_key", "the end of the key", 10.0)
+        eventually(lambda server=server: asked(client(server, secret)) == "invalid_api_key", "the end of the key")

@@ -42,7 +42,7 @@ def server(root: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="key", max_retries=0, timeout=30) as client:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="key", max_retries=0, timeout=60) as client:
         yield client
 
 
@@ -132,7 +132,7 @@ def test_adapters_are_there_again_after_the_engine_died(
     shutil.rmtree(root / "adapters" / "vanishing")
     os.kill(server.engine_pid, signal.SIGKILL)
     eventually(lambda: server.ask("GET", "/ready").status == 503, "the death is noticed")
-    eventually(lambda: server.ask("GET", "/ready").status == 200, "the engine is back", timeout_s=60)
+    eventually(lambda: server.ask("GET", "/ready").status == 200, "the engine is back")
     assert text(client, "tiny:one") == before
     with pytest.raises(openai.NotFoundError):
         text(client, "tiny:vanishing")

@@ -27,16 +27,19 @@ def narrow() -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def hasty() -> Iterator[ServerProcess]:
-    """A server that gives an answer half a second."""
-    with serving("amuse", "--request-timeout", "0.5") as server:
+    """A server that gives an answer a second."""
+    with serving("amuse", "--request-timeout", "1") as server:
         yield server
 
 
 def open_chat(server: ServerProcess, model: str = "amuse-draft") -> socket.socket:
     """A long chat on a raw socket, whose answer nobody has read yet."""
     body = json.dumps({**ENDLESS, "model": model, "stream": True})
-    sock = socket.create_connection((server.host, server.port), timeout=30)
-    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    sock = socket.create_connection((server.host, server.port), timeout=60)
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
     sock.sendall(head.encode() + body.encode())
     return sock
 
@@ -64,10 +67,11 @@ def test_an_answer_over_its_time_is_a_504_or_an_event(hasty: ServerProcess) -> N
     with open_chat(hasty, "amuse") as sock:
         whole = hasty.ask("POST", PATH, {**ENDLESS, "model": "amuse"})
         streamed = b""
-        while b"0\r\n\r\n" not in streamed[-8:] and (piece := sock.recv(1 << 16)):
+        while piece := sock.recv(1 << 16):
             streamed += piece
 
-    # No machine computes 4000 tokens one by one in half a second: 10 MB of weights are read for each.
+    # No machine computes 4000 tokens one by one in a second: 10 MB of weights are read for each. A slow one has not
+    # begun to answer by then, and says the same with a status.
     assert (whole.status, whole.json["error"]["code"], whole.headers["x-should-retry"]) == (504, "timeout", "false")
     assert b'"code":"timeout"' in streamed[-400:]
     assert b"[DONE]" not in streamed

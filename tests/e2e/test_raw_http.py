@@ -38,7 +38,7 @@ def test_curl_streams(server: ServerProcess, require_program: Callable[[str], st
 
 
 def test_the_head_and_the_first_event_come_in_one_piece(server: ServerProcess) -> None:
-    with socket.create_connection((server.host, server.port), timeout=30) as sock:
+    with socket.create_connection((server.host, server.port), timeout=60) as sock:
         sock.sendall(post(CHAT % b', "stream": true, "max_tokens": 5'))
         first = sock.recv(65536)
 
@@ -47,25 +47,29 @@ def test_the_head_and_the_first_event_come_in_one_piece(server: ServerProcess) -
 
 
 @pytest.mark.parametrize("stream", [b"true", b"false"])
-def test_the_blocks_of_a_client_that_vanishes_are_free_within_a_second(server: ServerProcess, stream: bytes) -> None:
+def test_the_blocks_of_a_client_that_vanishes_are_free_long_before_its_answer_would_end(
+    server: ServerProcess, stream: bytes
+) -> None:
     eventually(lambda: server.metric("kv_blocks", state="held") == 0, "idle before")
     before = server.metric("request_aborts_total", by="client")
-    sock = socket.create_connection((server.host, server.port), timeout=30)
+    generated = server.metric("engine_step_tokens_total")
+    sock = socket.create_connection((server.host, server.port), timeout=60)
     with sock:
         sock.sendall(post(ENDLESS % stream))
         if stream == b"true":
             while b"data: " not in sock.recv(65536):
                 pass
         eventually(lambda: server.metric("kv_blocks", state="held") > 0, "under way")
-    took_s = eventually(lambda: server.metric("kv_blocks", state="held") == 0, "freed", timeout_s=20)
+    eventually(lambda: server.metric("kv_blocks", state="held") == 0, "freed")
 
-    assert took_s < 1.0
+    # Of 3000; in a second, on most machines. In tokens, because how long a second is others decide.
+    assert server.metric("engine_step_tokens_total") - generated < 1500
     assert server.metric("num_requests_running") == 0
     assert server.metric("request_aborts_total", by="client") == before + 1
 
 
 def test_clients_that_vanish_in_a_crowd_leave_nothing_behind(server: ServerProcess) -> None:
-    socks = [socket.create_connection((server.host, server.port), timeout=30) for _ in range(12)]
+    socks = [socket.create_connection((server.host, server.port), timeout=60) for _ in range(12)]
     for sock in socks:
         sock.sendall(post(ENDLESS % b"true"))
     eventually(lambda: server.metric("num_requests_running") > 0, "under way")
@@ -94,7 +98,7 @@ def test_ten_megabytes_are_a_413_that_can_be_read(server: ServerProcess) -> None
     ],
 )
 def test_bad_bodies_are_clear_errors_and_the_connection_lives(server: ServerProcess, body: bytes, code: str) -> None:
-    with socket.create_connection((server.host, server.port), timeout=30) as sock, sock.makefile("rb") as answers:
+    with socket.create_connection((server.host, server.port), timeout=60) as sock, sock.makefile("rb") as answers:
         for _ in range(2):
             sock.sendall(post(body))
             assert answers.readline().split()[1] == b"400"

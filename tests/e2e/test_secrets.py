@@ -98,7 +98,7 @@ class Stage:
         sent = {"authorization": f"Bearer {key}", "content-type": "application/json"} | {
             name.replace("_", "-"): value for name, value in headers.items()
         }
-        connection = http.client.HTTPConnection(self.server.host, self.server.port, timeout=30)
+        connection = http.client.HTTPConnection(self.server.host, self.server.port, timeout=60)
         try:
             data = asked if isinstance(asked, bytes) else None if asked is None else json.dumps(asked).encode()
             connection.request("GET" if asked is None else "POST", path, data, sent)
@@ -255,8 +255,8 @@ def test_no_canary_is_in_what_the_server_writes_or_tells(stage: Stage, capsys: p
         assert cli.main(["ledger", arguments[0], str(stage.ledger), *arguments[1:]]) == 0
     asked_of_ledger = capsys.readouterr().out
     stage.server.process.terminate()
-    stage.server.process.wait(20)
-    stage.server._reader.join(10)
+    stage.server.process.wait(60)
+    stage.server._reader.join(60)
     stage.server.lines += list(iter(stage.server._unread.get, None))
     written = {
         "log": stage.server.output.encode(),

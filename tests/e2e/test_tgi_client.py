@@ -23,7 +23,7 @@ def alone() -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def client(alone: ServerProcess) -> InferenceClient:
-    return InferenceClient(alone.url, timeout=30)
+    return InferenceClient(alone.url, timeout=60)
 
 
 def test_a_text_is_continued_whole_and_token_by_token(client: InferenceClient) -> None:

@@ -95,7 +95,9 @@ def test_tokens_do_not_depend_on_preemption(tiny: Path) -> None:
     assert core.stats().scheduler.preemptions > 0
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     order=st.permutations(range(8)),
     max_step_tokens=st.sampled_from([8, 17, 64, 256]),

@@ -53,7 +53,7 @@ async def tokens(engine: AsyncEngine, one: NewRequest) -> list[int]:
     return [token async for output in engine.generate(one) for token in output.token_ids]
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait for heartbeats to bring news; fails when they do not within the limit."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - news of another process come by heartbeat, not by an event

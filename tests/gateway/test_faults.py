@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import re
-import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -34,10 +33,13 @@ from servery.upstream.kinds import remote_upstream
 from servery.wire.errors import ApiError
 from tests.gateway.dummy import EARLY, LATE, TEXT, Dummy, dummy
 from tests.gateway.scripted import Reader, Rows
+from tests.ports import closed_port
 
-TIMEOUTS = Timeouts(connect_s=1.0, first_token_s=0.15, stall_s=0.15, total_s=20.0)
-# Where something else than a limit is to end a request: on a busy machine reading the certificates alone takes longer.
-PATIENT = Timeouts(connect_s=20.0, first_token_s=20.0, stall_s=20.0, total_s=20.0)
+# Where something else than a limit is to end a request: on a busy machine reading the certificates alone takes long.
+PATIENT = Timeouts(connect_s=50.0, first_token_s=50.0, stall_s=50.0, total_s=50.0)
+# Where a limit is to end it: what is silent is waited for as long, and what is well must be quicker.
+HASTY = Timeouts(connect_s=50.0, first_token_s=0.5, stall_s=0.5, total_s=50.0)
+SILENT = {"slow-headers", "silent", "only-comments", "stall", "stall-with-comments"}
 
 
 class _Listener(Reader):
@@ -69,7 +71,7 @@ class Gate:
         head, client, now = read_head(body), client or _Listener(self.server), time.monotonic()
         ask = Ask(api=api, body=body, head=head, model="m", base="m", answer_id=f"i{len(self.rows.rows)}", created=1)
         exchange = self.gateway.exchange(
-            ask, client, request_id="r", arrived_s=now, deadline_s=now + 20.0, keep_alive_s=15.0
+            ask, client, request_id="r", arrived_s=now, deadline_s=now + 50.0, keep_alive_s=15.0
         )
         try:
             await self.gateway.handle(exchange)
@@ -85,13 +87,13 @@ async def gate(
     others: bool,
     retry: Retry | None = None,
     hedge: Hedge | None = None,
-    timeouts: Timeouts = TIMEOUTS,
+    timeouts: Timeouts | None = None,
     **fields: Any,
 ) -> AsyncIterator[Gate]:
     async with dummy() as server, contextlib.AsyncExitStack() as stack:
         client = HttpClient()
         stack.push_async_callback(client.aclose)
-        url = f"http://127.0.0.1:{_closed_port()}/v1" if fault == "refuse" else server.url
+        url = f"http://127.0.0.1:{stack.enter_context(closed_port())}/v1" if fault == "refuse" else server.url
         if fault == "hang":  # the handshake of TLS belongs to connecting
             hanging = await asyncio.start_server(server.hang, "127.0.0.1", 0)
             await stack.enter_async_context(hanging)
@@ -105,7 +107,8 @@ async def gate(
             for name, (model, where) in names.items()
         }  # fmt: skip
         model = ModelConfig(
-            name="m", tiers=(tuple(names),), place=Place.FIRST, timeouts=timeouts,
+            name="m", tiers=(tuple(names),), place=Place.FIRST,
+            timeouts=timeouts or (HASTY if fault in SILENT else PATIENT),
             retry=retry or Retry(attempts=2, base_s=0.0), hedge=hedge,
         )  # fmt: skip
         config = Config(models={"m": model}, deployments=deployments)
@@ -114,16 +117,9 @@ async def gate(
         yield Gate(Gateway(fleet, Metrics(), rows), rows, server)
 
 
-def _closed_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def run(story: Any) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await story()
 
     asyncio.run(bounded())

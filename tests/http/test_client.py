@@ -448,7 +448,7 @@ def test_connection_close_is_obeyed(run: Run) -> None:
 
 def test_an_idle_connection_is_closed_in_time(run: Run) -> None:
     async def story() -> None:
-        async with serving(always(OK)) as server, client(ClientLimits(idle_s=0.05)) as http:
+        async with serving(always(OK)) as server, client(ClientLimits(idle_s=0.3)) as http:
             assert await get(http, server) == b"ok"
             assert server.open == 1
             await until(lambda: server.open == 0)
@@ -595,11 +595,12 @@ def test_each_deadline_says_which_it_was(run: Run) -> None:
         for script, deadlines, limit, what in [
             (_silent, Deadlines(head_s=0.05), "head", "gave no answer for 0.05 s"),
             (_silent, Deadlines(first_piece_s=0.05), "first piece", "sent nothing of its answer's body for 0.05 s"),
-            (_silent, Deadlines(total_s=0.05), "total", "did not end its answer within 0.05 s"),
-            (head_only, Deadlines(first_piece_s=0.05), "first piece", "sent nothing of its answer's body for 0.05 s"),
-            (head_only, Deadlines(stall_s=0.05), "stall", "was silent in the middle of its answer for 0.05 s"),
-            (one_piece, Deadlines(stall_s=0.05), "stall", "was silent in the middle of its answer for 0.05 s"),
-            (one_piece, Deadlines(first_piece_s=0.02, total_s=0.1), "total", "did not end its answer within 0.1 s"),
+            (_silent, Deadlines(total_s=0.5), "total", "did not end its answer within 0.5 s"),
+            # What is to come before the limit has half a second for it.
+            (head_only, Deadlines(first_piece_s=0.5), "first piece", "sent nothing of its answer's body for 0.5 s"),
+            (head_only, Deadlines(stall_s=0.5), "stall", "was silent in the middle of its answer for 0.5 s"),
+            (one_piece, Deadlines(stall_s=0.5), "stall", "was silent in the middle of its answer for 0.5 s"),
+            (one_piece, Deadlines(first_piece_s=0.4, total_s=0.6), "total", "did not end its answer within 0.6 s"),
         ]:
             async with serving(script) as server, client() as http:
                 with pytest.raises(TimedOut) as caught:
@@ -621,12 +622,12 @@ def test_a_server_that_keeps_sending_does_not_stall(run: Run) -> None:
             await peer.send(CHUNKED)
             for _ in range(12):
                 await peer.send(chunk(b"x"))
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
             await peer.send(chunk(b""))
             await peer.gone()
 
         async with serving(script) as server, client() as http:
-            assert await get(http, server, deadlines=Deadlines(stall_s=0.15)) == b"x" * 12
+            assert await get(http, server, deadlines=Deadlines(stall_s=0.5)) == b"x" * 12
 
     run(story)
 
@@ -644,11 +645,11 @@ def test_who_reads_slowly_is_not_a_stall_of_the_server(run: Run) -> None:
         async with (
             serving(script) as server,
             client() as http,
-            await http.request(server.origin, "GET", "/", deadlines=Deadlines(stall_s=0.1)) as response,
+            await http.request(server.origin, "GET", "/", deadlines=Deadlines(stall_s=0.4)) as response,
         ):
             assert await response.piece() == b"one"
-            await asyncio.sleep(0.25)
-            asyncio.get_running_loop().call_later(0.02, go.set)
+            await asyncio.sleep(0.6)
+            go.set()
             assert await response.read(10) == b"two"
 
     run(story)
@@ -707,7 +708,7 @@ def test_clients_may_share_a_wheel_which_none_of_them_stops(run: Run) -> None:
         timers = LoopTimers(asyncio.get_running_loop())
         async with serving(_silent) as server:
             first, second = HttpClient(timers=timers), HttpClient(timers=timers)
-            waiting = asyncio.ensure_future(get(second, server, deadlines=Deadlines(head_s=0.05)))
+            waiting = asyncio.ensure_future(get(second, server, deadlines=Deadlines(head_s=0.5)))
             await until(lambda: len(server.asked) == 1)
             assert len(timers) == 1
             await first.aclose()

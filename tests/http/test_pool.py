@@ -161,4 +161,4 @@ def test_places_are_neither_lost_nor_given_twice(steps: list[tuple[str, int, boo
         await world.http.aclose()
         assert world.pool.stats().open == 0
 
-    asyncio.run(asyncio.wait_for(story(), 10))
+    asyncio.run(asyncio.wait_for(story(), 60))

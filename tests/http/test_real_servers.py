@@ -18,6 +18,7 @@ from servery.http.proxy import Proxies
 from servery.http.url import Origin, TlsFiles
 from tests.http.conftest import Authority, Run
 from tests.http.raw_server import Asked, Peer, RawServer, chunk, serving
+from tests.ports import free_port
 
 BIG = bytes(range(256)) * 4000
 
@@ -111,20 +112,10 @@ http {{
 """
 
 
-def _free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 @contextmanager
 def nginx(program: str, folder: Path, authority: Authority, upstream: RawServer) -> Iterator[tuple[Origin, Origin]]:
     """Its origins, without TLS and with."""
-    port, tls_port = _free_ports(2)
+    port, tls_port = free_port(), free_port()
     (folder / "files").mkdir()
     (folder / "files" / "big.txt").write_bytes(BIG)
     (folder / "nginx.conf").write_text(

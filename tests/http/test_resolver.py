@@ -19,6 +19,7 @@ from servery.http.resolver import Address, Resolver
 from servery.http.url import Origin
 from tests.http.conftest import Run
 from tests.http.raw_server import OK, Peer, always, serving, until
+from tests.ports import closed_port
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -108,16 +109,10 @@ def test_families_take_turns_and_literals_need_no_look_up() -> None:
     asyncio.run(story())
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def test_an_address_that_refuses_is_passed_over(run: Run) -> None:
     async def story() -> None:
         async with serving(always(OK)) as server:
-            refusing, good = (Address(V4, ("127.0.0.1", port)) for port in (_free_port(), server.port))
+            refusing, good = (Address(V4, ("127.0.0.1", port)) for port in (closed, server.port))
             sock = await dial.connect([refusing, good], 10, "x")
             assert sock.getpeername()[1] == server.port
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -127,7 +122,8 @@ def test_an_address_that_refuses_is_passed_over(run: Run) -> None:
             refused = f"127.0.0.1: {os.strerror(errno.ECONNREFUSED)}"
             assert str(caught.value) == f"Nothing answers at http://x ({refused}; {refused})."
 
-    run(story)
+    with closed_port() as closed:
+        run(story)
 
 
 def test_an_address_that_is_silent_is_raced_by_the_next(run: Run) -> None:

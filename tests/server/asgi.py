@@ -47,7 +47,7 @@ class Call:
 
     async def until(self, text: bytes) -> None:
         """Wait until the answer contains `text`."""
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: text in self.body or self.task.done())
         assert text in self.body
 
@@ -105,6 +105,6 @@ async def ask(app: App, method: str, path: str, body: Any = b"", **headers: str)
     """Send a request and wait for the whole answer; a body that is not bytes is sent as JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     call = start(app, method, path, data, **headers)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await call.task
     return call

@@ -169,6 +169,6 @@ def header(secret: str) -> dict[bytes, bytes]:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_so():  # noqa: ASYNC110 (what changes is another thread's)
             await asyncio.sleep(0.005)

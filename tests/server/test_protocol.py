@@ -25,7 +25,7 @@ def with_connection(story: Story, *script: Step) -> None:
             serving = asyncio.create_task(listener.serve(sock))
             reader, writer = await asyncio.open_connection(*sock.getsockname())
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await story(reader, writer)
             finally:
                 writer.close()

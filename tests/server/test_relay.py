@@ -103,7 +103,7 @@ def test_a_client_that_leaves_aborts_the_answer(script: list[Step], stream: bool
 def test_an_answer_that_takes_too_long_is_ended(script: list[Step], status: int) -> None:
     async def story() -> None:
         upstream = FakeUpstream(*script, asyncio.Event())
-        call = await ask(make_app(upstream, request_timeout_s=0.05), "POST", PATH, STREAM)
+        call = await ask(make_app(upstream, request_timeout_s=0.5), "POST", PATH, STREAM)
 
         assert call.status == status
         error = call.error if status == 504 else call.events[-1]["error"]
@@ -135,7 +135,7 @@ def test_a_client_that_reads_nothing_cannot_hold_its_answer(monkeypatch: pytest.
             await asyncio.Event().wait()
 
         upstream = FakeUpstream(A, A)
-        service = make_service(upstream, request_timeout_s=0.05)
+        service = make_service(upstream, request_timeout_s=0.5)
         call = start(App(service), "POST", PATH, STREAM, send=stuck)
         await call.task
 

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from servery.server.siblings import merged
 from servery.server.types import Event
 from servery.server.workers import Post, check_workers
 from servery.upstream.ask import Api, new_answer_id
+from tests.ports import free_port
 
 ELSEWHERE = DeploymentConfig(name="d", kind=Kind.VLLM, tier=Tier.SELF_HOSTED, model="x", max_concurrency=7)
 
@@ -84,8 +84,7 @@ KEY, READER, VIEWER, LIMIT = "sk-limited", "sk-reader", "sk-viewer", 20
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> "Iterator[tuple[subprocess.Popen[str], int]]":
     """Two workers that count limits together, and their port."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     path = tmp_path_factory.mktemp("workers") / "servery.yaml"
     path.write_text(
         f"server: {{port: {port}, metrics_keys: [{READER}], viewer_keys: [{VIEWER}]}}\n"
@@ -104,7 +103,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> "Iterato
 
 def page(port: int) -> str:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"authorization": f"Bearer {READER}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -122,7 +121,7 @@ def children(process: int) -> list[int]:
 
 def status(port: int) -> int:
     """Of an answer to a request on a connection of its own, which the system gives to one of the workers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     body = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}'
     with contextlib.closing(connection):
         headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
@@ -130,14 +129,12 @@ def status(port: int) -> int:
         return connection.getresponse().status
 
 
-@pytest.mark.timeout(60)
 def test_the_parent_sleeps_while_its_workers_serve(served: "tuple[subprocess.Popen[str], int]") -> None:
     process, _ = served
     while not re.search(r"^State:\tS", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE):
         time.sleep(0.02)  # one that looks for signals without end is running whenever somebody looks
 
 
-@pytest.mark.timeout(60)
 def test_workers_count_limits_together_to_the_last_request(served: "tuple[subprocess.Popen[str], int]") -> None:
     _, port = served
     both(port)
@@ -158,14 +155,13 @@ def told(
     port: int, method: str, path: str, body: bytes = b"", **headers: str
 ) -> tuple[http.client.HTTPResponse, bytes]:
     """An answer to a request on a connection of its own, and its body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(connection):
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
         return answer, answer.read()
 
 
-@pytest.mark.timeout(60)
 def test_the_dashboard_of_each_worker_tells_of_all_and_knows_the_sessions_of_all(
     served: "tuple[subprocess.Popen[str], int]",
 ) -> None:
@@ -184,7 +180,6 @@ def test_the_dashboard_of_each_worker_tells_of_all_and_knows_the_sessions_of_all
         assert seen["deployments"]["d"]["breaker"] in ("open", "half_open", "closed")
 
 
-@pytest.mark.timeout(60)
 def test_workers_share_a_port_are_replaced_and_stop_together(served: "tuple[subprocess.Popen[str], int]") -> None:
     process, port = served
     assert 'servery_http_requests_total{worker="' in both(port) + page(port)
@@ -194,7 +189,7 @@ def test_workers_share_a_port_are_replaced_and_stop_together(served: "tuple[subp
         time.sleep(0.02)
     both(port)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def test_forks_do_not_give_the_same_ids() -> None:

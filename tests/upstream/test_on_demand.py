@@ -58,7 +58,7 @@ def make(**stay: Any) -> tuple[FakeModel, OnDemandUpstream]:
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await story()
 
     asyncio.run(limited())

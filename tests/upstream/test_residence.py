@@ -19,7 +19,7 @@ LOADED, SLEEPING, UNLOADED = ModelState.LOADED, ModelState.SLEEPING, ModelState.
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await story()
 
     asyncio.run(limited())

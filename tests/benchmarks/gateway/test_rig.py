@@ -7,6 +7,7 @@ import pytest
 from benchmarks.gateway.contest import added_ms
 from benchmarks.gateway.peers import PEERS
 from benchmarks.gateway.rig import EVENTS, Load, Rig, request
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="the rig is compiled by gcc")
 
@@ -14,12 +15,6 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="the rig is 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
     return Rig(tmp_path_factory.mktemp("rig"), 0)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
 
 
 def test_the_load_counts_every_answer_and_every_event_of_it(rig: Rig) -> None:

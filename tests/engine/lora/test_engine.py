@@ -57,7 +57,7 @@ async def tokens(engine: AsyncEngine, name: str | None) -> list[int]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - news of another process come by heartbeat, not by an event
             await asyncio.sleep(0.01)
 

@@ -246,7 +246,9 @@ def actions() -> st.SearchStrategy[list[Action]]:
     return st.lists(st.tuples(kinds, st.integers(0, 23)), min_size=5, max_size=40)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(story=actions())
 def test_any_order_of_requests_and_adapters_gives_what_each_gives_alone(
     base: Path, folders: list[Path], alone: dict[tuple[int, int], list[int]], story: list[Action]

@@ -51,7 +51,9 @@ def validate(text: str, schema: object) -> None:
     jsonschema.Draft202012Validator(schema).validate(json.loads(text))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(schema=SCHEMAS, seed=st.integers(0, 2**31))
 def test_every_document_validates(llm: LLM, schema: object, seed: int) -> None:
     """Random weights, random schemas, temperature 1."""

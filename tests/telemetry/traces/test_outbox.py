@@ -18,7 +18,7 @@ class Scripted:
 
     def export(self, traces: Sequence[Trace]) -> bool:
         self.is_asked.set()
-        self.may_go.wait(10)
+        self.may_go.wait(60)
         self.sent.append(sum(len(trace.spans) for trace in traces))
         return self.answers.pop(0) if self.answers else True
 
@@ -37,7 +37,7 @@ def test_what_has_no_room_is_dropped_and_counted_and_the_rest_is_sent() -> None:
     outbox = Outbox(lambda: exporter, max_spans=10, linger_s=0)
     outbox.start()
     outbox.put(trace(6))
-    assert exporter.is_asked.wait(10)
+    assert exporter.is_asked.wait(60)
     outbox.put(trace(4))
     outbox.put(trace(1))
     assert outbox.figures == SpanFigures(dropped=1, waiting=10)
@@ -67,7 +67,7 @@ def test_the_end_waits_no_longer_than_it_may_for_a_collector_that_hangs() -> Non
     outbox = Outbox(lambda: exporter, max_spans=10, linger_s=0)
     outbox.start()
     outbox.put(trace(1))
-    assert exporter.is_asked.wait(10)
+    assert exporter.is_asked.wait(60)
     outbox.close(0.01)
     assert exporter.is_shut
 
