@@ -29,7 +29,7 @@ claims: environment-dev ## Measure what is said about serving, write docs/claims
 
 test: environment-dev ## Run the tests (SLOW=1: the slow ones too; WORKERS=4; ARGS="-k scheduler")
 	@$(BIN)/python tools/programs.py
-	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(SLOW),,-m "not slow") $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(SLOW),,-m "not slow") $(ARGS)
 
 check: environment-dev ## Check style, format, types and floors
 	@$(BIN)/ruff check --quiet .

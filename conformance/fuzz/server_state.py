@@ -11,7 +11,7 @@ from conformance.fuzz.claims import Fault
 
 METRICS_KEY = "of-the-fuzzer"  # what the server that is fuzzed is started with
 _METRIC = re.compile(r"^servery_(\w+)(\{.*\})? (\S+)$", re.MULTILINE)
-_TIMEOUT_S = 15.0
+_TIMEOUT_S = 60.0
 _LOOK_AGAIN_S = 0.1
 
 

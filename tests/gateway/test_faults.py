@@ -39,7 +39,7 @@ from tests.ports import closed_port
 PATIENT = Timeouts(connect_s=50.0, first_token_s=50.0, stall_s=50.0, total_s=50.0)
 # Where a limit is to end it: what is silent is waited for as long, and what is well must be quicker.
 HASTY = Timeouts(connect_s=50.0, first_token_s=0.5, stall_s=0.5, total_s=50.0)
-SILENT = {"slow-headers", "silent", "only-comments", "stall", "stall-with-comments"}
+SILENT = {"slow-headers", "silent", "only-comments", "headers-only", "half", "stall", "stall-with-comments"}
 
 
 class _Listener(Reader):
