@@ -29,10 +29,14 @@ TOKEN = 0.01
 
 
 class Scripted(FakeUpstream):
-    """Plays one script per request, the last one again and again: chunks, exceptions, seconds to wait, events."""
+    """Plays one script per request, the last one again and again: chunks, exceptions, seconds to wait, events.
 
-    def __init__(self, *scripts: Sequence[Step]) -> None:
+    Chunks go where the call says that they may go at once, unless `pours` is False.
+    """
+
+    def __init__(self, *scripts: Sequence[Step], pours: bool = True) -> None:
         super().__init__()
+        self.pours = pours
         self.scripts = list(scripts)
         self.calls: list[Call] = []
         self.times: list[float] = []
@@ -51,7 +55,7 @@ class Scripted(FakeUpstream):
                     await step.wait()
                 elif isinstance(step, BaseException):
                     raise step
-                else:
+                elif not (self.pours and call.sink and call.sink.take and call.sink.take(step)):
                     yield step
         finally:
             self.closed += 1
@@ -100,6 +104,15 @@ class Reader:
 
     async def stream(self, events: bytes) -> None:
         await asyncio.sleep(self.pace_s)
+        self.read(events)
+
+    def stream_at_once(self, events: bytes) -> bool:
+        if self.pace_s > 0:
+            return False
+        self.read(events)
+        return True
+
+    def read(self, events: bytes) -> None:
         self.data += events
         self.writes.append(events)
 

@@ -49,8 +49,8 @@ class _Listener(Reader):
         super().__init__()
         self._server = server
 
-    async def stream(self, events: bytes) -> None:
-        await super().stream(events)
+    def read(self, events: bytes) -> None:
+        super().read(events)
         if len(self.content) >= len("one two three "):
             self._server.heard.set()
 
@@ -289,6 +289,9 @@ def test_a_client_that_does_not_read_holds_its_upstream_back() -> None:
         async def stream(self, events: bytes) -> None:
             await super().stream(events)
             await read_on.wait()
+
+        def stream_at_once(self, events: bytes) -> bool:
+            return False
 
     read_on = asyncio.Event()
 

@@ -7,11 +7,9 @@ from servery.upstream.upstream import Chunk
 
 
 def test_a_request_is_told_the_same_in_text_and_in_fields() -> None:
-    now = 10.0
-    record = Record(Metrics(), "m", 10.0, lambda: now)
-    record.add(Chunk(tokens=1, prompt_tokens=5, cached_tokens=2))
-    now = 10.5
-    record.add(Chunk(tokens=1, finish_reason="stop"))
+    record = Record(Metrics(), "m", 10.0, lambda: 10.5)
+    record.add(Chunk(tokens=1, prompt_tokens=5, cached_tokens=2), 10.0)
+    record.add(Chunk(tokens=1, finish_reason="stop"), 10.5)
     line = RequestLine(
         method="POST", route="/v1/x", status=200, request_id="r", took_ms=12.3456, record=record, trace_id="ab", error="e",
         is_client_gone=True,

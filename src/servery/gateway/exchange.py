@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from servery.telemetry.traces.trace import Onward, Trace
-from servery.upstream.upstream import Call
+from servery.upstream.upstream import Call, Sink
 
 if TYPE_CHECKING:
     from servery.gateway.admit.limits.meter import Lease
@@ -49,6 +49,10 @@ class Client(Protocol):
 
     def stream(self, events: bytes) -> Awaitable[None]:
         """Send whole events; waits as long as the client reads slower than they come."""
+        ...
+
+    def stream_at_once(self, events: bytes) -> bool:
+        """Send further events of a stream, unless something has to be waited for; whether they were sent."""
         ...
 
     async def end_stream(self) -> None:
@@ -164,4 +168,5 @@ class Exchange:
             continued=continued,
             spent_tokens=spent_tokens,
             onward=self.onward if self.trace is None else self.trace.onward(),
+            sink=Sink() if self.ask.is_stream else None,
         )

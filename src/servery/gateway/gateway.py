@@ -165,6 +165,11 @@ class _Collected:
         """Take events of a stream."""
         self.body += events
 
+    def stream_at_once(self, events: bytes) -> bool:
+        """Take them."""
+        self.body += events
+        return True
+
     async def end_stream(self) -> None:
         """Nothing more comes."""
 

@@ -14,6 +14,7 @@ import httptools
 from servery.http.errors import HeadTooLarge, HttpError, Malformed, UnsupportedEncoding
 from servery.http.headers import Headers
 from servery.http.known_head import KnownHead
+from servery.http.whole_chunks import whole_chunks
 
 _FRAMING = frozenset([b"content-length", b"transfer-encoding", b"content-encoding"])
 _SHOWN_BYTES = 40  # of what the server sent, in a message
@@ -95,6 +96,8 @@ class AnswerReader:
         self._bytes_without_body = 0
         self._interim = 0
         self._pieces: list[bytes] = []
+        self._is_in_chunk = True  # or no chunks are known of
+        self._is_between_chunks = False  # that was the last thing that was read
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises `Malformed`, `HeadTooLarge`, `UnsupportedEncoding`; what was read before stays."""
@@ -122,6 +125,7 @@ class AnswerReader:
                 parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._broken(error, data)
+        self._is_between_chunks = not self._is_in_chunk and data.endswith(b"\r\n")
         if self.is_complete:
             self._let_go()
             if is_first and self._last is not None and self.head is not None and self.is_reusable:
@@ -130,6 +134,10 @@ class AnswerReader:
             raise self._too_large()
         elif self._pieces:
             self._bytes_without_body = 0
+
+    def whole_chunks(self, data: bytes) -> bytes | None:
+        """The bytes of the body in `data`, read, if those are whole chunks behind whole chunks; None: it is to be fed."""
+        return whole_chunks(data) if self._is_between_chunks else None
 
     def feed_end(self) -> bool:
         """The server has closed in good order. Whether that completes the answer: a body may end with the connection."""
@@ -189,6 +197,7 @@ class AnswerReader:
             self._check_encoding()
         self._fields = []
         self._head_bytes = 0
+        self._is_in_chunk = b"transfer-encoding" not in self._framing
         if self._is_bodyless:
             self.is_complete = True
             self.is_reusable = self._says_keep_alive(version)
@@ -198,6 +207,14 @@ class AnswerReader:
         if self.is_complete:
             raise Malformed("bytes after the answer")
         self._pieces.append(data)
+
+    def on_chunk_header(self) -> None:
+        """The size of a chunk, which may be the last."""
+        self._is_in_chunk = True
+
+    def on_chunk_complete(self) -> None:
+        """The end of a chunk."""
+        self._is_in_chunk = False
 
     def on_message_complete(self) -> None:
         """The end of an answer, be it an interim one."""

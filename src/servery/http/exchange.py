@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
@@ -45,7 +46,17 @@ class Exchange:
 
     __slots__ = (
         *("_body_task", "_carrier", "_deadlines", "_first_use", "_is_paused", "_last_at", "_limits", "_origin"),
-        *("_pending_bytes", "_phase", "_pieces", "_sent_at", "_timer", "_timers", "_total_at", "_unsent_bytes"),
+        *(
+            "_pending_bytes",
+            "_phase",
+            "_pieces",
+            "_sent_at",
+            "_sink",
+            "_timer",
+            "_timers",
+            "_total_at",
+            "_unsent_bytes",
+        ),
         *("_waiter", "_waiting_since", "error", "is_written", "reader"),
     )
 
@@ -77,7 +88,8 @@ class Exchange:
         self._pieces: deque[bytes] = deque()
         self._pending_bytes = 0
         self._is_paused = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
         self._body_task: asyncio.Task[None] | None = None
         self._timer: Timer | None = None
 
@@ -107,6 +119,11 @@ class Exchange:
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer."""
         reader = self.reader
+        if self._sink is not None and (piece := reader.whole_chunks(data)) is not None:
+            if self._deadlines.stall_s < math.inf:
+                self._last_at = self._timers.loop.time()
+            self._pour(piece)
+            return
         try:
             reader.feed(data)
         except HttpError as error:
@@ -124,7 +141,7 @@ class Exchange:
             self._last_at = self._timers.loop.time()
             self._phase = Phase.BODY if self._pieces else Phase.FIRST_PIECE
             self._watch()
-        if reader.head is not None:
+        if reader.head is not None and (self._sink is None or reader.is_complete):
             self._wake()
 
     def end_received(self) -> None:
@@ -161,6 +178,11 @@ class Exchange:
         """Whether the connection was let go, after the end or after an error."""
         return self._phase is Phase.OVER
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the whole body came and was taken."""
+        return self.reader.is_complete and not self._pieces
+
     def take(self) -> bytes | None:
         """The next bytes of the body as one read brought them, empty at the end, None if there are none yet."""
         if not self._pieces:
@@ -173,7 +195,7 @@ class Exchange:
                 self._carrier.resume_reading()
         return piece
 
-    def changed(self) -> "asyncio.Future[None]":
+    def changed(self) -> "asyncio.Future[bool]":
         """What is done when there are bytes of the answer, or its end. Raises what broke the exchange.
 
         Who is cancelled while waiting for it is to abandon the exchange.
@@ -185,24 +207,50 @@ class Exchange:
         waiter = self._waiter = loop.create_future()
         return waiter
 
+    def poured(self, sink: Callable[[bytes], bool]) -> "asyncio.Future[bool]":
+        """The same, but every piece is given to `sink` in the call that brings it, as long as that says True.
+
+        What is returned is False when it has said False, and raises what `sink` raises.
+        """
+        waiter = self.changed()
+        self._sink = sink
+        return waiter
+
     def abandon(self) -> None:
         """Nobody wants the rest: close the connection, unless the answer is complete."""
         self._pieces.clear()
         if self._phase is not Phase.OVER:
             self.fail(Disconnected(f"The answer of {self._origin} was given up.", **self._progress()))
 
+    def _pour(self, piece: bytes) -> None:
+        sink, waiter = self._sink, self._waiter
+        if sink is None or waiter is None or waiter.done():  # who waited was cancelled, and is about to say so
+            self._sink = None
+            self._keep(piece)
+            return
+        if self._phase is Phase.FIRST_PIECE:
+            self._phase = Phase.BODY
+        try:
+            if not sink(piece):
+                self._wake(is_changed=False)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits raises it again
+            self._sink = self._waiter = None
+            waiter.set_exception(error)
+
     def _keep(self, piece: bytes) -> None:
-        if piece:
+        if piece and self._sink is not None:
+            self._pour(piece)
+        elif piece:
             self._pieces.append(piece)
             self._pending_bytes += len(piece)
             if self._pending_bytes > self._limits.buffer_bytes and not self._is_paused:
                 self._is_paused = True
                 self._carrier.pause_reading()
 
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
+    def _wake(self, *, is_changed: bool = True) -> None:
+        waiter, self._waiter, self._sink = self._waiter, None, None
         if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            waiter.set_result(is_changed)
 
     def _end(self) -> None:
         is_sent = self._phase is not Phase.SEND

@@ -1,6 +1,7 @@
 """An answer whose head is here and whose body comes."""
 
 import warnings
+from collections.abc import Callable
 from typing import Self
 
 from servery.http.errors import BodyTooLarge
@@ -48,6 +49,27 @@ class Response:
                 exchange.abandon()
                 raise
         return piece
+
+    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
+        """Have `sink` called with each next piece in the very call that brings it, until it says that this was enough.
+
+        Whether the body has come to its end. Raises what `piece` and `sink` raise; cancelling closes the connection.
+        """
+        exchange = self._exchange
+        while True:
+            piece = exchange.take()
+            if piece is None:
+                try:
+                    is_more = await exchange.poured(sink)
+                except BaseException:
+                    exchange.abandon()
+                    raise
+            elif piece:
+                is_more = sink(piece)
+            else:
+                return True
+            if not is_more:
+                return exchange.is_read
 
     def __aiter__(self) -> Self:
         return self

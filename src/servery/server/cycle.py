@@ -165,6 +165,14 @@ class Cycle:
         self._write(data, is_last=is_last)
         return SENT
 
+    def write_at_once(self, data: bytes) -> bool:
+        """Bytes in the middle of a body in chunks, unless they have to wait or nobody reads them; whether they were sent."""
+        line = self._line
+        if not self._chunked or self._head is not None or self.is_complete or self.is_gone or line.is_write_paused:
+            return False
+        line.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
     async def _write_later(self, data: bytes, *, is_last: bool) -> None:
         await self._line.drained()
         self._write(data, is_last=is_last)

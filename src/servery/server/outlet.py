@@ -18,6 +18,10 @@ class Outlet(Protocol):
         """Bytes of the body; waits as long as the client reads slower than they come. Without effect once it has gone."""
         ...
 
+    def write_at_once(self, data: bytes) -> bool:
+        """Bytes in the middle of the body, unless they have to wait; whether they were sent."""
+        ...
+
 
 class Sent:
     """What waits for nothing: to await it is to go on."""
@@ -40,6 +44,10 @@ class AsgiOutlet:
     def begin(self, status: int, fields: Sequence[Field]) -> None:
         """Keep the head until there is something of the body."""
         self._head = status, fields
+
+    def write_at_once(self, data: bytes) -> bool:
+        """Never: nobody knows whether `send` waits."""
+        return False
 
     async def write(self, data: bytes, *, is_last: bool) -> None:
         """Send what there is."""

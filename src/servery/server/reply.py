@@ -69,6 +69,10 @@ class Reply:
             self._start(200, _STREAM_HEADERS)
         return self._outlet.write(events, is_last=False)
 
+    def stream_at_once(self, events: bytes) -> bool:
+        """Send further events, unless a comment goes first or the client reads slower than they come; whether it did."""
+        return self._comment is None and self._is_stream and self._outlet.write_at_once(events)
+
     async def _stream_later(self, events: bytes) -> None:
         await self._comment_sent()
         await self.stream(events)

@@ -20,7 +20,7 @@ from servery.upstream.ask import Ask
 from servery.upstream.failure import UpstreamFailure
 from servery.upstream.health_probe import HealthProbe
 from servery.upstream.http_failures import failure
-from servery.upstream.provider import JSON, Outgoing, Provider
+from servery.upstream.provider import JSON, AnswerReader, Outgoing, Provider
 from servery.upstream.redaction import without
 from servery.upstream.refusal import malformed, not_an_api
 from servery.upstream.upstream import Call, Chunk, Health
@@ -120,6 +120,7 @@ class RemoteUpstream:
     async def _exchange(self, asked: Ask | Outgoing, call: Call) -> AsyncGenerator[Chunk, None]:
         outgoing = self._outgoing(asked, call) if isinstance(asked, Ask) else asked
         reader, size = outgoing.reader, 0
+        chunks: Sequence[Chunk]
         try:
             response = await self._send(outgoing, call)
             try:
@@ -129,12 +130,20 @@ class RemoteUpstream:
                 if content_type and not content_type.lower().startswith(outgoing.content_type.encode()):
                     given = content_type.decode("latin-1")
                     raise not_an_api(self.name, given, outgoing.content_type, await response.piece())
-                while piece := await response.piece() if (ready := response.ready()) is None else ready:
-                    size += len(piece)
-                    if size > _MAX_BODY_BYTES and outgoing.content_type == JSON:
-                        raise malformed(self.name, f"an answer of more than {_MAX_BODY_BYTES} bytes")
-                    for chunk in reader.feed(piece):
+                while True:
+                    if call.sink is not None and call.sink.take is not None:
+                        poured = _Poured(reader, call.sink.take)
+                        is_over, chunks = await response.pour(poured.feed), poured.untaken
+                    else:
+                        piece = await response.piece() if (ready := response.ready()) is None else ready
+                        is_over, size = not piece, size + len(piece)
+                        if size > _MAX_BODY_BYTES and outgoing.content_type == JSON:
+                            raise malformed(self.name, f"an answer of more than {_MAX_BODY_BYTES} bytes")
+                        chunks = reader.feed(piece) if piece else ()
+                    for chunk in chunks:
                         yield chunk
+                    if is_over:
+                        break
             finally:
                 response.close()
             for chunk in reader.end():
@@ -198,6 +207,22 @@ class RemoteUpstream:
     def _refuse(self, why: str) -> NoReturn:
         message = f"'{self.name}' cannot do that: {why}."
         raise ApiError(501, message, kind="server_error", code="not_implemented", param="model")
+
+
+class _Poured:
+    """Reads pieces of a body as they come, and has chunks taken until one is not."""
+
+    def __init__(self, reader: AnswerReader, take: Callable[[Chunk], bool]) -> None:
+        self._reader = reader
+        self._take = take
+        self.untaken: list[Chunk] = []
+
+    def feed(self, piece: bytes) -> bool:
+        """Whether all was taken; raises what the reader and who takes raise."""
+        for chunk in self._reader.feed(piece):
+            if self.untaken or not self._take(chunk):
+                self.untaken.append(chunk)
+        return not self.untaken
 
 
 class _Counted(msgspec.Struct, frozen=True):

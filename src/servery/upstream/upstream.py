@@ -4,7 +4,7 @@ An upstream takes what a client asks and gives back the answer as the client wil
 it needs no second look at the bytes, because each piece says what it means for timings and counts.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,19 @@ from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
 from servery.wire.usage import Usage
 
 
+class Sink:
+    """Where the pieces of an answer may go in the very call that brings them, without waking who iterates over it.
+
+    Whoever reads the answer sets `take`; it says whether it took a piece. One that it does not take, and everything
+    that happens else, comes out of the iteration, and so does all of an answer whose upstream knows of no sink.
+    """
+
+    __slots__ = ("take",)
+
+    def __init__(self) -> None:
+        self.take: Callable[[Chunk], bool] | None = None
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One attempt at an answer: until when it is wanted (monotonic seconds), and how long a connection may take.
 
@@ -30,7 +43,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     client's form; None: `Ask.form` makes one. An answer that goes on where another upstream left it has no `form` of its
     own: of its stream only `deltas` are read, so it is not to be passed on as it comes. `continued` is what the client
     has of it already, made of `spent_tokens`, for an upstream that can go on from there. `adapter` is the upstream's own: the id of the adapter that it found, 0 for none. `onward` is where the attempt stands in a
-    trace, for a deployment elsewhere to go on with.
+    trace, for a deployment elsewhere to go on with. `sink` is where pieces of a stream may go at once.
     """
 
     id: str
@@ -43,6 +56,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     spent_tokens: int = 0
     adapter: int = 0
     onward: Onward | None = None
+    sink: Sink | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True, gc=False):

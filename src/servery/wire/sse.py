@@ -37,6 +37,11 @@ class EventCutter:
         """Whether an event has begun that has not ended."""
         return bool(_without_comments(self._rest).strip())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left of what came."""
+        return not self._rest
+
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes, without their blank lines; raises `EventTooLong`."""
         if not self._rest and _is_plain(data):

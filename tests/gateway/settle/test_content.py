@@ -133,11 +133,16 @@ def test_no_more_is_listened_to_than_a_bound() -> None:
         async def stream(self, events: bytes) -> None:
             self.sent.append(events)
 
+        def stream_at_once(self, events: bytes) -> bool:
+            is_sent = len(self.sent) < 3
+            self.sent += [events] * is_sent
+            return is_sent
+
     client = Client()
     heard = Overheard(client)
     pieces = [b"a" * (MOST_BYTES // 2)] * 3
-    for piece in pieces:
-        asyncio.run(heard.stream(piece))
+    asyncio.run(heard.stream(pieces[0]))
+    assert [heard.stream_at_once(piece) for piece in (*pieces[1:], b"unsent")] == [True, True, False]
     heard.headers = [*heard.headers, ("a", "b")]
     assert (client.sent, client.headers) == (pieces, [("a", "b")])
     assert len(heard.data) == MOST_BYTES

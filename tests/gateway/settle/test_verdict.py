@@ -20,10 +20,9 @@ SLOW = UpstreamFailure(Kind.TIMEOUT, "slow", deadline=Deadline.FIRST_TOKEN)
 
 def record(*at_s: float) -> Record:
     """An answer whose tokens came at these times, of a request that came at 0."""
-    times = iter(at_s)
-    made = Record(Metrics(), "m", 0.0, lambda: next(times))
-    for _ in at_s:
-        made.add(Chunk(tokens=1))
+    made = Record(Metrics(), "m", 0.0, lambda: 0.0)
+    for each in at_s:
+        made.add(Chunk(tokens=1), each)
     return made
 
 

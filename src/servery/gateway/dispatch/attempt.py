@@ -9,7 +9,7 @@ from servery.gateway.dispatch.place import UNWATCHED, Watch
 from servery.telemetry.traces.trace import Onward
 from servery.upstream.ask import Ask
 from servery.upstream.failure import UpstreamFailure, failure_of
-from servery.upstream.upstream import Chunk
+from servery.upstream.upstream import Chunk, Sink
 from servery.wire.errors import ApiError
 from servery.wire.usage import Usage
 
@@ -27,7 +27,7 @@ class Attempt:
     __slots__ = (
         *("_clock", "_is_over", "_lease", "_request_id", "_watch", "ask", "cached_tokens", "chunks", "deployment"),
         *("ended_s", "failure", "first_s", "is_abandoned", "is_estimated", "is_hedge", "last_s", "onward"),
-        *("prompt_tokens", "queued_s", "refusal", "sent_s", "tokens", "usage", "why"),
+        *("prompt_tokens", "queued_s", "refusal", "sent_s", "sink", "tokens", "usage", "why"),
     )
 
     def __init__(
@@ -40,8 +40,12 @@ class Attempt:
         why: str = "",
         request_id: str = "",
         onward: Onward | None = None,
+        sink: Sink | None = None,
     ) -> None:
-        """`why` says in a word why its deployment was chosen; `onward` what the deployment was told of the trace."""
+        """`why` says in a word why its deployment was chosen; `onward` what the deployment was told of the trace.
+
+        `sink` is where `chunks` may go without being waited for.
+        """
         self.ask = ask
         self.why = why
         self.chunks = chunks
@@ -57,6 +61,7 @@ class Attempt:
         self.usage: Usage | None = None
         self.queued_s: float | None = None
         self.onward = onward
+        self.sink = sink
         self._lease = lease
         self._clock = clock
         self._watch = watch
@@ -66,8 +71,8 @@ class Attempt:
         self._is_over = False
         self._request_id = request_id
 
-    def add(self, chunk: Chunk) -> None:
-        """Take in the next piece of the answer."""
+    def add(self, chunk: Chunk, now: float) -> None:
+        """Take in the next piece of the answer, which came `now` by the clock."""
         if chunk.prompt_tokens:
             self.prompt_tokens += chunk.prompt_tokens
             self.cached_tokens += chunk.cached_tokens
@@ -78,10 +83,10 @@ class Attempt:
             self.usage = chunk.usage
         if chunk.tokens:
             self.tokens += chunk.tokens
-            self.last_s = self._clock()
+            self.last_s = now
             if self.first_s is None:
-                self.first_s = self.last_s
-                self.deployment.ttfts.add(self.first_s - self.sent_s)
+                self.first_s = now
+                self.deployment.ttfts.add(now - self.sent_s)
                 self._watch.first_token()
                 self.deployment.changed()
 
@@ -153,6 +158,8 @@ class Attempt:
 
     def _tell(self) -> None:
         self.ended_s = self._clock()
+        if self.sink is not None:
+            self.sink.take = None
         if self._watch is not UNWATCHED:
             self._watch.over(self._outcome())
 

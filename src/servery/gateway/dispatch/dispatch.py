@@ -193,7 +193,9 @@ class _Search:
         lease = deployment.enter_at_once() or await self._lease(deployment)
         watch = self._served.placement.sent(deployment, exchange.ask)
         chunks = deployment.upstream.answer(exchange.ask, call)
-        attempt = Attempt(exchange.ask, lease, chunks, self._clock, watch, self._why, exchange.request_id, call.onward)
+        attempt = Attempt(
+            exchange.ask, lease, chunks, self._clock, watch, self._why, exchange.request_id, call.onward, call.sink
+        )
         exchange.attempts.append(attempt)
         return attempt
 
@@ -294,8 +296,9 @@ class _Search:
     def _take(self, attempt: Attempt, chunk: Chunk, record: "Record") -> None:
         if chunk.tokens:
             self._is_begun = True
-        attempt.add(chunk)
-        record.add(chunk)
+        now = self._clock()
+        attempt.add(chunk, now)
+        record.add(chunk, now)
 
     def _only(self, ranked: Ranked | None) -> Deployment | None:
         """The only place that there is for a request that was sent nowhere yet, if it may go there now."""

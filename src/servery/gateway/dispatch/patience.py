@@ -53,9 +53,10 @@ class Patience:
             said = _SAID[self._deadline].format(name=self._name, limit_s=self._limit_s)
             raise UpstreamFailure(Kind.TIMEOUT, said, deadline=self._deadline) from late
 
-    def progress(self) -> None:
-        """Something came."""
-        self._since_s = self._loop.time()
+    def progress(self) -> float:
+        """Something came. Returns the event loop's time."""
+        now = self._since_s = self._loop.time()
+        return now
 
     def advance(self, deadline: Deadline, limit_s: float) -> None:
         """Something came; from the first time on this silence is meant."""
@@ -72,11 +73,9 @@ class Patience:
             self._timer.cancel()
         self._ring_in(limit_s)
 
-    def pause(self) -> float:
-        """It is the client's turn: the upstream's time does not count until `resume`. Returns the event loop's time."""
+    def pause(self) -> None:
+        """It is the client's turn: the upstream's time does not count until `resume`."""
         self._is_paused = True
-        now = self._since_s = self._loop.time()
-        return now
 
     def resume(self) -> None:
         """The upstream's turn again."""

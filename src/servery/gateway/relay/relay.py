@@ -1,13 +1,14 @@
 """From an answer that has begun to the client: as it comes, with silence broken, stalls noticed and cuts mended."""
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.dispatch.dispatch import Dispatcher, Opened
 from servery.gateway.dispatch.patience import Patience
 from servery.gateway.exchange import Exchange
 from servery.gateway.relay.continuation import Diverged
+from servery.gateway.relay.flow import Flow
 from servery.gateway.relay.keeping import keeping
 from servery.gateway.relay.resume import Resumption
 from servery.gateway.relay.silence import Silence
@@ -69,32 +70,27 @@ class Relay:
         begin = (Deadline.FIRST_TOKEN, timeouts.first_token_s) if is_awaited else limits
         with attempt.judged():
             async with Patience(attempt.deployment.name, *begin) as patience:
+                flow = Flow(self._exchange, attempt, transcript, patience, self._silence, self._keeping, self._clock)
                 if first is not None:
-                    await self._send(transcript.tell(first), patience)
-                    patience.resume()
+                    await self._send(transcript.tell(first), flow, patience)
+                    if attempt.sink is not None:
+                        attempt.sink.take = flow.take
                 async for chunk in attempt.chunks:
                     if is_awaited and (chunk.data or chunk.tokens):
                         is_awaited = False
                         patience.expect(*limits)
-                    attempt.add(chunk)
-                    data = transcript.tell(chunk)
-                    if not data and (chunk.data or chunk.tokens):  # else the client's turn comes now
-                        patience.progress()
-                    self._exchange.record.add(transcript.counted(chunk, data))
+                    data = flow.told(chunk)
                     if data:
-                        await self._send(data, patience)
-                        patience.resume()
+                        await self._send(data, flow, patience)
         attempt.succeed()
 
-    def _send(self, data: bytes, patience: Patience) -> Awaitable[None]:
-        """The client's turn begins: what is returned is done when it has taken this."""
-        if self._keeping is not None:
-            self._keeping.add(data)
+    async def _send(self, data: bytes, flow: Flow, patience: Patience) -> None:
+        """It is the client's turn until it has taken this."""
         self._exchange.is_begun = True
-        now = patience.pause()
-        if self._silence is not None:
-            self._silence.broken(now)
-        return self._exchange.client.stream(data)
+        flow.sent(data)
+        patience.pause()
+        await self._exchange.client.stream(data)
+        patience.resume()
 
 
 def _cause(cut: UpstreamFailure | None, attempt: Attempt, failure: UpstreamFailure) -> UpstreamFailure:

@@ -15,7 +15,7 @@ class Silence:
         self._client = client
         self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()
-        self._last_s = self._loop.time()
+        self.last_s = self._loop.time()  # when something was sent, in the event loop's time
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> "Silence":
@@ -26,18 +26,14 @@ class Silence:
         if self._timer is not None:
             self._timer.cancel()
 
-    def broken(self, now: float) -> None:
-        """Something is being sent; `now` is the event loop's time."""
-        self._last_s = now
-
     def _wait(self, delay_s: float) -> None:
         self._timer = self._loop.call_later(delay_s, self._look)
 
     def _look(self) -> None:
         now = self._loop.time()
-        left_s = self._last_s + self._limit_s - now
+        left_s = self.last_s + self._limit_s - now
         if left_s <= 0:
             self._client.keep_alive()
-            self.broken(now)
+            self.last_s = now
             left_s = self._limit_s
         self._wait(left_s)

@@ -36,6 +36,11 @@ class Transcript:
         self.cached_tokens = 0
         self.tokens = 0
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether another upstream goes on with what the first began."""
+        return self._continuation is not None
+
     def learn(self) -> bool:
         """Whether all that was said is known now, and more can be said in the same form."""
         if not self._form.is_begun and self._passed_on_bytes <= _MOST_BYTES:

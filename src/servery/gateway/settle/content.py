@@ -79,6 +79,13 @@ class Overheard:
         self._hear(events)
         await self._client.stream(events)
 
+    def stream_at_once(self, events: bytes) -> bool:
+        """As the client's."""
+        is_sent = self._client.stream_at_once(events)
+        if is_sent:
+            self._hear(events)
+        return is_sent
+
     async def end_stream(self) -> None:
         """As the client's."""
         await self._client.end_stream()

@@ -62,8 +62,8 @@ class Record:
         """Be the record of the attempt that answers."""
         vars(self).update(vars(other))
 
-    def add(self, chunk: Chunk) -> None:
-        """Take in the next piece of the answer."""
+    def add(self, chunk: Chunk, now: float) -> None:
+        """Take in the next piece of the answer, which came `now` by the clock."""
         self._is_new = False
         if chunk.prompt_tokens:
             self.prompt_tokens += chunk.prompt_tokens
@@ -73,7 +73,7 @@ class Record:
             self.queued_s += chunk.queued_s
             self._metrics.observe_queue(chunk.queued_s)
         if chunk.tokens:
-            gap_s = self.timing.add(chunk.index, chunk.tokens, self._clock())
+            gap_s = self.timing.add(chunk.index, chunk.tokens, now)
             self._metrics.count_tokens(chunk.tokens, gap_s)
         if chunk.usage is not None:
             self.usage = chunk.usage

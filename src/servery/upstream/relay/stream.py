@@ -11,9 +11,11 @@ from typing import Protocol
 import msgspec
 
 from servery.upstream.refusal import cut, malformed
+from servery.upstream.relay.mould import Mould
 from servery.upstream.upstream import Chunk
 from servery.wire.sse import EventCutter, EventTooLong
 
+_MOST_MOULDS = 8  # of one stream
 _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
@@ -47,20 +49,22 @@ class RelayedStream:
         self._cutter = EventCutter()
         self._name: tuple[bytes, bytes] | None = None  # as the server's events have it, and as the client's are to
         self._is_counted = False
+        self._mould: Mould | None = None
+        self._moulds = 0
 
     def feed(self, data: bytes) -> list[Chunk]:
         """What `data` completes, neighbours of one completion together.
 
         Raises `ApiError` and `UpstreamFailure` for an error event and for what is no event.
         """
+        if self._mould is not None and self._cutter.is_empty and (read := self._mould.read(data)) is not None:
+            return [Chunk(data=read[0], tokens=read[1])]
         chunks: list[Chunk] = []
         plain: list[bytes] = []
         tokens = 0
+        found: int | None = None
         try:
-            events = self._cutter.feed(data)
-            if len(events) == 1 and (found := self._watch.plain(events[0])) is not None:
-                return [Chunk(data=self._shown(events[0] + b"\n\n"), tokens=found)]
-            for lines in events:
+            for lines in self._cutter.feed(data):
                 found = self._watch.plain(lines)
                 if found is not None:
                     plain.append(lines)
@@ -72,8 +76,9 @@ class RelayedStream:
                 chunks.append(self._seen(self._watch.see(lines)))
         except (msgspec.DecodeError, EventTooLong) as error:
             raise malformed(self._deployment, f"an event that cannot be read: {error}") from error
-        if plain:
+        if plain and found is not None:
             chunks.append(self._passed_on(plain, tokens))
+            self._learn(plain[-1], found)
         return chunks if len(chunks) < 2 else _joined(chunks)
 
     def end(self) -> list[Chunk]:
@@ -81,6 +86,12 @@ class RelayedStream:
         if not self._watch.is_complete:
             raise cut(self._deployment)
         return [] if self._is_counted else [Chunk(is_estimated=True)]
+
+    def _learn(self, event: bytes, tokens: int) -> None:
+        """Know the next ones that are like it; in a stream in which hardly two are alike that is not worth its while."""
+        if self._moulds < _MOST_MOULDS:
+            self._moulds += 1
+            self._mould = Mould.of(event + b"\n\n", self._shown, tokens)
 
     def _passed_on(self, events: Sequence[bytes], tokens: int) -> Chunk:
         return Chunk(data=self._shown(b"\n\n".join(events) + b"\n\n"), tokens=tokens)
