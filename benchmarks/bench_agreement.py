@@ -7,8 +7,7 @@ are small beside it. For each figure the medians over the rounds are compared: t
 the rounds of one and the same tool are (the larger of both tools' ranges), or than `--tolerance`. Rounds that differ by
 more than a quarter show nothing: the machine was busy, and the verdict is open. The other's definitions are taken as they
 are where they are the same: AIPerf's time to first token counts to the first event with text, its inter-token latency is
-(last - first) / (tokens - 1), which we call TPOT, its request latency is E2E. The client's own CPU is told as well, per
-token and at 1,000 tokens a second.
+(last - first) / (tokens - 1), which we call TPOT, its request latency is E2E.
 
 python -m benchmarks.bench_agreement --cache DIRECTORY [--peer aiperf] [--rounds 5] [--requests 20] [--clients 1]
 
@@ -65,16 +64,9 @@ def agreement(ours: Sequence[float], theirs: Sequence[float], tolerance: float) 
 
 def read_ours(report: dict[str, Any]) -> dict[str, float]:
     """The figures of a file that `servery bench run --json` wrote."""
-    summary = report["summary"]
     rows = report["samples"]  # a run states a percentile only where it is sure of it; the other tool does always
     found = {name: 1e3 * statistics.median(row[name.replace("_ms", "_s")] for row in rows) for name in FIGURES}
-    tokens = sum(row["output_tokens"] for row in rows)
-    cpu_s = summary["client_cpu_share"] * summary["wall_s"]
-    return {
-        **found,
-        "tokens_per_s": float(summary["throughput"]["output_tokens"]),
-        "client_cpu_us_per_token": 1e6 * cpu_s / tokens,
-    }
+    return {**found, "tokens_per_s": float(report["summary"]["throughput"]["output_tokens"])}
 
 
 def read_peer(report: dict[str, Any]) -> dict[str, float]:
@@ -165,13 +157,10 @@ def summary(runs: Sequence[dict[str, Any]], peer: str, tolerance: float) -> dict
         name: agreement([run[name] for run in sides[OURS]], [run[name] for run in sides[peer]], tolerance)
         for name in names
     }
-    cpu_us = statistics.median(run["client_cpu_us_per_token"] for run in sides[OURS])
     return {
         "peer": peer,
         "figures": figures,
         "agrees": _overall([one["agrees"] for one in figures.values()]),
-        "client_cpu_us_per_token": cpu_us,
-        "client_core_share_at_1000_tokens_per_s": cpu_us / 1000,
         "runs": list(runs),
     }
 

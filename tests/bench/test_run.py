@@ -304,3 +304,8 @@ def test_a_client_that_costs_much_says_so(cpu_share: float, said: list[str]) -> 
     notes = cost_notes(Measured(samples, 0.0, 1.0, cpu_share))
     assert len(notes) == len(said)
     assert all(word in note for word, note in zip(said, notes, strict=True))
+
+
+def test_a_client_of_a_slow_server_says_nothing_of_1000_tokens_a_second() -> None:
+    """100 tokens a second and 5 % of a core: most of that is the run's, not the tokens'."""
+    assert cost_notes(Measured([good(0.0, 0.5, 1.0, tokens=100)], 0.0, 1.0, 0.05)) == []

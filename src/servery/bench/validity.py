@@ -13,6 +13,8 @@ LAG_S = 0.005
 LAG_SHARE = 0.02  # of the limit on TTFT
 BUSY_CLIENT = 0.7  # share of a core above which the client's own queueing may show in the latencies
 _COSTLY_PER_TOKEN_S = 1e-4  # 10 % of a core at 1,000 tokens/s
+# Below it what a run costs as a whole, and waking up for each token alone, weigh more than tokens do.
+_TOKENS_PER_S_THAT_TELL = 250
 
 
 def lag_p99_s(measured: Measured) -> float:
@@ -44,7 +46,7 @@ def cost_notes(measured: Measured) -> list[str]:
         notes.append(f"this client used {measured.client_cpu_share:.0%} of a core: latencies may be its own")
     tokens = sum(sample.output_tokens for sample in measured.samples)
     per_token = measured.client_cpu_share * measured.wall_s / tokens if tokens else 0.0
-    if per_token > _COSTLY_PER_TOKEN_S:
+    if per_token > _COSTLY_PER_TOKEN_S and tokens >= _TOKENS_PER_S_THAT_TELL * measured.wall_s:
         notes.append(
             f"this client used {1e6 * per_token:.0f} us of CPU per token, more than 10 % of a core at 1,000 tokens/s"
         )
