@@ -21,6 +21,7 @@ from servery.engine.parsing.format import REASONING_FORMATS, TOOL_FORMATS
 from servery.engine_options import add_engine_options, add_quantize_options, as_typed, engine_settings
 from servery.option_value import at_least, between, byte_size, file_to_write, seconds
 from servery.server.key_options import KEY_VARIABLE, add_key_options, keys_in_environment
+from servery.server.worker_command import add_worker_options, worker
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -170,6 +171,7 @@ def parser() -> argparse.ArgumentParser:
     _add_serve(_add_verb(verbs, serve))
     _add_chat(_add_verb(verbs, chat))
     _add_bench(verbs)
+    add_worker_options(_add_verb(verbs, worker))
     add_quantize_options(_add_verb(verbs, quantize))
     _add_verb(verbs, models).add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     _add_eval(verbs)

@@ -11,20 +11,22 @@ from servery.engine.config import (
     CPU_LIMITS,
     DTYPES,
     GPU_LIMITS,
+    JOIN_TIMEOUT_S,
     KERNELS,
     KV_DTYPES,
+    MASTER_PORT,
     MAX_DRAFTS,
     SPECULATION,
     EngineConfig,
 )
 from servery.engine.errors import EngineError
 from servery.engine.quantization.scheme import GROUP_SIZES, INT4, METHODS, SCHEMES
-from servery.option_value import at_least, byte_size
+from servery.option_value import at_least, byte_size, seconds
 
 # What a verb asks for in its own way, if at all.
 _ELSEWHERE = frozenset({"model", "memory_bytes", "sleep_dir", "adapters", "max_loras", "max_lora_rank"})
 # Options that are not called as the setting is.
-_RENAMED = {"kv_memory_bytes": "kv_memory"}
+_RENAMED = {"kv_memory_bytes": "kv_memory", "join_timeout_s": "join_timeout"}
 # Verbs that run two models have each of the options twice.
 _SIDES = ("candidate_", "baseline_")
 # A setting in a message of the engine's. Where its name is an everyday word it is meant if something is said of it; what
@@ -112,9 +114,30 @@ def _add_device_options(add: Callable[..., argparse.Action], default: dict[str, 
         help="stages that share the layers, for a model that does not fit otherwise",
     )
     add(
+        "--nnodes",
+        type=at_least(1),
+        default=default["nnodes"],
+        metavar="N",
+        help="machines that share these processes evenly; on the others run the verb worker",
+    )
+    add_meeting_options(add, "of this machine, which the others reach")
+    add(
         "--batch-invariant",
         action="store_true",
         help="on a GPU, compute each sequence in the same way whoever shares its steps; slower",
+    )
+
+
+def add_meeting_options(add: Callable[..., argparse.Action], whose: str, *, is_required: bool = False) -> None:
+    """Add the options that say where the machines of a model meet."""
+    add("--master-addr", metavar="ADDRESS", required=is_required, help=f"with --nnodes: the address {whose}")
+    add("--master-port", type=at_least(1), default=MASTER_PORT, metavar="PORT", help="with --nnodes: the port there")
+    add(
+        "--join-timeout",
+        type=seconds,
+        default=JOIN_TIMEOUT_S,
+        metavar="SECONDS",
+        help="with --nnodes: how long machines wait for each other at the start",
     )
 
 

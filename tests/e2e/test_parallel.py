@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from servery.engine.llm import LLM
 from servery.engine.request import SamplingParams
 from tests.e2e.server_process import serving
 from tests.engine import tiny_model
+from tests.engine.ranks import nodes
 
 OPTIONS = ("--device", "cpu", "--tensor-parallel", "2", "--kv-memory", "4MiB", "--threads", "1")
 
@@ -21,3 +24,34 @@ def test_a_model_of_two_processes_answers_as_that_of_one(tmp_path: Path) -> None
         assert answer.status == 200, answer.body
         assert answer.json["choices"][0]["message"]["content"] == expected
         assert "2 processes share each layer" in server.output
+
+
+@pytest.mark.slow
+def test_a_server_is_unready_while_another_machine_is_lost_and_comes_back_with_it(tmp_path: Path) -> None:
+    folder = tiny_model.save(tmp_path)
+    more = ("--pipeline-parallel", "2", "--nnodes", "2", "--master-addr", nodes.ADDRESS, "--kv-memory", "4MiB")
+    body = {"model": folder.name, "prompt": "hello world", "temperature": 0, "max_tokens": 8, "ignore_eos": True}
+    with nodes.worker(folder) as other, serving(str(folder), "--device", "cpu", "--threads", "1", *more) as server:
+        assert "in 2 stages, on 2 machines" in server.output
+        first = server.ask("POST", "/v1/completions", body)
+        assert first.status == 200, first.body
+        other.kill()
+        server.wait_line(r"the engine ends: node 1 \(127\.0\.0\.1\): it is gone")
+        server.wait_line(r"waiting for 1 other nodes")
+        assert server.ask("GET", "/ready").status == 503
+        with nodes.worker(folder) as another:
+            server.wait_line(r"is back \(restart 1\)")
+            again = server.ask("POST", "/v1/completions", body)
+            assert (again.status, again.json["choices"]) == (200, first.json["choices"])
+            server.process.terminate()
+            server.process.wait(60)
+            assert another.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_a_machine_that_never_comes_ends_the_start_with_its_number(tmp_path: Path) -> None:
+    folder = str(tiny_model.save(tmp_path))
+    more = ("--pipeline-parallel", "2", "--nnodes", "2", "--master-addr", nodes.ADDRESS, "--join-timeout", "0")
+    message = rf"node 1 of 2 did not come to {nodes.ADDRESS}:29500 within 0 s"
+    with pytest.raises(AssertionError, match=message), serving(folder, "--device", "cpu", *more):
+        pass

@@ -34,3 +34,16 @@ def test_what_one_end_writes_the_other_reads(both_ends: tuple[Pulse, Pulse]) -> 
         Beat(5.0, UNKNOWN_STEP_S, SILENCE_S),
         Beat(5.0, READING_S, READING_S),
     ]
+
+
+def test_a_step_that_waits_for_other_processes_may_be_still_while_they_compute() -> None:
+    fd = shared_memory()
+    loop, server = Pulse(fd, lambda: 5.0, others_s=60.0), Pulse(fd)
+    os.close(fd)
+    seen = []
+    for write in (loop.beat, lambda: loop.step(0.02), lambda: loop.step(7.0)):
+        write()
+        seen.append(server.last())
+    assert seen == [Beat(5.0, SILENCE_S, SILENCE_S), Beat(5.0, 60.0, 60.0), Beat(5.0, 70.0, 70.0)]
+    loop.close()
+    server.close()

@@ -213,6 +213,15 @@ class CoreChannel:
             raise ConnectionResetError("the server closed the channel to its engine")
         return [self._decoder.decode(payload) for payload in self._reader.feed(data)]
 
+    def check(self) -> None:
+        """Raise `ConnectionError` if the server is gone; what it has sent stays to be received."""
+        self._sock.settimeout(None)  # with one, Python waits before it looks
+        try:
+            if not self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                raise ConnectionResetError("the server closed the channel to its engine")
+        except BlockingIOError:
+            return  # it has nothing to say
+
     def send(self, message: FromCore) -> None:
         """Send one message; raises `ConnectionError` when the server is gone."""
         self._sock.settimeout(None)

@@ -18,6 +18,9 @@ KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
 DEVICES = ("auto", "cpu", "cuda", "cuda:N")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 MAX_RANKS = 64  # processes that compute one model
+MAX_PORT = 65535
+MASTER_PORT = 29500  # as torchrun's
+JOIN_TIMEOUT_S = 300.0  # the machines of a model are started by different hands
 
 
 class StepLimits(NamedTuple):
@@ -38,7 +41,8 @@ class EngineConfig:
 
     `model` is the folder of a Hugging Face checkpoint. `device` is where it is computed: "cpu", "cuda", or one of several
     GPUs, such as "cuda:1"; "auto" is "cuda" where torch finds one. `tensor_parallel` processes share each layer,
-    `pipeline_parallel` groups of them the layers, each process with a device of its own. `batch_invariant` lets a GPU
+    `pipeline_parallel` groups of them the layers, each process with a device of its own. They are spread evenly over
+    `nnodes` machines; the others come to this one at `master_addr`:`master_port` within `join_timeout_s`. `batch_invariant` lets a GPU
     compute a row the same way whoever shares its step.
     `quantize` rounds the weights while they are loaded, see `quantization.scheme`: to "int8" or "int4", the latter with
     a scale for each `group_size` input channels, by `quantize_method`, which for "awq" is calibrated on the text in
@@ -60,6 +64,10 @@ class EngineConfig:
     device: str = "auto"
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    nnodes: int = 1
+    master_addr: str | None = None
+    master_port: int = MASTER_PORT
+    join_timeout_s: float = JOIN_TIMEOUT_S
     batch_invariant: bool = False
     dtype: str = "auto"
     quantize: str | None = None
@@ -122,6 +130,8 @@ class EngineConfig:
             "max_drafts",
             "tensor_parallel",
             "pipeline_parallel",
+            "nnodes",
+            "master_port",
         )
         for name in (*positive, "max_model_len", "memory_bytes", "kv_memory_bytes", "threads"):
             value = getattr(self, name)
@@ -132,6 +142,7 @@ class EngineConfig:
         self._check_adapters()
         self._check_speculation()
         self._check_ranks()
+        self._check_nodes()
         limits = self.step_limits(on_gpu=self.device.startswith("cuda"))
         if limits.max_running > limits.max_step_tokens:
             raise LoadError(
@@ -150,6 +161,22 @@ class EngineConfig:
                 f"device is {self.device!r}, and {self.num_ranks} processes each need a device of their own: say cuda, "
                 "and choose which with CUDA_VISIBLE_DEVICES."
             )
+
+    def _check_nodes(self) -> None:
+        if self.nnodes > 1 and self.master_addr is None:
+            raise LoadError(
+                f"nnodes is {self.nnodes}, but nobody knows where the others come to: say with master_addr which address "
+                "of this machine they reach."
+            )
+        if self.nnodes == 1 and self.master_addr is not None:
+            raise LoadError("there is master_addr, but nnodes is 1: say on how many machines the model is.")
+        if self.num_ranks % self.nnodes:
+            raise LoadError(
+                f"nnodes is {self.nnodes}, but {self.num_ranks} processes cannot be spread evenly over so many machines: "
+                f"let tensor_parallel be the GPUs of one, and pipeline_parallel {self.nnodes} or a multiple of it."
+            )
+        if self.master_port > MAX_PORT:
+            raise LoadError(f"master_port is {self.master_port}; it must be at most {MAX_PORT}.")
 
     def _check_speculation(self) -> None:
         if self.speculate not in SPECULATION:

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 # How long an idle engine looks at nothing but grammars being compiled, before it reads its mailbox again.
 COMPILE_WAIT_S = 0.01
 # After a step that failed in several processes, how long we wait to learn that one of them is gone.
-DEATH_PATIENCE_S = 2.0
+DEATH_PATIENCE_S = 3.0
 
 
 @dataclass(slots=True)
@@ -71,6 +71,7 @@ class EngineCore:
         before_step: Callable[[float | None], None] = lambda expected_s: None,
         bell: Doorbell | None = None,
         on_death: Callable[[str], None] = lambda message: None,
+        wait: Callable[[], None] = lambda: None,
         ahead: bool | None = None,
         load: Callable[..., LoadedModel] = load,
         clock: Callable[[], float] = time.monotonic,
@@ -80,7 +81,8 @@ class EngineCore:
         `planned` is told what memory will be taken, before it is; `before_step` how long the step that begins should
         take, None before any was measured. A step in the background is left when `bell` is rung after `listen`.
         `load` is what loads, see `loaded_model.load`. With `ahead` a step is launched before the one before it has ended; None: on a GPU, and without speculation.
-        `on_death` is told, on a thread of its own, when one of several processes that compute the model has ended.
+        `on_death` is told, on a thread of its own, when one of several processes that compute the model has ended; `wait`
+        is called while other machines are waited for, and may raise to end that.
         """
         self._clock, self._before_step = clock, before_step
         self._flight: Flight | None = None
@@ -88,7 +90,7 @@ class EngineCore:
         self._bell, self._heard = bell, 0
         self._onlooker = Onlooker()
         self._checkpoint, self._door = config.model, Door()
-        loaded = load(config, progress=progress, planned=planned, on_death=on_death)
+        loaded = load(config, progress=progress, planned=planned, on_death=on_death, wait=wait)
         self._crew = loaded.crew
         self.info = loaded.info
         self._model_config = loaded.model_config
@@ -121,6 +123,11 @@ class EngineCore:
         """To be called before looking who has come: whoever rings from now on is not known to have been seen."""
         if self._bell is not None:
             self._heard = self._bell.rings
+
+    def check_processes(self) -> None:
+        """Raise `EngineDead` if another process of the model is gone: nothing can be computed any more."""
+        if self._crew is not None:
+            self._crew.check()
 
     def check(self, request: NewRequest) -> None:
         """Raise `InvalidRequest` or `PromptTooLong` if the request can never be served as it is."""

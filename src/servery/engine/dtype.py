@@ -22,3 +22,8 @@ def resolve_dtype(name: str, model_config: ModelConfig, device: torch.device | N
         pays = device.type == "cuda" or (model_config.dtype == "bfloat16" and is_large)
         name = "bfloat16" if pays and has_bfloat16(device) else "float32"
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As `EngineConfig.dtype` has it: "bfloat16"."""
+    return str(dtype).removeprefix("torch.")

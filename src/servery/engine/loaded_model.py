@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from servery.engine.decoder import Decoder
 from servery.engine.device import CPU, check_float8, device_name, free_bytes, resolve_device, use_device
 from servery.engine.device_kernels import open_device_kernels
 from servery.engine.device_memory import estimate_reserve, measure_workspace
-from servery.engine.dtype import resolve_dtype
+from servery.engine.dtype import dtype_name, resolve_dtype
 from servery.engine.errors import LoadError
 from servery.engine.held_tensors import held, memory_of
 from servery.engine.kv import KVCache
@@ -34,14 +34,14 @@ from servery.engine.lora.sites import adapter_values
 from servery.engine.memory import KVPlan, Reserve, plan_kv
 from servery.engine.native.choice import choose_kernels, kernels_name
 from servery.engine.native.library import NativeContext
-from servery.engine.parallel.part import Part, Ranks
+from servery.engine.parallel.part import Part, Ranks, ranks_of
 from servery.engine.placing import DevicePlacing, LoadMeter
 from servery.engine.quantization.config import stored_method
 from servery.engine.quantizer.choice import quantizer_for
 from servery.engine.quantizer.quantizer import Quantizer
 from servery.engine.ranks.crew import Crew
 from servery.engine.ranks.loading import LoadedPart, check_alone, load_part
-from servery.engine.ranks.messages import Begin
+from servery.engine.ranks.messages import Begin, Loaded
 from servery.engine.sampling import sampler_of
 from servery.engine.sampling_rows import SamplingRows
 from servery.engine.shortage import shortages
@@ -83,14 +83,16 @@ def load(
     progress: Progress | None,
     planned: Callable[[KVPlan], None],
     on_death: Callable[[str], None] = lambda message: None,
+    wait: Callable[[], None] = lambda: None,
 ) -> LoadedModel:
     """Load the model and reserve its KV cache; raises `LoadError`.
 
     `progress` is told (bytes done, bytes total), `planned` what memory will be taken, before it is; `on_death`, of
-    several processes, why the model can compute no more: on a thread of its own.
+    several processes, why the model can compute no more: on a thread of its own. `wait` is called now and then while
+    other machines are waited for, and may raise to end that.
     """
     if config.num_ranks > 1:
-        return _load_together(config, progress=progress, planned=planned, on_death=on_death)
+        return _load_together(config, progress=progress, planned=planned, on_death=on_death, wait=wait)
     started = time.monotonic()
     made = _decide(config)
     limits = AdapterLimits(max_loras=config.adapter_places, max_rank=config.max_lora_rank)
@@ -213,19 +215,23 @@ def _load_together(
     progress: Progress | None,
     planned: Callable[[KVPlan], None],
     on_death: Callable[[str], None],
+    wait: Callable[[], None],
 ) -> LoadedModel:
     """Load the first process's part while others load theirs; raises `LoadError` with what any of them says."""
     started = time.monotonic()
-    ranks = Ranks(config.tensor_parallel, config.pipeline_parallel)
+    ranks = ranks_of(config)
     check_alone(config)
     Part(ModelConfig.load(config.model), ranks)  # what cannot be divided is refused before anybody starts
+    config = replace(config, device=resolve_device(config.device).type)  # where one finds no GPU, none goes without
     crew = Crew(config, ranks, on_death)
     try:
+        crew.gather(wait)
         own = load_part(config, ranks, progress=progress, planned=planned)
         others = crew.loaded()
+        _check_dtypes(own, others)
         num_blocks = min(own.plan.num_blocks, *(each.num_blocks for each in others))
         crew.begin(Begin(num_blocks, own.plan.max_model_len))
-        cache = own.begin(num_blocks, own.plan.max_model_len, crew.meeting)
+        cache = own.begin(num_blocks, own.plan.max_model_len, crew.place)
     except BaseException:
         crew.close()
         raise
@@ -254,6 +260,16 @@ def _load_together(
     )
 
 
+def _check_dtypes(own: LoadedPart, others: Sequence[Loaded]) -> None:
+    name = dtype_name(own.model.dtype)
+    other = next(((rank, each.dtype) for rank, each in enumerate(others, 1) if each.dtype != name), None)
+    if other is not None:
+        raise LoadError(
+            f"process {other[0]} of the model computes in {other[1]} and the first in {name}, because their devices are "
+            "not alike; choose with --dtype what all of them have."
+        )
+
+
 def _ranks_facts(own: LoadedPart, ranks: Ranks) -> dict[str, Any]:
     """What `EngineInfo` tells of several processes; a layer takes two sums."""
     cost = own.sum_cost
@@ -261,6 +277,7 @@ def _ranks_facts(own: LoadedPart, ranks: Ranks) -> dict[str, Any]:
     return {
         "tensor_parallel": ranks.tensor,
         "pipeline_parallel": ranks.pipeline,
+        "nnodes": ranks.nodes,
         "sum_s": cost.one_s if cost else 0.0,
         "step_sums_s": sums * cost.one_s if cost else 0.0,
     }

@@ -48,7 +48,8 @@ from servery.engine.errors import (
 from servery.engine.loading_bar import LoadingBar
 from servery.engine.lora.background import BackgroundReader
 from servery.engine.memory import KVPlan
-from servery.engine.pulse import Pulse
+from servery.engine.pulse import SILENCE_S, Pulse
+from servery.engine.ranks.node_line import SILENCE_S as NODE_SILENCE_S
 from servery.logs import TEXT, VARIABLE, set_up_logging
 
 # Idle, the loop wakes this often to say that it is alive; under load every step says so.
@@ -71,6 +72,7 @@ def serve(core: EngineCore, channel: CoreChannel, pulse: Pulse) -> None:
 def _loop(core: EngineCore, channel: CoreChannel, reader: BackgroundReader, pulse: Pulse) -> None:
     while True:
         pulse.beat()
+        core.check_processes()
         core.listen()
         idle_s = READING_S if reader.is_busy else HEARTBEAT_S
         for message in channel.receive(0.0 if core.has_work else idle_s):
@@ -152,10 +154,17 @@ def main(fd: int, memory: int, config: EngineConfig) -> int:
     with socket.socket(fileno=fd) as sock:
         channel = CoreChannel(sock)
         try:
-            return _load_and_serve(config, channel, Pulse(memory), Doorbell(memory))
+            return _load_and_serve(config, channel, Pulse(memory, others_s=_others_s(config)), Doorbell(memory))
         except ConnectionError as error:  # at any moment, also while the model was being loaded
             log.warning("the server is gone (%s); the engine stops", error)
             return 0
+
+
+def _others_s(config: EngineConfig) -> float:
+    """How long a step may wait for other processes; of other machines a silence is told of before the loop's is judged."""
+    if config.nnodes > 1:
+        return 2 * NODE_SILENCE_S
+    return SILENCE_S if config.num_ranks > 1 else 0.0
 
 
 def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse, bell: Doorbell) -> int:
@@ -165,7 +174,13 @@ def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse, be
     try:
         with LoadingBar(f"loading {config.model.name}") as progress:
             core = EngineCore(
-                config, progress=progress, planned=planned, before_step=pulse.step, bell=bell, on_death=_give_up
+                config,
+                progress=progress,
+                planned=planned,
+                before_step=pulse.step,
+                bell=bell,
+                on_death=_give_up,
+                wait=channel.check,
             )
     except LoadError as error:
         needed_bytes = error.needed_bytes if isinstance(error, NotEnoughMemory) else None

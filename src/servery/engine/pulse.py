@@ -38,8 +38,10 @@ class Beat:
 class Pulse:
     """Where the loop writes its newest beat and its server reads it. Each of the two opens the same file descriptor."""
 
-    def __init__(self, fd: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, fd: int, clock: Callable[[], float] = time.monotonic, *, others_s: float = 0.0) -> None:
+        """`others_s`, of a loop whose steps wait for other processes that compute: how long they may in any case."""
         self._clock = clock
+        self._others_s = others_s
         self._memory = mmap.mmap(fd, _BYTES)
         self._values = memoryview(self._memory).cast("d")
 
@@ -49,7 +51,9 @@ class Pulse:
 
     def step(self, expected_s: float | None) -> None:
         """A step begins that is expected to take so long; None: nobody knows."""
-        self._write(UNKNOWN_STEP_S if expected_s is None else max(SILENCE_S, PATIENCE * expected_s), SILENCE_S)
+        expected = UNKNOWN_STEP_S if expected_s is None else PATIENCE * expected_s
+        allowed_s = max(SILENCE_S, self._others_s, expected)
+        self._write(allowed_s, allowed_s if self._others_s else SILENCE_S)
 
     def read_files(self) -> None:
         """Files are read now."""

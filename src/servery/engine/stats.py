@@ -47,6 +47,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     link_bytes_per_s: float = 0.0
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    nnodes: int = 1
     sum_s: float = 0.0
     step_sums_s: float = 0.0
     pid: int

@@ -24,7 +24,8 @@ def _ranks(info: EngineInfo, indent: str) -> str:
         return ""
     sums = f", whose sums take {1e3 * info.step_sums_s:.2f} ms of a token's step" if info.tensor_parallel > 1 else ""
     stages = f", in {info.pipeline_parallel} stages" if info.pipeline_parallel > 1 else ""
-    return f"\n{indent}  {info.tensor_parallel} processes share each layer{stages}{sums}"
+    nodes = f", on {info.nnodes} machines" if info.nnodes > 1 else ""
+    return f"\n{indent}  {info.tensor_parallel} processes share each layer{stages}{nodes}{sums}"
 
 
 def _adapters(info: EngineInfo, indent: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from servery.engine.architecture import ModelConfig
+from servery.engine.config import EngineConfig
 from servery.engine.errors import LoadError
 from servery.engine.traits import Clamp
 from servery.engine.weight_map import Source
@@ -41,16 +42,30 @@ WHOLE = Cut()
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """`tensor` times `pipeline` processes; number `rank` is process `rank % tensor` of stage `rank // tensor`."""
+    """`tensor` times `pipeline` processes; number `rank` is process `rank % tensor` of stage `rank // tensor`.
+
+    Each of `nodes` machines has as many of them, in order.
+    """
 
     tensor: int = 1
     pipeline: int = 1
     rank: int = 0
+    nodes: int = 1
 
     @property
     def count(self) -> int:
         """How many processes there are."""
         return self.tensor * self.pipeline
+
+    @property
+    def per_node(self) -> int:
+        """How many there are on each machine."""
+        return self.count // self.nodes
+
+    @property
+    def local_rank(self) -> int:
+        """The number among those of the same machine."""
+        return self.rank % self.per_node
 
     @property
     def tensor_rank(self) -> int:
@@ -75,6 +90,11 @@ class Ranks:
     def with_rank(self, rank: int) -> "Ranks":
         """Another of the processes."""
         return dataclasses.replace(self, rank=rank)
+
+
+def ranks_of(config: EngineConfig, rank: int = 0) -> Ranks:
+    """Process number `rank` of those that a configuration asks for."""
+    return Ranks(config.tensor_parallel, config.pipeline_parallel, rank, config.nnodes)
 
 
 class Part:

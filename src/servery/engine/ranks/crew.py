@@ -5,57 +5,77 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from servery.engine.channel import encode_config
+from msgspec import structs
+
 from servery.engine.config import EngineConfig
 from servery.engine.errors import EngineDead, LoadError, NotEnoughMemory
 from servery.engine.packed_arrays import PackedArrays
 from servery.engine.parallel.part import Ranks
+from servery.engine.ranks.meeting_place import MeetingPlace
 from servery.engine.ranks.messages import Begin, End, Failed, Line, Loaded, ToFollower
+from servery.engine.ranks.reception import Reception
+from servery.engine.ranks.starting import start_follower, told_end
 
 log = logging.getLogger(__name__)
 
-FOLLOWER_MODULE = "servery.engine.ranks.follower"
 MEETING_FILE = "meeting"
 END_TIMEOUT_S = 5.0
+# A machine that is lost, or a process there, is told of on a connection of its own, a moment later.
+LOSS_PATIENCE_S = 3.0
 
 
 class Crew:
     """All processes of a model but the first, which has this. `close` it in any case.
 
-    Each has two ends of ours: a socket for what it is told, and a pipe of which it notices when we are gone.
+    Each of this machine has two ends of ours: a socket for what it is told, and a pipe of which it notices when we are
+    gone. Those of other machines have a connection; their machines have one more, and look after them.
     """
 
     def __init__(self, config: EngineConfig, ranks: Ranks, on_death: Callable[[str], None]) -> None:
-        """Start them; `on_death` is told, on a thread of its own, of one that ends unasked. Raises `OSError`."""
-        self._folder = tempfile.TemporaryDirectory(prefix="servery-")
+        """Start those of this machine; `on_death` is told, on a thread of its own, of one that ends unasked.
+
+        Raises `OSError`; `LoadError` where others cannot come.
+        """
         self._is_closing = False
         self._on_death = on_death
         self.death: str | None = None
         self._died = threading.Event()
         self._lines: list[Line] = []
+        self._ranks = ranks
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._reception = Reception(config, ranks, self._die) if ranks.nodes > 1 else None
+        self._folder = tempfile.TemporaryDirectory(prefix="servery-")
         read_end, self._life = os.pipe()
         try:
-            for rank in range(1, ranks.count):
-                self._start(config, ranks.with_rank(rank), read_end)
+            for rank in range(1, ranks.per_node):
+                self._start(config, rank, read_end)
+        except BaseException:
+            self.close()
+            raise
         finally:
             os.close(read_end)
 
     @property
-    def meeting(self) -> Path:
-        """The file by which all processes find each other."""
-        return Path(self._folder.name) / MEETING_FILE
+    def place(self) -> MeetingPlace:
+        """Where all processes find each other, as the first one knows it."""
+        if self._reception is not None:
+            return self._reception.own_place
+        return MeetingPlace(file=str(Path(self._folder.name) / MEETING_FILE))
 
     @property
     def pids(self) -> list[int]:
-        """The numbers of the processes."""
+        """The numbers of the processes on this machine."""
         return [process.pid for process in self._processes]
+
+    def gather(self, wait: Callable[[], None]) -> None:
+        """Wait for other machines, if there are to be any; see `Reception.gather`."""
+        if self._reception is not None:
+            self._lines += self._reception.gather(wait).lines
 
     def loaded(self) -> list[Loaded]:
         """Wait until every part is in memory; raises `LoadError` with what a process says that cannot load its own."""
@@ -74,7 +94,8 @@ class Crew:
             for line in self._lines:
                 line.send(message, arrays)
         except OSError as error:
-            raise EngineDead(self.death or f"a process of the model is gone: {error}") from error
+            self.check(LOSS_PATIENCE_S)
+            raise EngineDead(f"a process of the model is gone: {error}") from error
 
     def check(self, patience_s: float = 0.0) -> None:
         """Raise `EngineDead` if one has ended, or does so while we wait: the others notice a death before we know of it."""
@@ -97,19 +118,17 @@ class Crew:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self._reception is not None:
+            self._reception.close()
         for line in self._lines:
             line.close()
         self._folder.cleanup()
 
-    def _start(self, config: EngineConfig, ranks: Ranks, life: int) -> None:
+    def _start(self, config: EngineConfig, rank: int, life: int) -> None:
+        place = structs.replace(self.place, listener=None)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            arguments = [str(theirs.fileno()), str(life), str(ranks.rank), str(self.meeting), encode_config(config)]
-            process = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, "-m", FOLLOWER_MODULE, *arguments],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), life),
-            )
+            process = start_follower(theirs.fileno(), life, rank, place, config)
         self._lines.append(Line(ours))
         self._processes.append(process)
 
@@ -117,19 +136,27 @@ class Crew:
         try:
             answer = line.answer()
         except ConnectionError as error:
-            status = self._processes[rank - 1].wait()
-            raise LoadError(
-                f"process {rank} of the model ended with status {status} while it loaded its part."
-            ) from error
+            raise LoadError(f"{self._end_of(rank)} It was loading its part.") from error
         if isinstance(answer, Failed):
             message = f"process {rank} of the model: {answer.message}"
             raise LoadError(message) if answer.needed_bytes is None else NotEnoughMemory(message, answer.needed_bytes)
         return answer
 
+    def _end_of(self, rank: int) -> str:
+        """What became of a process that answers no more."""
+        if rank < self._ranks.per_node:
+            process = self._processes[rank - 1]
+            return told_end(rank, process.pid, process.wait())
+        self._died.wait(LOSS_PATIENCE_S)
+        return self.death or f"process {rank} of the model, on node {rank // self._ranks.per_node}, is gone."
+
     def _watch(self, rank: int, process: "subprocess.Popen[bytes]") -> None:
-        status = process.wait()
-        if not self._is_closing:
-            self.death = f"process {rank} of the model (pid {process.pid}) ended with status {status}."
+        self._die(told_end(rank, process.pid, process.wait()))
+
+    def _die(self, why: str) -> None:
+        """The model can compute no more."""
+        if not self._is_closing and self.death is None:
+            self.death = why
             self._died.set()
-            log.error("%s", self.death)
-            self._on_death(self.death)
+            log.error("%s", why)
+            self._on_death(why)

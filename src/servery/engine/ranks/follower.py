@@ -1,4 +1,4 @@
-"""A process with a part of a model: `python -m servery.engine.ranks.follower FD LIFE RANK FILE CONFIG`. Started by `Crew`."""
+"""A process with a part of a model: `python -m servery.engine.ranks.follower FD LIFE RANK PLACE CONFIG`. Started by `start_follower`."""
 
 import logging
 import os
@@ -6,16 +6,17 @@ import signal
 import socket
 import sys
 import threading
-from pathlib import Path
 
 from servery.engine.channel import decode_config
 from servery.engine.config import EngineConfig
 from servery.engine.device_batch import BatchShape, DeviceBatch
+from servery.engine.dtype import dtype_name
 from servery.engine.errors import LoadError, NotEnoughMemory
 from servery.engine.kv import KVCache
-from servery.engine.parallel.part import Ranks
+from servery.engine.parallel.part import Ranks, ranks_of
 from servery.engine.ranks.loading import LoadedPart, load_part
 from servery.engine.ranks.meeting import part_company
+from servery.engine.ranks.meeting_place import MeetingPlace, decode_place
 from servery.engine.ranks.messages import Begin, Choose, End, Failed, Forward, Launch, Line, Loaded, Logits, arrays_of
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def follow(loaded: LoadedPart, cache: KVCache, line: Line) -> None:
                 raise RuntimeError(f"nobody says {task!r} here.")
 
 
-def main(line: Line, ranks: Ranks, meeting: Path, config: EngineConfig) -> int:
+def main(line: Line, ranks: Ranks, place: MeetingPlace, config: EngineConfig) -> int:
     """Load, say so, follow; the exit status is 0 when told to end, 1 when the part cannot be loaded."""
     try:
         loaded = load_part(config, ranks)
@@ -54,11 +55,13 @@ def main(line: Line, ranks: Ranks, meeting: Path, config: EngineConfig) -> int:
         log.exception("loading part %d failed", ranks.rank)
         line.send(Failed(f"it could not be loaded: {error}"))
         return 1
-    line.send(Loaded(loaded.plan.num_blocks, loaded.model.weight_bytes, loaded.read_bytes))
+    line.send(
+        Loaded(loaded.plan.num_blocks, loaded.model.weight_bytes, loaded.read_bytes, dtype_name(loaded.model.dtype))
+    )
     try:
         begin, _ = line.task()
         if isinstance(begin, Begin):
-            follow(loaded, loaded.begin(begin.num_blocks, begin.max_model_len, meeting), line)
+            follow(loaded, loaded.begin(begin.num_blocks, begin.max_model_len, place), line)
             part_company()
     except ConnectionError as error:
         log.warning("the first process is gone (%s); so is this one", error)
@@ -76,7 +79,7 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they go to all processes at once; the first one decides
     settings = decode_config(sys.argv[5])
-    place = Ranks(settings.tensor_parallel, settings.pipeline_parallel, int(sys.argv[3]))
+    own = ranks_of(settings, int(sys.argv[3]))
     end = Line(socket.socket(fileno=int(sys.argv[1])))
     threading.Thread(target=_end_with, args=(int(sys.argv[2]),), daemon=True, name="life").start()
-    sys.exit(main(end, place, Path(sys.argv[4]), settings))
+    sys.exit(main(end, own, decode_place(sys.argv[4]), settings))

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -28,6 +27,7 @@ from servery.engine.placing import DevicePlacing
 from servery.engine.quantization.scheme import AWQ
 from servery.engine.quantizer.choice import quantizer_for
 from servery.engine.ranks.meeting import check_can_meet, meet
+from servery.engine.ranks.meeting_place import MeetingPlace
 from servery.engine.ranks.rank_decoder import RankDecoder
 from servery.engine.shortage import shortages
 from servery.engine.threads import default_threads, use_threads
@@ -52,10 +52,10 @@ class LoadedPart:
     launcher: Launcher = field(init=False)
     sum_cost: SumCost | None = None
 
-    def begin(self, num_blocks: int, max_model_len: int, meeting: Path) -> KVCache:
+    def begin(self, num_blocks: int, max_model_len: int, place: MeetingPlace) -> KVCache:
         """Meet the other processes, and make the cache; from here on all are at the same step."""
         model = self.model
-        meet(model.team, meeting, model.device)
+        meet(model.team, place, model.device)
         if model.team.size > 1:
             self.sum_cost = model.team.measure(model.hidden_size, 512, model.dtype, model.device)
         model.reserve(max_model_len)
@@ -83,12 +83,12 @@ def load_part(
 ) -> LoadedPart:
     """Load what process `ranks.rank` has; raises `LoadError`. Nothing is computed, and nobody waited for."""
     check_alone(config)
-    device = resolve_device(config.device, ranks.rank)
+    device = resolve_device(config.device, ranks.local_rank)
     use_device(device)
     check_can_meet(device)
     if config.kv_dtype == "fp8":
         check_float8(device, "--kv-dtype fp8")
-    threads = use_threads(config.threads or max(1, default_threads() // ranks.count))
+    threads = use_threads(config.threads or max(1, default_threads() // ranks.per_node))
     whole = ModelConfig.load(config.model)
     part, team = Part(whole, ranks), Team(ranks)
     dtype = resolve_dtype(config.dtype, whole, device)
@@ -134,7 +134,7 @@ def _plan(
     on_gpu = device.type == "cuda"
     available = free_bytes(device) if on_gpu else available_bytes()
     if not on_gpu:  # the processes share it, and what they may take of it
-        share = part.ranks.count
+        share = part.ranks.per_node
         available = None if available is None else available // share
         memory, kv = (None if each is None else each // share for each in (config.memory_bytes, config.kv_memory_bytes))
         config = dataclasses.replace(config, memory_bytes=memory, kv_memory_bytes=kv)
@@ -154,7 +154,8 @@ def _reserve(config: EngineConfig, part: Part, dtype: torch.dtype) -> Reserve:
 
 
 def _of_all(plan: KVPlan, ranks: Ranks, device: torch.device) -> KVPlan:
-    """What all processes take of the same memory."""
+    """What all processes of a machine take of the same memory."""
     if device.type == "cuda":
         return plan
-    return dataclasses.replace(plan, weight_bytes=plan.weight_bytes * ranks.count, kv_bytes=plan.kv_bytes * ranks.count)
+    count = ranks.per_node
+    return dataclasses.replace(plan, weight_bytes=plan.weight_bytes * count, kv_bytes=plan.kv_bytes * count)

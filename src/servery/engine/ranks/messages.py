@@ -13,16 +13,18 @@ from torch import Tensor
 
 from servery.engine.launch import LaunchShape
 from servery.engine.packed_arrays import PackedArrays, Place
+from servery.engine.ranks.node_line import cut
 
 _LENGTHS = struct.Struct("<II")
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """From a follower, once: its part is in memory, and leaves room for so many blocks of the KV cache."""
+    """From a follower, once: its part is in memory, computes in `dtype`, and leaves room for so many blocks of the KV cache."""
 
     num_blocks: int
     weight_bytes: int
     read_bytes: int
+    dtype: str
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -100,6 +102,10 @@ class Line:
         """The next thing to do, and its arrays; raises `ConnectionError` when the first process is gone."""
         payload, values = self._receive(pinned=pinned)
         return self._to_follower.decode(payload), values
+
+    def cut(self) -> None:
+        """Let nothing more come but what is here already; who waits for it learns that."""
+        cut(self._sock)
 
     def close(self) -> None:
         """Tell the other end that there is nothing to come."""
