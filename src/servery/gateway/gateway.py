@@ -22,7 +22,9 @@ from servery.upstream.upstream import Upstream
 
 
 class Gateway:
-    """Answers requests with what `fleet` has. To `swap` it is one step: exchanges under way keep the fleet they have."""
+    """Answers requests with what `fleet` has now. To `swap` it is one step: exchanges under way keep the fleet they have."""
+
+    fleet: Fleet
 
     def __init__(
         self,
@@ -45,14 +47,9 @@ class Gateway:
         metrics.gateway.watch_predictions(self.predictions)
 
     @property
-    def fleet(self) -> Fleet:
-        """The models and deployments of now."""
-        return self._fleet
-
-    @property
     def upstreams(self) -> list[Upstream]:
         """What speaks to the deployments of now."""
-        return [each.upstream for each in self._fleet.deployments.values()]
+        return [each.upstream for each in self.fleet.deployments.values()]
 
     async def close(self) -> None:
         """Let go of where limits are counted; the upstreams are whose who made them."""
@@ -61,7 +58,7 @@ class Gateway:
     def swap(self, fleet: Fleet) -> None:
         """Let further exchanges have another fleet, and its bounds count."""
         fleet.enforce()
-        self._fleet = fleet
+        self.fleet = fleet
         self._expect(fleet)
 
     def _expect(self, fleet: Fleet) -> None:
@@ -84,12 +81,13 @@ class Gateway:
         cut_by: Callable[[], str | None] = lambda: None,
         trace: Trace | None = None,
         onward: Onward | None = None,
+        task: str | None = None,
     ) -> Exchange:
         """A new one, with the fleet of now."""
         return Exchange(
             ask=ask,
             client=client if trace is None or not trace.with_content else Overheard(client),
-            fleet=self._fleet,
+            fleet=self.fleet,
             record=Record(self._metrics, ask.base, arrived_s, self._clock, shown=ask.model),
             request_id=request_id,
             arrived_s=arrived_s,
@@ -98,6 +96,7 @@ class Gateway:
             cut_by=cut_by,
             trace=trace,
             onward=onward,
+            task=task,
         )
 
     def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
@@ -107,7 +106,7 @@ class Gateway:
     async def collect(self, ask: Ask, request_id: str, trace: Trace | None = None) -> bytes:
         """The body of an answer that is not streamed, for somebody in this process; raises `ApiError`."""
         now, client = self._clock(), _Collected()
-        total_s = self._fleet.served(ask.base).config.timeouts.total_s
+        total_s = self.fleet.served(ask.base).config.timeouts.total_s
         exchange = self.exchange(
             ask,
             client,
@@ -134,7 +133,7 @@ class Gateway:
                 throttled_s=each.throttle.retry_after_s(now),
                 is_missed=each.is_missed,
             )
-            for each in self._fleet.deployments.values()
+            for each in self.fleet.deployments.values()
         ]
 
     def predictions(self) -> list[PredictionFigures]:
@@ -148,7 +147,7 @@ class Gateway:
                 actual_s=tally.actual_s,
                 error_s=tally.error_s,
             )
-            for served in self._fleet.models.values()
+            for served in self.fleet.models.values()
             if isinstance(served.placement, CheapestWithinSlo)
             for name, tally in served.placement.tallies.items()
         ]

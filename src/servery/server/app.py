@@ -50,7 +50,7 @@ class App:
         cut_by: str | None = "error"
         try:
             try:
-                await self._handle(found, exchange)
+                await self._handle(found, route, exchange)
                 cut_by = None
             except BaseException as error:  # noqa: BLE001 - what is nobody's business here is raised again
                 cut_by = await self._told(error, exchange)
@@ -84,26 +84,30 @@ class App:
             await exchange.reply.fail(failed("The server failed while answering; the failure was logged."))
         return "error"
 
-    async def _handle(self, found: Destination | None, exchange: Exchange) -> None:
+    async def _handle(self, found: Destination | None, route: Route | None, exchange: Exchange) -> None:
+        """`route` is any of those that `found` has: all routes of a path have the same door."""
         service = self._service
-        if found is not None and found.any_route.is_admin:
-            await self._let_in(found.any_route, exchange)
-        elif found is not None and found.any_route.is_figures:
+        if route is not None and route.is_admin:
+            await self._let_in(route, exchange)
+        elif route is not None and route.is_figures:
             service.metrics_door.check(exchange.request)
-        elif found is None or not found.any_route.is_open:
-            exchange.caller = service.keys.check(exchange.request.headers)
+        elif route is None or not route.is_open:
+            exchange.caller = service.keys.admit(exchange.request.head.key_digest)
         if found is None:
             raise no_route(exchange.request.path)
-        route = found.route()
+        route = found.exact or found.route()
         if not route.is_work:
             await route.handler(service, exchange)
             return
-        with service.lifecycle.work(exchange.interrupt):
+        service.lifecycle.begin(exchange.interrupt)
+        try:
             if route.is_admin:
                 async with audited(service.audit, exchange, f"{route.method} {route.path}"):
                     await route.handler(service, exchange)
             else:
                 await route.handler(service, exchange)
+        finally:
+            service.lifecycle.end(exchange.interrupt)
 
     async def _let_in(self, route: Route, exchange: Exchange) -> None:
         """Only admins; who is turned away stands in the audit log."""
@@ -126,14 +130,15 @@ class App:
         request, record = exchange.request, exchange.record
         status = CLIENT_GONE if cut_by == Reason.CLIENT.value else exchange.reply.status or 500
         label, shown = ("other", repr(request.path[:60])) if route is None else (route.path, route.path)
-        self._service.metrics.count_request(_known(request.method), label, status)
+        method = request.method if route is not None and route.method == request.method else _known(request.method)
+        self._service.metrics.count_request(method, label, status)
         if exchange.trace is not None and self._service.tracer is not None:
             end_trace(self._service.tracer, exchange, exchange.trace, label, status, self._service.clock())
         is_routine = route is not None and not route.is_work and (status < 400 or route.is_open)
         level = logging.DEBUG if is_routine else logging.INFO
         if log.isEnabledFor(level):
             line = RequestLine(
-                method=_known(request.method),
+                method=method,
                 route=shown,
                 status=status,
                 request_id=request.id,

@@ -60,14 +60,18 @@ class KeyRing:
         Raises `ApiError` (401) where a key is needed: without one, and in the same words for a key that was never made,
         has expired or was revoked.
         """
+        return self.admit(digest_in(headers))
+
+    def admit(self, digest: bytes | None) -> Caller:
+        """As `check`, for a key of this digest; None: there was none."""
         if not self._by_digest and self.is_empty:
             return ANYBODY
-        key = given_key(headers)
-        if not key:
+        if digest is None:
             raise _missing()
-        digest = digest_of(key)
         found = self._by_digest.get(digest)
-        if found is None or not hmac.compare_digest(found.digest, digest) or self._is_over(found):
+        if found is None or not hmac.compare_digest(found.digest, digest):
+            raise _unknown()
+        if found.expires_s is not None and self._is_over(found):
             raise _unknown()
         return found.caller
 
@@ -150,6 +154,12 @@ def given_key(headers: Mapping[bytes, bytes]) -> bytes:
         return given[7:].strip()
     scheme, _, token = given.strip().partition(b" ")
     return token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"").strip()
+
+
+def digest_in(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The digest of the key that a request came with; None if it has none."""
+    key = given_key(headers)
+    return digest_of(key) if key else None
 
 
 def digest_of(key: bytes) -> bytes:

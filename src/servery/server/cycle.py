@@ -61,19 +61,21 @@ class Cycle:
         *("is_begun", "is_complete", "is_gone", "is_kept", "is_old", "is_received", "scope"),
     )
 
-    def __init__(self, line: Line, loop: asyncio.AbstractEventLoop, scope: Scope, *, is_kept: bool) -> None:
-        """`is_kept`: the connection goes on after the response."""
+    def __init__(
+        self, line: Line, loop: asyncio.AbstractEventLoop, scope: Scope, *, is_kept: bool, whole: bytes | None = None
+    ) -> None:
+        """`is_kept`: the connection goes on after the response. `whole` is the request's body if all of it has come."""
         self.scope = scope
         self.is_kept = is_kept
         self.is_old = False  # a client of HTTP/1.0, which knows nothing of chunks
         self.expects = False  # the client waits for a word before it sends the body
-        self.is_received = False
+        self.is_received = whole is not None
         self.is_begun = False
         self.is_complete = False
         self.is_gone = False
         self._line = line
         self._loop = loop
-        self._body: list[bytes] = []
+        self._body: list[bytes] = [whole] if whole else []
         self._body_bytes = 0
         self._is_told = False  # that the body is complete
         self._waiter: asyncio.Future[None] | None = None
@@ -116,9 +118,10 @@ class Cycle:
         """The whole body, to whoever has read nothing of it; None unless all of it has come."""
         if not self.is_received or self._is_told or self.is_gone:
             return None
+        if self._body_bytes > MAX_BUFFERED_BYTES:
+            self._line.resume_reading()
         body, self._body, self._body_bytes = self._body, [], 0
         self._is_told = True
-        self._line.resume_reading()
         return body[0] if len(body) == 1 else b"".join(body)
 
     async def receive(self) -> Event:

@@ -15,8 +15,7 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self._under_way: set[Interrupt] = set()
-        self._is_idle = asyncio.Event()
-        self._is_idle.set()
+        self._idle: asyncio.Event | None = None  # of whoever waits for the last one's end
         self.is_draining = False
 
     @property
@@ -24,23 +23,17 @@ class Lifecycle:
         """How many requests are under way."""
         return len(self._under_way)
 
-    def work(self, interrupt: Interrupt) -> "_Work":
-        """Count a request as under way inside; raises `ApiError` (503) when the server is stopping."""
-        return _Work(self, interrupt)
-
     def begin(self, interrupt: Interrupt) -> None:
         """There is one more under way; raises `ApiError` (503) when the server is stopping."""
         if self.is_draining:
             raise draining()
-        if not self._under_way:
-            self._is_idle.clear()
         self._under_way.add(interrupt)
 
     def end(self, interrupt: Interrupt) -> None:
         """One is over."""
         self._under_way.discard(interrupt)
-        if not self._under_way:
-            self._is_idle.set()
+        if self._idle is not None and not self._under_way:
+            self._idle.set()
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new work, wait for what is under way, end what is left; whether all could finish by itself."""
@@ -58,28 +51,15 @@ class Lifecycle:
             interrupt.fire(Reason.SHUTDOWN)
 
     async def _wait_idle(self, timeout_s: float) -> bool:
+        if not self._under_way:
+            return True
+        self._idle = asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._is_idle.wait()
+                await self._idle.wait()
         except TimeoutError:
             return False
         return True
-
-
-class _Work:
-    """A block that is under way."""
-
-    __slots__ = ("_interrupt", "_lifecycle")
-
-    def __init__(self, lifecycle: Lifecycle, interrupt: Interrupt) -> None:
-        self._lifecycle = lifecycle
-        self._interrupt = interrupt
-
-    def __enter__(self) -> None:
-        self._lifecycle.begin(self._interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        self._lifecycle.end(self._interrupt)
 
 
 def draining() -> ApiError:

@@ -144,13 +144,13 @@ class HttpProtocol(asyncio.Protocol):
         if found is None:
             return False
         scope, body, self._missing_bytes = found
-        self._newest = cycle = Cycle(self, self._loop, scope, is_kept=True)
-        if body:
-            cycle.feed(body)
-        if self._missing_bytes:
-            self._is_receiving, self._is_in_head = True, False
+        if not self._missing_bytes:
+            self._newest = cycle = Cycle(self, self._loop, scope, is_kept=True, whole=body)
         else:
-            cycle.end()
+            self._newest = cycle = Cycle(self, self._loop, scope, is_kept=True)
+            self._is_receiving, self._is_in_head = True, False
+            if body:
+                cycle.feed(body)
         self._begin(cycle)
         return True
 

@@ -3,16 +3,14 @@
 import asyncio
 import os
 import random
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from servery.server.interrupt import ClientGone
+from servery.server.request_head import RequestHead
 from servery.server.types import Receive, Scope
 from servery.wire.errors import ApiError
-
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class Line(Protocol):
@@ -42,19 +40,23 @@ class Request:
     client goes.
     """
 
-    __slots__ = ("_line", "arrived_s", "headers", "id", "method", "path", "peer", "query", "receive")
+    __slots__ = ("_line", "arrived_s", "head", "headers", "id", "method", "path", "peer", "query", "receive")
 
     def __init__(self, scope: Scope, receive: Receive, arrived_s: float, line: Line | None = None) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.headers: Mapping[bytes, bytes] = scope.get("fields") or dict(scope["headers"])
+        head: RequestHead | None = scope.get("head")
+        if head is None:  # a connection keeps it for the next request with the same scope
+            head = scope["head"] = RequestHead(self.headers)
+        self.head = head
         client = scope.get("client")
         self.peer: str | None = client[0] if client else None
         self.receive = receive
         self._line = line
         self.arrived_s = arrived_s
-        self.id = _request_id(self.headers.get(b"x-request-id", b""))
+        self.id = head.given_id or f"req_{_chance.getrandbits(96):024x}"
 
     def watched(self, gone: Callable[[], None]) -> "_Watched":
         """Inside, `gone` is called when the client closes its connection; the body must have been read."""
@@ -62,10 +64,12 @@ class Request:
 
     def whole(self, max_bytes: int) -> bytes | None:
         """The body, which says that it is JSON, if all of it has come; raises `ApiError` as `json_body` does."""
-        self._check_content_type()
-        self._check_length(max_bytes, SET)
+        if not self.head.is_plain_json:
+            self._check_content_type()
         body = None if self._line is None else self._line.whole()
-        if body is not None and len(body) > max_bytes:
+        if body is None:
+            self._check_length(max_bytes, SET)
+        elif len(body) > max_bytes:
             raise _too_large(max_bytes, SET, is_closing=False)
         return body
 
@@ -84,7 +88,7 @@ class Request:
         return await self._read(max_bytes, limit)
 
     def _check_content_type(self) -> None:
-        if self.headers.get(b"content-type") == b"application/json" and b"content-encoding" not in self.headers:
+        if self.head.is_plain_json:
             return
         given = self.headers.get(b"content-type", b"application/json").decode("latin-1")
         media, _, parameters = given.partition(";")
@@ -155,8 +159,3 @@ def _too_large(max_bytes: int, limit: str, *, is_closing: bool) -> ApiError:
     message = f"The request body is larger than {limit.format(bytes=max_bytes)}."
     headers = [("connection", "close")] if is_closing else []
     return ApiError(413, message, code="request_too_large", headers=headers)
-
-
-def _request_id(given: bytes) -> str:
-    """The client's id for the request if it can stand in logs and headers, else one of ours."""
-    return given.decode("ascii") if given and _SANE_ID.fullmatch(given) else f"req_{_chance.getrandbits(96):024x}"

@@ -1,7 +1,7 @@
 """Which handler answers which path and method."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from servery.server import (
@@ -131,24 +131,33 @@ ROUTES: Sequence[Route] = (
 _ROUTER = Router(ROUTES)
 
 
+def _asked(method: str) -> str:
+    """HEAD goes where GET does."""
+    return "GET" if method == "HEAD" else method
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a request goes: every route of its path, of which one may have its method."""
+    """Where a request goes: every route of its path.
+
+    `exact` is the one for its method, None if there is none; `any_route` that or another of its path: they are of one API.
+    """
 
     matched: Matched[Route]
     method: str
+    exact: Route | None = field(init=False)
+    any_route: Route = field(init=False)
 
-    @property
-    def any_route(self) -> Route:
-        """The route of the request's method, else another of its path: they are of one API."""
+    def __post_init__(self) -> None:
         by_method = self.matched.by_method
-        return by_method.get(_asked(self.method)) or next(iter(by_method.values()))
+        object.__setattr__(self, "exact", by_method.get(_asked(self.method)))
+        object.__setattr__(self, "any_route", self.exact or next(iter(by_method.values())))
 
     def route(self) -> Route:
         """The one for the request's method; raises `ApiError` (405) when its path has others only."""
         by_method = self.matched.by_method
-        if _asked(self.method) in by_method:
-            return by_method[_asked(self.method)]
+        if self.exact is not None:
+            return self.exact
         allowed = [name for method in sorted(by_method) for name in (("GET", "HEAD") if method == "GET" else (method,))]
         message = f"{self.any_route.path} does not take {self.method[:20]}; use {' or '.join(allowed)}."
         headers = [("allow", ", ".join(allowed))]
@@ -183,8 +192,3 @@ def no_route(path: str) -> ApiError:
     """404 for an unknown path, with the nearest known one."""
     message = f"There is nothing at '{shown(path)}'.{did_you_mean(path, _ROUTER.paths)}"
     return ApiError(404, message, code="not_found")
-
-
-def _asked(method: str) -> str:
-    """HEAD goes where GET does."""
-    return "GET" if method == "HEAD" else method

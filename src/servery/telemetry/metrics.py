@@ -24,7 +24,7 @@ from servery.telemetry.engine_metrics import (
 from servery.telemetry.gateway_metrics import GatewayMetrics
 from servery.telemetry.process_metrics import watch_process
 from servery.telemetry.slo_watch import SloWatch, nothing_watched
-from servery.telemetry.tallies import Counter, Histogram
+from servery.telemetry.tallies import Counter, Histogram, Tally
 from servery.telemetry.trace_metrics import TraceCollector
 from servery.telemetry.traces.outbox import SpanFigures
 
@@ -52,6 +52,7 @@ class Metrics:
         self._traces = TraceCollector()
         self._registry.register(self._traces)
         self._models: dict[str, ModelMetrics] = {}
+        self._answered: dict[tuple[str, str, int], Tally] = {}
         self.gateway = GatewayMetrics(self._registry)
         self._slo = _Slo(nothing_watched())
         self._registry.register(self._slo)
@@ -115,7 +116,10 @@ class Metrics:
 
     def count_request(self, method: str, route: str, status: int) -> None:
         """Count an HTTP request that was answered with `status` (499: the client had gone)."""
-        self._http.labels(method, route, str(status)).inc()
+        answered = self._answered.get((method, route, status))
+        if answered is None:
+            answered = self._answered[method, route, status] = self._http.labels(method, route, str(status))
+        answered.value += 1
 
     def of_model(self, name: str) -> "ModelMetrics":
         """The metrics of one model; made once, because finding a label costs more than counting."""
