@@ -151,6 +151,8 @@ def add_verbs(add_verb: Add, add_client: Callable[[argparse.ArgumentParser], Non
         _add_lengths(measuring[verb])
     for verb in (run, goodput, sweep):
         _add_turns(measuring[verb])
+    for verb in (goodput, sweep):
+        _add_price(measuring[verb])
     _add_load(measuring[run])
     _add_trace(measuring[trace])
     _add_search(measuring[goodput])
@@ -161,7 +163,7 @@ def add_verbs(add_verb: Add, add_client: Callable[[argparse.ArgumentParser], Non
 
 def _add_measuring(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(temperature=0.0, seed=0, concurrency=None, rate=None, arrivals="poisson", trace=None)
-    verb.set_defaults(prompt_tokens=_PROMPT_TOKENS, output_tokens=_OUTPUT_TOKENS)
+    verb.set_defaults(prompt_tokens=_PROMPT_TOKENS, output_tokens=_OUTPUT_TOKENS, api_price=None)
     add = verb.add_argument
     add("--requests", type=at_least(1), default=200, metavar="M", help="requests of a run")
     add("--warmup", type=at_least(0), default=8, metavar="N", help="requests before, not counted")
@@ -180,6 +182,11 @@ def _add_lengths(verb: argparse.ArgumentParser) -> None:
     add, lengths = verb.add_argument, "N, LOW:HIGH drawn evenly, or lognormal:MEAN,P99"
     add("--prompt-tokens", type=_lengths, default=_PROMPT_TOKENS, metavar="X", help=f"length of a prompt: {lengths}")
     add("--output-tokens", type=_lengths, default=_OUTPUT_TOKENS, metavar="Y", help=f"length of an answer: {lengths}")
+
+
+def _add_price(verb: argparse.ArgumentParser) -> None:
+    help_text = "what a provider asks for a million output tokens, drawn beside the cost per good token"
+    verb.add_argument("--api-price", type=between(0, 1e6), metavar="$", help=help_text)
 
 
 def _add_turns(verb: argparse.ArgumentParser) -> None:
@@ -268,6 +275,7 @@ def _bench_options(options: argparse.Namespace, load: LoadOptions) -> BenchOptio
         load=load,
         slo=_slo(options),
         dollars_per_hour=options.cost_per_hour,
+        api_price=options.api_price,
         measures_bandwidth=options.bandwidth,
         json_path=options.json,
         html_path=options.html,
@@ -302,6 +310,8 @@ def _arrivals(options: argparse.Namespace, rate: float) -> Arrivals:
 
 
 def _slo(options: argparse.Namespace) -> BenchSlo | None:
+    if options.api_price is not None and options.cost_per_hour is None:
+        raise UsageError("--api-price is drawn beside what the server costs; give its --cost-per-hour, too")
     if options.slo is None:
         if options.attainment is not None or options.cost_per_hour is not None:
             raise UsageError("--attainment and --cost-per-hour judge by an SLO; give one with --slo")

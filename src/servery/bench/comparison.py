@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import uvloop
 from rich.console import Console
@@ -15,7 +15,7 @@ from servery.bench.output import put_out
 from servery.bench.page import write_pair
 from servery.bench.paired import ANSWERED, KEPT, SHARES, Comparison, Outcome, chance_of_less, compare
 from servery.bench.percentile import quantile, smallest_n
-from servery.bench.report import Report, cut_short
+from servery.bench.report import Latency, Report, Row, cut_short, faults_of
 from servery.bench.run import one_run
 from servery.bench.stop import Stop, Stopped
 from servery.bench.target import Target, require_folder
@@ -24,7 +24,9 @@ from servery.bench.work import request_like
 SCHEMA = "servery.bench.compare/1"
 FEWEST_REPEATS = 3
 OPENINGS = ("north", "south")  # what the prompts of A and of B begin with: none is in the other's prefix cache
-_NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
+_NAMES: dict[Latency, str] = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
+
+Column = Latency | Literal["answered", "kept"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def overall(figures: Sequence[Comparison]) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    column: str
+    column: Column
     figure: Callable[[Sequence[float]], float]
     is_less_better: bool = True
 
@@ -135,11 +137,11 @@ def _quantile_of(q: float) -> Callable[[Sequence[float]], float]:
     return lambda values: quantile(sorted(values), q)
 
 
-def _values(reports: list[Report], column: str) -> list[list[float | None]]:
+def _values(reports: list[Report], column: Column) -> list[list[float | None]]:
     return [[_value(row, column) for row in report.samples] for report in reports]
 
 
-def _value(row: dict[str, Any], column: str) -> float | None:
+def _value(row: Row, column: Column) -> float | None:
     if column == "answered":
         return float(row["error"] is None)
     if column == "kept":
@@ -170,5 +172,5 @@ def show(report: CompareReport, console: Console) -> None:
     console.print(table)
     console.print(f"a request of B has the lower TTFT {report.chance_b_faster:.0%} of the time")
     console.print(f"B is {report.verdict.value} (margin {report.margin:.0%})", style="bold")
-    for fault in dict.fromkeys(fault for one in [*report.a, *report.b] for fault in one.faults):
+    for fault in faults_of([*report.a, *report.b]):
         console.print(f"INVALID: {fault}", markup=False, style="bold red")

@@ -65,8 +65,10 @@ def read_counters(metrics: str, model: str) -> Counters | None:
     return Counters(*(found[name] for name in _METRICS))
 
 
-def work_between(before: Counters, after: Counters, bandwidth: Bandwidth | None) -> EngineWork | None:
-    """What happened between two readings; None if there was no step or the engine was restarted."""
+def work_between(before: Counters | None, after: Counters | None, bandwidth: Bandwidth | None) -> EngineWork | None:
+    """What happened between two readings; None if there was no step, or the engine was restarted or tells nothing."""
+    if before is None or after is None:
+        return None
     change = Counters(*(late - early for early, late in zip(before, after, strict=True)))
     if change.steps <= 0 or change.step_s <= 0 or min(change) < 0:
         return None

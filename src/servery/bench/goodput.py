@@ -3,7 +3,6 @@
 import math
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import uvloop
 from rich.console import Console
@@ -16,12 +15,13 @@ from servery.bench.load import GoesOn
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
 from servery.bench.page import write_page
-from servery.bench.report import Report, cut_short
+from servery.bench.report import Report, cut_short, faults_of
 from servery.bench.run import one_run
 from servery.bench.sample import Sample
 from servery.bench.slo import BenchSlo
 from servery.bench.stop import Stop, Stopped
 from servery.bench.sweep import at_rate
+from servery.bench.table import tail
 from servery.bench.target import Target, require_folder
 from servery.bench.work import request_like
 
@@ -129,23 +129,18 @@ def _capacity(search: CapacitySearch, runs: list[Report]) -> CapacityReport:
 
 def show(report: CapacityReport, console: Console) -> None:
     """Print the runs and what they show."""
-    table = Table("rate /s", "requests", "kept the SLO", "at least", "TTFT p99 ms", "TPOT p99 ms", "verdict")
+    table = Table("rate /s", "requests", "kept the SLO", "at least", "TTFT ms", "TPOT ms", "verdict")
     for column in table.columns[:-1]:
         column.justify = "right"
     for trial, one in sorted(zip(report.trials, report.runs, strict=True), key=lambda pair: pair[0].rate):
         latency, got = one.summary.latency, trial.attainment
-        tails = (_tail(latency[name].percentiles) for name in ("ttft_ms", "tpot_ms"))
+        tails = (tail(latency[name]) for name in ("ttft_ms", "tpot_ms"))
         word = "requests pile up" if trial.is_backlog_growing else trial.verdict.value
         table.add_row(f"{trial.rate:.3g}", str(got.n), f"{got.share:.2%}", f"{got.low:.2%}", *tails, word)
     console.print(table)
     console.print(conclusion(report), markup=False)
-    for fault in dict.fromkeys(fault for one in report.runs for fault in one.faults):
+    for fault in faults_of(report.runs):
         console.print(f"INVALID: {fault}", markup=False, style="bold red")
-
-
-def _tail(percentiles: dict[str, Any]) -> str:
-    value = percentiles["p99"].value
-    return "n < 1000" if value is None else f"{value:.1f}"
 
 
 def conclusion(report: CapacityReport) -> str:

@@ -68,13 +68,17 @@ class LoadOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
-    """One run; `dollars_per_hour` is what the server costs, for the cost per million good tokens."""
+    """One run; `dollars_per_hour` is what the server costs, for the cost per million good tokens.
+
+    `api_price` is what a provider asks for a million output tokens, in dollars, to see the cost beside it.
+    """
 
     target: TargetOptions
     work: WorkOptions
     load: LoadOptions
     slo: BenchSlo | None = None
     dollars_per_hour: float | None = None
+    api_price: float | None = None
     measures_bandwidth: bool = True
     json_path: Path | None = None
     html_path: Path | None = None

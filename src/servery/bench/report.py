@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import orjson
 
@@ -11,6 +11,7 @@ from servery.bench.attainment import Attainment, attained
 from servery.bench.backlog import is_growing
 from servery.bench.bandwidth import Bandwidth
 from servery.bench.engine_meter import EngineWork
+from servery.bench.engine_watch import FirstTokens, Moment
 from servery.bench.machine import Provenance
 from servery.bench.measured import Measured
 from servery.bench.percentile import Distribution
@@ -69,6 +70,28 @@ class Summary:
     ttft_by_turn_ms: dict[str, Distribution] = field(default_factory=dict)  # of conversations, by the turn's number
 
 
+Latency = Literal["ttft_s", "tpot_s", "e2e_s", "stall_s"]  # the columns of a row that are latencies
+
+
+class Row(TypedDict):
+    """One request: `due_s` and `sent_s` count from the beginning of the run, the others from when it was due."""
+
+    due_s: float
+    sent_s: float
+    ttft_s: float | None
+    tpot_s: float | None
+    e2e_s: float | None
+    stall_s: float | None
+    prompt_tokens: int | None
+    cached_tokens: int
+    output_tokens: int
+    events: int
+    finish_reason: str | None
+    error: str | None
+    misses: tuple[str, ...] | None
+    turn: int
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """Everything about one run.
@@ -86,13 +109,25 @@ class Report:
     engine: EngineWork | None
     bandwidth: Bandwidth | None
     notes: list[str]
-    samples: list[dict[str, Any]]
+    samples: list[Row]
     schema: str = SCHEMA
+    first_tokens: FirstTokens | None = None
+    moments: list[Moment] = field(default_factory=list)  # how the engine was as the run went on
 
     @property
     def slo_limits(self) -> dict[str, float]:
         """The limits that were asked for, in seconds by clause; none without an SLO."""
         return self.summary.slo.limits if self.summary.slo is not None else {}
+
+
+def faults_of(runs: Sequence[Report]) -> list[str]:
+    """Why the runs are invalid, each reason once, with one example where it is that of several."""
+    if len(runs) == 1:
+        return runs[0].faults
+    reasons: dict[str, list[str]] = {}
+    for fault in (fault for run in runs for fault in run.faults):
+        reasons.setdefault(fault.partition(":")[0], []).append(fault)
+    return [f"{len(same)} of {len(runs)} runs: {same[0]}" for same in reasons.values()]
 
 
 def cut_short(runs: Sequence[Report], stop: Stop) -> list[Report]:
@@ -211,7 +246,7 @@ def _tokens_until(sample: Sample, end: float) -> float:
     return arrived * sample.output_tokens / len(sample.arrivals)
 
 
-def sample_rows(measured: Measured, slo: BenchSlo | None = None) -> list[dict[str, Any]]:
+def sample_rows(measured: Measured, slo: BenchSlo | None = None) -> list[Row]:
     """One row per request for the JSON; `due_s` and `sent_s` count from the beginning of the run."""
     return [
         {

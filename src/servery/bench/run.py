@@ -1,5 +1,6 @@
 """`servery bench run`: prepare the requests, warm up, measure, report."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
@@ -7,7 +8,8 @@ import uvloop
 
 from servery.bench import bandwidth, load
 from servery.bench.bandwidth import Bandwidth
-from servery.bench.engine_meter import Counters, EngineWork, work_between
+from servery.bench.engine_meter import Counters, EngineWork, read_counters, work_between
+from servery.bench.engine_watch import first_tokens, readings, since, watched
 from servery.bench.machine import Provenance, cache_bytes
 from servery.bench.measured import Measured
 from servery.bench.options import BenchOptions, WorkOptions, plain
@@ -55,17 +57,20 @@ async def one_run(target: Target, options: BenchOptions, stop: Stop, goes_on: lo
         planned = await plan(target, options.work, requests, _unless(stop, advance))
     warming, counted = planned[: options.load.warmup], planned[options.load.warmup :]
     await load.warm_up(target, warming, options.load, watch, stop)
-    before = await target.counters()
+    before = await target.metrics()
     stop.check()
     stop.listen()
-    measured = await load.measure(target, counted, options.load, watch, stop, goes_on)
-    after = await target.counters()
+    at_first = readings(before, target.model)
+    async with watched(target.control, target.model, at_first) as seen:
+        measured = await load.measure(target, counted, options.load, watch, stop, goes_on)
+    after = await target.metrics()
     notes = [*_length_notes(options.work, target), *_sample_notes(measured)]
     unasked = number_of_requests(counted) - len(measured.samples)
     if unasked and goes_on is None and not stop.is_asked:
         notes.append(f"{unasked} turns were not asked: the answer before them did not come whole")
-    ceiling = None if stop.is_asked else _ceiling(options, target, before, notes)
-    engine = work_between(before, after, ceiling) if before and after else None
+    counters = read_counters(before, target.model), read_counters(after, target.model)
+    ceiling = None if stop.is_asked else _ceiling(options, target, counters[0], notes)
+    engine = work_between(*counters, ceiling)
     return Report(
         provenance=provenance,
         options=plain(options),
@@ -78,7 +83,15 @@ async def one_run(target: Target, options: BenchOptions, stop: Stop, goes_on: lo
         bandwidth=ceiling,
         notes=[*notes, *_engine_notes(engine)],
         samples=sample_rows(measured, options.slo),
+        first_tokens=first_tokens(at_first, readings(after, target.model), _mean_ttft_ms(measured)),
+        moments=since(seen, measured.began),
     )
+
+
+def _mean_ttft_ms(measured: Measured) -> float | None:
+    """From when requests were sent: a server knows nothing of a client that is late."""
+    known = [one.arrivals[0] - one.sent for one in measured.samples if one.arrivals]
+    return 1e3 * math.fsum(known) / len(known) if known else None
 
 
 def _unless(stop: Stop, advance: Callable[[], None]) -> Callable[[], None]:

@@ -11,9 +11,11 @@ from servery.bench.arrivals import Arrivals
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
 from servery.bench.page import write_page
+from servery.bench.percentile import Distribution, smallest_n
 from servery.bench.report import Report, cut_short
 from servery.bench.run import one_run
 from servery.bench.stop import Stop, Stopped
+from servery.bench.table import tail
 from servery.bench.target import Target, require_folder
 from servery.bench.work import request_like
 
@@ -69,12 +71,13 @@ async def measure(steps: list[BenchOptions]) -> SweepReport:
 
 def show(report: SweepReport, console: Console) -> None:
     """One line per run."""
-    names = ("load", "good /s", "output tokens/s", "TTFT p50 ms", "p99", "TPOT p50 ms", "p99", "kept the SLO", "errors")
-    table = Table(*names)
+    table = Table("load", "good/s", "tokens/s", "TTFT ms", "", "TPOT ms", "", "SLO", "failed")
     for column in table.columns[1:]:
         column.justify = "right"
     for one in report.runs:
         table.add_row(*_cells(one))
+    first = report.runs[0]
+    console.print(f"{first.model}: {len(report.runs)} runs; the first: {first.summary.load}", markup=False)
     console.print(table)
     for one in report.runs:
         for fault in one.faults:
@@ -83,12 +86,12 @@ def show(report: SweepReport, console: Console) -> None:
 
 def _cells(report: Report) -> list[str]:
     summary = report.summary
-    ttft, tpot = (summary.latency[name].percentiles for name in ("ttft_ms", "tpot_ms"))
-    tails = [_number(of[name].value) for of in (ttft, tpot) for name in ("p50", "p99")]
-    kept = f"{summary.slo.attainment.share:.2%}" if summary.slo is not None else "-"
+    ttft, tpot = (summary.latency[name] for name in ("ttft_ms", "tpot_ms"))
+    tails = [cell for of in (ttft, tpot) for cell in (_median(of), tail(of) if of.n >= smallest_n(0.9) else "-")]
+    kept = f"{summary.slo.attainment.share:.1%}" if summary.slo is not None else "-"
     rates = summary.throughput
     return [
-        summary.load,
+        _load(report),
         f"{rates.good_requests:.2f}",
         f"{rates.output_tokens:.1f}",
         *tails,
@@ -97,5 +100,11 @@ def _cells(report: Report) -> list[str]:
     ]
 
 
-def _number(value: float | None) -> str:
-    return "n too small" if value is None else f"{value:.1f}"
+def _load(report: Report) -> str:
+    """As short as a table needs it: what all runs have in common is said above it."""
+    return f"{report.offered_rate:g}/s" if report.offered_rate is not None else f"{report.clients} clients"
+
+
+def _median(of: Distribution) -> str:
+    value = of.percentiles["p50"].value
+    return f"n < {smallest_n(0.5)}" if value is None else f"p50 {value:.1f}"

@@ -5,7 +5,8 @@ from rich.table import Table
 
 from servery.bench.bandwidth import Bandwidth
 from servery.bench.engine_meter import EngineWork
-from servery.bench.percentile import QUANTILES, Percentile, smallest_n
+from servery.bench.engine_watch import FirstTokens
+from servery.bench.percentile import QUANTILES, Distribution, Percentile, smallest_n
 from servery.bench.report import Report, SloFigures, Summary
 
 _NAMES = {
@@ -26,6 +27,8 @@ def show(report: Report, console: Console) -> None:
     console.print(_totals(summary))
     if summary.slo is not None:
         console.print(slo_lines(summary.slo))
+    if report.first_tokens is not None:
+        console.print(first_tokens_line(report.first_tokens))
     if report.engine is not None:
         console.print(_engine_line(report.engine, report.bandwidth))
     for kind, count in summary.errors.items():
@@ -34,6 +37,12 @@ def show(report: Report, console: Console) -> None:
         console.print(f"INVALID: {fault}", markup=False, style="bold red")
     for note in report.notes:
         console.print(f"note: {note}", markup=False)
+
+
+def tail(of: Distribution) -> str:
+    """The furthest percentile that there are enough samples for, by its name."""
+    stated = [(name, one.value) for name, one in of.percentiles.items() if one.value is not None]
+    return f"{stated[-1][0]} {_number(stated[-1][1])}" if stated else f"n < {smallest_n(QUANTILES[0])}"
 
 
 def _latency_table(summary: Summary) -> Table:
@@ -64,12 +73,17 @@ def _totals(summary: Summary) -> str:
         f"prompt {_number(summary.prompt_tokens.mean)} tokens, answer {_number(summary.output_tokens.mean)} (means)",
     ]
     if summary.ttft_by_turn_ms:
-        medians = ((turn, of.percentiles["p50"].value) for turn, of in summary.ttft_by_turn_ms.items())
-        shown = ", ".join(f"{turn}: {_number(value)} ms" for turn, value in medians)
-        lines.append(f"TTFT p50 by turn of the conversation: {shown}")
+        shown = ", ".join(f"{turn}: {_turn(of)}" for turn, of in summary.ttft_by_turn_ms.items())
+        lines.append(f"TTFT by turn of the conversation: {shown}")
     if summary.cached_share:
         lines.append(f"{summary.cached_share:.1%} of the prompt tokens came from the prefix cache")
     return "\n".join(lines)
+
+
+def _turn(of: Distribution) -> str:
+    """The median, or the mean of the few there are."""
+    median = of.percentiles["p50"].value
+    return f"p50 {_number(median)} ms" if median is not None else f"mean {_number(of.mean)} ms (n = {of.n})"
 
 
 def slo_lines(figures: SloFigures) -> str:
@@ -84,6 +98,12 @@ def slo_lines(figures: SloFigures) -> str:
     if figures.dollars_per_million_good_tokens is not None:
         lines.append(f"${figures.dollars_per_million_good_tokens:.4f} per million good output tokens")
     return "\n".join(lines)
+
+
+def first_tokens_line(of: FirstTokens) -> str:
+    """What the time to first tokens was spent on."""
+    parts = f"{_number(of.queue_ms)} ms waiting, {_number(of.prefill_ms)} ms prompt, {_number(of.way_ms)} ms on the way"
+    return f"time to first token, mean: {parts}"
 
 
 def _engine_line(engine: EngineWork, bandwidth: Bandwidth | None) -> str:

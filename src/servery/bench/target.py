@@ -12,7 +12,6 @@ from typing import Any
 from servery.bench.address import Address
 from servery.bench.client import LOADING_S, Client
 from servery.bench.dialect import Dialect
-from servery.bench.engine_meter import Counters, read_counters
 from servery.bench.errors import ClientError, WrongStatus
 from servery.bench.options import TargetOptions
 from servery.bench.prompts import TokenCounter, token_counter
@@ -53,12 +52,12 @@ class Target:
             control.close()
             raise
 
-    async def counters(self) -> Counters | None:
-        """Those of an embedded engine; most other servers keep their metrics elsewhere, or have others."""
+    async def metrics(self) -> str:
+        """In Prometheus' text format; nothing where it shows none to this client."""
         try:
-            return read_counters(await self.control.metrics(), self.model)
+            return await self.control.metrics()
         except ClientError:
-            return None
+            return ""
 
 
 def _allow_many_connections() -> None:

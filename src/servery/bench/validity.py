@@ -4,6 +4,8 @@ A client that sends late offers another load than it says; one that uses a whole
 are shown, but the run is called invalid.
 """
 
+from collections.abc import Mapping
+
 from servery.bench.errors import OutOfConnections
 from servery.bench.measured import Measured
 from servery.bench.percentile import quantile
@@ -22,15 +24,15 @@ def lag_p99_s(measured: Measured) -> float:
     return quantile(sorted(sample.lag_s for sample in measured.samples), 0.99) if measured.samples else 0.0
 
 
-def lag_limit_s(slo: BenchSlo | None) -> float:
-    """The most that `lag_p99_s` may be."""
-    return max(LAG_S, LAG_SHARE * slo.limits.get("ttft", 0.0) if slo else 0.0)
+def lag_limit_s(limits: Mapping[str, float]) -> float:
+    """The most that `lag_p99_s` may be, by the limits of an SLO in seconds (none without one)."""
+    return max(LAG_S, LAG_SHARE * limits.get("ttft", 0.0))
 
 
 def faults(measured: Measured, slo: BenchSlo | None) -> list[str]:
     """Why the run is invalid; nothing if it is valid."""
     found = []
-    lag, limit = lag_p99_s(measured), lag_limit_s(slo)
+    lag, limit = lag_p99_s(measured), lag_limit_s(slo.limits if slo is not None else {})
     if measured.is_open and lag > limit:
         late = f"this client sent requests late: {1e3 * lag:.1f} ms at p99, above {1e3 * limit:.1f} ms"
         found.append(f"{late}; lower the rate, or give the client a core of its own")

@@ -8,8 +8,9 @@ from servery.bench.page.picture import STYLE
 from servery.bench.page.plot import Plot
 from servery.bench.page.rate_plots import rate_plots
 from servery.bench.page.run_plots import run_plots
-from servery.bench.percentile import QUANTILES, Percentile, smallest_n
-from servery.bench.report import Report, Summary
+from servery.bench.percentile import QUANTILES, Percentile, quantile, smallest_n
+from servery.bench.report import Report, Summary, faults_of
+from servery.bench.validity import lag_limit_s
 from servery.byte_size import format_byte_size
 
 _LATENCIES = {
@@ -38,7 +39,7 @@ def page(reports: Sequence[Report], *, conclusion: str | None = None, capacity: 
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="conclusion">{escape(conclusion)}</p>' if conclusion else "",
-        faults_of(reports),
+        fault_lines(reports),
         plots_of(rate_plots(reports, capacity)) if len(reports) > 1 else "",
         *(_run(report, is_alone=len(reports) == 1) for report in reports),
         "<h2>Notes</h2>" + list_of(notes) if notes else "",
@@ -56,10 +57,9 @@ def whole_page(title: str, body: Iterable[str]) -> str:
     )
 
 
-def faults_of(reports: Sequence[Report]) -> str:
+def fault_lines(reports: Sequence[Report]) -> str:
     """Why the runs are invalid, each reason once."""
-    faults = dict.fromkeys(fault for report in reports for fault in report.faults)
-    return "".join(f'<p class="fault"><strong>Invalid:</strong> {escape(fault)}.</p>' for fault in faults)
+    return "".join(f'<p class="fault"><strong>Invalid:</strong> {escape(fault)}.</p>' for fault in faults_of(reports))
 
 
 def notes_of(reports: Sequence[Report]) -> list[str]:
@@ -69,7 +69,7 @@ def notes_of(reports: Sequence[Report]) -> list[str]:
 
 def _run(report: Report, *, is_alone: bool) -> str:
     """Open where it is the only one."""
-    inside = _facts(report.summary) + _table(report.summary) + _errors(report.summary) + plots_of(run_plots(report))
+    inside = _facts(report) + _table(report.summary) + _errors(report.summary) + plots_of(run_plots(report))
     if is_alone:
         return inside
     return f"<details><summary>{escape(report.summary.load)}</summary>{inside}</details>"
@@ -80,7 +80,8 @@ def plots_of(plots: Sequence[Plot]) -> str:
     return f'<div class="plots">{"".join(plot.svg for plot in plots)}</div>'
 
 
-def _facts(summary: Summary) -> str:
+def _facts(report: Report) -> str:
+    summary = report.summary
     rates = summary.throughput
     facts = [
         ("good requests", f"{summary.good} in {summary.wall_s:.1f} s"),
@@ -98,6 +99,11 @@ def _facts(summary: Summary) -> str:
         ]
         if slo.dollars_per_million_good_tokens is not None:
             facts.append(("per million good tokens", f"${slo.dollars_per_million_good_tokens:.4f}"))
+    if (first := report.first_tokens) is not None:
+        parts = (
+            f"{_number(first.queue_ms)} waiting, {_number(first.prefill_ms)} prompt, {_number(first.way_ms)} on the way"
+        )
+        facts.append(("time to first token, mean ms", parts))
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     return f"<dl>{cells}</dl>"
 
@@ -144,12 +150,35 @@ def _machine(name: str, value: object) -> tuple[str, str]:
     return name.replace("_", " "), f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
+def _work(report: Report) -> dict[str, str]:
+    """What was asked, where the options tell it."""
+    work = report.options.get("work", {}) if isinstance(report.options, dict) else {}
+    if work.get("trace"):
+        told = {"trace": f"{work['trace']}, lengths x {work['scale_tokens']:g}"}
+    else:
+        names = {"prompt_tokens": "prompts", "output_tokens": "answers"}
+        told = {words: f"{work[name]} tokens" for name, words in names.items() if name in work}
+    return {**told, "seed": str(work["seed"])} if "seed" in work else told
+
+
+def _client(report: Report) -> str:
+    """Whether the client kept up."""
+    share = f"{report.summary.client_cpu_share:.0%} of a core"
+    late = sorted(row["sent_s"] - row["due_s"] for row in report.samples)
+    if report.offered_rate is None or not late:
+        return share
+    limit_ms = 1e3 * lag_limit_s(report.slo_limits)
+    return f"{share}; sent {1e3 * quantile(late, 0.99):.2f} ms late at p99, of {limit_ms:.1f} ms allowed"
+
+
 def provenance(report: Report) -> str:
     """What it was measured with."""
     made = report.provenance
     facts = {
         "command": " ".join(made.command),
         "date": made.date,
+        **_work(report),
+        "client": _client(report),
         "servery": f"{made.version}, commit {made.commit}" if made.commit else made.version,
         **dict(_machine(name, value) for name, value in made.machine.items() if value is not None),
     }

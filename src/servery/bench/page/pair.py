@@ -6,10 +6,10 @@ from html import escape
 from pathlib import Path
 
 from servery.bench.page.axis import Axis
-from servery.bench.page.document import faults_of, list_of, notes_of, plots_of, provenance, whole_page
+from servery.bench.page.document import fault_lines, list_of, notes_of, plots_of, provenance, whole_page
 from servery.bench.page.plot import Plot
 from servery.bench.paired import SHARES, Comparison, Outcome
-from servery.bench.report import Report
+from servery.bench.report import Latency, Report
 
 _WIDTH, _HEIGHT, _MIDDLE = 240, 22, 11
 _LEAST_SPAN = 0.1  # of the ratios that a bar shows, each side of 1
@@ -40,7 +40,7 @@ def pair_page(
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="conclusion">{escape(verdict)}</p>',
-        faults_of(reports),
+        fault_lines(reports),
         f"<dl>{sides}<div><dt>load</dt><dd>{escape(runs)}</dd></div></dl>",
         _table(figures, margin),
         plots_of(_plots(a, b)),
@@ -93,14 +93,18 @@ def _place(ratio: float, span: float) -> float:
 
 
 def _plots(a: Sequence[Report], b: Sequence[Report]) -> list[Plot]:
-    figures = {"ttft_s": "Time to first token", "tpot_s": "Time per output token", "e2e_s": "End to end"}
+    figures: dict[Latency, str] = {
+        "ttft_s": "Time to first token",
+        "tpot_s": "Time per output token",
+        "e2e_s": "End to end",
+    }
     plots = (_spread(title, _values(a, column), _values(b, column)) for column, title in figures.items())
     return [plot for plot in plots if plot is not None]
 
 
-def _values(reports: Sequence[Report], column: str) -> list[float]:
+def _values(reports: Sequence[Report], column: Latency) -> list[float]:
     rows = (row for report in reports for row in report.samples)
-    return sorted(1e3 * row[column] for row in rows if row["error"] is None and row[column])
+    return sorted(1e3 * value for row in rows if row["error"] is None and (value := row[column]))
 
 
 def _spread(title: str, a: Sequence[float], b: Sequence[float]) -> Plot | None:

@@ -22,8 +22,12 @@ def rate_plots(reports: Sequence[Report], capacity: float | None = None) -> list
             plots.append(_misses(kept, name))
     plots += [_latency(runs, "ttft_ms", "Time to first token"), _latency(runs, "tpot_ms", "Time per output token")]
     plots.append(_pareto(runs))
+    if any(run.first_tokens is not None for run in runs):
+        plots.append(_first_tokens(runs))
     if any(slo.dollars_per_million_good_tokens is not None for _, slo in kept):
-        plots.append(_cost(kept, _x(runs)[0]))
+        prices = _prices(runs[0])
+        plots.append(_cost(kept, _x(runs)[0], prices))
+        plots += [_cost_by_use(cost, prices) for cost in _at_capacity(kept, capacity)]
     return plots
 
 
@@ -41,12 +45,20 @@ def _throughput(runs: Sequence[Report], kept: Sequence[tuple[float, SloFigures]]
     name, x = _x(runs)
     answered = [(load_of(run), run.summary.throughput.good_requests) for run in runs]
     y = Axis.over([*(value for _, value in answered), *((x.high,) if name != "clients" else ())], from_zero=True)
-    plot = Plot("Throughput and goodput", name, "requests/s", x, y)
+    plot = Plot("Throughput and goodput", name, "requests/s, with 95 % bounds" if kept else "requests/s", x, y)
+    plot.intervals([(load_of(run), *_goodput_bounds(run)) for run in runs if run.summary.slo is not None], 1)
     plot.line(answered, 4, "answered", has_dots=True)
     plot.line([(at, slo.goodput) for at, slo in kept], 1, "within the SLO", has_dots=True)
     if capacity is not None:
         plot.mark("capacity", x=capacity)
     return plot
+
+
+def _goodput_bounds(run: Report) -> tuple[float, float]:
+    """The bounds of the share that kept the SLO, of the requests a second that were judged."""
+    slo = run.summary.slo
+    judged = slo.attainment.n / run.summary.wall_s if slo is not None else 0.0
+    return (slo.attainment.low * judged, slo.attainment.high * judged) if slo is not None else (0.0, 0.0)
 
 
 def _attainment(kept: Sequence[tuple[float, SloFigures]], name: str, capacity: float | None) -> Plot:
@@ -99,10 +111,51 @@ def _pareto(runs: Sequence[Report]) -> Plot:
     return plot
 
 
-def _cost(kept: Sequence[tuple[float, SloFigures]], name: str) -> Plot:
+def _first_tokens(runs: Sequence[Report]) -> Plot:
+    """What the time to first tokens was spent on, as the server tells it."""
+    known = [(load_of(run), run.first_tokens) for run in runs]
+    parts = {
+        "waiting": [(at, of.queue_ms) for at, of in known if of is not None],
+        "prompt": [(at, of.prefill_ms) for at, of in known if of is not None],
+        "on the way": [(at, of.way_ms) for at, of in known if of is not None],
+    }
+    name, x = _x(runs)
+    y = Axis.over([value for line in parts.values() for _, value in line], from_zero=True)
+    plot = Plot("What the time to first tokens is spent on", name, "milliseconds, mean", x, y)
+    for (part, line), colour in zip(parts.items(), (2, 1, 4), strict=True):
+        plot.line(line, colour, part, has_dots=True)
+    return plot
+
+
+def _prices(run: Report) -> list[float]:
+    """What a provider asks for a million output tokens, if that was told."""
+    price = run.options.get("api_price") if isinstance(run.options, dict) else None
+    return [price] if price is not None else []
+
+
+def _at_capacity(kept: Sequence[tuple[float, SloFigures]], capacity: float | None) -> list[float]:
+    """The cost of the run at the capacity, where there is one."""
+    costs = (slo.dollars_per_million_good_tokens for at, slo in kept if at == capacity)
+    return [cost for cost in costs if cost is not None]
+
+
+def _cost_by_use(cost: float, prices: Sequence[float]) -> Plot:
+    """A server that has less to do costs as much: its tokens are dearer by as much as it idles."""
+    points = [(share, 100 * cost / share) for share in range(5, 101)]
+    y = Axis.over([*(value for _, value in points), *prices], is_log=True)
+    plot = Plot("Cost by use of the capacity", "% of the capacity", "$ per million good tokens", Axis(0.0, 100.0), y)
+    plot.line([(float(share), value) for share, value in points], 1, "this server")
+    for price in prices:
+        plot.mark(f"provider: ${price:g}", y=price)
+    return plot
+
+
+def _cost(kept: Sequence[tuple[float, SloFigures]], name: str, prices: Sequence[float]) -> Plot:
     known = [(at, slo.dollars_per_million_good_tokens) for at, slo in kept]
     points = [(at, cost) for at, cost in known if cost is not None]
-    y = Axis.over([cost for _, cost in points], from_zero=True)
+    y = Axis.over([*(cost for _, cost in points), *prices], from_zero=True)
     plot = Plot("Cost", name, "$ per million good tokens", Axis.over([at for at, _ in points], from_zero=True), y)
     plot.line(points, 1, has_dots=True)
+    for price in prices:
+        plot.mark(f"provider: ${price:g}", y=price)
     return plot
