@@ -698,7 +698,9 @@ def test_no_deadline_is_left_in_the_wheel(run: Run) -> None:
             for _ in range(3):
                 await get(http, server)
                 await get(http, server, deadlines=deadlines)
-            assert len(http._timers) == 1  # the idle connection's
+            assert len(http._timers) == 2  # the idle connection's, and the one that its exchanges have in turn
+            await http.aclose()
+            assert len(http._timers) == 0
 
     run(story)
 

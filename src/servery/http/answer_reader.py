@@ -58,13 +58,13 @@ class LastAnswer:
         found = None if known is None else known.read(data)
         if known is None or head is None or found is None:
             return None
-        digits, body = found
-        if len(body) < int(digits):
+        digits, body, missing = found
+        if missing:
             return None
-        if digits == known.digits:
-            return head, body
-        fields = [(name, digits if name.lower() == b"content-length" else value) for name, value in head.headers]
-        return Head(head.status, head.version, Headers(fields)), body
+        if digits != known.digits:  # the next one may be as long as this
+            known.digits = digits
+            self._head = head = Head(head.status, head.version, head.headers.resized(digits))
+        return head, body
 
 
 class AnswerReader:
@@ -156,7 +156,8 @@ class AnswerReader:
 
     def close(self) -> None:
         """Let go of the parser, in whatever state."""
-        self._let_go()
+        if not self._is_over:
+            self._let_go()
 
     def _let_go(self) -> None:
         self._parser = None  # also breaks the circle of references

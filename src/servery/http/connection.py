@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 from servery.http.exchange import Exchange
+from servery.http.timer_wheel import Timer
 
 
 class Connection(asyncio.Protocol):
@@ -18,7 +19,8 @@ class Connection(asyncio.Protocol):
         self._socket: asyncio.Transport | None = None  # below TLS; else the same
         self._exchange: Exchange | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._is_write_paused = False
+        self.is_write_paused = False  # the system takes no more bytes for now
+        self.timer: Timer | None = None
         self.address = ""  # of the peer
         self.exchanges = 0  # begun so far
         self.idle_since = 0.0
@@ -30,11 +32,6 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     @property
-    def is_write_paused(self) -> bool:
-        """Whether the system takes no more bytes for now."""
-        return self._is_write_paused
-
-    @property
     def unsent_bytes(self) -> int:
         """How much of what was written the system has not taken yet."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
@@ -42,7 +39,7 @@ class Connection(asyncio.Protocol):
     def begin(self, exchange: Exchange) -> bool:
         """Carry this exchange from now on. Fails it, and answers False, if there is no connection any more."""
         self.exchanges += 1
-        if not self.is_open:
+        if self._transport is None or self._transport.is_closing():
             exchange.connection_lost(None)
             return False
         self._exchange = exchange
@@ -56,7 +53,7 @@ class Connection(asyncio.Protocol):
 
     async def writable(self) -> None:
         """Wait until the system takes more bytes."""
-        if self._is_write_paused and self._transport is not None:
+        if self.is_write_paused and self._transport is not None:
             self._writable = asyncio.get_running_loop().create_future()
             await self._writable
 
@@ -85,10 +82,17 @@ class Connection(asyncio.Protocol):
     def leave(self, is_reusable: bool) -> None:
         """The exchange is over; without `is_reusable` the connection is, too."""
         self._exchange = None
-        if is_reusable and self.is_open and not self.is_draining:
+        transport = self._transport
+        if is_reusable and not self.is_draining and transport is not None and not transport.is_closing():
             self._on_free(self)
         else:
             self.close()
+
+    def ring(self) -> None:
+        """The time of some exchange's deadline has come: that of the one under way may be later."""
+        self.timer = None
+        if self._exchange is not None:
+            self._exchange.judge()
 
     # What the event loop calls.
 
@@ -123,17 +127,20 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The system takes no more for now."""
-        self._is_write_paused = True
+        self.is_write_paused = True
 
     def resume_writing(self) -> None:
         """The system has taken most of it."""
-        self._is_write_paused = False
+        self.is_write_paused = False
         self._wake_writer()
         if self._exchange is not None:
             self._exchange.write_resumed()
 
     def _lost(self, cause: Exception | None) -> None:
         exchange, self._exchange = self._exchange, None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         self._wake_writer()
         self._on_lost(self)
         if exchange is not None:

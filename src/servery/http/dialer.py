@@ -43,9 +43,10 @@ class Dialer:
             error.origin = str(self.origin)
             raise
 
-    def needs_look_up(self) -> bool:
-        """Whether what is known of the addresses is too old."""
-        return not self._resolver.is_fresh(self._host, self._port)
+    @property
+    def known_until(self) -> float:
+        """When what is known of the addresses is too old, by the loop's clock."""
+        return self._resolver.known_until(self._host, self._port)
 
     async def addresses(self) -> frozenset[str]:
         """The IP addresses that connections may lead to now. Raises `UnknownHost`."""

@@ -40,24 +40,21 @@ class Carrier(Protocol):
     def leave(self, is_reusable: bool) -> None:
         """The exchange is over."""
 
+    # When the wheel calls `ring`, which has the exchange of then judged. It stays from one exchange to the next, and is
+    # left alone as long as deadlines only move later.
+    timer: Timer | None
+
+    def ring(self) -> None:
+        """The timer's time has come."""
+
 
 class Exchange:
     """The receiving side of a request. Fails at most once; what arrived before a failure can still be read."""
 
     __slots__ = (
         *("_body_task", "_carrier", "_deadlines", "_first_use", "_is_paused", "_last_at", "_limits", "_origin"),
-        *(
-            "_pending_bytes",
-            "_phase",
-            "_pieces",
-            "_sent_at",
-            "_sink",
-            "_timer",
-            "_timers",
-            "_total_at",
-            "_unsent_bytes",
-        ),
-        *("_waiter", "_waiting_since", "error", "is_written", "reader"),
+        *("_pending_bytes", "_phase", "_pieces", "_sent_at", "_sink", "_timers", "_total_at", "_unsent_bytes"),
+        *("_waiter", "_waiting_since", "error", "is_over", "is_written", "reader"),
     )
 
     def __init__(
@@ -91,7 +88,7 @@ class Exchange:
         self._waiter: asyncio.Future[bool] | None = None
         self._sink: Callable[[bytes], bool] | None = None
         self._body_task: asyncio.Task[None] | None = None
-        self._timer: Timer | None = None
+        self.is_over = False  # the connection was let go, after the end or after an error
 
     # What the sender tells.
 
@@ -174,11 +171,6 @@ class Exchange:
     # What the reader of the answer asks.
 
     @property
-    def is_over(self) -> bool:
-        """Whether the connection was let go, after the end or after an error."""
-        return self._phase is Phase.OVER
-
-    @property
     def is_read(self) -> bool:
         """Whether the whole body came and was taken."""
         return self.reader.is_complete and not self._pieces
@@ -258,9 +250,7 @@ class Exchange:
 
     def _leave(self, *, is_reusable: bool) -> None:
         self._phase = Phase.OVER
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.is_over = True
         if self._body_task is not None:
             self._body_task.cancel()
             self._body_task = None
@@ -275,14 +265,15 @@ class Exchange:
     def _watch(self) -> None:
         """Have the wheel call at the next deadline, unless it calls before that anyway."""
         at, _, _ = self._next_deadline()
-        if self._timer is not None and self._timer.at > at:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None and at < math.inf:
-            self._timer = self._timers.add(at, self._judge)
+        timer = self._carrier.timer
+        if timer is not None and timer.at > at:
+            timer.cancel()
+            timer = None
+        if timer is None:
+            self._carrier.timer = self._timers.add(at, self._carrier.ring) if at < math.inf else None
 
-    def _judge(self) -> None:
-        self._timer = None
+    def judge(self) -> None:
+        """Fail if a deadline has passed, else be called again at the next one."""
         if self._phase is Phase.OVER:
             return
         now = self._timers.loop.time()

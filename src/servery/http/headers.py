@@ -12,6 +12,12 @@ class Headers:
         self.raw = raw
         self._lower: dict[bytes, list[bytes]] | None = None
 
+    def resized(self, length: bytes) -> "Headers":
+        """The same fields with another Content-Length, which stands in them once."""
+        other = Headers([(name, length if name.lower() == b"content-length" else value) for name, value in self.raw])
+        other._lower = {**self._by_name(), b"content-length": [length]}
+        return other
+
     def get(self, name: bytes) -> bytes | None:
         """The value of the first field of that name."""
         values = self._by_name().get(name.lower())

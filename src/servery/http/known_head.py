@@ -14,12 +14,13 @@ _MOST_BYTES = 4 << 10
 class KnownHead:
     """The bytes of a head before and behind that number."""
 
-    __slots__ = ("_after", "_before", "digits")
+    __slots__ = ("_after", "_after_bytes", "_before", "_before_bytes", "digits")
 
     def __init__(self, before: bytes, digits: bytes, after: bytes) -> None:
         self._before = before
         self.digits = digits
         self._after = after
+        self._before_bytes, self._after_bytes = len(before), len(after)
 
     @classmethod
     def of(cls, data: bytes, digits: bytes) -> "KnownHead | None":
@@ -38,14 +39,18 @@ class KnownHead:
             return None
         return cls(head[:begin], digits, head[begin + len(digits) :])
 
-    def read(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """The digits and the body of a message with this head, or what has come of it; None if `data` is more, or else."""
+    def read(self, data: bytes) -> tuple[bytes, bytes, int] | None:
+        """The digits and the body of a message with this head, and how many bytes of that are still to come.
+
+        None if `data` is more than one message, or another.
+        """
         if not data.startswith(self._before):
             return None
-        begin = len(self._before)
+        begin = self._before_bytes
         end = data.find(b"\r", begin, begin + _MOST_DIGITS)
         digits = data[begin:end]
         if end < 0 or not digits.isdigit() or not data.startswith(self._after, end):
             return None
-        body = data[end + len(self._after) :]
-        return (digits, body) if len(body) <= int(digits) else None
+        body = data[end + self._after_bytes :]
+        missing = int(digits) - len(body)
+        return (digits, body, missing) if missing >= 0 else None

@@ -49,6 +49,7 @@ class Pool:
         self._idle: deque[Connection] = deque()  # by the time when they became idle, the oldest first
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._sweeper: Timer | None = None
+        self._known_until = 0.0  # when the addresses are to be looked up again
         self._look_up: asyncio.Task[None] | None = None
         self._closed_why = ""
         self._opened = self._reused = 0
@@ -66,8 +67,10 @@ class Pool:
             connection = self._idle.pop()
             if connection.is_open:
                 self._reused += 1
-                if self._dialer.needs_look_up():
-                    self._look_up_again()
+                if self._timers.loop.time() >= self._known_until:
+                    self._known_until = self._dialer.known_until
+                    if self._timers.loop.time() >= self._known_until:
+                        self._look_up_again()
                 return connection
         return None
 

@@ -35,17 +35,17 @@ class Resolver:
         self._known: dict[tuple[str, int], _Known] = {}
         self._running: dict[tuple[str, int], asyncio.Task[tuple[Address, ...]]] = {}
 
-    def is_fresh(self, host: str, port: int) -> bool:
-        """Whether an answer is known that may still be believed."""
+    def known_until(self, host: str, port: int) -> float:
+        """Until when the answer that is known may be believed, by the loop's clock; 0 where none is."""
         known = self._known.get((host, port))
-        return known is not None and self._loop.time() < known.until
+        return 0.0 if known is None else known.until
 
     async def addresses(self, host: str, port: int) -> tuple[Address, ...]:
         """The addresses of a host, families taking turns so that a broken one costs one attempt (RFC 8305).
 
         Raises `UnknownHost`.
         """
-        if self.is_fresh(host, port):
+        if self._loop.time() < self.known_until(host, port):
             return self._known[host, port].addresses
         literal = _literal(host, port)
         if literal is not None:

@@ -16,7 +16,7 @@ class Response:
     A failure is raised to the reader after everything that came before it. One reader at a time.
     """
 
-    __slots__ = ("_exchange", "_origin", "headers", "status", "version")
+    __slots__ = ("_exchange", "_origin", "headers", "ready", "status", "version")
 
     def __init__(self, origin: Origin, exchange: Exchange) -> None:
         head = exchange.reader.head
@@ -26,15 +26,13 @@ class Response:
         self.headers: Headers = head.headers
         self._origin = origin
         self._exchange = exchange
+        # The next bytes of the body if they have come, empty at its end; None if they have to be waited for.
+        self.ready = exchange.take
 
     @property
     def is_complete(self) -> bool:
         """Whether all of the body has arrived (some of it may not have been read yet)."""
         return self._exchange.reader.is_complete
-
-    def ready(self) -> bytes | None:
-        """The next bytes of the body if they have come, empty at its end; None if they have to be waited for."""
-        return self._exchange.take()
 
     async def piece(self) -> bytes:
         """The next bytes of the body; empty at its end.

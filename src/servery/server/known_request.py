@@ -36,9 +36,8 @@ class KnownRequest:
         found = self._head.read(data)
         if found is None:
             return None
-        digits, body = found
-        scope = self._scope if digits == self._head.digits else self._resized(digits)
-        return scope, body, int(digits) - len(body)
+        digits, body, missing = found
+        return self._scope if digits == self._head.digits else self._resized(digits), body, missing
 
     def _resized(self, digits: bytes) -> Scope:
         scope = self._scope

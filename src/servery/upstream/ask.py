@@ -222,8 +222,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True, weakre
     def rewritten(self, **values: Any) -> bytes:
         """The body with these fields instead of its own, `UNSET` for none; all others are as the client wrote them."""
         fields: dict[str, Any] = {**self.fields, **values}
-        kept = {name: value for name, value in fields.items() if value is not msgspec.UNSET}
-        return msgspec.json.encode(kept)
+        for name, value in values.items():
+            if value is msgspec.UNSET:
+                del fields[name]
+        return msgspec.json.encode(fields)
 
     def with_body(self, body: bytes, head: Head) -> "Ask":
         """The same request with another body, whose head this is."""

@@ -1,5 +1,6 @@
 """The upstream that asks a model elsewhere, over HTTP."""
 
+import functools
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -113,7 +114,7 @@ class RemoteUpstream:
         self._refuse("it runs elsewhere, and so does its tokenizer")
 
     def _outgoing(self, ask: Ask, call: Call) -> Outgoing:
-        if ask.adapter is not None:
+        if ask.model != ask.base and ask.adapter is not None:
             raise ApiError(404, f"'{self.name}' has no adapter '{shown(ask.adapter)}'.", param="model")
         return self._provider.outgoing(ask, call)
 
@@ -127,7 +128,7 @@ class RemoteUpstream:
                 if response.status != _OK:
                     raise await self._refusal(response)
                 content_type = response.headers.get(b"content-type")
-                if content_type and not content_type.lower().startswith(outgoing.content_type.encode()):
+                if content_type and not _is_of(content_type, outgoing.content_type):
                     given = content_type.decode("latin-1")
                     raise not_an_api(self.name, given, outgoing.content_type, await response.piece())
                 while True:
@@ -223,6 +224,11 @@ class _Poured:
             if self.untaken or not self._take(chunk):
                 self.untaken.append(chunk)
         return not self.untaken
+
+
+@functools.lru_cache(256)
+def _is_of(content_type: bytes, wanted: str) -> bool:
+    return content_type.lower().startswith(wanted.encode())
 
 
 class _Counted(msgspec.Struct, frozen=True):

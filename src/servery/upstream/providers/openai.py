@@ -46,7 +46,7 @@ class OpenAIProvider:
 
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """The client's own body with another model in it, or a chat that asks for the same."""
-        is_spoken = ask.api.value in self._config.apis and ask.is_relayable
+        is_spoken = ask.api.word in self._config.apis and (ask.conversation is None or ask.is_relayable)
         if is_spoken and ask.api is Api.COMPLETIONS and call.continued is not None:
             return self._relayed(ask, **continued_text(ask, call))
         return self._relayed(ask) if is_spoken and is_passed_on(ask, call) else self._translated(ask, call)

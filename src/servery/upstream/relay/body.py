@@ -1,5 +1,6 @@
 """An answer that is not streamed and whose API the client speaks itself: only the model's name is changed."""
 
+import functools
 from collections.abc import Mapping
 
 import msgspec
@@ -83,11 +84,13 @@ class RelayedBody:
         if named is None:
             return None
         choices, usage = found.choices, found.usage
-        told = Chunk(
-            data=named,
-            usage=None if usage is None else usage.usage(),
-            is_refusal=bool(choices) and all(map(is_declined, choices)),
-        )
+        counted = None if usage is None else usage.usage()
+        if len(choices) == 1:
+            [one] = choices
+            reason = one.finish_reason or "stop"
+            is_refusal = (reason == "content_filter" or one.message.refusal is not None) and is_declined(one)
+            return [Chunk(data=named, index=one.index, finish_reason=reason, usage=counted, is_refusal=is_refusal)]
+        told = Chunk(data=named, usage=counted, is_refusal=bool(choices) and all(map(is_declined, choices)))
         ends = [Chunk(index=choice.index, finish_reason=choice.finish_reason or "stop") for choice in choices]
         return [*ends, told]
 
@@ -117,10 +120,15 @@ def _renamed(body: bytes, name: bytes, model: str) -> bytes | None:
         return None
     begin = at + len(_MODEL)
     begin += body.startswith(b" ", begin)
-    shown = msgspec.json.encode(model)
+    shown = _encoded(model)
     if not body.startswith(name, begin):
         return None
     return body if name == shown else b"%b%b%b" % (body[:begin], shown, body[begin + len(name) :])
+
+
+@functools.lru_cache(1024)
+def _encoded(name: str) -> bytes:
+    return msgspec.json.encode(name)
 
 
 def _usage(api: Api, fields: Mapping[str, msgspec.Raw]) -> Usage | None:
