@@ -1,4 +1,4 @@
-"""What 8 and 4 bit weights cost and save in a step: bfloat16, int8 and int4 of one model, in turns.
+"""What 8 and 4 bit weights cost and save in a step: bfloat16, int8, int4 and fp8 of one model, in turns.
 
 The model is made of random numbers (what they are decides no time), 88M parameters in Llama's layout unless --model
 names a checkpoint. A step has one new token for each of 1, 4 and 16 sequences, or 256 tokens of one prompt. Time is CPU

@@ -20,8 +20,8 @@ from servery.engine_options import as_typed, engine_settings
         ),
         (
             "serve",
-            "quantize_method says how to quantize, but not to what: set quantize to int8 or int4.",
-            "--quantize-method says how to quantize, but not to what: set --quantize to int8 or int4.",
+            "quantize_method says how to quantize, but not to what: set quantize to int8, int4 or fp8.",
+            "--quantize-method says how to quantize, but not to what: set --quantize to int8, int4 or fp8.",
         ),
         ("serve", "kv_memory_bytes is 0; it must", "--kv-memory is 0; it must"),
         ("serve", "max_loras is 1 and 2 adapters are to be loaded", "--max-loras is 1 and 2 adapters are to be loaded"),
@@ -62,7 +62,7 @@ def test_every_setting_that_serve_takes_has_an_option() -> None:
 def test_what_the_engine_refuses_at_once_is_told_in_options(capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
         ("--max-drafts 17", "--max-drafts is 17; it must be at most 16."),
-        ("--group-size 32", "--group-size says how to quantize, but not to what: set --quantize to int8 or int4."),
+        ("--group-size 32", "--group-size says how to quantize, but not to what: set --quantize to int8, int4 or fp8."),
         (
             "--quantize int8 --group-size 32",
             "--group-size is 32, but int8 has a scale per output channel; leave it out.",

@@ -29,6 +29,7 @@ _ELSEWHERE = frozenset({"model", "memory_bytes", "sleep_dir", "adapters", "max_l
 _RENAMED = {"kv_memory_bytes": "kv_memory", "join_timeout_s": "join_timeout"}
 # Verbs that run two models have each of the options twice.
 _SIDES = ("candidate_", "baseline_")
+_SCHEMES_HELP = "int8, fp8: by output channel; int4: by group of input channels"
 # A setting in a message of the engine's. Where its name is an everyday word it is meant if something is said of it; what
 # stands in a file is called otherwise.
 _MENTIONED = re.compile(r"(?<![\w.-])(?<!json: )(?:[a-z]+_[a-z_]+|[a-z]+(?= (?:is|says|to|out)\b))")
@@ -55,7 +56,7 @@ def add_engine_options(verb: argparse.ArgumentParser) -> None:
     add(
         "--quantize",
         choices=SCHEMES,
-        help="round the weights while they are loaded: int8 by output channel, int4 by group of input channels",
+        help="round the weights while they are loaded: int8 and fp8 by output channel, int4 by group of input channels",
     )
     add_rounding_options(add)
     add("--max-model-len", type=count, metavar="TOKENS", help="longest prompt and answer together; else the model's")
@@ -202,7 +203,7 @@ def add_quantize_options(verb: argparse.ArgumentParser) -> None:
     add = verb.add_argument
     add("model", metavar="MODEL", help="a folder in Hugging Face layout, amuse or amuse-draft")
     add("out", type=Path, metavar="OUT", help="the folder to make")
-    add("--scheme", default=INT4, choices=SCHEMES, help="int8: by output channel; int4: by group of input channels")
+    add("--scheme", default=INT4, choices=SCHEMES, help=_SCHEMES_HELP)
     add_rounding_options(add)
     add("--threads", type=at_least(1), metavar="N", help="threads to compute with; else one less than there are cores")
 

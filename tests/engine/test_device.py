@@ -60,6 +60,8 @@ def test_a_gpu_computes_in_bfloat16_if_it_can_and_float8_needs_a_newer_one(
     assert resolve_dtype("auto", config, gpu) is torch.float32
     FakeGPU(monkeypatch, (9, 0))
     check_float8(gpu, "--kv-dtype fp8")
+    settings = [EngineConfig(model=tiny, **each) for each in ({}, {"kv_dtype": "fp8"}, {"quantize": "fp8"})]
+    assert [each.float8_options for each in settings] == [(), ("--kv-dtype fp8",), ("--quantize fp8",)]
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ class EngineConfig:
     `pipeline_parallel` groups of them the layers, each process with a device of its own. They are spread evenly over
     `nnodes` machines; the others come to this one at `master_addr`:`master_port` within `join_timeout_s`. `batch_invariant` lets a GPU
     compute a row the same way whoever shares its step.
-    `quantize` rounds the weights while they are loaded, see `quantization.scheme`: to "int8" or "int4", the latter with
-    a scale for each `group_size` input channels, by `quantize_method`, which for "awq" is calibrated on the text in
+    `quantize` rounds the weights while they are loaded, see `quantization.scheme`: to "int8", "fp8" or "int4", the
+    last with a scale for each `group_size` input channels, by `quantize_method`, which for "awq" is calibrated on the text in
     the file `calibration`.
     `kv_dtype` is what keys and values are stored in ("auto": `dtype`), see `kv_format`.
     `memory_bytes` is all that the engine may take, if the machine has it. While the model sleeps its weights are in a
@@ -149,6 +149,12 @@ class EngineConfig:
                 f"max_running is {limits.max_running} and max_step_tokens is {limits.max_step_tokens}; "
                 "a step must have room for one token of every running sequence: raise max_step_tokens."
             )
+
+    @property
+    def float8_options(self) -> tuple[str, ...]:
+        """The options, as they are typed, that need a GPU with float8, if a GPU computes."""
+        wanted = {"--kv-dtype fp8": self.kv_dtype, "--quantize fp8": self.quantize}
+        return tuple(option for option, value in wanted.items() if value == "fp8")
 
     def _check_ranks(self) -> None:
         if self.num_ranks > MAX_RANKS:

@@ -171,8 +171,8 @@ def _decide(config: EngineConfig) -> _Decided:
     native = _native(config, device, threads)
     model_config = ModelConfig.load(config.model)
     dtype = resolve_dtype(config.dtype, model_config, device)
-    if config.kv_dtype == "fp8":
-        check_float8(device, "--kv-dtype fp8")
+    for option in config.float8_options:
+        check_float8(device, option)
     limits = config.step_limits(on_gpu=on_gpu)
     kernels = open_device_kernels(device, dtype, config.kernels, batch_invariant=config.batch_invariant)
     return _Decided(

@@ -141,7 +141,7 @@ def advice(config: EngineConfig) -> str:
 
 
 def _smaller_weights(config: EngineConfig) -> list[str]:
-    schemes = {None: "int8 or int4", "int8": "int4"}.get(config.quantize)
+    schemes = {None: "int8 or int4", "int8": "int4", "fp8": "int4"}.get(config.quantize)
     rounded = [f"take --quantize {schemes} if the weights are stored unquantized"] if schemes else []
     return [*rounded, "serve a smaller model"]
 

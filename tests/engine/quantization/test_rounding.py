@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from servery.engine.quantization.rounding import rounded
+from servery.engine.quantization.rounding import coded, rounded, rounded_to_float8
 from servery.engine.quantization.scheme import Rounding
 
 
@@ -74,6 +74,28 @@ def test_no_value_is_off_by_more_than_half_a_step(rounding: Rounding) -> None:
     assert bool((matrix.dequantize(torch.float32)[weight == 0] == 0).all())
 
 
+def _float8_numbers() -> torch.Tensor:
+    """All numbers of e4m3 (OCP's OFP8, table 1) in order, by their definition."""
+    codes = [(sign, exponent, mantissa) for sign in (1, -1) for exponent in range(16) for mantissa in range(8)]
+    finite = [each for each in codes if each[1:] != (15, 7)]
+    values = [s * (m / 8 * 2.0**-6 if e == 0 else (1 + m / 8) * 2.0 ** (e - 7)) for s, e, m in finite]
+    return torch.tensor(sorted({*values}), dtype=torch.float64)
+
+
+def test_float8_is_the_nearest_number_of_the_format_by_row() -> None:
+    weight = _weight(8, 96)
+    matrix = rounded_to_float8(weight)
+    largest = weight.abs().amax(1, keepdim=True)
+    assert torch.equal(matrix.scales, torch.where(largest == 0, 1.0, largest / 448))
+    exact = (weight / matrix.scales).double()
+    nearest = (exact[..., None] - _float8_numbers()).abs().amin(-1)
+    found = (exact - matrix.codes.double()).abs()
+    assert torch.equal(found, nearest)
+    assert torch.equal(matrix.dequantize(torch.float32), matrix.codes.float() * matrix.scales)
+    assert bool((matrix.dequantize(torch.float32)[weight == 0] == 0).all())
+    assert bool((matrix.codes.float().abs().amax(1) == torch.where(largest[:, 0] == 0, 0.0, 448.0)).all())
+
+
 def test_rows_are_rounded_alike_whatever_stands_beside_them() -> None:
     weight = torch.randn(3000, 64, generator=torch.Generator().manual_seed(1))
     whole, part = rounded(weight, Rounding(4, 32)), rounded(weight[1500:1600], Rounding(4, 32))
@@ -82,6 +104,6 @@ def test_rows_are_rounded_alike_whatever_stands_beside_them() -> None:
 
 
 def test_bytes_are_those_that_were_planned() -> None:
-    for rounding in (Rounding(8), Rounding(4, 32), Rounding(4, 64)):
-        assert rounded(torch.ones(6, 64), rounding).nbytes == rounding.num_bytes(6, 64)
+    for rounding in (Rounding(8), Rounding(4, 32), Rounding(4, 64), Rounding(8, is_float=True)):
+        assert coded(torch.ones(6, 64), rounding).nbytes == rounding.num_bytes(6, 64)
     assert math.isclose(Rounding(4, 128).num_bytes(1000, 1024) * 8 / 1024_000, 4.1875)

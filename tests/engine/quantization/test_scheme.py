@@ -10,10 +10,12 @@ def _config(tmp_path, make=checkpoints.qwen3, **changes):
     return ModelConfig.load(checkpoints.save(make(**changes), tmp_path))
 
 
-def test_int8_rounds_every_matrix_of_the_layers_and_nothing_else(tmp_path):
-    plan = plan_rounding(_config(tmp_path, checkpoints.qwen3_moe), "int8")
-    assert set(plan.roundings.values()) == {Rounding(8)}
-    assert (plan.scheme, plan.method, plan.group_size) == ("int8", "round", None)
+@pytest.mark.parametrize(("scheme", "rounding"), [("int8", Rounding(8)), ("fp8", Rounding(8, is_float=True))])
+def test_8_bits_are_for_every_matrix_of_the_layers_and_nothing_else(scheme, rounding, tmp_path):
+    plan = plan_rounding(_config(tmp_path, checkpoints.qwen3_moe), scheme)
+    assert set(plan.roundings.values()) == {rounding}
+    assert (plan.scheme, plan.method, plan.group_size) == (scheme, "round", None)
+    assert plan.description == f"{scheme} by output channel, rounded as they are"
     assert "model.layers.0.mlp.experts.5.up_proj" in plan.roundings
     assert not [name for name in plan.roundings if "embed" in name or "head" in name or name.endswith("mlp.gate")]
 
@@ -61,9 +63,15 @@ def test_every_architecture_has_matrices_to_round(make, tmp_path):
         (("int4", 48, None, False), "group_size is 48; choose one of 128, 64, 32"),
         (("int4", None, "gptq", False), "quantize_method is 'gptq'; choose one of round, awq"),
         (("int8", 64, None, False), "group_size is 64, but int8 has a scale per output channel; leave it out"),
-        ((None, 64, None, False), "group_size says how to quantize, but not to what: set quantize to int8 or int4"),
+        (
+            (None, 64, None, False),
+            "group_size says how to quantize, but not to what: set quantize to int8, int4 or fp8",
+        ),
         ((None, None, "awq", False), "quantize_method says how to quantize, but not to what"),
         ((None, None, None, True), "calibration says how to quantize, but not to what"),
+        (("fp8", 64, None, False), "group_size is 64, but fp8 has a scale per output channel; leave it out"),
+        (("fp8", None, "awq", False), "those of fp8 are rounded by the same share however large they are"),
+        (("fp8", None, None, True), "calibration is for the method awq"),
         (("int8", None, None, True), "calibration is for the method awq"),
         (("int4", None, "round", True), "calibration is for the method awq"),
     ],

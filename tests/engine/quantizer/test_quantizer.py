@@ -47,6 +47,13 @@ def test_every_architecture_computes_nearly_the_same_in_int8(name, tmp_path):
     assert 0 < float(errors.median()) < 0.05
 
 
+@pytest.mark.parametrize("name", ["qwen3", "phi3", "qwen3_moe"])
+def test_fp8_loses_more_than_int8_and_less_than_int4(name, tmp_path):
+    """Three bits of mantissa instead of seven, but for small numbers as for large ones."""
+    path = checkpoints.save(checkpoints.MODELS[name](**SHAPE), tmp_path)
+    assert 0 < _error(path, "int8") < _error(path, "fp8") < _error(path, "int4", "round")
+
+
 def _with_outliers(path):
     """Some channels of the layers' inputs are far larger than the others, as in every large model."""
     tensors = {name: tensor.clone() for name, tensor in load_file(path / "model.safetensors").items()}

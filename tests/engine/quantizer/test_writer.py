@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
-from compressed_tensors.quantization import QuantizationScheme
+from compressed_tensors.quantization import QuantizationScheme, preset_name_to_scheme
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -67,7 +67,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(("scheme", "method"), [("int8", "round"), ("int4", "round"), ("int4", "awq")])
+@pytest.mark.parametrize(
+    ("scheme", "method"), [("int8", "round"), ("int4", "round"), ("int4", "awq"), ("fp8", "round")]
+)
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_what_is_written_loads_as_what_is_quantized_while_loading(make, scheme, method, tiny, tmp_path):
     model = checkpoints.save(make(vocab_size=320), tmp_path / "model")
@@ -116,7 +118,19 @@ def test_compressed_tensors_reads_the_same_values(scheme, tmp_path):
                 assert torch.equal(matrix.dequantize(theirs.dtype), theirs)
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_what_is_written_in_fp8_is_what_vllm_runs_with_inputs_rounded_by_token(tiny, tmp_path):
+    """FP8_DYNAMIC by the package that defines it."""
+    write(tiny, tmp_path / "out", "fp8")
+    fields = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    found = QuantizationScheme(**fields["config_groups"]["group_0"])
+    expected = preset_name_to_scheme("FP8_DYNAMIC", ["Linear"])
+    kept = {"num_bits", "type", "strategy", "symmetric", "dynamic"}
+    for ours, theirs in ((found.weights, expected.weights), (found.input_activations, expected.input_activations)):
+        assert ours.model_dump(include=kept) == theirs.model_dump(include=kept)
+    assert fields["format"] == "float-quantized"
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4", "fp8"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_transformers_computes_the_same_from_what_is_written(scheme, tiny, tmp_path):
     write(tiny, tmp_path / "out", scheme)

@@ -1,13 +1,39 @@
-"""Rounding a weight to codes of 8 or 4 bits."""
+"""Rounding a weight to codes of 8 or 4 bits, or to float8."""
 
 import torch
 from torch import Tensor
 
-from servery.engine.quantization.matrix import GroupMatrix, pack_halves
+from servery.engine.quantization.matrix import Float8Matrix, GroupMatrix, pack_halves
 from servery.engine.quantization.scheme import Rounding
 
 # Values that are rounded at a time: temporaries of this size stay in a core's own cache.
 _TILE_VALUES = 1 << 16
+# The largest number of float8 e4m3.
+_FLOAT8_MOST = 448.0
+
+
+def coded(weight: Tensor, rounding: Rounding) -> GroupMatrix | Float8Matrix:
+    """`weight` [N, K], finite, in the codes that `rounding` says."""
+    return rounded_to_float8(weight) if rounding.is_float else rounded(weight, rounding)
+
+
+def rounded_to_float8(weight: Tensor) -> Float8Matrix:
+    """`weight` [N, K], finite, as float8 e4m3 times a float32 for each row, by which its largest magnitude becomes 448.
+
+    Three bits of mantissa: a number moves by at most a sixteenth of itself, but those below 2^-15 of the row's largest.
+    """
+    rows, columns = weight.shape
+    codes = torch.empty((rows, columns), dtype=torch.float8_e4m3fn)
+    scales = torch.empty(rows, 1)
+    step = max(1, _TILE_VALUES // columns)
+    for first in range(0, rows, step):
+        tile = slice(first, first + step)
+        values = weight[tile].float()
+        scale = values.abs().amax(1, keepdim=True) / _FLOAT8_MOST
+        scale.masked_fill_(scale == 0, 1.0)
+        codes[tile] = (values / scale).clamp_(-_FLOAT8_MOST, _FLOAT8_MOST).to(torch.float8_e4m3fn)
+        scales[tile] = scale
+    return Float8Matrix(codes, scales)
 
 
 def rounded(weight: Tensor, rounding: Rounding) -> GroupMatrix:

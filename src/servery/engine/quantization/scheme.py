@@ -7,8 +7,9 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.errors import LoadError
 from servery.engine.weight_map import Source, Target, targets_of
 
-INT8, INT4 = "int8", "int4"
-SCHEMES = (INT8, INT4)
+INT8, INT4, FP8 = "int8", "int4", "fp8"
+SCHEMES = (INT8, INT4, FP8)
+_LISTED = " or ".join((", ".join(SCHEMES[:-1]), SCHEMES[-1]))
 ROUND, AWQ = "round", "awq"
 METHODS = (ROUND, AWQ)
 _METHODS = {ROUND: "rounded as they are", AWQ: "scaled by what a sample of text activates (awq)"}
@@ -23,11 +24,12 @@ _STAYS_DENSE = frozenset({"router", "shared.gate", "latent.kv_up"})
 class Rounding:
     """How one matrix is rounded: codes of `bits`, a scale for each `group_size` columns, None for each row.
 
-    With groups there is a zero point beside the scale.
+    With groups there is a zero point beside the scale. `is_float`: codes are float8 e4m3.
     """
 
     bits: int
     group_size: int | None = None
+    is_float: bool = False
 
     def num_bytes(self, rows: int, columns: int) -> int:
         """Codes, float32 scales of rows, or bfloat16 scales and 8-bit zero points of groups."""
@@ -64,15 +66,16 @@ def plan_rounding(
 ) -> RoundingPlan:
     """Decide for every linear layer. The embedding, the head and a router of experts stay dense.
 
-    int8 has a scale per output channel; int4 one per group of input channels: `group_size`, by default the largest
-    that divides every matrix. A matrix that no group size divides gets int8. `method` is by default AWQ for int4 and
-    plain rounding for int8, which loses next to nothing. Raises `LoadError` naming a matrix that `group_size` does not
-    divide, and the sizes that do.
+    int8 and fp8 have a scale per output channel; int4 one per group of input channels: `group_size`, by default the
+    largest that divides every matrix. A matrix that no group size divides gets int8. `method` is by default AWQ for int4
+    and plain rounding for the others, which lose little. Raises `LoadError` naming a matrix that `group_size` does
+    not divide, and the sizes that do.
     """
     method = method or (AWQ if scheme == INT4 else ROUND)
     sources = quantized_sources(config)
-    if scheme == INT8:
-        return RoundingPlan(scheme, method, None, {source.module: Rounding(8) for source in sources})
+    if scheme != INT4:
+        rounding = Rounding(8, is_float=scheme == FP8)
+        return RoundingPlan(scheme, method, None, {source.module: rounding for source in sources})
     fitting = [source for source in sources if _sizes_for(source.shape[1])]
     if not fitting:
         widths = ", ".join(map(str, sorted({source.shape[1] for source in sources})))
@@ -107,9 +110,14 @@ def check_choice(scheme: str | None, group_size: int | None, method: str | None,
         raise LoadError(f"group_size is {group_size}; choose one of {', '.join(map(str, GROUP_SIZES))}.")
     if scheme is None and (group_size is not None or method is not None or has_calibration):
         name = "group_size" if group_size is not None else "quantize_method" if method is not None else "calibration"
-        raise LoadError(f"{name} says how to quantize, but not to what: set quantize to {' or '.join(SCHEMES)}.")
-    if scheme == INT8 and group_size is not None:
-        raise LoadError(f"group_size is {group_size}, but int8 has a scale per output channel; leave it out.")
+        raise LoadError(f"{name} says how to quantize, but not to what: set quantize to {_LISTED}.")
+    if scheme in {INT8, FP8} and group_size is not None:
+        raise LoadError(f"group_size is {group_size}, but {scheme} has a scale per output channel; leave it out.")
+    if scheme == FP8 and method == AWQ:
+        raise LoadError(
+            f"{AWQ} scales channels up so that their numbers are rounded less; those of {FP8} are rounded by the same "
+            "share however large they are. Leave quantize_method out, or choose int8."
+        )
     uses_awq = method == AWQ or (method is None and scheme == INT4)
     if has_calibration and not uses_awq:
         raise LoadError(f"calibration is for the method {AWQ}; set quantize_method to {AWQ}, or leave calibration out.")

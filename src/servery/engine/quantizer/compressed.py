@@ -1,9 +1,10 @@
-"""Quantized weights as the ecosystem stores them: compressed-tensors, format `pack-quantized`.
+"""Quantized weights as the ecosystem stores them: compressed-tensors, formats `pack-quantized` and `float-quantized`.
 
-That is what vLLM and transformers read as W8A16 and W4A16: `weight_packed` [N, K * bits / 32] int32 with neighbours in a
+The first is what vLLM and transformers read as W8A16 and W4A16: `weight_packed` [N, K * bits / 32] int32 with neighbours in a
 row lowest bits first, each code plus 2^(bits - 1); `weight_scale` [N, G]; `weight_shape` [2]; and with zero points
-`weight_zero_point` [N * bits / 32, G] int32, packed along the output channels. Source: vllm-project/compressed-tensors,
-compressors/pack_quantized.
+`weight_zero_point` [N * bits / 32, G] int32, packed along the output channels. The second is FP8_DYNAMIC: `weight` [N, K]
+e4m3 and `weight_scale` [N, 1], for inputs that are rounded to float8 too, each token by a scale of its own. Source:
+vllm-project/compressed-tensors, compressors/pack_quantized and naive_quantized, quantization/quant_scheme.py.
 """
 
 import re
@@ -15,15 +16,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from servery.engine.architecture import ModelConfig
-from servery.engine.quantization.matrix import GroupMatrix
+from servery.engine.quantization.matrix import Float8Matrix, GroupMatrix
 from servery.engine.quantization.scheme import Rounding, RoundingPlan
 from servery.engine.weight_map import targets_of
 
 _CODES_PER_WORD = {4: 8, 8: 4}
 
 
-def stored_tensors(module: str, matrix: GroupMatrix) -> dict[str, Tensor]:
-    """The tensors that `module` is stored as, by name; `matrix` comes from `rounded`."""
+def stored_tensors(module: str, matrix: GroupMatrix | Float8Matrix) -> dict[str, Tensor]:
+    """The tensors that `module` is stored as, by name; `matrix` comes from `coded`."""
+    if isinstance(matrix, Float8Matrix):
+        return {f"{module}.weight": matrix.codes.contiguous(), f"{module}.weight_scale": matrix.scales.contiguous()}
     codes = matrix.integers()
     tensors = {
         "weight_packed": _packed(codes if matrix.bits == 4 else codes.view(torch.uint8) ^ 128, matrix.bits),
@@ -52,7 +55,7 @@ def quantization_config(config: ModelConfig, plan: RoundingPlan) -> dict[str, An
         groups["group_1"] = _scheme(plan.roundings[others[0]], sorted(set(map(_pattern, others))))
     return {
         "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
+        "format": "float-quantized" if common.is_float else "pack-quantized",
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": [*_dense_modules(config, plan.roundings), "lm_head"],
@@ -68,13 +71,19 @@ def _pattern(module: str) -> str:
 def _scheme(rounding: Rounding, targets: list[str]) -> dict[str, Any]:
     weights = {
         "num_bits": rounding.bits,
-        "type": "int",
+        "type": "float" if rounding.is_float else "int",
         "symmetric": rounding.group_size is None,
         "strategy": "channel" if rounding.group_size is None else "group",
         "group_size": rounding.group_size,
         "dynamic": False,
     }
-    return {"targets": targets, "weights": weights, "input_activations": None, "output_activations": None}
+    inputs = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "token", "dynamic": True}
+    return {
+        "targets": targets,
+        "weights": weights,
+        "input_activations": inputs if rounding.is_float else None,
+        "output_activations": None,
+    }
 
 
 def _dense_modules(config: ModelConfig, roundings: Mapping[str, Rounding]) -> list[str]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from servery.engine.architecture import ModelConfig
 from servery.engine.errors import LoadError
 from servery.engine.quantization.matrix import DenseMatrix, Matrix, stack_rows
-from servery.engine.quantization.rounding import rounded
+from servery.engine.quantization.rounding import coded
 from servery.engine.quantization.scheme import Rounding, RoundingPlan
 from servery.engine.quantizer.awq import LayerTensors, scale_layer
 from servery.engine.quantizer.calibration import CalibrationRun
@@ -62,7 +62,7 @@ class Quantizer:
             scale_layer(self._config, layer, seen, roundings, stored_dtype)
         matrices = {}
         for key, weight in layer.matrices.items():
-            whole = rounded(weight, roundings[key]) if key in roundings else DenseMatrix(weight)
+            whole = coded(weight, roundings[key]) if key in roundings else DenseMatrix(weight)
             matrices[key] = _split(whole, weights.matrices[key])
         return Weights(matrices, layer.tensors, torch.float32)
 

@@ -15,7 +15,7 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.checkpoint import INDEX_FILE, Checkpoint
 from servery.engine.errors import LoadError
 from servery.engine.json_fields import read_optional_json
-from servery.engine.quantization.matrix import DenseMatrix, GroupMatrix, Matrix
+from servery.engine.quantization.matrix import DenseMatrix, Float8Matrix, GroupMatrix, Matrix
 from servery.engine.quantization.scheme import AWQ, RoundingPlan
 from servery.engine.quantizer.calibration import read_sample
 from servery.engine.quantizer.choice import make_quantizer
@@ -126,7 +126,7 @@ class _Writer:
                 yield source.name, self._as_stored(source, part)
 
     def _stored_matrix(self, source: Source, matrix: Matrix) -> dict[str, Tensor]:
-        if isinstance(matrix, GroupMatrix):
+        if isinstance(matrix, GroupMatrix | Float8Matrix):
             return stored_tensors(source.module, matrix)
         assert isinstance(matrix, DenseMatrix)
         return {source.name: self._as_stored(source, matrix.weight)}

@@ -86,8 +86,8 @@ def load_part(
     device = resolve_device(config.device, ranks.local_rank)
     use_device(device)
     check_can_meet(device)
-    if config.kv_dtype == "fp8":
-        check_float8(device, "--kv-dtype fp8")
+    for option in config.float8_options:
+        check_float8(device, option)
     threads = use_threads(config.threads or max(1, default_threads() // ranks.per_node))
     whole = ModelConfig.load(config.model)
     part, team = Part(whole, ranks), Team(ranks)
