@@ -67,9 +67,9 @@ def test_who_waits_for_the_slo_is_woken_by_deployments_only_when_the_fleet_is_in
     before = fleet(CONFIG)
     queued = replace(MODEL, place=Place.CHEAPEST_WITHIN_SLO, slo=Slo(ttft_s=0.5, tpot_s=0.1), overload=Overload.QUEUE)
     after = fleet(replace(CONFIG, models={"m": queued}), before)
-    assert list(before.deployments["here"].followers) == []
+    assert list(before.deployments["here"].followers.turns) == []
     after.enforce()
-    assert list(after.deployments["here"].followers) == [after.models["m"].turns]
+    assert list(after.deployments["here"].followers.turns) == [after.models["m"].turns]
 
 
 def test_what_is_done_with_too_much_is_that_of_the_configuration_of_now() -> None:

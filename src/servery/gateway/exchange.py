@@ -149,10 +149,12 @@ class Exchange:
         last = self.attempts[-1] if self.attempts else None
         # A model to fall back on may have been turned to, and none of its deployments asked.
         headers = self.client.headers
-        headers.append(("x-servery-model", in_header(self.ask.model if last is None else last.ask.model)))
+        headers += (("x-servery-model", in_header(self.ask.model if last is None else last.ask.model)),)
         if last is not None:
-            headers.append(("x-servery-deployment", in_header(last.deployment.name)))
-            headers.append(("x-servery-attempts", str(len(self.attempts))))
+            headers += (
+                ("x-servery-deployment", in_header(last.deployment.name)),
+                ("x-servery-attempts", str(len(self.attempts))),
+            )
 
     def call(self, form: AnswerForm | None = None, *, continued: str | None = None, spent_tokens: int = 0) -> Call:
         """The next attempt's."""

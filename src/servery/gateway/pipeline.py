@@ -10,7 +10,7 @@ from servery.gateway.admit.shed import shed
 from servery.gateway.dispatch.dispatch import Dispatcher
 from servery.gateway.exchange import Exchange
 from servery.gateway.relay.keeping import tell_earlier
-from servery.gateway.relay.relay import Relay
+from servery.gateway.relay.relay import Relay, relay_whole
 from servery.gateway.relay.silence import Silence
 from servery.gateway.settle.settle import Book, Settlement
 from servery.gateway.settle.told import told
@@ -70,4 +70,7 @@ class Pipeline:
             if not await tell_earlier(exchange, self._clock()):
                 raise
         else:
-            await Relay(exchange, silence, self._dispatcher, self._clock).run(opened)
+            if silence is None:
+                await relay_whole(exchange, opened, self._clock)
+            else:
+                await Relay(exchange, silence, self._dispatcher, self._clock).run(opened)

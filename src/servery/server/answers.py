@@ -83,8 +83,12 @@ async def answer(
         task=asked.task,
     )
     exchange.record = under_way.record
-    with exchange.request.watched(partial(_gone, exchange)):
+    watching = exchange.request.watch(partial(_gone, exchange))
+    try:
         await service.gateway.handle(under_way)
+    finally:
+        if watching is not None:
+            watching.cancel()
 
 
 def _gone(exchange: Exchange) -> None:

@@ -142,15 +142,17 @@ class Cycle:
 
     def begin(self, status: int, fields: Sequence[Field]) -> None:
         """The response's head. Raises `ValueError` for what would be read as more than it says."""
-        lines = "".join([f"{name}: {value}\r\n" for name, value in fields]).encode("latin-1")
-        if lines.count(b"\n") != len(fields) or lines.count(b"\r") != len(fields) or b"\0" in lines:
-            raise ValueError("a field of the response has a line break in it")
+        text, number = "", len(fields)
         self._left_bytes = None
         for name, value in fields:
+            text += f"{name}: {value}\r\n"
             if name == "content-length":
                 self._left_bytes = int(value)
             elif name == "connection" and value == "close":
                 self.is_kept = False
+        lines = text.encode("latin-1")
+        if lines.count(b"\n") != number or lines.count(b"\r") != number or b"\0" in lines:
+            raise ValueError("a field of the response has a line break in it")
         self._chunked = self._left_bytes is None and not self.is_old
         self.is_kept = self.is_kept and (self._left_bytes is not None or self._chunked)
         if self._chunked and status not in _BODYLESS:
@@ -196,8 +198,10 @@ class Cycle:
         self.is_complete = is_last
         self._line.write(framed)
         if is_last:
-            self._wake()
-            self._line.over()
+            if self._waiter is not None:
+                self._wake()
+            if not self.is_kept:
+                self._line.over()
 
     def _framed(self, data: bytes, *, is_last: bool) -> bytes:
         if self._chunked:

@@ -58,9 +58,15 @@ class Request:
         self.arrived_s = arrived_s
         self.id = head.given_id or f"req_{_chance.getrandbits(96):024x}"
 
-    def watched(self, gone: Callable[[], None]) -> "_Watched":
-        """Inside, `gone` is called when the client closes its connection; the body must have been read."""
-        return _Watched(self.receive, self._line, gone)
+    def watch(self, gone: Callable[[], None]) -> "asyncio.Task[None] | None":
+        """From here on `gone` is called when the client closes its connection; the body must have been read.
+
+        Where a task has to find that out, it is to be cancelled when nobody wants to know any more.
+        """
+        if self._line is None:
+            return asyncio.create_task(self._until_gone(gone))
+        self._line.watch(gone)
+        return None
 
     def whole(self, max_bytes: int) -> bytes | None:
         """The body, which says that it is JSON, if all of it has come; raises `ApiError` as `json_body` does."""
@@ -127,32 +133,10 @@ class Request:
             if is_over:
                 return bytes(body)
 
-
-class _Watched:
-    """A block in which the connection tells when it is lost; a task finds out where it does not tell."""
-
-    __slots__ = ("_gone", "_line", "_receive", "_task")
-
-    def __init__(self, receive: Receive, line: Line | None, gone: Callable[[], None]) -> None:
-        self._receive = receive
-        self._line = line
-        self._gone = gone
-        self._task: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> None:
-        if self._line is not None:
-            self._line.watch(self._gone)
-        else:
-            self._task = asyncio.create_task(self._until_gone())
-
-    def __exit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+    async def _until_gone(self, gone: Callable[[], None]) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
             pass
-        self._gone()
+        gone()
 
 
 def _too_large(max_bytes: int, limit: str, *, is_closing: bool) -> ApiError:

@@ -185,6 +185,8 @@ def test_a_limit_for_answers_that_are_not_streamed_sends_them_elsewhere_in_time(
 class Hesitant(First):
     """Has everybody wait for a second, again and again."""
 
+    why_alone = None
+
     def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
         return Ranked([], wait_s=1.0)
 
@@ -437,6 +439,8 @@ def test_no_retry_begins_that_the_total_time_does_not_allow() -> None:
 
 class Gate(First):
     """Has everybody wait while one is under way; counts how often it is asked."""
+
+    why_alone = None
 
     def __init__(self) -> None:
         self.places, self.asked = 1, 0

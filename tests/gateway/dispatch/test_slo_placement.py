@@ -290,7 +290,8 @@ def test_who_is_refused_for_slow_tokens_is_told_when_enough_answers_have_ended()
     policy, gpu = a_policy(clock, Overload.SHED), place("a", PER_HOUR, clock)
     for _ in range(30):
         taught(policy, gpu, ttft_s=0.1, tpot_s=0.2)
-    gpu.slots.held(7.0)
+    assert gpu.slots.take_at_once()
+    gpu.slots.give(7.0)
     policy.sent(gpu, ask("hello"))
     refusal = policy.rank([[gpu]], ask("hello")).refusal
     assert refusal is not None

@@ -127,7 +127,8 @@ def test_the_wait_is_predicted_from_how_long_places_are_held() -> None:
         await slots.take()
         await slots.take()
         assert slots.predicted_wait_s == 0.0  # nothing is known yet
-        slots.held(4.0)
+        slots.give(4.0)
+        await slots.take()
         assert slots.predicted_wait_s == 2.0
 
     run(story)

@@ -128,6 +128,8 @@ def test_a_client_that_goes_away_stops_its_upstream_in_every_phase(phase: str, s
 class Hesitant(First):
     """Has everybody wait."""
 
+    why_alone = None
+
     def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
         return Ranked([], wait_s=5.0)
 
@@ -401,6 +403,8 @@ def test_what_is_relayed_as_it_came_cannot_be_gone_on_with_and_the_client_is_tol
 
 class Shedding(First):
     """Refuses whoever comes behind the first."""
+
+    why_alone = None
 
     def __init__(self) -> None:
         self.asked = 0

@@ -65,7 +65,7 @@ class Attempt:
         self._lease = lease
         self._clock = clock
         self._watch = watch
-        self.sent_s = self.ended_s = clock()
+        self.sent_s = self.ended_s = lease.since_s
         self.first_s: float | None = None
         self.last_s = self.sent_s
         self._is_over = False

@@ -5,6 +5,8 @@ import enum
 from collections.abc import Callable
 from weakref import WeakSet
 
+import msgspec
+
 from servery.config.types import DeploymentConfig
 from servery.config.types import Kind as DeploymentKind
 from servery.engine.request import BACKGROUND
@@ -25,6 +27,21 @@ class Standing(enum.Enum):
     BUSY = 1  # requests would wait for a place
     UNREADY = 2  # it says that it takes none, or its probe does; only if there is nothing better
     AWAY = 3  # its breaker is open, it was throttled, or too many wait: nothing now
+
+
+class Followers:
+    """The turns of models whose requests wait for a change at a deployment; most deployments never have any."""
+
+    __slots__ = ("is_any", "turns")
+
+    def __init__(self) -> None:
+        self.is_any = False
+        self.turns: WeakSet[Turns] = WeakSet()
+
+    def add(self, turns: Turns) -> None:
+        """Let them be woken, as long as they are."""
+        self.is_any = True
+        self.turns.add(turns)
 
 
 class Deployment:
@@ -48,7 +65,7 @@ class Deployment:
         self.slots = Slots(config.max_concurrency, config.max_queue)
         self.ttfts = RecentTimes()
         self.failures = FailureLog(config.name)
-        self.followers: WeakSet[Turns] = WeakSet()  # who wait for a change here
+        self.followers = Followers()  # who wait for a change here
         self._clock = clock
 
     def configured(self, config: DeploymentConfig) -> "Deployment":
@@ -71,9 +88,8 @@ class Deployment:
 
     def changed(self) -> None:
         """It has less to do, or is well again: who waits for that looks."""
-        if self.followers:
-            for turns in self.followers:
-                turns.wake()
+        for turns in self.followers.turns:
+            turns.wake()
 
     def standing(self) -> Standing:
         """Whether anything is to be sent there now; asks only."""
@@ -112,11 +128,13 @@ class Deployment:
         return UpstreamFailure(Kind.OVERLOADED, message, retry_after_s=slots.predicted_wait_s or None)
 
     def enter_at_once(self) -> "Lease | None":
-        """As `enter`, for a deployment elsewhere; None where that would wait or be refused."""
+        """As `enter`, for a deployment elsewhere; None where that would wait or be refused, or it wants nothing now."""
         now = self._clock()
-        if self.is_own or not self.breaker.admits(now) or not self.slots.take_at_once():
+        if self.is_own or now < self.throttle.until_s or not self.breaker.admits(now):
             return None
-        return Lease(self, self._clock, is_probe=self.breaker.enter(now))
+        if not self.slots.take_at_once():
+            return None
+        return Lease(self, self._clock, now, self.breaker.enter(now))
 
     async def enter(self, priority: int) -> "Lease":
         """Be counted as sent there, once there is a place; raises `UpstreamFailure` if too many wait, or if it went away.
@@ -132,7 +150,7 @@ class Deployment:
             if has_place:
                 self.slots.give()
             raise failure
-        return Lease(self, self._clock, is_probe=self.breaker.enter(now), has_place=has_place)
+        return Lease(self, self._clock, now, self.breaker.enter(now), has_place)
 
     async def _take_place(self, priority: int) -> None:
         try:
@@ -141,53 +159,50 @@ class Deployment:
             raise self.full() from None
 
 
-class Lease:
-    """One request at a deployment. Exactly one of the three is to be called when it is over; a second has no effect."""
+class Lease(msgspec.Struct, eq=False):
+    """One request at a deployment, `since_s`. Exactly one of the three is to be called when it is over, once."""
 
-    __slots__ = ("_clock", "_has_place", "_is_over", "_is_probe", "_since_s", "deployment")
-
-    def __init__(
-        self, deployment: Deployment, clock: Callable[[], float], *, is_probe: bool, has_place: bool = True
-    ) -> None:
-        self.deployment = deployment
-        self._clock = clock
-        self._is_probe = is_probe
-        self._has_place = has_place
-        self._since_s = clock()
-        self._is_over = False
+    deployment: Deployment
+    clock: Callable[[], float]
+    since_s: float
+    is_probe: bool = False
+    has_place: bool = True
+    is_over: bool = False
 
     def succeed(self) -> None:
         """The answer was whole, or its error the client's own fault."""
-        if self._end():
-            self.deployment.throttle.succeed()
-            self.deployment.breaker.succeed(self._clock(), is_probe=self._is_probe)
+        if self.is_over:
+            return
+        now, deployment = self.clock(), self.deployment
+        self._end(now)
+        if deployment.throttle.untold:
+            deployment.throttle.succeed()
+        deployment.breaker.succeed(now, is_probe=self.is_probe)
 
     def fail(self, failure: UpstreamFailure) -> None:
         """The answer did not come, or not whole."""
-        if not self._end():
+        if self.is_over:
             return
-        now, deployment = self._clock(), self.deployment
+        now, deployment = self.clock(), self.deployment
+        self._end(now)
         if deployment.is_own:
             return
         if failure.kind in (Kind.THROTTLED, Kind.OVERLOADED) or failure.retry_after_s is not None:
             deployment.throttle.hold(now, failure.retry_after_s)
         if failure.counts_against_health:
-            deployment.breaker.fail(now, is_probe=self._is_probe)
+            deployment.breaker.fail(now, is_probe=self.is_probe)
         else:
-            deployment.breaker.leave(is_probe=self._is_probe)
+            deployment.breaker.leave(is_probe=self.is_probe)
 
     def leave(self) -> None:
         """It was cut short from this side: that tells nothing of the deployment."""
-        if self._end():
-            self.deployment.breaker.leave(is_probe=self._is_probe)
+        if not self.is_over:
+            self._end(self.clock())
+            self.deployment.breaker.leave(is_probe=self.is_probe)
 
-    def _end(self) -> bool:
-        if self._is_over:
-            return False
-        self._is_over = True
-        if self._has_place:
-            slots = self.deployment.slots
-            slots.held(self._clock() - self._since_s)
-            slots.give()
-        self.deployment.changed()
-        return True
+    def _end(self, now: float) -> None:
+        self.is_over = True
+        if self.has_place:
+            self.deployment.slots.give(now - self.since_s)
+        if self.deployment.followers.is_any:
+            self.deployment.changed()

@@ -129,18 +129,21 @@ class _Search:
 
     async def open(self) -> Opened:
         self._served.budget.count(self._clock())
+        lease = self._lease_at_once()
         while True:
-            ranked = self._ranked_now()
-            deployment = self._only(ranked) or await self._next(ranked)
-            after_s = self._hedged_after_s(deployment)
+            if lease is None:
+                deployment = await self._next(self._ranked_now())
+                after_s = self._hedged_after_s(deployment)
+            else:
+                deployment, after_s = lease.deployment, None
             try:
                 if after_s is not None:
                     return await self._begin(deployment, after_s)
-                record = self._exchange.record
+                record, given, lease = self._exchange.record, lease, None
                 record.restart(self._served.name)
                 if self._exchange.unbounded is None:
-                    return await self._attempt(deployment, record)
-                return await fitting(self._exchange, partial(self._attempt, deployment, record))
+                    return await self._attempt(deployment, record, given)
+                return await fitting(self._exchange, partial(self._attempt, deployment, record), given)
             except UpstreamFailure as failure:
                 if deployment.name in self._full:  # it had no place: that is no attempt
                     continue
@@ -188,9 +191,17 @@ class _Search:
             return None
         return self._attempt(free[0], self._exchange.record.anew(self._served.name), is_hedge=True)
 
-    async def enter(self, deployment: Deployment, call: Call) -> Attempt:
+    def _lease_at_once(self) -> Lease | None:
+        """A place at the model's only deployment, if it has one now and nobody waits: then there is nothing to rank."""
+        alone = self._served.alone
+        if alone is None or self._failed or self._served.turns.waiting:
+            return None
+        self._why = self._served.placement.why_alone or ""
+        return alone.enter_at_once()
+
+    async def enter(self, deployment: Deployment, call: Call, lease: Lease | None = None) -> Attempt:
         exchange = self._exchange
-        lease = deployment.enter_at_once() or await self._lease(deployment)
+        lease = lease or deployment.enter_at_once() or await self._lease(deployment)
         watch = self._served.placement.sent(deployment, exchange.ask)
         chunks = deployment.upstream.answer(exchange.ask, call)
         attempt = Attempt(
@@ -212,10 +223,13 @@ class _Search:
         finally:
             self._exchange.waited_s += self._clock() - began_s
 
-    async def _attempt(self, deployment: Deployment, record: "Record", *, is_hedge: bool = False) -> Opened:
+    async def _attempt(
+        self, deployment: Deployment, record: "Record", lease: Lease | None = None, *, is_hedge: bool = False
+    ) -> Opened:
+        """`lease` is the place there, where there is one already."""
         exchange, form = self._exchange, LateForm(self._exchange.ask.form)
         try:
-            attempt = await self.enter(deployment, exchange.call(form))
+            attempt = await self.enter(deployment, exchange.call(form), lease)
         except UpstreamFailure as failure:
             self._full.add(deployment.name)
             self._failed.setdefault(deployment.name, failure)
@@ -299,15 +313,6 @@ class _Search:
         now = self._clock()
         attempt.add(chunk, now)
         record.add(chunk, now)
-
-    def _only(self, ranked: Ranked | None) -> Deployment | None:
-        """The only place that there is for a request that was sent nowhere yet, if it may go there now."""
-        if ranked is None or len(ranked.order) != 1 or self._failed or self._full:
-            return None
-        if ranked.wait_s is not None or ranked.refusal is not None:
-            return None
-        self._why = ranked.why
-        return ranked.order[0]
 
     async def _next(self, ranked: Ranked | None) -> Deployment:
         """Where to send it now; waits where it was told to, if that is short. Raises `UpstreamFailure` if nowhere.

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from servery.gateway.dispatch.deployment import Lease
 from servery.gateway.exchange import Exchange
 from servery.upstream.failure import is_context_window
 from servery.wire.errors import ApiError
@@ -16,16 +17,19 @@ from servery.wire.errors import ApiError
 T = TypeVar("T")
 
 
-async def fitting(exchange: Exchange, attempt: Callable[[], Awaitable[T]]) -> T:
-    """What an attempt at one deployment gives, made again without the limits' bound if it was refused for its length."""
+async def fitting(exchange: Exchange, attempt: Callable[[Lease | None], Awaitable[T]], lease: Lease | None = None) -> T:
+    """What an attempt at one deployment gives, made again without the limits' bound if it was refused for its length.
+
+    `lease` is the first one's place, where there is one already.
+    """
     try:
-        return await attempt()
+        return await attempt(lease)
     except ApiError as error:
         bounded, free = exchange.ask, exchange.unbounded
         if free is None or not is_context_window(error):
             raise
     exchange.ask = msgspec.structs.replace(free, model=bounded.model, base=bounded.base)
     try:
-        return await attempt()
+        return await attempt(None)
     finally:
         exchange.ask = bounded  # others may have longer contexts

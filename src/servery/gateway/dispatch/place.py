@@ -47,7 +47,14 @@ class Placement(Protocol):
     """How a model's deployments are chosen; one instance per model, which may remember what it learnt.
 
     Deployments whose attempt failed, and those that say they are not ready, are tried after the others whatever the rank.
+    `why_alone` is the word for the first of a model's deployments where there is no other; None where there may be more to
+    decide of it than that, so that it is to be ranked.
     """
+
+    @property
+    def why_alone(self) -> str | None:
+        """As above."""
+        ...
 
     def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
         """The deployments in the order in which they are to be tried; all that are given, or some.
@@ -65,6 +72,8 @@ class Placement(Protocol):
 class First:
     """The deployments as the configuration lists them: the others stand by."""
 
+    why_alone: str | None = "listed"
+
     def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
         """As they are listed, those that have a place in front."""
         return free_first([deployment for tier in tiers for deployment in tier], "listed")
@@ -76,6 +85,8 @@ class First:
 
 class Weighted:
     """By chance, in proportion to the weights; tier after tier. A weight of 0 stands by for its tier."""
+
+    why_alone: str | None = "weight"
 
     def __init__(self, random: Callable[[], float]) -> None:
         """`random` gives numbers in [0, 1)."""
@@ -96,14 +107,14 @@ class LeastLoad:
     Power of two choices (Mitzenmacher, 2001): nearly as even as looking at all, without everybody running to the same one.
     """
 
+    why_alone: str | None = "load"
+
     def __init__(self, random: Callable[[], float]) -> None:
         """`random` gives numbers in [0, 1)."""
         self._random = random
 
     def rank(self, tiers: Sequence[Sequence[Deployment]], ask: Ask) -> Ranked:
         """Of each tier the less busy of the first two drawn in front."""
-        if len(tiers) == 1 and len(tiers[0]) == 1:
-            return Ranked(tiers[0], why="load")
         ranked: list[Deployment] = []
         for tier in tiers:
             found = drawn(tier, self._random)

@@ -15,6 +15,8 @@ from servery.upstream.ask import Ask
 class PrefixAffinity:
     """The deployment that was sent most of the prompt before, unless it has much more to do than the others."""
 
+    why_alone: str | None = "prefix"
+
     def __init__(self) -> None:
         self._index = PrefixIndex()
         self._prompts = Prompts()

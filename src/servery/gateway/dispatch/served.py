@@ -17,7 +17,7 @@ class Served:
 
     `turns` are taken by who waits for the SLO to be kept.
     `prices` are those of its deployments, each once; `deployments` all of them, tier after tier; `name` is what clients ask
-    for, `placed_by` the placement's name, `tier_of` the number of each deployment's tier, from 1.
+    for, `alone` the only deployment where nothing else is to be decided of it, `placed_by` the placement's name, `tier_of` the number of each deployment's tier, from 1.
     """
 
     config: ModelConfig
@@ -29,6 +29,7 @@ class Served:
     turns: Turns = field(default_factory=lambda: Turns(0))
     name: str = field(init=False)
     deployments: Sequence[Deployment] = field(init=False)
+    alone: Deployment | None = field(init=False)
     placed_by: str = field(init=False)
     tier_of: Mapping[str, int] = field(init=False)
 
@@ -36,6 +37,8 @@ class Served:
         every = [deployment for tier in self.tiers for deployment in tier]
         object.__setattr__(self, "name", self.config.name)
         object.__setattr__(self, "deployments", every)
+        is_alone = len(every) == 1 and self.placement.why_alone is not None
+        object.__setattr__(self, "alone", every[0] if is_alone else None)
         object.__setattr__(self, "placed_by", self.config.place.value)
         # Of a deployment that stands in two tiers the first counts.
         places = [(each.name, at) for at, tier in enumerate(self.tiers, 1) for each in tier]

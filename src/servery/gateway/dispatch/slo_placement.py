@@ -28,6 +28,8 @@ _SHORTEST_WAIT_S = 0.005
 class CheapestWithinSlo:
     """Learns how fast each deployment is under which load, and chooses by it."""
 
+    why_alone: str | None = None  # a request may be refused, or wait, for the SLO's sake
+
     def __init__(self, model: ModelConfig, clock: Callable[[], float]) -> None:
         """Raises `ValueError` for a model without an SLO."""
         if model.slo is None:

@@ -21,8 +21,7 @@ class Slots:
         self.waiting = 0
         self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
-        self._is_idle = asyncio.Event()
-        self._is_idle.set()
+        self._idle: asyncio.Event | None = None  # of whoever waits for the last place to be given back
         self._held_s: float | None = None  # how long a place is held, newer ones weighing more
 
     @property
@@ -51,7 +50,7 @@ class Slots:
         """Have a place if one is free; whether there was one."""
         if self.limit is not None and (self.waiting or self.in_flight >= self.limit):
             return False
-        self._enter()
+        self.in_flight += 1
         return True
 
     async def take(self, priority: int = 0) -> None:
@@ -72,12 +71,13 @@ class Slots:
                 self.give()  # it was handed over in the same turn of the loop
             raise
 
-    def held(self, seconds: float) -> None:
-        """Take in how long a place was held."""
-        self._held_s = seconds if self._held_s is None else self._held_s + _NEWER * (seconds - self._held_s)
+    def give(self, held_s: float | None = None) -> None:
+        """Let go of a place: whoever is next has it, unless there are more than may be since the limit was lowered.
 
-    def give(self) -> None:
-        """Let go of a place: whoever is next has it, unless there are more than may be since the limit was lowered."""
+        `held_s` is for how long somebody had it.
+        """
+        if held_s is not None:
+            self._held_s = held_s if self._held_s is None else self._held_s + _NEWER * (held_s - self._held_s)
         while self._queue and (self.limit is None or self.in_flight <= self.limit):
             _, _, place = heapq.heappop(self._queue)
             if not place.done():
@@ -85,21 +85,19 @@ class Slots:
                 place.set_result(None)
                 return
         self.in_flight -= 1
-        if not self.in_flight:
-            self._is_idle.set()
+        if self._idle is not None and not self.in_flight:
+            self._idle.set()
+            self._idle = None
 
     async def until_idle(self) -> None:
         """Wait until nobody has a place, nor waits for one."""
-        await self._is_idle.wait()
-
-    def _enter(self) -> None:
-        if not self.in_flight:
-            self._is_idle.clear()
-        self.in_flight += 1
+        if self.in_flight:
+            self._idle = self._idle or asyncio.Event()
+            await self._idle.wait()
 
     def resize(self, limit: int | None, max_waiting: int) -> None:
         """Take up other bounds; who waits has a place as soon as there is one by these. Nobody who has one loses it."""
         self.limit, self.max_waiting = limit, max_waiting
         while self._queue and (limit is None or self.in_flight < limit):
-            self._enter()
+            self.in_flight += 1
             self.give()

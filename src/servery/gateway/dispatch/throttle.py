@@ -9,7 +9,7 @@ class Throttle:
 
     def __init__(self) -> None:
         self.until_s = 0.0
-        self._untold = 0  # 429s in a row that named no time
+        self.untold = 0  # 429s in a row that named no time
 
     def is_on(self, now: float) -> bool:
         """Whether nothing is to be sent now."""
@@ -22,10 +22,10 @@ class Throttle:
     def hold(self, now: float, retry_after_s: float | None) -> None:
         """It said 429; one answer never shortens what another one asked for."""
         if retry_after_s is None:
-            retry_after_s = DEFAULT_S * 2.0 ** min(self._untold, 6)
-            self._untold += 1
+            retry_after_s = DEFAULT_S * 2.0 ** min(self.untold, 6)
+            self.untold += 1
         self.until_s = max(self.until_s, now + min(max(0.0, retry_after_s), MOST_S))
 
     def succeed(self) -> None:
         """It answered."""
-        self._untold = 0
+        self.untold = 0

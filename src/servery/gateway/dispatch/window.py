@@ -28,14 +28,17 @@ class Window:
 
     def __init__(self, length_s: float, buckets: int = 10) -> None:
         self._bucket_s = length_s / buckets
+        self._buckets = buckets
         self._hits = [0] * buckets
         self._misses = [0] * buckets
         self._at = 0  # number of the newest bucket since the beginning of time
 
     def hit(self, now: float) -> None:
         """Count one of the first kind."""
-        self._turn(now)
-        self._hits[self._at % len(self._hits)] += 1
+        at = int(now / self._bucket_s)
+        if at > self._at:
+            self._turn(now)
+        self._hits[self._at % self._buckets] += 1
 
     def miss(self, now: float) -> None:
         """Count one of the second kind."""

@@ -44,7 +44,7 @@ class Keeping:
 
 def keeping(exchange: Exchange, clock: Callable[[], float]) -> Keeping | None:
     """What collects the answer; None where the model keeps none to such a request, or only stands in for another."""
-    answers = exchange.model.earlier
+    answers = None if exchange.served is None else exchange.served.earlier
     if answers is None or exchange.model.name != exchange.first_model or not answers.wants(exchange.ask):
         return None
     return Keeping(exchange, answers, clock)

@@ -1,7 +1,7 @@
 """From an answer that has begun to the client: as it comes, with silence broken, stalls noticed and cuts mended."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from servery.gateway.dispatch.attempt import Attempt
 from servery.gateway.dispatch.dispatch import Dispatcher, Opened
@@ -9,7 +9,7 @@ from servery.gateway.dispatch.patience import Patience
 from servery.gateway.exchange import Exchange
 from servery.gateway.relay.continuation import Diverged
 from servery.gateway.relay.flow import Flow
-from servery.gateway.relay.keeping import keeping
+from servery.gateway.relay.keeping import Keeping, keeping
 from servery.gateway.relay.resume import Resumption
 from servery.gateway.relay.silence import Silence
 from servery.gateway.relay.transcript import Transcript
@@ -17,11 +17,26 @@ from servery.upstream.failure import Deadline, UpstreamFailure
 from servery.upstream.upstream import Chunk
 
 
+def relay_whole(exchange: Exchange, opened: Opened, clock: Callable[[], float]) -> Awaitable[None]:
+    """Send an answer that is not streamed, of which all has come."""
+    opened.attempt.succeed()
+    kept = keeping(exchange, clock)
+    if kept is None:
+        return exchange.client.whole(opened.first.data)
+    kept.add(opened.first.data)
+    return _kept_whole(exchange, opened, kept)
+
+
+async def _kept_whole(exchange: Exchange, opened: Opened, kept: Keeping) -> None:
+    await exchange.client.whole(opened.first.data)
+    kept.end()
+
+
 class Relay:
-    """Brings one exchange's answer to its client; `silence` is that of a stream."""
+    """Brings one exchange's stream to its client, whose `silence` it breaks."""
 
     def __init__(
-        self, exchange: Exchange, silence: Silence | None, dispatcher: Dispatcher, clock: Callable[[], float]
+        self, exchange: Exchange, silence: Silence, dispatcher: Dispatcher, clock: Callable[[], float]
     ) -> None:
         self._exchange = exchange
         self._silence = silence
@@ -31,14 +46,8 @@ class Relay:
         self._keeping = keeping(exchange, clock)
 
     async def run(self, opened: Opened) -> None:
-        """Send all of it; raises `UpstreamFailure` when it is cut short and nobody can go on with it."""
-        if self._exchange.ask.is_stream:
-            await self._stream(opened)
-        else:
-            opened.attempt.succeed()
-            if self._keeping is not None:
-                self._keeping.add(opened.first.data)
-            await self._exchange.client.whole(opened.first.data)
+        """Send all of a stream; raises `UpstreamFailure` when it is cut short and nobody can go on with it."""
+        await self._stream(opened)
         if self._keeping is not None:
             self._keeping.end()
 

@@ -112,7 +112,8 @@ async def feed(service: Service, exchange: Exchange) -> None:
     who = await board.access.look(exchange.request)
     exchange.reply.headers += list(HEADERS)
     view = board.feed.view()
-    with exchange.request.watched(partial(_gone, exchange)):
+    watching = exchange.request.watch(partial(_gone, exchange))
+    try:
         async with contextlib.aclosing(view):
             async for event in view:
                 if board.access.sessions.is_over(who):
@@ -122,6 +123,9 @@ async def feed(service: Service, exchange: Exchange) -> None:
         if not exchange.reply.is_complete:
             await exchange.reply.stream(b": the end\n\n")
             await exchange.reply.end_stream()
+    finally:
+        if watching is not None:
+            watching.cancel()
 
 
 async def history(service: Service, exchange: Exchange) -> None:

@@ -31,13 +31,15 @@ class HeaderNames:
 
     def openai(self, used: Sequence[int]) -> list[tuple[str, str]]:
         """`x-ratelimit-limit-requests` and so on; `used` is of each meter."""
-        found = []
+        found: list[tuple[str, str]] = []
         for subject in self._subjects:
-            at, meter, limit = subject.places[0] if len(subject.places) == 1 else subject.scarcest(used)
+            at, meter, limit = subject.only or subject.scarcest(used)
             held, room = used[at], meter.capacity - used[at]
-            found.append(limit)
-            found.append((subject.remaining, f"{room // UNIT if room > 0 else 0}"))
-            found.append((subject.reset, go_duration(-(-held // meter.rate))))
+            found += (
+                limit,
+                (subject.remaining, f"{room // UNIT if room > 0 else 0}"),
+                (subject.reset, go_duration(-(-held // meter.rate))),
+            )
         return found
 
     def anthropic(self, used: Sequence[int], at_s: float) -> list[tuple[str, str]]:
@@ -55,11 +57,12 @@ class HeaderNames:
 class _Subject:
     """What one header speaks of, with as much of its text as is always the same: places in the plan, their meters, limits."""
 
-    __slots__ = ("name", "places", "remaining", "reset")
+    __slots__ = ("name", "only", "places", "remaining", "reset")
 
     def __init__(self, name: str, places: Sequence[tuple[int, Meter]]) -> None:
         self.name = name
         self.places = tuple((at, meter, (f"x-ratelimit-limit-{name}", str(meter.limit))) for at, meter in places)
+        self.only = self.places[0] if len(self.places) == 1 else None
         self.remaining = f"x-ratelimit-remaining-{name}"
         self.reset = f"x-ratelimit-reset-{name}"
 
