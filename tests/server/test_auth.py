@@ -46,6 +46,21 @@ def test_a_key_is_known_however_it_is_sent() -> None:
     assert not made.are_in({})
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_of_two_different_keys_neither_counts(scheme: str) -> None:
+    """The first was taken, whoever the second one was: a request of one tenant could be answered as another's."""
+    made = ring("one", "two")
+    for other in ("two", "wrong"):
+        headers = {b"authorization": f"{scheme} one".encode(), b"x-api-key": other.encode()}
+        status, message = refusal(made, headers)
+        assert (status, message.startswith("'Authorization' and 'x-api-key' have different keys")) == (400, True)
+        assert ring().check(headers) is ANYBODY
+    same = {b"authorization": f"{scheme} one".encode(), b"x-api-key": b" one "}
+    assert made.check(same) is made.check(bearer("one"))
+    assert made.check({b"authorization": b"Basic YTpi", b"x-api-key": b"one"}) is made.check(bearer("one"))
+    assert made.check({**bearer("one"), b"x-api-key": b""}) is made.check(bearer("one"))
+
+
 def test_unknown_expired_and_revoked_keys_get_the_same_answer() -> None:
     made = ring("plain", keys=(named("old", "old", expires_s=NOW_S), named("new", "new", expires_s=NOW_S + 1)))
     assert made.check(bearer("new")).key == "new"

@@ -66,6 +66,17 @@ def test_keys_lie_where_the_configuration_says(tmp_path: Path, capsys: pytest.Ca
     assert "names no key_store and no ledger" in capsys.readouterr().err
 
 
+def test_a_key_for_a_model_that_the_configuration_does_not_have_is_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "servery.yaml"
+    config.write_text(CONFIG)
+    assert main(["keys", "create", "--config", str(config), "--model", "chat", "--model", "chta"]) == 2
+    assert f"--model: there is no model 'chta' in {config}; it has: chat." in capsys.readouterr().err
+    assert not (tmp_path / "servery-keys.sqlite").exists()
+    assert main(["keys", "create", "--config", str(config), "--model", "chat"]) == 0
+
+
 def test_somebody_has_to_say_where_the_keys_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "list"]) == 2
     assert "say where the keys are: --store FILE, or --config FILE" in capsys.readouterr().err

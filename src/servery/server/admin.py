@@ -8,7 +8,7 @@ who would look as if he were of this machine.
 import ipaddress
 from collections.abc import Iterable
 
-from servery.server.auth import KeyRing
+from servery.server.auth import KeyRing, check_one_key
 from servery.server.request import Request
 from servery.upstream.caller import ANYBODY, Caller
 from servery.wire.errors import ApiError
@@ -46,6 +46,7 @@ class AdminDoor:
     def check(self, request: Request) -> Caller:
         """Who it is, nobody known where no key is needed; raises `ApiError`: 401 without a key, else 403."""
         if not self._admins.is_empty:
+            check_one_key(request.headers)
             if self._users.are_in(request.headers) and not self._admins.are_in(request.headers):
                 raise _forbidden("This takes an admin key (--admin-key); the API key that was given is none.")
             return self._admins.check(request.headers)

@@ -11,6 +11,8 @@ from servery.upstream.caller import ANYBODY, Caller
 from servery.wire.errors import ApiError
 
 _CHALLENGE = (("www-authenticate", "Bearer"),)
+# In the place of a digest, which no key has: two keys came, and nobody knows which one is meant.
+TWO_KEYS = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class KeyRing:
     def check(self, headers: Mapping[bytes, bytes]) -> Caller:
         """Whose key `headers` carry, as a bearer token or, else, as `x-api-key`.
 
-        Raises `ApiError` (401) where a key is needed: without one, and in the same words for a key that was never made,
-        has expired or was revoked.
+        Raises `ApiError` where a key is needed: 401 without one, and in the same words for a key that was never made,
+        has expired or was revoked; 400 for two of which nobody knows which one is meant.
         """
         return self.admit(digest_in(headers))
 
@@ -70,7 +72,7 @@ class KeyRing:
             raise _missing()
         found = self._by_digest.get(digest)
         if found is None or not hmac.compare_digest(found.digest, digest):
-            raise _unknown()
+            raise _two_keys() if digest == TWO_KEYS else _unknown()
         if found.expires_s is not None and self._is_over(found):
             raise _unknown()
         return found.caller
@@ -157,14 +159,28 @@ def given_key(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 def digest_in(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """The digest of the key that a request came with; None if it has none."""
+    """The digest of the key that a request came with; None if it has none, `TWO_KEYS` for two that are not the same."""
     key = given_key(headers)
+    if (other := headers.get(b"x-api-key")) is not None and key != other.strip() != b"":
+        return TWO_KEYS
     return digest_of(key) if key else None
+
+
+def check_one_key(headers: Mapping[bytes, bytes]) -> None:
+    """Raise `ApiError` (400) for two keys that are not the same."""
+    if digest_in(headers) == TWO_KEYS:
+        raise _two_keys()
 
 
 def digest_of(key: bytes) -> bytes:
     """The SHA-256 by which a key is known."""
     return hashlib.sha256(key).digest()
+
+
+def _two_keys() -> ApiError:
+    """A request that names two keys is malformed (RFC 6750, section 3.1)."""
+    message = "'Authorization' and 'x-api-key' have different keys, and one is meant; send one of the headers."
+    return ApiError(400, message, code="two_api_keys")
 
 
 def _missing() -> ApiError:

@@ -64,7 +64,7 @@ def create(options: argparse.Namespace) -> int:
     terms = KeyTerms(
         name=_read("--name", parse_label, options.name or ""),
         owner=_read("--owner", parse_label, options.owner or ""),
-        models=frozenset(options.model) or None,
+        models=_models(options),
         tiers=frozenset(tiers_in(options.tier)) or None,
         expires_s=None if options.expires is None else _read("--expires", _expiry, options.expires),
         limits=_read("limits", limits_in, limits),
@@ -231,6 +231,18 @@ def _store(options: argparse.Namespace) -> Iterator[KeyStore]:
             yield store
     except (KeyStoreError, NoSuchKey) as error:
         raise OptionError(str(error)) from error
+
+
+def _models(options: argparse.Namespace) -> frozenset[str] | None:
+    """The models that were named; raises `OptionError` for one that the configuration does not have, if there is one."""
+    served = options.model if options.config is None else load_config(options.config).models
+    for model in options.model:
+        if model not in served:
+            known = ", ".join(sorted(served))
+            raise OptionError(
+                f"--model: there is no model '{one_line(model[:100])}' in {options.config}; it has: {known}."
+            )
+    return frozenset(options.model) or None
 
 
 def _expiry(given: str) -> float:

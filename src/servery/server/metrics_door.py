@@ -6,7 +6,7 @@ admin's.
 
 from collections.abc import Iterable
 
-from servery.server.auth import KeyRing
+from servery.server.auth import KeyRing, check_one_key
 from servery.server.request import Request
 from servery.wire.errors import ApiError
 
@@ -24,8 +24,10 @@ class MetricsDoor:
 
     def check(self, request: Request) -> None:
         """Raise `ApiError`: 401 without a key or with none that is known, 403 with one that is a client's."""
-        if not self._readers.is_empty and self._readers.are_in(request.headers):
-            return
+        if not self._readers.is_empty:
+            check_one_key(request.headers)
+            if self._readers.are_in(request.headers):
+                return
         self._users.check(request.headers)
         if not self._users.is_empty:
             message = (

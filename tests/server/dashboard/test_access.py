@@ -256,6 +256,26 @@ def test_keys_are_not_tried_out_by_the_thousand() -> None:
     run(story())
 
 
+def test_nor_are_they_as_bearer_tokens() -> None:
+    async def story() -> None:
+        board = Board(admin_keys=(ADMIN,))
+        cookie = await board.login(ADMIN)
+        wrong, right = {"authorization": "Bearer guess"}, {"authorization": f"Bearer {ADMIN}"}
+        paths = ["/api/snapshot", "/api/session", "/api/history", "/api/feed", "/api/snapshot"]
+        for _ in range(2 * MOST_FAILURES):  # what a proxy sends beside the page's cookie is no attempt
+            assert (await board.get("/api/history", cookie=cookie, **wrong)).status == 200
+        tried = [await board.get(path, **wrong) for path in paths]
+        assert [call.status for call in tried] == [401, 200, 401, 401, 401]
+        for refused in [await board.get("/api/snapshot", **right), await board.post("login", {"key": ADMIN})]:
+            assert (refused.status, refused.error["code"]) == (429, "too_many_attempts")
+            assert 1 <= int(refused.headers["retry-after"]) <= WINDOW_S + 1
+        told = (await board.get("/api/session", **right)).json
+        assert (told["role"], "Too many attempts" in told["reason"]) == (None, True)
+        assert (await board.get("/api/history", cookie=cookie)).status == 200
+
+    run(story())
+
+
 def test_attempts_are_bounded_by_address_and_in_all_and_forgotten_after_a_minute() -> None:
     now = 0.0
     attempts = Attempts(lambda: now)

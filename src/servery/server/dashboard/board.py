@@ -34,8 +34,7 @@ class Dashboard:
         options = service.options
         folder = None if post is None else post.folder
         sessions = Sessions(service.admin.admins, service.viewers, port=port, folder=folder, wall=wall)
-        self.access = Access(service.admin, service.viewers, sessions)
-        self.attempts = Attempts(service.clock)
+        self.access = Access(service.admin, service.viewers, sessions, Attempts(service.clock))
         self.past = Past(options.ledger, settled, wall)
         spending = Spending(service.key_watch, options.ledger, limits, wall)
         peers = None if post is None else Peers(post.folder, post.number, post.count, self._own)

@@ -69,21 +69,16 @@ async def login(service: Service, exchange: Exchange) -> None:
     """Begin a session, with a key."""
     board, request = _board(service), exchange.request
     check_guard(request)
-    address = request.peer or ""
-    if wait_s := board.attempts.wait_s(address):
-        wait = str(int(wait_s) + 1)
-        message = f"Too many attempts have failed; the next is heard in {wait} s."
-        raise ApiError(429, message, code="too_many_attempts", headers=[("retry-after", wait)])
+    board.access.check_attempts(request)
     body = decode(await request.json_body(_MOST_LOGIN_BYTES, "the {bytes} bytes that a login may have"), _LOGIN)
     exchange.caller = _NOBODY
     async with audited(service.audit, exchange, "dashboard login"):
         found = board.access.sessions.who(body.key)
+        board.access.attempted(request, has_failed=found is None)
         if found is None:
-            board.attempts.fail(address)
             raise ApiError(401, "This is neither an admin key nor a viewer key of this server.", code="invalid_key")
         exchange.caller = found[1].caller
         exchange.subject = found[0].value
-        board.attempts.succeed(address)
     cookie, who = await board.access.sessions.begin(*found)
     name = board.access.sessions.cookie
     await _json(exchange, _told(who), ("set-cookie", _cookie(request, f"{name}={cookie}", int(LASTS_S[who.role]))))

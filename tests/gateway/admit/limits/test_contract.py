@@ -102,6 +102,8 @@ def machine(backend: Backend) -> type[RuleBasedStateMachine]:
             assert (verdict.lease is not None) == fits
             if verdict.lease is None:
                 assert plan.short(cost, verdict.used)
+                for meter, reserved in zip(plan.meters, verdict.reserved, strict=True):
+                    assert self.reserved(meter, expired=False) <= reserved <= self.reserved(meter, expired=True)
             else:
                 self.taken.append(Taken(verdict.lease, self.clock.now_ms, cost))
                 self.count(plan, cost, self.clock.now_ms)
@@ -161,6 +163,21 @@ def machine(backend: Backend) -> type[RuleBasedStateMachine]:
                 (meter.scope, meter.name, meter.measure, self.window(meter.measure, self.clock.now_ms)), 0
             )
 
+        def reserved(self, meter: Any, *, expired: bool) -> int:
+            """What leases of the window of now have reserved of a budget and not settled."""
+            if not meter.measure.is_budget:
+                return 0
+            now_ms = self.clock.now_ms
+            window = self.window(meter.measure, now_ms)
+            return sum(
+                each.cost.microusd
+                for each in self.taken
+                if not each.is_over
+                and (expired or each.lease.expires_ms > now_ms)
+                and self.window(meter.measure, each.at_ms) == window
+                and any((own.scope, own.name) == (meter.scope, meter.name) for own in each.lease.plan.meters)
+            )
+
         def left(self, meter: Any) -> int:
             return int(meter.capacity) - self.held(meter)
 
@@ -215,6 +232,30 @@ def test_what_is_settled_is_what_was_used_whoever_asks_next(backend: Backend) ->
         verdict = await store.reserve(plan, Cost(1, 25, 25, 377), LEASE_MS)
         assert verdict.lease is not None
         assert list(verdict.used) == [2 * UNIT, 45 * UNIT, 30 * UNIT, 1, 500, 500]
+
+    backend.run(story())
+
+
+def test_a_budget_says_how_much_of_it_is_held_and_not_spent(backend: Backend) -> None:
+    """A client that is told to come back tomorrow gives up, though the money is free again in a second."""
+    clock = Clock()
+    budgets = Limits(microusd_per_day=10, microusd_per_month=100)
+    store, plan = backend.store(clock), plan_of(("key", "a", budgets), ("owner", "o", Limits(requests_per_minute=99)))
+
+    async def story() -> None:
+        first, second = [(await store.reserve(plan, Cost(1, 0, 0, 4), LEASE_MS)).lease for _ in range(2)]
+        assert first is not None
+        assert second is not None
+        refused = await store.reserve(plan, Cost(1, 0, 0, 4), LEASE_MS)
+        assert (refused.lease, list(refused.reserved)) == (None, [8, 8, 0])
+        first.settle(Cost(1, 0, 0, 3))
+        await backend.settled(store)
+        refused = await store.reserve(plan, Cost(1, 0, 0, 4), LEASE_MS)
+        assert (list(refused.used)[:2], list(refused.reserved)) == ([7, 7], [4, 4, 0])
+        second.settle(Cost(1, 0, 0, 4))
+        await backend.settled(store)
+        refused = await store.reserve(plan, Cost(1, 0, 0, 4), LEASE_MS)
+        assert (list(refused.used)[:2], list(refused.reserved)) == ([7, 7], [0, 0, 0])
 
     backend.run(story())
 

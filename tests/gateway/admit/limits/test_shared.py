@@ -74,6 +74,20 @@ def test_gateways_count_together_by_the_clock_of_redis(redis_url: str) -> None:
     asyncio.run(story())
 
 
+def test_what_a_gateway_held_that_has_died_counts_as_spent_when_its_lease_is_over(redis_url: str) -> None:
+    async def story() -> None:
+        clock, plan = Clock(), plan_of(("key", "a", Limits(microusd_per_day=10)))
+        async with shared(redis_url, clock=clock) as died, shared(redis_url, clock=clock) as other:
+            await died.client.flushall()
+            await died.reserve(plan, Cost(1, 0, 0, 9), 1000)
+            assert (await other.reserve(plan, Cost(1, 0, 0, 5), 1000)).reserved == [9]
+            clock.now_ms += 1000
+            refused = await other.reserve(plan, Cost(1, 0, 0, 5), 1000)
+            assert (refused.used, refused.reserved) == ([9], [0])
+
+    asyncio.run(story())
+
+
 def test_one_reservation_is_one_command(redis_url: str) -> None:
     async def story() -> None:
         async with shared(redis_url) as store:
@@ -98,12 +112,13 @@ def test_everything_in_redis_ends_by_itself(redis_url: str) -> None:
             await store.reserve(PLAN, COST, 60_000)
             names = sorted(await store.client.keys("*"))
             assert [name.rsplit(b":", 1)[0] for name in names] == [
-                b"servery:{limits}:lease", b"servery:{limits}:places:key", b"servery:{limits}:used:key",
+                b"servery:{limits}:held:key", b"servery:{limits}:lease", b"servery:{limits}:places:key",
+                b"servery:{limits}:used:key",
             ]  # fmt: skip
             left_ms = [await store.client.pttl(name) for name in names]
             assert [
-                0 < each <= most for each, most in zip(left_ms, (60_000, 60_000, 40 * 86_400_000), strict=True)
-            ] == [True] * 3
+                0 < each <= most for each, most in zip(left_ms, (60_000, 60_000, 60_000, 40 * 86_400_000), strict=True)
+            ] == [True] * 4
 
     asyncio.run(story())
 
@@ -220,6 +235,33 @@ def test_a_gateway_that_is_busy_itself_does_not_take_redis_for_slow(redis_url: s
         async with shared(redis_url, deadline_s) as store:
             verdict, _ = await asyncio.gather(store.reserve(plan_of(), Cost(), 1), busy())
             assert verdict.lease is not None
+
+    asyncio.run(story())
+
+
+def test_it_lets_go_of_a_connection_that_ends_with_another_error_when_it_is_cancelled() -> None:
+    """A server whose Redis was slow at that moment never came to its end."""
+
+    async def story() -> None:
+        store, is_asked = SharedLimits("redis://127.0.0.1:9", 0.01), asyncio.Event()
+
+        async def cut(batch: object) -> list[object]:
+            is_asked.set()
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                raise ConnectionError("it was cut") from None
+            return []
+
+        store._send = cut  # type: ignore[method-assign, assignment]
+        store._deadline_s = 3600  # of the command; of the end it is short
+        asking = asyncio.create_task(store.reserve(PLAN, COST, 60_000))
+        await is_asked.wait()
+        store._deadline_s = 0.01
+        async with asyncio.timeout(30):
+            await store.close()
+            with pytest.raises(StoreDown, match="it was cut"):
+                await asking
 
     asyncio.run(story())
 

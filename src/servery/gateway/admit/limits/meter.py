@@ -161,7 +161,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """Whether a request is admitted: then it has a lease. `used` is what each meter of the plan holds now.
 
     `at_s` is Unix time by the store's clock. `is_local` if each gateway counts by itself, though it should not. Of a
-    refusal, `reserved` is how much of what each budget holds is not spent yet, where the store knows.
+    refusal, `reserved` is how much of what each budget holds is not spent yet.
     """
 
     lease: Lease | None

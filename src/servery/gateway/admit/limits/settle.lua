@@ -1,8 +1,16 @@
 -- Count what a request used instead of what it reserved, once. KEYS as in reserve.lua. ARGV: the time in ms ('' for the
 -- server's own), the lease's id, the meters as there, and for each of them what was used more than was reserved (less,
--- where it is negative). Returns 1, or 0 for a lease that is no more.
+-- where it is negative), for one of the kind h what was reserved. Returns 1, or 0 for a lease that is no more.
 
 local SETBACK_MS = 60000
+
+-- As in reserve.lua.
+local function give_back(key, field, window, amount)
+  local stored = redis.call('HMGET', key, field .. ':at', field .. ':held')
+  if stored[1] == window and stored[2] then
+    redis.call('HSET', key, field .. ':held', string.format('%.0f', math.max(0, tonumber(stored[2]) - amount)))
+  end
+end
 
 local now = tonumber(ARGV[1])
 if not now then
@@ -18,9 +26,15 @@ if lease then
 end
 
 local changes = string.gmatch(ARGV[4], '%-?%d+')
-for kind, index, field, _, leak in string.gmatch(ARGV[3], '(%a) (%d+) ([%a_]+) (%d+) (%d+)') do
+for kind, index, field, capacity, leak in string.gmatch(ARGV[3], '(%a) (%d+) ([%a_]+) (%d+) (%d+)') do
   local key, rate, more = KEYS[tonumber(index)], tonumber(leak), tonumber(changes())
-  if kind == 'c' then
+  if kind == 'h' then
+    local held = windows.d and string.format('%s %s %s %.0f', ARGV[2], windows.d, windows.m, more)
+    if held and redis.call('ZREM', key, held) == 1 then
+      give_back(KEYS[tonumber(capacity)], 'dollars_per_day', windows.d, more)
+      give_back(KEYS[tonumber(capacity)], 'dollars_per_month', windows.m, more)
+    end
+  elseif kind == 'c' then
     redis.call('ZREM', key, ARGV[2])
   elseif expires > now and more ~= 0 then
     local stored = redis.call('HMGET', key, field .. ':used', field .. ':at')

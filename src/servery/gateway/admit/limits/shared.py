@@ -42,10 +42,14 @@ class _Command:
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """A plan as the scripts take it: its keys, and its meters in five words each. One text is quicker to send than many."""
+    """A plan as the scripts take it: its keys, and its meters in five words each. One text is quicker to send than many.
+
+    Before its meters come `holders`, one for each scope that has a budget: what leases under way hold of it.
+    """
 
     keys: tuple[str, ...]
     meters: str
+    holders: int
 
 
 class SharedLimits:
@@ -71,6 +75,7 @@ class SharedLimits:
         self._idle = asyncio.Event()  # nothing is on its way
         self._idle.set()
         self._worker: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._ids = 0
         self._name = secrets.token_hex(6)
 
@@ -79,24 +84,27 @@ class SharedLimits:
         bound = self._bind(plan)
         self._ids += 1
         lease_id = f"{self._name}-{self._ids}"
-        amounts = " ".join([str(meter.amount(cost)) for meter in plan.meters])
+        held = [cost.microusd] * bound.holders
+        amounts = " ".join([str(each) for each in (*held, *[meter.amount(cost) for meter in plan.meters])])
         arguments = (self._time(), lease_id, lease_ms, bound.meters, amounts)
         answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         self._put(_Command("reserve", (_lease_key(lease_id), *bound.keys), arguments, answer))
         try:
-            fits, now_ms, day, month, *used = await answer
+            fits, now_ms, day, month, *found = await answer
         except (StoreDown, asyncio.CancelledError):
             # It may have been reserved, or may still be: nobody is left to use it.
             self.settle(Lease(self, plan, cost, lease_id, 0, (0, 0)), Cost())
             raise
         lease = Lease(self, plan, cost, lease_id, now_ms + lease_ms, (day, month)) if fits else None
-        return Verdict(lease, used, now_ms / 1000)
+        size = len(plan.meters)
+        return Verdict(lease, found[:size], now_ms / 1000, reserved=found[size:])
 
     def settle(self, lease: Lease, used: Cost) -> None:
         """Have it counted that `used` was used; what cannot be told now is told later."""
         bound, lease_id = self._bind(lease.plan), str(lease.id)
-        more = " ".join([str(meter.amount(used) - meter.amount(lease.cost)) for meter in lease.plan.meters])
-        arguments = (self._time(), lease_id, bound.meters, more)
+        more = [meter.amount(used) - meter.amount(lease.cost) for meter in lease.plan.meters]
+        changes = " ".join([str(each) for each in (*[lease.cost.microusd] * bound.holders, *more)])
+        arguments = (self._time(), lease_id, bound.meters, changes)
         self._put(_Command("settle", (_lease_key(lease_id), *bound.keys), arguments))
 
     async def close(self) -> None:
@@ -106,6 +114,7 @@ class SharedLimits:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._deadline_s):
                     await self._idle.wait()
+            self._is_closed = True
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
         await self.client.aclose()
@@ -123,7 +132,7 @@ class SharedLimits:
         self._wake.set()
 
     async def _work(self) -> None:
-        while True:
+        while not self._is_closed:  # a connection that is cut while it is cancelled may raise another error than that
             await self._wake.wait()
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
             if not self._waiting:
@@ -194,16 +203,21 @@ class SharedLimits:
 
 def _bound(meters: Sequence[Meter]) -> _Bound:
     names = [_key(meter) for meter in meters]
-    keys = list(dict.fromkeys(names))
-    words = [
-        f"{_KINDS.get(meter.measure, 'b')} {keys.index(name) + 2} {meter.measure.value} {meter.capacity} {meter.rate}"
+    held = {name: _named("held", meter) for meter, name in zip(meters, names, strict=True) if meter.measure.is_budget}
+    places = {name: at for at, name in enumerate(dict.fromkeys([*names, *held.values()]), 2)}
+    words = [f"h {places[holder]} held {places[name]} 0" for name, holder in held.items()]
+    words += [
+        f"{_KINDS.get(meter.measure, 'b')} {places[name]} {meter.measure.value} {meter.capacity} {meter.rate}"
         for meter, name in zip(meters, names, strict=True)
     ]
-    return _Bound(tuple(keys), " ".join(words))
+    return _Bound(tuple(places), " ".join(words), len(held))
 
 
 def _key(meter: Meter) -> str:
-    kind = "places" if meter.measure is Measure.CONCURRENCY else "used"
+    return _named("places" if meter.measure is Measure.CONCURRENCY else "used", meter)
+
+
+def _named(kind: str, meter: Meter) -> str:
     return f"{_PREFIX}:{kind}:{meter.scope}:{meter.name}"
 
 
