@@ -12,12 +12,13 @@ from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.checkpoint import Checkpoint, StoredTensor
+from servery.engine.cut import WHOLE, Cut
 from servery.engine.device_kernels import DeviceKernels
 from servery.engine.errors import LoadError
 from servery.engine.gguf.files import find_gguf
 from servery.engine.linear import Linear, linear_of
 from servery.engine.native.library import NativeContext
-from servery.engine.parallel.part import WHOLE, Cut, Part
+from servery.engine.parallel.part import Part
 from servery.engine.parallel.summed import SummedLinear
 from servery.engine.parallel.team import Team
 from servery.engine.quantization.checkpoint_format import read_format
@@ -82,7 +83,8 @@ class WeightReader:
 
     `directory` and `files` are named in complaints. `progress` is told (bytes of the model done, bytes in total) after
     each tensor; `total_bytes` is what the weights will hold in memory; `stored` are all tensors by name. With a `part`
-    that is read and no more: layers are numbered as those of the part, and `read_bytes` is what of the files was read.
+    that is read and no more: layers are numbered as those of the part, and `read_bytes` is what of the files was read (of
+    GGUF, what that takes in memory).
     """
 
     def __init__(
@@ -152,17 +154,20 @@ class WeightReader:
     def _matrix(self, source: Source, cut: Cut, reading: "_Reading") -> Matrix:
         module = self._modules[source.module]
         rows, columns = source.shape
-        matrix = self._format.matrix(source.module, (rows, columns), module)
+        part = None if cut.is_whole else self._format.divided(module, (rows, columns), cut)
+        if part is None:  # nothing is left out, or borders go through what is stored as one
+            matrix = select(self._format.matrix(source.module, (rows, columns), module), cut.rows, cut.columns)
+        else:
+            matrix = self._format.matrix(source.module, part.shape, part)
         left = [f"{source.module}.{suffix}" for suffix in module if suffix not in module.used]
         _refuse_strange(self.stored, [name for name in left if not self._format.is_redundant(name)])
         self._tell(source, cut)
-        matrix = select(matrix, cut.rows, cut.columns)
-        self.read_bytes += matrix.nbytes
+        self.read_bytes += (module if part is None else part).used_bytes
         dtype = torch.float32 if source.is_exact else reading.dtype
         if isinstance(matrix, DenseMatrix):
             is_mapped = reading.may_map and matrix.weight.dtype == dtype and not source.is_exact
             return matrix if is_mapped else DenseMatrix(reading.put(matrix.weight, dtype))
-        return matrix if reading.place is None and cut is WHOLE else _placed(matrix, reading.put)
+        return matrix if reading.place is None and cut.is_whole else _placed(matrix, reading.put)
 
     def _tensor(self, source: Source, cut: Cut, reading: "_Reading") -> Tensor:
         stored = self.stored[source.name]

@@ -44,10 +44,15 @@ def gathering(
     """A reception that waits on a thread of its own, and what came of that."""
     reception = Reception(config, ranks_of(config), lambda loss: None)
     found: list[Gathered | Exception] = []
+    is_over = threading.Event()
+
+    def wait() -> None:
+        if is_over.is_set():
+            raise LoadError("the test is over")
 
     def gather() -> None:
         try:
-            found.append(reception.gather(lambda: None, clock))
+            found.append(reception.gather(wait, clock))
         except LoadError as error:
             found.append(error)
 
@@ -61,6 +66,7 @@ def gathering(
     try:
         yield reception, result
     finally:
+        is_over.set()
         thread.join()
         reception.close()
 

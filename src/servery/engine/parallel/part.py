@@ -11,33 +11,13 @@ Pipeline parallelism divides the layers: the first stage has the embedding and t
 
 import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from servery.engine.architecture import ModelConfig
 from servery.engine.config import EngineConfig
+from servery.engine.cut import WHOLE, Cut
 from servery.engine.errors import LoadError
 from servery.engine.traits import Clamp
 from servery.engine.weight_map import Source
-
-
-class Cut(NamedTuple):
-    """Which rows of a stored tensor, in order, and which columns; None: all. `is_summed`: only one process has it.
-
-    The others have zeros in its place, because it is added before a sum over all of them.
-    """
-
-    rows: tuple[slice, ...] | None = None
-    columns: slice | None = None
-    is_summed: bool = False
-
-    def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
-        """That of the part of a tensor of shape `whole`."""
-        rows = whole[0] if self.rows is None else sum(each.stop - each.start for each in self.rows)
-        rest = whole[1:] if self.columns is None else (self.columns.stop - self.columns.start,)
-        return rows, *rest
-
-
-WHOLE = Cut()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ output channels in the order 0 2 4 6 1 3 5 7, lowest bits first; w = (code - zer
 Source: casper-hansen/AutoAWQ, awq/modules/linear/gemm.py and awq/utils/packing_utils.py (`dequantize_gemm`).
 """
 
+from servery.engine.cut import Cut
 from servery.engine.quantization.config import AwqConfig
-from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix
+from servery.engine.quantization.dividing import COLUMNS, ROWS, columns_by, rows_by
+from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix, divided_dense
 from servery.engine.quantization.matrix import GroupMatrix, Matrix
 from servery.engine.quantization.packing import awq_codes, awq_integers, folded
 from servery.engine.quantization.stored_codes import (
@@ -42,6 +44,15 @@ class AwqFormat:
             folded(awq_integers(zeros).t().contiguous()),
             bits=4,
         )
+
+    def divided(self, stored: StoredModule, shape: tuple[int, int], cut: Cut) -> StoredModule | None:
+        """Whole words of output channels, whole groups of input channels."""
+        if "qweight" not in stored:
+            return divided_dense(stored, shape, cut)
+        groups = None if self._config.group_size is None else columns_by(self._config.group_size)
+        axes = {"qweight": (COLUMNS, rows_by(8)), "qzeros": (groups, rows_by(8)), "scales": (groups, ROWS)}
+        part = stored.part(shape, cut, axes)
+        return None if part is not None and part.shape[1] % 2 else part
 
     def is_redundant(self, name: str) -> bool:
         """Nothing is."""

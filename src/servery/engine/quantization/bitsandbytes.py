@@ -18,9 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from servery.engine.cut import Cut
 from servery.engine.errors import LoadError
 from servery.engine.json_fields import JsonFields
 from servery.engine.quantization.config import BitsAndBytesConfig
+from servery.engine.quantization.dividing import COLUMNS, ROWS
 from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix
 from servery.engine.quantization.matrix import CodebookMatrix, GroupMatrix, Matrix
 from servery.engine.quantization.packing import bytes_of, swapped_halves
@@ -55,6 +57,12 @@ class BitsAndBytesFormat:
         state = next((name for name in _STATES if name in stored), _STATES[0])
         has_codes(stored, state, is_skipped=is_skipped)
         return _codebook(shape, stored, state)
+
+    def divided(self, stored: StoredModule, shape: tuple[int, int], cut: Cut) -> StoredModule | None:
+        """Some of the values of 8 bits and more; of 4 bits all, which are one run of blocks without rows."""
+        if any(suffix.startswith("weight.") for suffix in stored):
+            return None
+        return stored.part(shape, cut, {"weight": (ROWS, COLUMNS), "SCB": (ROWS,)})
 
     def is_redundant(self, name: str) -> bool:
         """A mark that says how a device ordered int8 rows; only the plain order is ever stored."""

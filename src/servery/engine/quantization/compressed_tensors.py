@@ -13,10 +13,12 @@ them: a row's own scale loses less. 8-bit float activations stay as they are.
 
 from torch import Tensor
 
+from servery.engine.cut import Cut
 from servery.engine.errors import LoadError
 from servery.engine.quantization.compressed_config import PACKED, CompressedScheme, CompressedTensorsConfig
+from servery.engine.quantization.dividing import COLUMNS, ROWS, columns_by, rows_by, spread_axes
 from servery.engine.quantization.float8 import ACTIVATION_SCALES
-from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix
+from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix, divided_dense
 from servery.engine.quantization.matrix import Float8Matrix, GroupMatrix, Matrix
 from servery.engine.quantization.packing import codes_of_rows, folded, integers_of_rows
 from servery.engine.quantization.stored_codes import (
@@ -51,6 +53,24 @@ class CompressedTensorsFormat:
             return _float_matrix(scheme, shape, stored)
         return _packed_matrix(scheme, shape, stored) if scheme.format == PACKED else _matrix(scheme, shape, stored)
 
+    def divided(self, stored: StoredModule, shape: tuple[int, int], cut: Cut) -> StoredModule | None:
+        """Whole words and groups; all of a module whose input channels are in no order, when it is cut between these."""
+        scheme = self._config.scheme_of(stored.name)
+        if scheme is None or (cut.columns is not None and (scheme.is_ordered or "weight_g_idx" in stored)):
+            return divided_dense(stored, shape, cut) if scheme is None else None
+        scales = {
+            name: spread_axes(stored.shape_of(name), group_size=scheme.group_size, block=scheme.block)
+            for name in ("weight_scale", "weight_zero_point")
+        }
+        if "weight_packed" not in stored:
+            return stored.part(shape, cut, {"weight": (ROWS, COLUMNS), **scales})
+        word = 32 // scheme.bits
+        scales["weight_zero_point"] = (
+            rows_by(word),
+            scales["weight_scale"][1] if len(scales["weight_scale"]) > 1 else None,
+        )
+        return stored.part(shape, cut, {"weight_packed": (ROWS, columns_by(word)), **scales})
+
     def is_redundant(self, name: str) -> bool:
         """Scales of activations and of the KV cache."""
         return name.rpartition(".")[2] in _PASSED_OVER
@@ -71,7 +91,7 @@ def _packed_matrix(scheme: CompressedScheme, shape: tuple[int, int], stored: Sto
     words = load(stored, "weight_packed", (rows, -(-columns * bits // 32)), WORDS)
     check_whole(stored, "weight_packed", columns, 8 // bits)
     claimed = tuple(load(stored, "weight_shape", (2,), frozenset({"I64", "I32"})).tolist())
-    if claimed != shape:
+    if stored.shape == (0, 0) and claimed != shape:
         path = stored["weight_shape"].path
         raise LoadError(
             f"{path}: {stored.name}.weight_shape is {list(claimed)}; by config.json it must be {list(shape)}."

@@ -11,7 +11,9 @@ is the one that the weights define, without the error that rounding them would a
 
 import torch
 
+from servery.engine.cut import Cut
 from servery.engine.quantization.config import Float8Config
+from servery.engine.quantization.dividing import COLUMNS, ROWS, spread_axes
 from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix
 from servery.engine.quantization.matrix import Float8Matrix, Matrix
 from servery.engine.quantization.stored_codes import FLOATS8, has_codes, load_float8, load_spread
@@ -35,6 +37,12 @@ class Float8Format:
         scales = load_spread(stored, name, shape, FLOATS | {"F8_E8M0"}, block=block)
         width = None if block is None else block[1]
         return Float8Matrix(codes, scales.float(), arithmetic=torch.float32, group_size=width)
+
+    def divided(self, stored: StoredModule, shape: tuple[int, int], cut: Cut) -> StoredModule | None:
+        """Some of the codes, and whole blocks of scales."""
+        name = "weight_scale" if "weight_scale" in stored else "weight_scale_inv"
+        scales = spread_axes(stored.shape_of(name), block=self._config.block)
+        return stored.part(shape, cut, {"weight": (ROWS, COLUMNS), name: scales})
 
     def is_redundant(self, name: str) -> bool:
         """Scales of activations and of the KV cache."""

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 from servery.engine.checkpoint import StoredTensor
+from servery.engine.cut import Cut
 from servery.engine.errors import LoadError
+from servery.engine.quantization.dividing import COLUMNS, ROWS, Axes, divide
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
 
 FLOATS = frozenset({"F32", "BF16", "F16"})
@@ -14,14 +16,27 @@ FLOATS = frozenset({"F32", "BF16", "F16"})
 class StoredModule(Mapping[str, StoredTensor]):
     """The stored tensors of one module, without its bias, by what follows the module's name: "weight", "qweight".
 
-    `used` are the ones that were asked for; the loader refuses what is left over.
+    `used` are the ones that were asked for; the loader refuses what is left over. Of a part of a module `shape` is that
+    of the part, and `group_columns`, where columns were left out, of how many its groups are: its own, or those of all.
     """
 
     def __init__(self, name: str, tensors: Mapping[str, StoredTensor], source: Path) -> None:
         self.name = name
         self.used: set[str] = set()
+        self.shape: tuple[int, int] = (0, 0)
+        self.group_columns: int | None = None
         self._tensors = tensors
         self._source = source
+
+    def part(self, shape: tuple[int, int], cut: Cut, axes: Mapping[str, Axes]) -> "StoredModule | None":
+        """What `cut` leaves of a matrix `shape`, see `divide`; what is asked for of it counts as used of this."""
+        tensors = divide(self._tensors, shape, cut, axes)
+        if tensors is None:
+            return None
+        made = StoredModule(self.name, tensors, self._source)
+        rows, columns = cut.shape(shape)
+        made.used, made.shape = self.used, (rows, columns)
+        return made
 
     def __getitem__(self, suffix: str) -> StoredTensor:
         tensor = self._tensors[suffix]
@@ -47,6 +62,15 @@ class StoredModule(Mapping[str, StoredTensor]):
         """Bytes of all of them in the file."""
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of those that were asked for."""
+        return sum(self._tensors[suffix].nbytes for suffix in self.used)
+
+    def shape_of(self, suffix: str) -> tuple[int, ...]:
+        """That of a tensor, without asking for it; () where there is none."""
+        return self._tensors[suffix].shape if suffix in self._tensors else ()
+
     def need(self, suffix: str, shape: tuple[int, ...] | None = None) -> StoredTensor:
         """The tensor with that suffix, of that shape; raises `LoadError` where it is missing or has another."""
         if suffix not in self._tensors:
@@ -67,6 +91,13 @@ class WeightFormat(Protocol):
         """
         ...
 
+    def divided(self, stored: StoredModule, shape: tuple[int, int], cut: Cut) -> StoredModule | None:
+        """The module without what a part of its matrix `shape` does not need; None where all of it has to be read.
+
+        `matrix` makes of it the matrix of the part.
+        """
+        ...
+
     def is_redundant(self, name: str) -> bool:
         """Whether the stored tensor `name` may be passed over: it holds nothing that the model needs."""
         ...
@@ -79,9 +110,18 @@ class DenseFormat:
         """The values as stored."""
         return dense_matrix(stored, shape)
 
+    def divided(self, stored: StoredModule, shape: tuple[int, int], cut: Cut) -> StoredModule | None:
+        """Some of the values."""
+        return divided_dense(stored, shape, cut)
+
     def is_redundant(self, name: str) -> bool:
         """Nothing is."""
         return False
+
+
+def divided_dense(stored: StoredModule, shape: tuple[int, int], cut: Cut) -> StoredModule | None:
+    """Of a module that is not quantized, some of the values."""
+    return stored.part(shape, cut, {"weight": (ROWS, COLUMNS)})
 
 
 def dense_matrix(stored: StoredModule, shape: tuple[int, int]) -> Matrix:

@@ -1,11 +1,13 @@
 """The matrices of a GGUF model: packed as they are stored where there is a layout for it, else dequantized."""
 
 import torch
-from gguf.constants import GGMLQuantizationType
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
 from servery.engine.checkpoint import StoredTensor
+from servery.engine.cut import Cut
 from servery.engine.errors import LoadError
+from servery.engine.quantization.dividing import ROWS, Axis
 from servery.engine.quantization.format import StoredModule
 from servery.engine.quantization.gguf_blocks import DECODERS
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
@@ -22,6 +24,15 @@ class GgufFormat:
         Raises `LoadError` for a type that neither we nor the package gguf can decode.
         """
         return stored_matrix(stored.need("weight", shape))
+
+    def divided(self, stored: StoredModule, shape: tuple[int, int], cut: Cut) -> StoredModule | None:
+        """Some of the rows, or of each row whole blocks."""
+        size = (
+            1
+            if stored["weight"].dtype in _FLOATS
+            else GGML_QUANT_SIZES[GGMLQuantizationType[stored["weight"].dtype]][0]
+        )
+        return stored.part(shape, cut, {"weight": (ROWS, Axis(is_rows=False, per=size, shown=1))})
 
     def is_redundant(self, name: str) -> bool:
         """Nothing is: `GgufCheckpoint` has what the model needs and no more."""

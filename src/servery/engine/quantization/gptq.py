@@ -10,9 +10,11 @@ gptqmodel/nn_modules/qlinear/__init__.py `_dequantize_from_codes`, utils/model.p
 
 from torch import Tensor
 
+from servery.engine.cut import Cut
 from servery.engine.errors import LoadError
 from servery.engine.quantization.config import GptqConfig
-from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix
+from servery.engine.quantization.dividing import COLUMNS, ROWS, Axes, columns_by, rows_by
+from servery.engine.quantization.format import FLOATS, StoredModule, dense_matrix, divided_dense
 from servery.engine.quantization.matrix import GroupMatrix, Matrix
 from servery.engine.quantization.packing import codes_of_columns, folded, integers_of_rows
 from servery.engine.quantization.stored_codes import (
@@ -39,7 +41,7 @@ class GptqFormat:
             return dense_matrix(stored, shape)
         rows, columns = shape
         bits = layout.bits
-        groups = number_of_groups(stored, "qweight", columns, layout.group_size)
+        groups = number_of_groups(stored, "qweight", stored.group_columns or columns, layout.group_size)
         for channels in shape:
             check_whole(stored, "qweight", channels, 32 // bits)
         words = load(stored, "qweight", (columns * bits // 32, rows), WORDS)
@@ -64,6 +66,27 @@ class GptqFormat:
         if "g_idx" not in stored and not (self._config.is_ordered and groups > 1):
             return None
         return group_order(stored, "g_idx", columns, groups)
+
+    def divided(self, stored: StoredModule, shape: tuple[int, int], cut: Cut) -> StoredModule | None:
+        """Whole words; with act-order all groups, for any input channel may be of any."""
+        layout = self._config.layout_of(stored.name)
+        if "qweight" not in stored or layout is None:
+            return divided_dense(stored, shape, cut)
+        word, columns = 32 // layout.bits, shape[1]
+        groups = number_of_groups(stored, "qweight", columns, layout.group_size)
+        is_ordered = cut.columns is not None and self._order(stored, columns, groups) is not None
+        of_group = None if is_ordered or layout.group_size is None else columns_by(layout.group_size)
+        axes: dict[str, Axes] = {
+            "qweight": (columns_by(word), ROWS),
+            "qzeros": (of_group, rows_by(word)),
+            "scales": (of_group, ROWS),
+            "g_idx": (COLUMNS,),
+            "bias": (ROWS,),
+        }
+        part = stored.part(shape, cut, axes)
+        if part is not None and cut.columns is not None:
+            part.group_columns = columns if is_ordered else part.shape[1]
+        return part
 
     def is_redundant(self, name: str) -> bool:
         """Nothing is."""

@@ -8,8 +8,10 @@ integrations/mxfp4.py (`convert_moe_packed_tensors`).
 
 import torch
 
+from servery.engine.cut import Cut
 from servery.engine.quantization.config import Mxfp4Config
-from servery.engine.quantization.format import StoredModule, dense_matrix
+from servery.engine.quantization.dividing import ROWS, columns_by
+from servery.engine.quantization.format import StoredModule, dense_matrix, divided_dense
 from servery.engine.quantization.matrix import CodebookMatrix, Matrix
 from servery.engine.quantization.stored_codes import BYTES, check_whole, has_codes, load
 
@@ -34,6 +36,13 @@ class Mxfp4Format:
         blocks = load(stored, "blocks", (rows, groups, _GROUP_SIZE // 2), BYTES)
         scales = load(stored, "scales", (rows, groups), BYTES).clone().view(torch.float8_e8m0fnu)
         return CodebookMatrix(blocks.flatten(1).clone(), _VALUES, scales, arithmetic=torch.bfloat16)
+
+    def divided(self, stored: StoredModule, shape: tuple[int, int], cut: Cut) -> StoredModule | None:
+        """Whole groups."""
+        if "blocks" not in stored:
+            return divided_dense(stored, shape, cut)
+        groups = (ROWS, columns_by(_GROUP_SIZE))
+        return stored.part(shape, cut, {"blocks": (*groups, None), "scales": groups})
 
     def is_redundant(self, name: str) -> bool:
         """Nothing is."""

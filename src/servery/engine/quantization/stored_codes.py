@@ -86,6 +86,8 @@ def check_whole(stored: StoredModule, suffix: str, channels: int, unit: int) -> 
 def group_order(stored: StoredModule, suffix: str, columns: int, groups: int) -> Tensor | None:
     """The group of each input channel [columns] where neighbours do not share one, None where they do."""
     order = load(stored, suffix, (columns,), WORDS)
+    if stored.group_columns is not None:  # a part of a module that was looked at
+        return None if stored.group_columns == columns else order.clone()
     if bool(((order < 0) | (order >= groups)).any()):
         raise LoadError(
             f"{stored.need(suffix).path}: tensor {stored.name}.{suffix} names groups {int(order.min())} to "

@@ -78,8 +78,9 @@ def address_of(host: str) -> str:
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise LoadError(f"--master-addr {host} is no address that is known here: {error.strerror or error}.") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be any host's name
+        why = getattr(error, "strerror", None) or error
+        raise LoadError(f"--master-addr {host} is no address that is known here: {why}.") from error
     return family, (str(address[0]), port)
 
 
