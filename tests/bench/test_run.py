@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -206,6 +207,10 @@ def test_the_table_says_when_there_are_too_few_samples() -> None:
     show(report, Console(file=page, width=120))
     lines = page.getvalue().splitlines()
     [ttft] = [line for line in lines if "TTFT ms" in line]
+    narrow = StringIO()
+    show(replace(report, model="[/odd]"), Console(file=narrow, width=48))
+    assert narrow.getvalue().startswith("[/odd]: 30 good requests")
+    assert all(word in narrow.getvalue() for word in ("TTFT ms", "longest gap ms", "p95", "n < 200"))
     assert "n < 100" in ttft
     assert "n < 20 " not in ttft
     assert lines[0] == f"amuse: 30 good requests in {report.summary.wall_s:.1f} s; closed loop, 2 clients"

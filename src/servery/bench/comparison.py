@@ -8,8 +8,8 @@ from typing import Literal
 
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
+from servery.bench.fitting import fitting
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
 from servery.bench.page import write_pair
@@ -162,14 +162,17 @@ def write(report: CompareReport, path: Path) -> None:
 
 def show(report: CompareReport, console: Console) -> None:
     """One line per figure, then the verdict."""
-    table = Table("", "A", "B", "B / A", "95 % interval", "B is")
-    for column in table.columns[1:5]:
-        column.justify = "right"
-    for name, one in report.figures.items():
-        scale, unit = (100, " %") if name in SHARES else (1e3, " ms")
-        sides = (f"{scale * value:.2f}{unit}" for value in (one.a, one.b))
-        table.add_row(name, *sides, f"{one.ratio:.3f}", f"{one.low:.3f} to {one.high:.3f}", one.outcome.value)
-    console.print(table)
+    scaled = {name: (100, " %") if name in SHARES else (1e3, " ms") for name in report.figures}
+    of = report.figures.values()
+    columns = {
+        "": list(report.figures),
+        "A": [f"{scale * one.a:.2f}{unit}" for one, (scale, unit) in zip(of, scaled.values(), strict=True)],
+        "B": [f"{scale * one.b:.2f}{unit}" for one, (scale, unit) in zip(of, scaled.values(), strict=True)],
+        "B / A": [f"{one.ratio:.3f}" for one in of],
+        "95 % interval": [f"{one.low:.3f} to {one.high:.3f}" for one in of],
+        "B is": [one.outcome.value.partition(" within")[0] for one in of],
+    }
+    console.print(fitting(console, columns, ("A", "B", "95 % interval")))
     console.print(f"a request of B has the lower TTFT {report.chance_b_faster:.0%} of the time")
     console.print(f"B is {report.verdict.value} (margin {report.margin:.0%})", style="bold")
     for fault in faults_of([*report.a, *report.b]):

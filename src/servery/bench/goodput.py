@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from servery.bench.arrivals import Arrivals
 from servery.bench.capacity import CapacitySearch, Trial, Verdict, fewest_requests, is_lost, judge
 from servery.bench.errors import ClientError
+from servery.bench.fitting import fitting
 from servery.bench.load import GoesOn
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
@@ -129,15 +129,18 @@ def _capacity(search: CapacitySearch, runs: list[Report]) -> CapacityReport:
 
 def show(report: CapacityReport, console: Console) -> None:
     """Print the runs and what they show."""
-    table = Table("rate /s", "requests", "kept the SLO", "at least", "TTFT ms", "TPOT ms", "verdict")
-    for column in table.columns[:-1]:
-        column.justify = "right"
-    for trial, one in sorted(zip(report.trials, report.runs, strict=True), key=lambda pair: pair[0].rate):
-        latency, got = one.summary.latency, trial.attainment
-        tails = (tail(latency[name]) for name in ("ttft_ms", "tpot_ms"))
-        word = "requests pile up" if trial.is_backlog_growing else trial.verdict.value
-        table.add_row(f"{trial.rate:.3g}", str(got.n), f"{got.share:.2%}", f"{got.low:.2%}", *tails, word)
-    console.print(table)
+    pairs = sorted(zip(report.trials, report.runs, strict=True), key=lambda pair: pair[0].rate)
+    trials = [trial for trial, _ in pairs]
+    columns = {
+        "rate /s": [f"{trial.rate:.3g}" for trial in trials],
+        "verdict": ["requests pile up" if trial.is_backlog_growing else trial.verdict.value for trial in trials],
+        "kept the SLO": [f"{trial.attainment.share:.2%}" for trial in trials],
+        "at least": [f"{trial.attainment.low:.2%}" for trial in trials],
+        "requests": [str(trial.attainment.n) for trial in trials],
+        "TTFT ms": [tail(one.summary.latency["ttft_ms"]) for _, one in pairs],
+        "TPOT ms": [tail(one.summary.latency["tpot_ms"]) for _, one in pairs],
+    }
+    console.print(fitting(console, columns, ("requests", "TPOT ms", "TTFT ms", "kept the SLO")))
     console.print(conclusion(report), markup=False)
     for fault in faults_of(report.runs):
         console.print(f"INVALID: {fault}", markup=False, style="bold red")

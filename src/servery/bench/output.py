@@ -10,6 +10,8 @@ from rich.console import Console
 from servery.bench.options import BenchOptions
 from servery.bench.report import as_json
 
+_WIDTH_OF_A_FILE = 120  # columns, where stdout is no terminal: nothing is left out there for want of room
+
 
 def put_out(
     report: object, options: BenchOptions, show: Callable[[Console], None], write_page: Callable[[Path], None]
@@ -22,7 +24,7 @@ def put_out(
         if options.json_path == Path("-"):
             outputs.callback(_print_json, report)
         else:
-            outputs.callback(lambda: show(Console()))
+            outputs.callback(lambda: show(Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)))
             if options.json_path is not None:
                 outputs.callback(options.json_path.write_bytes, as_json(report))
         if options.html_path is not None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from servery.bench.arrivals import Arrivals
+from servery.bench.fitting import fitting
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
 from servery.bench.page import write_page
@@ -71,33 +71,34 @@ async def measure(steps: list[BenchOptions]) -> SweepReport:
 
 def show(report: SweepReport, console: Console) -> None:
     """One line per run."""
-    table = Table("load", "good/s", "tokens/s", "TTFT ms", "", "TPOT ms", "", "SLO", "failed")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for one in report.runs:
-        table.add_row(*_cells(one))
     first = report.runs[0]
-    console.print(f"{first.model}: {len(report.runs)} runs; the first: {first.summary.load}", markup=False)
-    console.print(table)
+    said = f"{len(report.runs)} runs, the first: {first.summary.load}; latencies in ms"
+    console.print(f"{first.model}: {said}", markup=False)
+    rows = [_cells(one) for one in report.runs]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    console.print(fitting(console, columns, ("TPOT tail", "tokens/s", "TTFT tail", "SLO")))
     for one in report.runs:
         for fault in one.faults:
             console.print(f"INVALID: {one.summary.load}: {fault}", markup=False, style="bold red")
 
 
-def _cells(report: Report) -> list[str]:
+def _cells(report: Report) -> dict[str, str]:
+    """What is told of a run, by the head of its column; latencies in milliseconds."""
     summary = report.summary
     ttft, tpot = (summary.latency[name] for name in ("ttft_ms", "tpot_ms"))
-    tails = [cell for of in (ttft, tpot) for cell in (_median(of), tail(of) if of.n >= smallest_n(0.9) else "-")]
     kept = f"{summary.slo.attainment.share:.1%}" if summary.slo is not None else "-"
     rates = summary.throughput
-    return [
-        _load(report),
-        f"{rates.good_requests:.2f}",
-        f"{rates.output_tokens:.1f}",
-        *tails,
-        kept,
-        str(sum(summary.errors.values())),
-    ]
+    return {
+        "load": _load(report),
+        "good/s": f"{rates.good_requests:.2f}",
+        "tokens/s": f"{rates.output_tokens:.1f}",
+        "TTFT p50": _median(ttft),
+        "TTFT tail": _tail(ttft),
+        "TPOT p50": _median(tpot),
+        "TPOT tail": _tail(tpot),
+        "SLO": kept,
+        "failed": str(sum(summary.errors.values())),
+    }
 
 
 def _load(report: Report) -> str:
@@ -107,4 +108,8 @@ def _load(report: Report) -> str:
 
 def _median(of: Distribution) -> str:
     value = of.percentiles["p50"].value
-    return f"n < {smallest_n(0.5)}" if value is None else f"p50 {value:.1f}"
+    return f"n < {smallest_n(0.5)}" if value is None else f"{value:.1f}"
+
+
+def _tail(of: Distribution) -> str:
+    return tail(of) if of.n >= smallest_n(0.9) else "-"

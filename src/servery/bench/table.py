@@ -1,11 +1,14 @@
 """The figures of a run in the terminal."""
 
+from functools import partial
+
 from rich.console import Console
 from rich.table import Table
 
 from servery.bench.bandwidth import Bandwidth
 from servery.bench.engine_meter import EngineWork
 from servery.bench.engine_watch import FirstTokens
+from servery.bench.fitting import fitting
 from servery.bench.percentile import QUANTILES, Distribution, Percentile, smallest_n
 from servery.bench.report import Report, SloFigures, Summary
 
@@ -22,21 +25,22 @@ _NAMES = {
 def show(report: Report, console: Console) -> None:
     """Print the table, the totals, the engine's share and the notes."""
     summary = report.summary
-    console.print(f"{report.model}: {summary.good} good requests in {summary.wall_s:.1f} s; {summary.load}")
-    console.print(_latency_table(summary))
-    console.print(_totals(summary))
+    say = partial(console.print, markup=False)  # what servers say of themselves is no markup
+    say(f"{report.model}: {summary.good} good requests in {summary.wall_s:.1f} s; {summary.load}")
+    console.print(_latency_table(summary, console))
+    say(_totals(summary))
     if summary.slo is not None:
-        console.print(slo_lines(summary.slo))
+        say(slo_lines(summary.slo))
     if report.first_tokens is not None:
-        console.print(first_tokens_line(report.first_tokens))
+        say(first_tokens_line(report.first_tokens))
     if report.engine is not None:
-        console.print(_engine_line(report.engine, report.bandwidth))
+        say(_engine_line(report.engine, report.bandwidth))
     for kind, count in summary.errors.items():
-        console.print(f"error {kind}: {count} times, for example: {summary.error_examples[kind]}", markup=False)
+        say(f"error {kind}: {count} times, for example: {summary.error_examples[kind]}")
     for fault in report.faults:
-        console.print(f"INVALID: {fault}", markup=False, style="bold red")
+        say(f"INVALID: {fault}", style="bold red")
     for note in report.notes:
-        console.print(f"note: {note}", markup=False)
+        say(f"note: {note}")
 
 
 def tail(of: Distribution) -> str:
@@ -45,14 +49,16 @@ def tail(of: Distribution) -> str:
     return f"{stated[-1][0]} {_number(stated[-1][1])}" if stated else f"n < {smallest_n(QUANTILES[0])}"
 
 
-def _latency_table(summary: Summary) -> Table:
-    table = Table("", "n", "mean", *(f"p{q * 100:.0f}" for q in QUANTILES), "max")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, of in summary.latency.items():
-        cells = [_cell(of.percentiles[f"p{q * 100:.0f}"], q) for q in QUANTILES]
-        table.add_row(_NAMES[name], str(of.n), _number(of.mean), *cells, _number(of.maximum))
-    return table
+def _latency_table(summary: Summary, console: Console) -> Table:
+    rows = summary.latency.items()
+    columns = {
+        "": [_NAMES[name] for name, _ in rows],
+        "n": [str(of.n) for _, of in rows],
+        "mean": [_number(of.mean) for _, of in rows],
+        **{f"p{q * 100:.0f}": [_cell(of.percentiles[f"p{q * 100:.0f}"], q) for _, of in rows] for q in QUANTILES},
+        "max": [_number(of.maximum) for _, of in rows],
+    }
+    return fitting(console, columns, ("mean", "n", "p90", "p99"))
 
 
 def _cell(percentile: Percentile, q: float) -> str:
@@ -68,7 +74,7 @@ def _totals(summary: Summary) -> str:
     steady = rates.steady_output_tokens
     lines = [
         f"output {rates.output_tokens:.1f} tokens/s"
-        + (f" ({steady:.1f} while all clients were busy)" if steady is not None else "")
+        + (f" ({steady:.1f} until the last was sent)" if steady is not None else "")
         + f", prompts {rates.prompt_tokens:.1f} tokens/s, {rates.good_requests:.2f} good requests/s",
         f"prompt {_number(summary.prompt_tokens.mean)} tokens, answer {_number(summary.output_tokens.mean)} (means)",
     ]

@@ -6,15 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
 from servery.bench.percentile import quantile
 from servery.bench.sample import Sample
 from servery.bench.slo import BenchSlo
 
 _LATEST = 100  # samples that the live figures are of
-_EVERY_S = 0.25  # drawing more often would cost the client what it measures
+_DRAWN_PER_S = 4  # more would cost the client what it measures
 
 
 @dataclass(slots=True)
@@ -27,48 +30,73 @@ class Watch:
     @contextmanager
     def count(self, name: str, total: int) -> Iterator[Callable[[], None]]:
         """A bar for work without samples; yields what to call after each piece of it."""
-        with self._bar(total) as bar:
-            task = bar.add_task(name, total=total, live="")
+        bar = _bar(self.console)
+        task = bar.add_task(name, total=total)
+        with self._shown(lambda: bar, total):
             yield lambda: bar.advance(task)
 
     @contextmanager
     def part(self, name: str, total: int) -> Iterator[Callable[[Sample], None]]:
         """A bar for a load; yields what to call with each sample that ended."""
-        latest: deque[Sample] = deque(maxlen=_LATEST)
-        done, drawn_at, began = 0, 0.0, perf_counter()
-        with self._bar(total) as bar:
-            task = bar.add_task(name, total=total, live="")
+        bar = _bar(self.console)
+        view = View(bar, bar.add_task(name, total=total), self.slo)
+        with self._shown(view.drawn, total):
+            yield view.take
 
-            def seen(sample: Sample) -> None:
-                nonlocal done, drawn_at
-                done += 1
-                latest.append(sample)
-                if bar.disable or perf_counter() - drawn_at < _EVERY_S:
-                    return
-                drawn_at = perf_counter()
-                bar.update(task, completed=done, live=self._live(latest, done / (drawn_at - began)))
+    @contextmanager
+    def _shown(self, draw: Callable[[], Group | Progress], total: int) -> Iterator[None]:
+        if not self.console.is_terminal or not total:
+            yield
+            return
+        view = Live(get_renderable=draw, console=self.console, transient=True, refresh_per_second=_DRAWN_PER_S)
+        with view:
+            yield
 
-            yield seen
-            bar.update(task, completed=done)
 
-    def _live(self, latest: "deque[Sample]", rate: float) -> str:
+@dataclass(slots=True)
+class View:
+    """Two lines: the bar, and below it the figures of the last answers; what is drawn is of that very moment."""
+
+    bar: Progress
+    task: TaskID
+    slo: BenchSlo | None = None
+    done: int = 0
+    began: float = field(default_factory=perf_counter)
+    latest: deque[Sample] = field(default_factory=lambda: deque(maxlen=_LATEST))
+
+    def take(self, sample: Sample) -> None:
+        """Note a sample that ended."""
+        self.done += 1
+        self.latest.append(sample)
+
+    def drawn(self) -> Group:
+        """Both lines; called by the thread that draws."""
+        self.bar.update(self.task, completed=self.done)
+        return Group(self.bar, Text(self.figures(), no_wrap=True, overflow="ellipsis"))
+
+    def figures(self) -> str:
+        """The second line: with a server that stalls the rate falls, though no sample ends."""
+        latest = tuple(self.latest)
+        if not latest:
+            return "no answer yet"
         first = sorted(sample.ttft_s for sample in latest if sample.ttft_s is not None)
         each = sorted(sample.tpot_s for sample in latest if sample.tpot_s is not None)
-        errors = sum(not sample.is_good for sample in latest)
-        parts = [f"{rate:.1f}/s"]
+        failed = sum(not sample.is_good for sample in latest)
+        parts = [f"{self.done / max(perf_counter() - self.began, 1e-9):.1f}/s"]
+        parts += [f"{failed} of the last {len(latest)} failed"] if failed else []
+        if self.slo is not None:
+            parts.append(f"SLO {sum(not self.slo.misses(one) for one in latest) / len(latest):.0%}")
         parts += [f"TTFT p50 {1e3 * quantile(first, 0.5):.0f} ms"] if first else []
         parts += [f"TPOT p50 {1e3 * quantile(each, 0.5):.1f} ms"] if each else []
-        if self.slo is not None:
-            parts.append(f"{sum(not self.slo.misses(one) for one in latest) / len(latest):.0%} keep the SLO")
-        return ", ".join([*parts, f"{errors} of the last {len(latest)} failed"] if errors else parts)
+        return ", ".join(parts)
 
-    def _bar(self, total: int) -> Progress:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[live]}"),
-        )
-        hidden = not self.console.is_terminal or not total
-        return Progress(*columns, console=self.console, transient=True, disable=hidden)
+
+def _bar(console: Console) -> Progress:
+    """What is said of the load gives way where there is little room; how far it is does not."""
+    name = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+    fixed = (
+        BarColumn(bar_width=12, table_column=Column(min_width=12)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+    )
+    return Progress(name, *fixed, console=console)
