@@ -298,6 +298,33 @@ def test_a_deployment_that_cannot_be_is_told_of(line: str, told: str) -> None:
     assert told in deployment_faults(line)
 
 
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "0.0.0.0", "::", "fe80::1%eth0", "localhost", "node-7.example.com", "my_pod"]
+)
+def test_addresses_and_names_to_listen_on_are_taken(host: str) -> None:
+    assert parse_config(f"server: {{host: '{host}'}}\n{MINIMAL}", {}).host == host
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("http://0.0.0.0", "'http://0.0.0.0' is a URL; write the address alone, such as 0.0.0.0."),
+        ("0.0.0.0:8000", "'0.0.0.0:8000' is more than an address; write it without brackets, and the port as `port`."),
+        ("[::1]", "'[::1]' is more than an address; write it without brackets, and the port as `port`."),
+        ("0.0.0", "'0.0.0' is no address and no host's name; write one such as 127.0.0.1, 0.0.0.0 for all, or ::."),
+        (
+            "300.1.1.1",
+            "'300.1.1.1' is no address and no host's name; write one such as 127.0.0.1, 0.0.0.0 for all, or ::.",
+        ),
+        ("*", "'*' is no address and no host's name; write one such as 127.0.0.1, 0.0.0.0 for all, or ::."),
+        ("", "'' is no address and no host's name; write one such as 127.0.0.1, 0.0.0.0 for all, or ::."),
+        ("a..b", "'a..b' is no address and no host's name; write one such as 127.0.0.1, 0.0.0.0 for all, or ::."),
+    ],
+)
+def test_what_cannot_be_listened_on_is_told_before_the_start(host: str, told: str) -> None:
+    assert faults(f"server: {{host: '{host}'}}\n{MINIMAL}") == [f"line 1: server.host: {told}"]
+
+
 @pytest.mark.parametrize("region", ["us-east-1", "us-gov-west-1", "ap-southeast-7", "us-isob-east-1", "eusc-de-east-1"])
 def test_regions_of_every_form_are_taken(region: str) -> None:
     assert deployment(f"{{kind: bedrock, price: free, region: {region}}}").region == region

@@ -33,6 +33,24 @@ def test_a_scalar_has_one_meaning(written: str, value: object) -> None:
     assert (tree.value, tree.faults) == ({"k": value}, [])
 
 
+@pytest.mark.parametrize(
+    ("text", "variable"),
+    [
+        ("a: 1\nserver: { port: ${PORT} }\n", "${PORT}"),
+        ("a: 1\nserver: {host: x, port: ${PORT:-80}}\n", "${PORT:-80}"),
+        ("a: 1\nkeys: [${KEY}]\n", "${KEY}"),
+        ("a: 1\nkeys: [a, ${KEY}]\n", "${KEY}"),
+    ],
+)
+def test_a_variable_that_yaml_takes_for_a_mapping_is_told_how_to_be_written(text: str, variable: str) -> None:
+    """YAML's own words were: expected ',' or '}', but got '{'."""
+    [fault] = parse_tree(text, {"PORT": "8000", "KEY": "k"}).faults
+    assert str(fault) == (
+        f'line 2: within {{ }} and [ ] a variable takes quotes: write "{variable}", or, where a number is meant, give the '
+        f"key a line of its own, `key: {variable}`."
+    )
+
+
 def test_every_value_knows_its_line() -> None:
     tree = parse_tree("a:\n  b: 1\n  c:\n    - x\n    - {d: 2}\n", {})
     paths = [("a",), ("a", "b"), ("a", "c"), ("a", "c", 1), ("a", "c", 1, "d"), ("a", "nothing"), ("nothing",)]

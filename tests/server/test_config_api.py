@@ -39,7 +39,7 @@ def test_without_a_file_there_is_nothing_to_read_again() -> None:
 
 
 def test_a_file_that_cannot_be_used_is_refused_with_every_fault() -> None:
-    def reload() -> None:
+    async def reload() -> None:
         raise ConfigError("servery.yaml", [Fault(3, ("models",), "it is empty.")])
 
     async def story() -> None:

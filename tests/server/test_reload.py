@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 from servery.config.errors import ConfigError
 from servery.config.live import LiveConfig
 from servery.config.load import load_config
+from servery.config.types import Config
 from servery.gateway.fleet import Fleet
 from servery.gateway.gateway import Gateway
 from servery.server.admin import AdminDoor
@@ -46,6 +48,7 @@ class Site:
     file: Path
     url: str
     service: Service
+    live: LiveConfig
     reloader: Reloader
     places: Places
     house: House
@@ -89,9 +92,10 @@ async def site(folder: Path) -> AsyncIterator[tuple[Site, asyncio.Event]]:
             admin=AdminDoor(options.admin_keys, keys, options.host),
             metrics_door=MetricsDoor(options.metrics_keys, options.admin_keys, keys), clock=time.monotonic, metrics=metrics,
         )  # fmt: skip
-        reloader = Reloader(LiveConfig(config, {}), service, places)
+        live = LiveConfig(config, {})
+        reloader = Reloader(live, service, places)
         try:
-            yield Site(file, server.url, service, reloader, places, house), server.heard
+            yield Site(file, server.url, service, live, reloader, places, house), server.heard
         finally:
             await places.stop(gateway.upstreams)
 
@@ -112,7 +116,7 @@ def test_models_keys_and_deployments_are_those_of_the_file_of_now(tmp_path: Path
             assert (await ask(made.app, "GET", "/ready")).json["models"] == ["chat"]
 
             made.write(name="b", key="two")
-            done = made.reloader.reload()
+            done = await made.reloader.reload()
 
             assert (done.config.generation, str(done.deployments)) == (2, "added b, removed a")
             for name, status in (("one", 401), ("two", 200), ("beside", 200)):
@@ -121,12 +125,48 @@ def test_models_keys_and_deployments_are_those_of_the_file_of_now(tmp_path: Path
 
             assert made.service.viewers.is_empty
             made.write(name="b", key="two", server=", viewer_keys: [wall]")
-            made.reloader.reload()
+            await made.reloader.reload()
             assert made.service.viewers.find("wall") is not None
             made.write(name="b", key="two")
-            made.reloader.reload()
+            await made.reloader.reload()
             assert made.service.viewers.find("wall") is None
             assert again.headers["x-servery-deployment"] == "b"
+
+    asyncio.run(story())
+
+
+def test_the_file_is_read_beside_the_requests_and_of_two_reloads_the_later_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand models took half a second to be read, in which nobody was served."""
+
+    async def story() -> None:
+        async with site(tmp_path) as (made, heard):
+            heard.set()
+            loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+            read, under_way = made.live.read, 0
+
+            def slow() -> Config:
+                nonlocal under_way
+                under_way += 1
+                assert under_way == 1  # never two at a time
+                found = read()
+                loop.call_soon_threadsafe(begun.set)
+                assert go_on.wait(30)
+                under_way -= 1
+                return found
+
+            monkeypatch.setattr(made.live, "read", slow)
+            made.write(name="b")
+            first = asyncio.create_task(made.reloader.reload())
+            await begun.wait()
+            answer = await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("one"))
+            assert (answer.status, answer.headers["x-servery-deployment"]) == (200, "a")
+            made.write(name="c")
+            second = asyncio.create_task(made.reloader.reload())
+            go_on.set()
+            assert [(await each).config.generation for each in (first, second)] == [2, 3]
+            assert list(made.service.gateway.fleet.deployments) == ["c"]
 
     asyncio.run(story())
 
@@ -138,7 +178,7 @@ def test_an_answer_under_way_ends_where_it_began_and_its_deployment_is_let_go_th
             await call.until(b"three")
             old = made.service.gateway.fleet.deployments["a"]
             made.write(name="b")
-            made.reloader.reload()
+            await made.reloader.reload()
             assert old.in_flight == 1
             heard.set()
             await call.task
@@ -161,7 +201,7 @@ def test_a_server_that_stops_takes_along_what_it_was_about_to_let_go(tmp_path: P
 
             old.stop = stop  # type: ignore[method-assign]
             made.write(name="b")
-            made.reloader.reload()
+            await made.reloader.reload()
             await asyncio.sleep(0)
             await made.places.stop(made.service.gateway.upstreams)
             assert stopped == ["a"]
@@ -189,7 +229,7 @@ def test_a_bad_file_changes_nothing(
             before = made.service.gateway.fleet
             made.write(key="two", **fields)
             with pytest.raises(ConfigError, match=message):
-                made.reloader.reload()
+                await made.reloader.reload()
             await made.reloader.try_to_reload("file")
             assert made.service.gateway.fleet is before
             assert (await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("one"))).status == 200
@@ -220,7 +260,7 @@ def test_a_deployment_that_cannot_be_made_leaves_the_others_as_they_were(
                 models="  more: { deployments: [own, late] }\n",
             )
             with pytest.raises((OptionError, ConfigError), match=message):
-                made.reloader.reload()
+                await made.reloader.reload()
             assert fleet.deployments["a"].slots.limit is None
             assert (made.house.upstreams, made.house.residences) == ({}, {})
             assert (made.service.gateway.fleet, made.service.options) == (fleet, options)
@@ -233,13 +273,13 @@ def test_bounds_and_times_of_the_server_follow_the_file(tmp_path: Path) -> None:
         async with site(tmp_path) as (made, heard):
             heard.set()
             made.write(server=", max_body: 16B, keep_alive: 2s, drain_timeout: 3s", total="20s")
-            made.reloader.reload()
+            await made.reloader.reload()
             options = made.service.options
             assert (options.keep_alive_s, options.drain_timeout_s, options.request_timeout_s) == (2.0, 3.0, 20.0)
             answer = await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("one"))
             assert answer.status == 413
             made.write()
-            made.reloader.reload()
+            await made.reloader.reload()
             assert (await ask(made.app, "POST", "/v1/chat/completions", CHAT, **key("one"))).status == 200
 
     asyncio.run(story())
@@ -249,7 +289,7 @@ def test_a_model_has_a_total_time_of_its_own(tmp_path: Path) -> None:
     async def story() -> None:
         async with site(tmp_path) as (made, _):
             made.write(model="silent", total="50ms")
-            made.reloader.reload()
+            await made.reloader.reload()
             late = await ask(made.app, "POST", "/v1/chat/completions", {**CHAT, "stream": True}, **key("one"))
             assert (late.status, late.error["code"]) == (504, "timeout")
             assert "0.05 s" in late.error["message"]

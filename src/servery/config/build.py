@@ -16,6 +16,7 @@ from servery.config.reader import Reader
 from servery.config.references import broken_references
 from servery.config.secret import Secret
 from servery.config.telemetry_reader import read_telemetry
+from servery.config.transport import checked_host
 from servery.config.tree import Tree
 from servery.config.types import Config, DeploymentConfig, KeyConfig, LedgerConfig, ModelConfig
 from servery.config.units import parse_duration
@@ -142,7 +143,7 @@ class Builder:
             admin_keys=tuple(written("admin_keys")),
             metrics_keys=tuple(written("metrics_keys")),
             viewer_keys=tuple(written("viewer_keys")),
-            host=section.host,
+            host=self._reader.read(checked_host, section.host, (*at, "host"), "127.0.0.1"),
             port=section.port,
             ledger=ledger,
             key_store=key_store,

@@ -82,7 +82,11 @@ class LiveConfig:
         self._listeners.append(listener)
 
     def reload(self) -> Reload:
-        """Read the file again and put it in force, even if it says the same.
+        """Read the file again and put it in force, even if it says the same; raises as `read` and `take` do."""
+        return self.take(self.read())
+
+    def read(self) -> Config:
+        """What the file says now, to be put in force by `take`; may run beside everything else, but for another reload.
 
         Raises `ConfigError`, with every fault, when it cannot be used; then everything stays as it was.
         """
@@ -92,13 +96,17 @@ class LiveConfig:
                 "the configuration", [Fault(1, (), "it did not come from a file, so none can be read again.")]
             )
         self._seen = _stamp(old)
-        new = load_config(
+        return load_config(
             old.source,
             self._environment,
             check_engine=self._check_engine,
             check=lambda config: _broken(old, config),
         )
-        new = dataclasses.replace(new, generation=old.generation + 1)
+
+    def take(self, read: Config) -> Reload:
+        """Put in force what was read of the file; what a listener raises leaves everything as it was."""
+        old = self._current
+        new = dataclasses.replace(read, generation=old.generation + 1)
         done = Reload(new, Changes.between(old.models, new.models), Changes.between(old.deployments, new.deployments))
         for listener in self._listeners:
             listener(done)

@@ -1,11 +1,17 @@
 """What no HTTP client would send or trust is refused where it is written; the rules are the client's own."""
 
+import contextlib
+import ipaddress
 import re
 from pathlib import Path
 
 from servery.http.request_head import encode_head
 from servery.http.url import parse_url
 
+_NAME = re.compile(
+    r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*\.?", re.ASCII | re.IGNORECASE
+)
+_ONLY_DIGITS = re.compile(r"[0-9.]+")
 _REGION = re.compile(r"[a-z]+(-[a-z]+)+-\d{1,2}", re.ASCII)
 
 
@@ -16,6 +22,22 @@ def checked_url(url: str) -> str:
     except ValueError as error:
         raise _as_said(error) from None
     return url.rstrip("/")
+
+
+def checked_host(host: str) -> str:
+    """An address, or a host's name, to listen on; raises `ValueError`. Whether this machine has it shows at the start."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return host
+    if "://" in host:
+        raise ValueError(f"{host!r} is a URL; write the address alone, such as 0.0.0.0")
+    if host.startswith("[") or (host.count(":") == 1 and host.rpartition(":")[2].isdigit()):
+        raise ValueError(f"{host!r} is more than an address; write it without brackets, and the port as `port`")
+    if not _NAME.fullmatch(host) or _ONLY_DIGITS.fullmatch(host):
+        raise ValueError(
+            f"{host!r} is no address and no host's name; write one such as 127.0.0.1, 0.0.0.0 for all, or ::"
+        )
+    return host
 
 
 def checked_region(region: str) -> str:

@@ -17,6 +17,8 @@ MAX_NODES = 100_000  # aliases can make a small file stand for a huge one
 _MAX_DEPTH = 50
 _LONGEST_NUMBER = 100  # in characters
 _VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|(\{[^}]*\}?))")
+# One that YAML takes for the beginning of a mapping, as it does within another one.
+_BARE_VARIABLE = re.compile(r"[\[{,:]\s*(\$\{[A-Za-z_][^}]*\})")
 
 
 class _Loader(yaml.SafeLoader):
@@ -74,7 +76,7 @@ def parse_tree(text: str, environment: Mapping[str, str]) -> Tree:
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        return Tree(None, {}, [_syntax(error)])
+        return Tree(None, {}, [_syntax(error, text)])
     except RecursionError:
         return Tree(None, {}, [Fault(1, (), f"the file is nested too deeply; at most {_MAX_DEPTH} levels are read.")])
     if node is None:
@@ -84,11 +86,20 @@ def parse_tree(text: str, environment: Mapping[str, str]) -> Tree:
     return Tree(value, reader.lines, reader.faults)
 
 
-def _syntax(error: yaml.YAMLError) -> Fault:
+def _syntax(error: yaml.YAMLError, text: str) -> Fault:
     mark = getattr(error, "problem_mark", None)
     line = 1 if mark is None else mark.line + 1
     what = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return Fault(line, (), f"this is not YAML: {what}.")
+    lines = text.splitlines()
+    variable = _BARE_VARIABLE.search(lines[line - 1]) if line <= len(lines) else None
+    if variable is None:
+        return Fault(line, (), f"this is not YAML: {what}.")
+    name = variable[1]
+    message = (
+        f'within {{ }} and [ ] a variable takes quotes: write "{name}", or, where a number is meant, give the key a line of '
+        f"its own, `key: {name}`."
+    )
+    return Fault(line, (), message)
 
 
 class _Reader:

@@ -22,7 +22,7 @@ async def reload(service: Service, exchange: Exchange) -> None:
         message = "This server was started without --config, so there is no file to read again."
         raise ApiError(409, message, code="no_configuration")
     try:
-        service.reload()
+        await service.reload()
     except (ConfigError, OptionError) as error:
         raise ApiError(422, str(error), code="invalid_configuration", is_final=True) from error
     await exchange.reply.whole(msgspec.json.encode(_shown(service)))

@@ -45,12 +45,17 @@ class Reloader:
             name: _beside(getattr(options, name), getattr(first, name))
             for name in ("api_keys", "admin_keys", "metrics_keys", "viewer_keys")
         }
+        self._turn = asyncio.Lock()
         self._heard: set[asyncio.Task[None]] = set()
         live.on_change(self._take_up)
 
-    def reload(self) -> Reload:
-        """Read the file again; raises `ConfigError`, `OptionError` when it cannot be used."""
-        done = self._live.reload()
+    async def reload(self) -> Reload:
+        """Read the file again, beside the requests; raises `ConfigError`, `OptionError` when it cannot be used.
+
+        Of two reloads at a time the later one reads the file when the earlier one is in force.
+        """
+        async with self._turn:
+            done = self._live.take(await asyncio.to_thread(self._live.read))
         log.info(
             "configuration %d is in force: models %s; deployments %s",
             done.config.generation,
@@ -63,7 +68,7 @@ class Reloader:
         """Read the file again, because it changed or a signal came; what is wrong with it is logged, and nothing changes."""
         outcome = "done"
         try:
-            self.reload()
+            await self.reload()
         except (ConfigError, OptionError) as error:
             log.error("the configuration stays as it was: %s", error)
             outcome = "refused"

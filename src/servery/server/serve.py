@@ -174,9 +174,9 @@ class _Serving:
         own_part = config if self._post is None else self._post.share(config)
         return Fleet.of(own_part, upstream, time.monotonic, random.random)
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         if self._reloader is not None:
-            self._reloader.reload()
+            await self._reloader.reload()
 
     async def _look_for(self, name: str) -> None:
         """Take in a model that came since the start, if there is one of that name."""

@@ -79,7 +79,7 @@ class Service:
     gateway: Gateway
     residences: Mapping[str, Residence] = field(default_factory=dict)
     look_for: Callable[[str], Awaitable[None]] = _nothing_new
-    reload: Callable[[], object] | None = None
+    reload: Callable[[], Awaitable[object]] | None = None
     options: ServeOptions
     keys: KeyRing
     admin: AdminDoor
