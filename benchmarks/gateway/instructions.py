@@ -1,7 +1,8 @@
 """Instructions per request and per stream event, counted by valgrind: a figure that no neighbour on the machine can change.
 
 The gateway runs under `valgrind --tool=callgrind`; requests go through it one after the other, so that counts are nearly
-the same every time, and counting begins when what is made once is made. What was counted before is told beside it.
+the same every time, and counting begins when what is made once is made. What the gateway does by itself while it waits, as
+it does for most of the time of a stream, is counted alone and taken off. What was counted before is told beside it.
 """
 
 import http.client
@@ -29,7 +30,7 @@ _GAP_US = 20_000  # under valgrind too each event comes alone
 
 
 def count(cache: Path, requests: int) -> dict[str, float]:
-    """Instructions of the gateway's process, per request and per event of a stream beyond the first."""
+    """Instructions of the gateway's process per request, stream and event of it, and per second without requests."""
     with tempfile.TemporaryDirectory() as place, Rig(cache / "rig", 1).upstream(_UPSTREAM, gap_us=_GAP_US):
         folder = Path(place)
         configuration = write_configuration(folder, port=_GATEWAY, upstream=_UPSTREAM)
@@ -43,16 +44,21 @@ def count(cache: Path, requests: int) -> dict[str, float]:
                 _send(3, is_stream=True)
                 process = next(each for each in tree(gateway.pid) if "valgrind" in command_of(each))
                 _order("--zero", process)
-                _send(requests, is_stream=False)
+                seconds = [_send(requests, is_stream=False)]
                 _order("--dump", process)
-                _send(requests // 4, is_stream=True)
+                seconds.append(_send(requests // 4, is_stream=True))
+                _order("--dump", process)
+                seconds.append(_wait(seconds[-1]))
                 _order("--dump", process)
             finally:
                 gateway.terminate()
                 gateway.wait()
-        whole, streamed = (sum(counted((folder / f"out.{at}").read_text().splitlines()).values()) for at in (1, 2))
+        counts = [sum(counted((folder / f"out.{at}").read_text().splitlines()).values()) for at in (1, 2, 3)]
+    per_second = counts[2] / seconds[2]
+    whole, streamed = (count - per_second * took_s for count, took_s in zip(counts[:2], seconds[:2], strict=True))
     per_request, per_stream = whole / requests, streamed / (requests // 4)
-    return {"request": per_request, "stream": per_stream, "event": (per_stream - per_request) / EVENTS}
+    per_event = (per_stream - per_request) / EVENTS
+    return {"request": per_request, "stream": per_stream, "event": per_event, "second without requests": per_second}
 
 
 def table(now: Mapping[str, float]) -> Table:
@@ -70,7 +76,9 @@ def is_possible() -> bool:
     return shutil.which("valgrind") is not None
 
 
-def _send(number: int, *, is_stream: bool) -> None:
+def _send(number: int, *, is_stream: bool) -> float:
+    """Send so many, one after the other; the seconds that it took."""
+    began_s = time.monotonic()
     sent = request(is_stream=is_stream, port=_GATEWAY)
     head, _, body = sent.partition(b"\r\n\r\n")
     fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
@@ -81,6 +89,12 @@ def _send(number: int, *, is_stream: bool) -> None:
         if answer.status != 200 or not answer.read():
             raise RuntimeError(f"the gateway answered with status {answer.status}")
     connection.close()
+    return time.monotonic() - began_s
+
+
+def _wait(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
 
 
 def _wait_ready() -> None:

@@ -60,7 +60,7 @@ def read(pieces: list[bytes], *, takes_whole: bool) -> tuple[bytes, bool, str]:
     reader, body = AnswerReader(AnswerLimits()), b""
     try:
         for piece in filter(None, pieces):
-            found = reader.whole_chunks(piece) if takes_whole else None
+            found = whole_chunks(piece) if takes_whole and reader.is_between_chunks else None
             if found is None:
                 reader.feed(piece)
                 found = reader.take()

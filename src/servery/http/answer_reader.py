@@ -14,7 +14,6 @@ import httptools
 from servery.http.errors import HeadTooLarge, HttpError, Malformed, UnsupportedEncoding
 from servery.http.headers import Headers
 from servery.http.known_head import KnownHead
-from servery.http.whole_chunks import whole_chunks
 
 _FRAMING = frozenset([b"content-length", b"transfer-encoding", b"content-encoding"])
 _SHOWN_BYTES = 40  # of what the server sent, in a message
@@ -84,6 +83,7 @@ class AnswerReader:
         self.is_complete = False
         self.is_reusable = False
         self.has_surplus = False
+        self.is_between_chunks = False  # of a body; whole ones that come now need not be fed
         self._limits = limits
         self._is_bodyless = is_bodyless
         self._last = None if is_bodyless else last
@@ -97,7 +97,6 @@ class AnswerReader:
         self._interim = 0
         self._pieces: list[bytes] = []
         self._is_in_chunk = True  # or no chunks are known of
-        self._is_between_chunks = False  # that was the last thing that was read
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises `Malformed`, `HeadTooLarge`, `UnsupportedEncoding`; what was read before stays."""
@@ -125,7 +124,7 @@ class AnswerReader:
                 parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._broken(error, data)
-        self._is_between_chunks = not self._is_in_chunk and data.endswith(b"\r\n")
+        self.is_between_chunks = not self._is_in_chunk and data.endswith(b"\r\n")
         if self.is_complete:
             self._let_go()
             if is_first and self._last is not None and self.head is not None and self.is_reusable:
@@ -134,10 +133,6 @@ class AnswerReader:
             raise self._too_large()
         elif self._pieces:
             self._bytes_without_body = 0
-
-    def whole_chunks(self, data: bytes) -> bytes | None:
-        """The bytes of the body in `data`, read, if those are whole chunks behind whole chunks; None: it is to be fed."""
-        return whole_chunks(data) if self._is_between_chunks else None
 
     def feed_end(self) -> bool:
         """The server has closed in good order. Whether that completes the answer: a body may end with the connection."""

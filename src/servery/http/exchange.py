@@ -12,6 +12,7 @@ from servery.http.errors import Disconnected, HttpError, Limit, TimedOut
 from servery.http.limits import ClientLimits, Deadlines
 from servery.http.timer_wheel import LoopTimers, Timer
 from servery.http.url import Origin
+from servery.http.whole_chunks import whole_chunks
 
 
 class Phase(Enum):
@@ -116,7 +117,7 @@ class Exchange:
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer."""
         reader = self.reader
-        if self._sink is not None and (piece := reader.whole_chunks(data)) is not None:
+        if self._sink is not None and reader.is_between_chunks and (piece := whole_chunks(data)) is not None:
             if self._deadlines.stall_s < math.inf:
                 self._last_at = self._timers.loop.time()
             self._pour(piece)
@@ -216,9 +217,7 @@ class Exchange:
 
     def _pour(self, piece: bytes) -> None:
         sink, waiter = self._sink, self._waiter
-        if sink is None or waiter is None or waiter.done():  # who waited was cancelled, and is about to say so
-            self._sink = None
-            self._keep(piece)
+        if sink is None or waiter is None:
             return
         if self._phase is Phase.FIRST_PIECE:
             self._phase = Phase.BODY
@@ -227,7 +226,8 @@ class Exchange:
                 self._wake(is_changed=False)
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits raises it again
             self._sink = self._waiter = None
-            waiter.set_exception(error)
+            if not waiter.done():  # else who waited was cancelled
+                waiter.set_exception(error)
 
     def _keep(self, piece: bytes) -> None:
         if piece and self._sink is not None:

@@ -30,27 +30,22 @@ class EventCutter:
 
     def __init__(self, limit_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit_bytes = limit_bytes
-        self._rest = b""
+        self.rest = b""  # of what came, that is no whole event yet
 
     @property
     def has_rest(self) -> bool:
         """Whether an event has begun that has not ended."""
-        return bool(_without_comments(self._rest).strip())
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is left of what came."""
-        return not self._rest
+        return bool(_without_comments(self.rest).strip())
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes, without their blank lines; raises `EventTooLong`."""
-        if not self._rest and _is_plain(data):
+        if not self.rest and _is_plain(data):
             return data[:-2].split(b"\n\n")
-        text = self._rest + data
+        text = self.rest + data
         if b"\r" in text:
             text = _with_line_feeds(text)
-        whole, _, self._rest = text.rpartition(b"\n\n")
-        if len(self._rest) > self._limit_bytes:
+        whole, _, self.rest = text.rpartition(b"\n\n")
+        if len(self.rest) > self._limit_bytes:
             raise EventTooLong(f"an event has more than {self._limit_bytes} bytes")
         events = (_without_comments(lines.strip(b"\n")) for lines in whole.split(b"\n\n"))
         return [lines for lines in events if lines]

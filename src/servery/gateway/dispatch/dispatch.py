@@ -264,7 +264,7 @@ class _Search:
         is held back, and of a refusal all.
         """
         timeouts, held, is_refusal = self._served.config.timeouts, list[Chunk](), False
-        async with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, timeouts.first_token_s) as patience:
+        with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, timeouts.first_token_s) as patience:
             async for chunk in attempt.chunks:
                 is_refusal = is_refusal or (self._minds_refusals and declines(chunk, attempt.tokens))
                 self._take(attempt, chunk, record)
@@ -282,7 +282,7 @@ class _Search:
 
     async def _whole(self, attempt: Attempt, record: "Record", limit_s: float) -> tuple[Chunk, bool]:
         """All of an answer that is not streamed and has to begin in time."""
-        async with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, limit_s) as patience:
+        with Patience(attempt.deployment.name, Deadline.FIRST_TOKEN, limit_s) as patience:
             return await self._all(attempt, record, patience)
 
     async def _all(self, attempt: Attempt, record: "Record", patience: Patience | None) -> tuple[Chunk, bool]:

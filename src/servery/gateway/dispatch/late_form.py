@@ -12,16 +12,13 @@ class LateForm:
     def __init__(self, make: Callable[[], AnswerForm]) -> None:
         self._make = make
         self._made: AnswerForm | None = None
+        self.is_begun = False  # whether anything was written in it
         self._defaults: Mapping[str, float] = {}
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether anything was written in it."""
-        return self._made is not None
 
     def take(self, form: AnswerForm) -> None:
         """Be this form, in which something was written already."""
         self._made = form
+        self.is_begun = True
 
     def tell(self, defaults: Mapping[str, float]) -> None:
         """As the form's own; that writes nothing yet."""
@@ -46,5 +43,6 @@ class LateForm:
     def _form(self) -> AnswerForm:
         if self._made is None:
             self._made = self._make()
+            self.is_begun = True
             self._made.tell(self._defaults)
         return self._made

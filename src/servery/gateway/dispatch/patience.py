@@ -32,26 +32,30 @@ class Patience:
         self._since_s = self._loop.time()
         self._is_paused = False
         self._timer: asyncio.TimerHandle | None = None
-        self._cut = asyncio.timeout(None)
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        self._task = task
+        self._cancellations = 0  # that were asked for before
+        self._is_cut = False
 
-    async def __aenter__(self) -> "Patience":
-        await self._cut.__aenter__()
+    def __enter__(self) -> "Patience":
+        self._cancellations = self._task.cancelling()
         self._ring_in(self._limit_s)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        try:
-            await self._cut.__aexit__(kind, error, trace)
-        except TimeoutError as late:
-            if self._is_paused:
-                message = f"The client read nothing of its answer for {SLOW_READER_S:g} s."
-                raise ApiError(408, message, code="slow_reader", headers=[("connection", "close")]) from late
-            said = _SAID[self._deadline].format(name=self._name, limit_s=self._limit_s)
-            raise UpstreamFailure(Kind.TIMEOUT, said, deadline=self._deadline) from late
+        # Who cancels from elsewhere at the same time has the last word.
+        if self._is_cut and self._task.uncancel() <= self._cancellations and kind is asyncio.CancelledError:
+            raise self._late() from error
+
+    def _late(self) -> ApiError | UpstreamFailure:
+        if self._is_paused:
+            message = f"The client read nothing of its answer for {SLOW_READER_S:g} s."
+            return ApiError(408, message, code="slow_reader", headers=[("connection", "close")])
+        said = _SAID[self._deadline].format(name=self._name, limit_s=self._limit_s)
+        return UpstreamFailure(Kind.TIMEOUT, said, deadline=self._deadline)
 
     def progress(self) -> float:
         """Something came. Returns the event loop's time."""
@@ -91,4 +95,5 @@ class Patience:
         if left_s > 0:
             self._ring_in(left_s)
         else:
-            self._cut.reschedule(now)
+            self._is_cut = True
+            self._task.cancel()

@@ -53,8 +53,9 @@ class Flow:
         """Count a piece; what the client is to read of it. Raises `Diverged`."""
         now = self._clock()
         self._attempt.add(chunk, now)
-        data = self._transcript.tell(chunk)
-        self._record.add(self._transcript.counted(chunk, data), now)
+        transcript = self._transcript
+        data = transcript.tell(chunk)
+        self._record.add(transcript.counted(chunk, data) if transcript.is_resumed else chunk, now)
         if not data and (chunk.data or chunk.tokens):  # else it is sent now
             self._patience.progress()
         return data

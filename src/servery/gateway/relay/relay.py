@@ -77,20 +77,19 @@ class Relay:
         timeouts, is_awaited = self._exchange.model.config.timeouts, first is None
         limits = (Deadline.STALL, timeouts.stall_s)
         begin = (Deadline.FIRST_TOKEN, timeouts.first_token_s) if is_awaited else limits
-        with attempt.judged():
-            async with Patience(attempt.deployment.name, *begin) as patience:
-                flow = Flow(self._exchange, attempt, transcript, patience, self._silence, self._keeping, self._clock)
-                if first is not None:
-                    await self._send(transcript.tell(first), flow, patience)
-                    if attempt.sink is not None:
-                        attempt.sink.take = flow.take
-                async for chunk in attempt.chunks:
-                    if is_awaited and (chunk.data or chunk.tokens):
-                        is_awaited = False
-                        patience.expect(*limits)
-                    data = flow.told(chunk)
-                    if data:
-                        await self._send(data, flow, patience)
+        with attempt.judged(), Patience(attempt.deployment.name, *begin) as patience:
+            flow = Flow(self._exchange, attempt, transcript, patience, self._silence, self._keeping, self._clock)
+            if first is not None:
+                await self._send(transcript.tell(first), flow, patience)
+                if attempt.sink is not None:
+                    attempt.sink.take = flow.take
+            async for chunk in attempt.chunks:
+                if is_awaited and (chunk.data or chunk.tokens):
+                    is_awaited = False
+                    patience.expect(*limits)
+                data = flow.told(chunk)
+                if data:
+                    await self._send(data, flow, patience)
         attempt.succeed()
 
     async def _send(self, data: bytes, flow: Flow, patience: Patience) -> None:

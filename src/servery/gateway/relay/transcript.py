@@ -32,14 +32,10 @@ class Transcript:
         self._continuation: Continuation | None = None
         self._texts: CompletionReader | None = None
         self._before_tokens: int | None = None  # of an answer in parts, those generated before the last one
+        self.is_resumed = False  # another upstream goes on with what the first began
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.tokens = 0
-
-    @property
-    def is_resumed(self) -> bool:
-        """Whether another upstream goes on with what the first began."""
-        return self._continuation is not None
 
     def learn(self) -> bool:
         """Whether all that was said is known now, and more can be said in the same form."""
@@ -60,8 +56,11 @@ class Transcript:
             if chunk.deltas:
                 self._deltas += chunk.deltas
             data = chunk.data
-            if not self._form.is_begun:
-                self._keep(data)
+            if not self._form.is_begun and self._passed_on_bytes <= _MOST_BYTES:
+                self._passed_on.append(data)
+                self._passed_on_bytes += len(data)
+            elif self._passed_on:
+                self._passed_on.clear()
             if chunk.usage is None and not chunk.prompt_tokens:
                 self.tokens += chunk.tokens
             else:
@@ -86,12 +85,14 @@ class Transcript:
 
     def repeat(self) -> None:
         """From here on come the pieces of an answer that is written once more, from its beginning."""
+        self.is_resumed = True
         self._continuation = Continuation(self.said())
         self._texts = self._reader()
         self._before_tokens = None
 
     def go_on(self) -> None:
         """From here on come the pieces of an answer that goes on behind what was said."""
+        self.is_resumed = True
         self._continuation = Continuation(Said())
         self._texts = self._reader()
         self._before_tokens = self.tokens
@@ -114,13 +115,6 @@ class Transcript:
         if chunk.usage is not None and not self.prompt_tokens:
             self.prompt_tokens = chunk.usage.prompt_tokens
             self.cached_tokens = chunk.usage.prompt_tokens_details.cached_tokens
-
-    def _keep(self, data: bytes) -> None:
-        self._passed_on_bytes += len(data)
-        if self._passed_on_bytes <= _MOST_BYTES:
-            self._passed_on.append(data)
-        else:
-            self._passed_on.clear()
 
     def _write(self, deltas: Sequence[MessageDelta], usage: Usage | None) -> bytes:
         self._deltas += deltas

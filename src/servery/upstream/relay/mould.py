@@ -14,12 +14,16 @@ _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|thinking|part
 class Mould:
     """What stands around the text of a plain event, as it comes and as the client is to have it."""
 
-    __slots__ = ("_before", "_behind", "_seam", "_shown_before", "_shown_behind", "_shown_seam", "_tokens")
+    __slots__ = (
+        *("_before", "_begin", "_behind", "_end", "_least_bytes", "_seam", "_shown_before", "_shown_behind"),
+        *("_shown_seam", "_tokens"),
+    )
 
     def __init__(self, around: tuple[bytes, bytes], shown: tuple[bytes, bytes], tokens: int) -> None:
         self._before, self._behind = around
         self._shown_before, self._shown_behind = shown
         self._seam, self._shown_seam = self._behind + self._before, shown[1] + shown[0]
+        self._begin, self._end, self._least_bytes = len(around[0]), -len(around[1]), len(self._seam)
         self._tokens = tokens
 
     @classmethod
@@ -34,14 +38,13 @@ class Mould:
 
     def read(self, data: bytes) -> tuple[bytes, int] | None:
         """One or more events, as the client is to have them, and their tokens; None if there is anything else."""
-        before, behind = self._before, self._behind
-        if not data.startswith(before) or not data.endswith(behind) or len(data) < len(before) + len(behind):
+        if not data.startswith(self._before) or not data.endswith(self._behind) or len(data) < self._least_bytes:
             return None
-        inner = data[len(before) : -len(behind)]
+        inner = data[self._begin : self._end]
         texts = inner.replace(self._seam, b"")
         if b'"' in texts or b"\n" in texts or b"\r" in texts:
             return None
-        if len(texts) == len(inner):
+        if texts == inner:
             return b"%b%b%b" % (self._shown_before, inner, self._shown_behind), self._tokens
         events = 1 + (len(inner) - len(texts)) // len(self._seam)
         inner = inner.replace(self._seam, self._shown_seam)

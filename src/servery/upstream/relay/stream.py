@@ -57,7 +57,7 @@ class RelayedStream:
 
         Raises `ApiError` and `UpstreamFailure` for an error event and for what is no event.
         """
-        if self._mould is not None and self._cutter.is_empty and (read := self._mould.read(data)) is not None:
+        if self._mould is not None and not self._cutter.rest and (read := self._mould.read(data)) is not None:
             return [Chunk(data=read[0], tokens=read[1])]
         chunks: list[Chunk] = []
         plain: list[bytes] = []

@@ -64,16 +64,20 @@ class ChatWatch:
         if not chunk.choices:
             is_hidden = self._hides_usage and usage is not None
             return Chunk(data=b"" if is_hidden else lines + _BLANK, usage=usage)
-        choice, tokens = chunk.choices[0], sum(map(_says_something, chunk.choices))
+        choice, tokens, is_refusal = chunk.choices[0], 0, True
+        for each in chunk.choices:
+            tokens += _says_something(each)
+            is_refusal = is_refusal and each.delta.is_refusal
+            if each.finish_reason is not None:
+                self._finished.add(each.index)
         self._is_begun = self._is_begun or tokens > 0
-        self._finished.update(each.index for each in chunk.choices if each.finish_reason is not None)
         return Chunk(
             data=lines + _BLANK,
             index=choice.index,
             tokens=tokens,
             finish_reason=choice.finish_reason,
             usage=usage,
-            is_refusal=all(each.delta.is_refusal for each in chunk.choices),
+            is_refusal=is_refusal,
         )
 
 
