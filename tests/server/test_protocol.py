@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 import logging
 import socket
@@ -7,7 +8,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from servery.server import protocol
+from servery.server.interrupt import Interrupt
 from servery.server.listener import Listener
+from servery.server.reply import Reply
+from servery.server.service import Exchange
 from servery.upstream.upstream import Chunk
 from servery.wire.errors import failed
 from tests.server.fakes import FakeUpstream, Step, make_app
@@ -183,3 +187,26 @@ def test_requests_with_one_head_are_answered_each_by_its_own_body() -> None:
             assert json.loads(await reader.readexactly(length))["object"] == "chat.completion"
 
     with_connection(story, *(Chunk(data=b'{"object":"chat.completion"}'),))
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_what_a_request_made_is_freed_when_it_is_over_without_a_search_for_rings(is_stream: bool) -> None:
+    """Rings of 31 objects were left by each request: the search for them was a tenth of the gateway's time."""
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": is_stream}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+    end = b"0\r\n\r\n" if is_stream else b"told"
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(3):
+            writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+            await reader.readuntil(end)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert [each for each in gc.get_objects() if type(each) in (Exchange, Interrupt, Reply)] == []
+
+    gc.collect()
+    gc.disable()
+    try:
+        with_connection(story, Chunk(data=b'data: "told"\n\n' if is_stream else b"told", tokens=1))
+    finally:
+        gc.enable()

@@ -114,6 +114,10 @@ class Cycle:
         if self.is_gone:
             self._loop.call_soon(call)
 
+    def forget(self) -> None:
+        """The application is done: whom it had called holds this cycle, and is not to be held by it in a ring."""
+        self._called = None
+
     def whole(self) -> bytes | None:
         """The whole body, to whoever has read nothing of it; None unless all of it has come."""
         if not self.is_received or self._is_told or self.is_gone:

@@ -67,6 +67,7 @@ class Interrupt:
         self._is_open = False
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None  # it holds this object
 
     def absorb(self) -> None:
         """Take back the cancellation that `fire` asked for; to be called where it was caught."""

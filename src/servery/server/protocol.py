@@ -302,6 +302,7 @@ class HttpProtocol(asyncio.Protocol):
     def _end(self, cycle: Cycle) -> None:
         """The application is done with a request; one whose answer is not complete is cut, so that nobody takes it for whole."""
         self._cycle = self._task = None
+        cycle.forget()
         if cycle.is_gone or self._transport.is_closing():
             return
         if not cycle.is_complete or not cycle.is_kept:
