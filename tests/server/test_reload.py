@@ -88,7 +88,7 @@ async def site(folder: Path) -> AsyncIterator[tuple[Site, asyncio.Event]]:
         places = Places(house)
         gateway = Gateway(Fleet.of(config, places.upstream, time.monotonic, random.random), metrics)
         service = Service(
-            upstreams=Fronts(lambda: gateway.fleet), gateway=gateway, options=options, keys=keys,
+            upstreams=Fronts(gateway), gateway=gateway, options=options, keys=keys,
             admin=AdminDoor(options.admin_keys, keys, options.host),
             metrics_door=MetricsDoor(options.metrics_keys, options.admin_keys, keys), clock=time.monotonic, metrics=metrics,
         )  # fmt: skip

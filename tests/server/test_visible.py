@@ -68,7 +68,7 @@ def placed() -> tuple[Service, Counting, Counting]:
     fleet = Fleet.of(config, lambda each: by_name[each.name], time.monotonic, lambda: 0.0)
     service = make_service(here)
     gateway = Gateway(fleet, service.metrics, clock=service.clock)
-    return dataclasses.replace(service, gateway=gateway, upstreams=Fronts(lambda: fleet)), here, there
+    return dataclasses.replace(service, gateway=gateway, upstreams=Fronts(gateway)), here, there
 
 
 CALLS = [

@@ -211,7 +211,8 @@ class Exchange:
 
     def abandon(self) -> None:
         """Nobody wants the rest: close the connection, unless the answer is complete."""
-        self._pieces.clear()
+        if self._pieces:
+            self._pieces.clear()
         if self._phase is not Phase.OVER:
             self.fail(Disconnected(f"The answer of {self._origin} was given up.", **self._progress()))
 

@@ -20,7 +20,8 @@ class Headers:
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the first field of that name."""
-        values = self._by_name().get(name.lower())
+        lower = self._lower
+        values = (self._by_name() if lower is None else lower).get(name.lower())
         return values[0] if values else None
 
     def get_all(self, name: bytes) -> list[bytes]:

@@ -41,7 +41,7 @@ class App:
         exchange = Exchange(
             request=request,
             reply=Reply(outlet, request.id, spoken(route, request.headers)),
-            interrupt=_interrupt(),
+            interrupt=Interrupt((line and line.task) or _this_task()),
             arguments={} if found is None else found.matched.arguments,
         )
         tracer = self._service.tracer
@@ -151,11 +151,11 @@ class App:
             log.log(level, "%s", line)
 
 
-def _interrupt() -> Interrupt:
+def _this_task() -> "asyncio.Task[None]":
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("Servery's application must run in a task of asyncio.")
-    return Interrupt(task)
+    return task
 
 
 def _known(method: str) -> str:

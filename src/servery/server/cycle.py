@@ -57,6 +57,7 @@ class Cycle:
             "_loop",
             "_waiter",
             "expects",
+            "task",
         ),
         *("is_begun", "is_complete", "is_gone", "is_kept", "is_old", "is_received", "scope"),
     )
@@ -71,6 +72,7 @@ class Cycle:
         self.expects = False  # the client waits for a word before it sends the body
         self.is_received = whole is not None
         self.is_begun = False
+        self.task: asyncio.Task[None] | None = None  # that answers
         self.is_complete = False
         self.is_gone = False
         self._line = line
@@ -116,7 +118,7 @@ class Cycle:
 
     def forget(self) -> None:
         """The application is done: whom it had called holds this cycle, and is not to be held by it in a ring."""
-        self._called = None
+        self._called = self.task = None
 
     def whole(self) -> bytes | None:
         """The whole body, to whoever has read nothing of it; None unless all of it has come."""

@@ -1,6 +1,6 @@
 """The models of a configuration as upstreams: each with all its deployments behind it, for what is not an answer."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -8,7 +8,7 @@ import msgspec
 
 from servery.engine.stats import EngineStats
 from servery.gateway.dispatch.served import Served
-from servery.gateway.fleet import Fleet
+from servery.gateway.gateway import Gateway
 from servery.upstream.ask import Ask
 from servery.upstream.upstream import Call, Chunk, Health, Upstream
 from servery.wire.chat import ChatRequest
@@ -17,22 +17,22 @@ from servery.wire.tokenize import DetokenizeRequest, TokenizeRequest
 
 
 class Fronts(Mapping[str, Upstream]):
-    """All models of the fleet that `fleet` gives, by their names; always those of now."""
+    """All models of the gateway's fleet, by their names; always those of now."""
 
-    def __init__(self, fleet: Callable[[], Fleet]) -> None:
-        self._fleet = fleet
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
 
     def __getitem__(self, name: str) -> Upstream:
-        return Front(self._fleet().models[name])
+        return Front(self._gateway.fleet.models[name])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._fleet().models
+        return name in self._gateway.fleet.models
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._fleet().models)
+        return iter(self._gateway.fleet.models)
 
     def __len__(self) -> int:
-        return len(self._fleet().models)
+        return len(self._gateway.fleet.models)
 
 
 class Front:

@@ -75,7 +75,6 @@ class HttpProtocol(asyncio.Protocol):
         self._connections = connections
         self._parser: Any = httptools.HttpRequestParser(self)
         self._cycle: Cycle | None = None
-        self._task: asyncio.Task[None] | None = None
         self._pipeline: deque[Cycle] = deque()
         self._newest: Cycle | None = None  # whose body comes
         self._known: KnownRequest | None = None
@@ -291,7 +290,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _begin(self, cycle: Cycle) -> None:
         self._cycle = cycle
-        self._task = self._loop.create_task(self._run(cycle))
+        cycle.task = self._loop.create_task(self._run(cycle))
 
     async def _run(self, cycle: Cycle) -> None:
         try:
@@ -301,7 +300,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _end(self, cycle: Cycle) -> None:
         """The application is done with a request; one whose answer is not complete is cut, so that nobody takes it for whole."""
-        self._cycle = self._task = None
+        self._cycle = None
         cycle.forget()
         if cycle.is_gone or self._transport.is_closing():
             return

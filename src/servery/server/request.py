@@ -14,7 +14,9 @@ from servery.wire.errors import ApiError
 
 
 class Line(Protocol):
-    """A connection that tells of its client by itself."""
+    """A connection that tells of its client by itself; `task` answers the request."""
+
+    task: "asyncio.Task[None] | None"
 
     def watch(self, call: Callable[[], None]) -> None:
         """Have `call` called when the client goes before its answer is complete."""

@@ -123,7 +123,7 @@ class _Serving:
             metrics.watch_traces(lambda: tracer.figures)
         live = None if options.config is None else LiveConfig(options.config, check_engine=engine_faults)
         self._service = Service(
-            upstreams=self._house.upstreams if live is None else Fronts(lambda: gateway.fleet),
+            upstreams=self._house.upstreams if live is None else Fronts(gateway),
             gateway=gateway,
             residences=self._house.residences,
             look_for=self._look_for,

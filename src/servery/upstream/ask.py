@@ -214,10 +214,13 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True, weakre
         """Whether an upstream that speaks `api` can be sent the body: what was said before is in it, or known there."""
         return self.conversation is None or not self.conversation.is_known
 
-    @cached_property
+    @property
     def fields(self) -> Mapping[str, msgspec.Raw]:
         """The body's fields with their values as the client wrote them; of a key that occurs twice the last counts."""
-        return _FIELDS.decode(self.body)
+        found: Mapping[str, msgspec.Raw] | None = self.__dict__.get("fields")
+        if found is None:
+            found = self.__dict__["fields"] = _FIELDS.decode(self.body)
+        return found
 
     def rewritten(self, **values: Any) -> bytes:
         """The body with these fields instead of its own, `UNSET` for none; all others are as the client wrote them."""

@@ -54,11 +54,11 @@ def agreed_bound(head: Head) -> int | None:
     return agreed
 
 
-def check_sizes(head: Head) -> None:
-    """Raise `ApiError` (400) for numbers by which nothing can be reserved."""
-    for name, given in zip(_BOUNDS, _bounds(head), strict=True):
-        if given is not None and not 0 <= given <= MOST_TOKENS:
-            raise invalid(f"'{name}' is {given}; it must be from 0 to {MOST_TOKENS}.", name)
+def check_sizes(head: Head, agreed: int | None) -> None:
+    """Raise `ApiError` (400) for numbers by which nothing can be reserved; `agreed` is the `agreed_bound`."""
+    if agreed is not None and not 0 <= agreed <= MOST_TOKENS:
+        name = next(name for name, given in zip(_BOUNDS, _bounds(head), strict=True) if given is not None)
+        raise invalid(f"'{name}' is {agreed}; it must be from 0 to {MOST_TOKENS}.", name)
     for name, given in zip(_COUNTS, (head.n, head.best_of, head.n_cmpl), strict=True):
         if given is not None and not 1 <= given <= MOST_COMPLETIONS:
             raise invalid(f"'{name}' is {given}; it must be from 1 to {MOST_COMPLETIONS}.", name)

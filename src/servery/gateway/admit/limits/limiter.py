@@ -101,7 +101,7 @@ class Limiter:
         terms = self._of(exchange)
         if not terms.plan.meters:
             return
-        check_sizes(exchange.ask.head)
+        check_sizes(exchange.ask.head, asked_tokens)
         cost = self._cost(exchange, terms, asked_tokens)
         lease_ms = int(1000 * (exchange.deadline_s - exchange.arrived_s + _LEASE_MARGIN_S))
         verdict = await self._store.reserve(terms.plan, cost, lease_ms)
