@@ -23,11 +23,12 @@ from benchmarks.gpu.ceilings import ceilings, loading
 from benchmarks.gpu.engine_parts import decode_8b, host, prefill_8b, workload
 from benchmarks.gpu.exact_parts import exactness, invariance, syncs
 from benchmarks.gpu.parts import Machine, Part, figures, line, run
+from benchmarks.gpu.sum_part import sums
 from benchmarks.result import publish
 
 # Seconds; together less than 8 minutes.
 PARTS = (
-    Part("ceilings", 20, ceilings),
+    Part("ceilings", 15, ceilings),
     Part("exactness", 50, exactness),
     Part("syncs", 35, syncs),
     Part("decode", 100, decode_8b),
@@ -37,6 +38,7 @@ PARTS = (
     Part("attention", 50, attention),
     Part("invariance", 20, invariance),
     Part("loading", 20, loading),
+    Part("sums", 14, sums),
 )
 
 _DRY_S = 600.0

@@ -229,9 +229,12 @@ def test_a_step_that_fails_ends_its_requests_and_no_others(tiny: Path, monkeypat
     assert texts(run(core, [request(1)])) == texts(run(core_of(tiny, ahead=False), [request(1)]))
 
 
-def test_the_time_of_the_host_is_counted_apart_from_its_waiting(tiny: Path) -> None:
-    core = core_of(tiny, ahead=True)
+@pytest.mark.parametrize("ahead", [True, False])
+def test_the_time_of_the_host_is_counted_apart_from_its_waiting(tiny: Path, ahead: bool) -> None:
+    core = core_of(tiny, ahead=ahead)
     run(core, [request(0)])
     stats = core.stats()
-    assert stats.host_s > 0.0
+    assert 0.0 < stats.decode_host_s < stats.host_s
+    assert 0.0 < stats.decode_s < stats.step_s
+    assert 0 < stats.decode_steps < stats.steps
     assert (stats.graphs, stats.graph_bytes) == (0, 0)

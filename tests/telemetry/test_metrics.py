@@ -1,5 +1,7 @@
 import re
 
+from msgspec import structs
+
 from servery.engine.scheduler_stats import SchedulerStats
 from servery.engine.stats import EngineInfo, EngineStats
 from servery.engine.structure.stats import StructureStats
@@ -13,6 +15,7 @@ STATS = EngineStats(
         cached_blocks=15, prefix_query_tokens=500, prefix_hit_tokens=200, preemptions=4, finished_abort=1,
         draft_rounds=10, drafted_tokens=40, accepted_draft_tokens=30,
     ),
+    host_s=0.25, decode_steps=5, decode_s=0.375, decode_host_s=0.125, graphs=3, graph_bytes=3000, graph_s=1.5,
     steps=7, step_s=0.5, step_tokens=90, read_bytes=1000, operations=5000, step_sizes=(4, 0, 2, *[0] * 10, 1), adapters=2, adapter_bytes=300,
     structure=StructureStats(compiled=3, refused=1, hits=9, compile_s=0.125, masks=80, mask_s=0.25, forced_tokens=12),
 )  # fmt: skip
@@ -54,6 +57,13 @@ def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
         "engine_interrupted_steps_total{}": 0,
         "engine_step_seconds_total{}": 0.5,
         "engine_step_tokens_total{}": 90,
+        "engine_host_seconds_total{}": 0.25,
+        "engine_decode_steps_total{}": 5,
+        "engine_decode_step_seconds_total{}": 0.375,
+        "engine_decode_host_seconds_total{}": 0.125,
+        "engine_cuda_graphs{}": 3,
+        "engine_cuda_graph_bytes{}": 3000,
+        "engine_cuda_graph_seconds_total{}": 1.5,
         "engine_read_bytes_total{}": 1000,
         "engine_operations_total{}": 5000,
         "iteration_tokens_total_count{}": 7,
@@ -84,6 +94,21 @@ def test_an_engines_figures_are_read_when_the_metrics_are() -> None:
         'kv_cache_tokens{kv_dtype="int8",}': 1600,
     }
     assert 'model_name="loading"' not in metrics.render().decode()
+
+
+def test_what_an_engine_measured_at_its_start_is_shown_where_there_is_such() -> None:
+    metrics = Metrics()
+    together = structs.replace(
+        INFO, workspace_bytes=700, link_bytes_per_s=5e10, tensor_parallel=2, sum_s=0.25, step_sums_s=1.5
+    )
+    metrics.watch_engine("alone", lambda: None, lambda: INFO)
+    metrics.watch_engine("together", lambda: None, lambda: together)
+    shown = rendered(metrics)
+    names = ("workspace_bytes", "load_link_bytes_per_second", "all_reduce_seconds", "step_all_reduce_seconds")
+    values = [
+        shown.get(f'servery_engine_{name}{{model_name="{model}"}}') for model in ("together", "alone") for name in names
+    ]
+    assert values == [700, 5e10, 0.25, 1.5, None, None, None, None]
 
 
 def test_an_answer_is_counted_in_tokens_and_observed_in_seconds() -> None:

@@ -53,7 +53,6 @@ DEATH_PATIENCE_S = 3.0
 class _Counters:
     failed_steps: int = 0
     interrupted_steps: int = 0
-    host_s: float = 0.0
 
 
 class EngineCore:
@@ -87,6 +86,7 @@ class EngineCore:
         self._clock, self._before_step = clock, before_step
         self._flight: Flight | None = None
         self._counters, self._work = _Counters(), StepWork()
+        self._decoded_s: float | None = None  # of the newest step, if each of its sequences had one token
         self._bell, self._heard = bell, 0
         self._onlooker = Onlooker()
         self._checkpoint, self._door = config.model, Door()
@@ -178,8 +178,20 @@ class EngineCore:
         outputs = self._admit_compiled()
         if self._holds_back:
             return outputs
-        if self._ahead is not None:
-            return outputs + self._step_ahead(self._ahead)
+        began, waited_s, before = time.perf_counter(), self._waited_s, self._work.steps
+        outputs += self._step_here() if self._ahead is None else self._step_ahead(self._ahead)
+        if self._work.steps > before:  # else nothing was computed
+            self._work.add_host(time.perf_counter() - began - (self._waited_s - waited_s), self._decoded_s)
+        return outputs
+
+    @property
+    def _waited_s(self) -> float:
+        """For how long in all the host had nothing to do but to wait for steps; on a CPU it computes them itself."""
+        return self._work.step_s if self._ahead is None else self._ahead.waited_s
+
+    def _step_here(self) -> list[Output]:
+        """Decide a step, compute it, record it."""
+        outputs: list[Output] = []
         self._draft()
         step = self.scheduler.schedule(self._clock())
         if not step.scheduled:
@@ -199,7 +211,6 @@ class EngineCore:
 
     def _step_ahead(self, ahead: AheadRunner) -> list[Output]:
         """Launch a step, and the one after it if that needs to know no token of it; then record what the first one gave."""
-        began, waited = time.perf_counter(), ahead.waited_s
         outputs: list[Output] = []
         if self._flight is None:
             self._flight = self._launch(ahead, outputs, None)
@@ -211,7 +222,6 @@ class EngineCore:
                 self._flight = self._launch(ahead, outputs, flight)
             outputs += self._land(ahead, flight)
             outputs += self._complete(ahead)
-        self._counters.host_s += time.perf_counter() - began - (ahead.waited_s - waited)
         return outputs
 
     def _launch(self, ahead: AheadRunner, outputs: list[Output], before: Flight | None) -> Flight | None:
@@ -344,7 +354,10 @@ class EngineCore:
             step_sizes=tuple(work.step_sizes),
             failed_steps=counters.failed_steps,
             interrupted_steps=counters.interrupted_steps,
-            host_s=counters.host_s,
+            host_s=work.host_s,
+            decode_steps=work.decode_steps,
+            decode_s=work.decode_s,
+            decode_host_s=work.decode_host_s,
             graphs=graphs.graphs,
             graph_bytes=graphs.nbytes,
             graph_s=graphs.seconds,
@@ -414,6 +427,7 @@ class EngineCore:
 
     def _count(self, step: Step, elapsed_s: float) -> None:
         self._work.add(step.num_tokens, elapsed_s, self._runner.read_bytes(step), self._operations.of(step))
+        self._decoded_s = elapsed_s if step.num_tokens == len(step.scheduled) else None
         if self._onlooker.is_on:
             self._onlooker.note(step, elapsed_s)
 

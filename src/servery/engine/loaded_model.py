@@ -273,7 +273,7 @@ def _check_dtypes(own: LoadedPart, others: Sequence[Loaded]) -> None:
 def _ranks_facts(own: LoadedPart, ranks: Ranks) -> dict[str, Any]:
     """What `EngineInfo` tells of several processes; a layer takes two sums."""
     cost = own.sum_cost
-    sums = 2 * own.part.config.num_layers + 1
+    sums = 2 * own.part.whole.num_layers + 1
     return {
         "tensor_parallel": ranks.tensor,
         "pipeline_parallel": ranks.pipeline,

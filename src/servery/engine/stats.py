@@ -66,8 +66,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth, and over the machine's bandwidth the MBU. `operations` are those of the products, over the machine's rate
     the MFU. `bytes_per_s` and `operations_per_s` are both for the steps of the last seconds, None before the first.
     `step_sizes` are how many steps fell into each bucket of `STEP_SIZES`, the last one for what is larger.
-    `host_s` of `step_s` the host was at work: deciding, launching and recording steps, not waiting for a device. `graphs`
-    of decoding were captured, in `graph_s`, whose memory is `graph_bytes`.
+    For `host_s` the host was at work on steps, deciding, launching and recording them: of `step_s` on a GPU, where it waits
+    for the rest; besides `step_s` where it computes the steps itself. `decode_steps` gave each of their sequences one token, in
+    `decode_s`, with `decode_host_s` of the host. `graphs` of decoding were captured, in `graph_s`, whose memory is `graph_bytes`.
     `adapters` and `adapter_bytes` are no counters: the LoRA adapters that can be asked for, and the memory of all held.
     """
 
@@ -83,6 +84,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     failed_steps: int = 0
     interrupted_steps: int = 0
     host_s: float = 0.0
+    decode_steps: int = 0
+    decode_s: float = 0.0
+    decode_host_s: float = 0.0
     graphs: int = 0
     graph_bytes: int = 0
     graph_s: float = 0.0

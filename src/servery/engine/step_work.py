@@ -55,6 +55,10 @@ class StepWork:
     step_tokens: int = 0
     read_bytes: int = 0
     operations: int = 0
+    host_s: float = 0.0
+    decode_steps: int = 0
+    decode_s: float = 0.0
+    decode_host_s: float = 0.0
     step_sizes: list[int] = field(default_factory=lambda: [0] * (len(STEP_SIZES) + 1))
     recent_s: float = 0.0
     recent_bytes: float = 0.0
@@ -72,6 +76,14 @@ class StepWork:
         self.recent_s = keep * self.recent_s + elapsed_s
         self.recent_bytes = keep * self.recent_bytes + read_bytes
         self.recent_operations = keep * self.recent_operations + operations
+
+    def add_host(self, host_s: float, decoded_s: float | None) -> None:
+        """Count what the host was at work for the newest step; `decoded_s` is how long that took, if it only decoded."""
+        self.host_s += host_s
+        if decoded_s is not None:
+            self.decode_steps += 1
+            self.decode_s += decoded_s
+            self.decode_host_s += host_s
 
     @property
     def bytes_per_s(self) -> float | None:

@@ -105,6 +105,23 @@ def _sizes(infos: Mapping[str, EngineInfo]) -> Iterable[Metric]:
         size.add_metric([model, info.kv_dtype], info.kv_bytes)
         tokens.add_metric([model, info.kv_dtype], info.num_blocks * info.block_size)
     yield from (weights, size, tokens)
+    yield from _measured_at_start(infos)
+
+
+def _measured_at_start(infos: Mapping[str, EngineInfo]) -> Iterable[Metric]:
+    """What only engines on GPUs, or of several processes, have."""
+    figures: tuple[tuple[str, str, Callable[[EngineInfo], float]], ...] = (
+        ("workspace_bytes", "Memory of a step's activations.", lambda i: i.workspace_bytes),
+        ("load_link_bytes_per_second", "How fast weights went to the GPU.", lambda i: i.link_bytes_per_s),
+        ("all_reduce_seconds", "A sum of a token's hidden state over all processes.", lambda i: i.sum_s),
+        ("step_all_reduce_seconds", "All such sums of a step that decodes a token.", lambda i: i.step_sums_s),
+    )
+    for name, text, figure in figures:
+        family = GaugeMetricFamily(f"servery_engine_{name}", text, labels=["model_name"])
+        for model, info in infos.items():
+            if (value := figure(info)) > 0:
+                family.add_metric([model], value)
+        yield family
 
 
 def _step_sizes(read: Mapping[str, EngineStats]) -> Metric:
@@ -153,6 +170,8 @@ def _gauges(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
             "Tokens for each verification of drafts, the model's own one included.",
             lambda s: s.scheduler.mean_accepted_length,
         ),
+        ("engine_cuda_graphs", "CUDA graphs captured.", lambda s: s.graphs),
+        ("engine_cuda_graph_bytes", "Memory of the CUDA graphs.", lambda s: s.graph_bytes),
         (
             "lora_adapter_bytes",
             "Memory of all adapters, those in use for the last time included.",
@@ -176,6 +195,11 @@ def _counters(read: Mapping[str, EngineStats]) -> Iterable[Metric]:
         ("engine_interrupted_steps", "Steps of the background left for others.", lambda s: s.interrupted_steps),
         ("engine_step_seconds", "Time spent in steps.", lambda s: s.step_s),
         ("engine_step_tokens", "Positions computed in steps.", lambda s: s.step_tokens),
+        ("engine_host_seconds", "Time that the host was at work on steps.", lambda s: s.host_s),
+        ("engine_decode_steps", "Steps that gave each sequence a token.", lambda s: s.decode_steps),
+        ("engine_decode_step_seconds", "Time spent in those.", lambda s: s.decode_s),
+        ("engine_decode_host_seconds", "Time that the host was at work on those.", lambda s: s.decode_host_s),
+        ("engine_cuda_graph_seconds", "Time spent capturing CUDA graphs.", lambda s: s.graph_s),
         ("structured_grammars_compiled", "Forms of answers compiled.", lambda s: s.structure.compiled),
         ("structured_grammars_refused", "Forms that could not be.", lambda s: s.structure.refused),
         ("structured_grammar_hits", "Requests whose form was there already.", lambda s: s.structure.hits),

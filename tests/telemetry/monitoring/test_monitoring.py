@@ -14,9 +14,11 @@ from servery.telemetry.slo import ALERT_RULES, LEAST_MISSES
 from tests.telemetry.monitoring.expressions import asked, dashboard_expressions, names, panels, rules
 
 FOLDER = Path(monitoring.__file__).parent
-# What the dashboard leaves out, because a panel has it already: in other words, or put together from the same.
+# What the dashboard leaves out, because a panel has it already, in other words or put together from the same; or because it
+# is what happened once, at the start.
 SAID_OTHERWISE = {
-    "process_max_fds", "process_start_time_seconds", "process_virtual_memory_bytes",
+    "servery_engine_all_reduce_seconds", "servery_engine_cuda_graph_seconds_total", "servery_engine_cuda_graphs",
+    "servery_engine_load_link_bytes_per_second", "process_max_fds", "process_start_time_seconds", "process_virtual_memory_bytes",
     "servery_engine_operations_total", "servery_engine_read_bytes_total", "servery_kv_cache_tokens",
     "servery_generation_tokens_total", "servery_prompt_tokens_total", "servery_prompt_tokens_cached_total",
     "servery_slo_objective_ratio", "servery_slo_window_good", "servery_slo_window_missed",
