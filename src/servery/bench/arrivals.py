@@ -49,4 +49,4 @@ class Arrivals:
 
     def __str__(self) -> str:
         name = {0.0: "constant", 1.0: "Poisson"}.get(self.cv, f"gamma, CV {self.cv:g}")
-        return f"{self.rate:g} requests/s, {name}"
+        return f"{float(f'{self.rate:.4g}'):g} requests/s, {name}"

@@ -15,7 +15,7 @@ from servery.bench.load import GoesOn
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
 from servery.bench.page import write_page
-from servery.bench.report import Report, cut_short, faults_of
+from servery.bench.report import Report, cut_short, dollars, faults_of
 from servery.bench.run import one_run
 from servery.bench.sample import Sample
 from servery.bench.slo import BenchSlo
@@ -133,7 +133,7 @@ def show(report: CapacityReport, console: Console) -> None:
     trials = [trial for trial, _ in pairs]
     columns = {
         "rate /s": [f"{trial.rate:.3g}" for trial in trials],
-        "verdict": ["requests pile up" if trial.is_backlog_growing else trial.verdict.value for trial in trials],
+        "verdict": [_word(trial, one) for trial, one in pairs],
         "kept the SLO": [f"{trial.attainment.share:.2%}" for trial in trials],
         "at least": [f"{trial.attainment.low:.2%}" for trial in trials],
         "requests": [str(trial.attainment.n) for trial in trials],
@@ -144,6 +144,12 @@ def show(report: CapacityReport, console: Console) -> None:
     console.print(conclusion(report), markup=False)
     for fault in faults_of(report.runs):
         console.print(f"INVALID: {fault}", markup=False, style="bold red")
+
+
+def _word(trial: Trial, run: Report) -> str:
+    if run.faults:
+        return "invalid"
+    return "requests pile up" if trial.is_backlog_growing else trial.verdict.value
 
 
 def conclusion(report: CapacityReport) -> str:
@@ -157,4 +163,4 @@ def conclusion(report: CapacityReport) -> str:
         clear = any(one.verdict is Verdict.BROKEN and one.rate == report.broken_rate for one in report.trials)
         found += f" and {'broken' if clear else 'not shown to be kept'} at {report.broken_rate:.3g}/s"
     cost = report.dollars_per_million_good_tokens
-    return found + (f"; ${cost:.4f} per million good output tokens" if cost is not None else "")
+    return found + (f"; {dollars(cost)} per million good output tokens" if cost is not None else "")

@@ -120,6 +120,11 @@ class Report:
         return self.summary.slo.limits if self.summary.slo is not None else {}
 
 
+def dollars(cost: float) -> str:
+    """As people write it: cents from a dollar up, three digits below."""
+    return f"${cost:,.2f}" if cost >= 1 else f"${cost:.3g}"
+
+
 def faults_of(runs: Sequence[Report]) -> list[str]:
     """Why the runs are invalid, each reason once, with one example where it is that of several."""
     if len(runs) == 1:

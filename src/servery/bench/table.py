@@ -10,7 +10,7 @@ from servery.bench.engine_meter import EngineWork
 from servery.bench.engine_watch import FirstTokens
 from servery.bench.fitting import fitting
 from servery.bench.percentile import QUANTILES, Distribution, Percentile, smallest_n
-from servery.bench.report import Report, SloFigures, Summary
+from servery.bench.report import Report, SloFigures, Summary, dollars
 
 _NAMES = {
     "ttft_ms": "TTFT ms",
@@ -102,7 +102,7 @@ def slo_lines(figures: SloFigures) -> str:
     if figures.is_backlog_growing:
         lines.append("requests piled up for as long as the run lasted: the rate is above what the server can do")
     if figures.dollars_per_million_good_tokens is not None:
-        lines.append(f"${figures.dollars_per_million_good_tokens:.4f} per million good output tokens")
+        lines.append(f"{dollars(figures.dollars_per_million_good_tokens)} per million good output tokens")
     return "\n".join(lines)
 
 

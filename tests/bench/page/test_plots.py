@@ -12,7 +12,7 @@ from servery.bench.page.axis import Axis
 from servery.bench.page.document import page
 from servery.bench.page.rate_plots import rate_plots
 from servery.bench.page.run_plots import run_plots
-from servery.bench.report import Report, faults_of, sample_rows, summarize
+from servery.bench.report import Report, dollars, faults_of, sample_rows, summarize
 from servery.bench.sample import Sample
 from servery.bench.slo import BenchSlo
 
@@ -104,6 +104,13 @@ def test_the_head_says_what_was_asked_and_whether_the_client_kept_up() -> None:
     for words in ("20 tokens", "10 tokens", "<td>7</td>", "5% of a core; sent 2.00 ms late at p99, of 5.0 ms allowed"):
         assert words in html
     assert "10.0 waiting, 80.0 prompt, 10.0 on the way" in html
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"), [(12345.678, "$12,345.68"), (1.2856, "$1.29"), (0.29612, "$0.296"), (0.0012345, "$0.00123")]
+)
+def test_money_is_written_as_people_write_it(cost: float, text: str) -> None:
+    assert dollars(cost) == text
 
 
 def test_counts_have_no_halves() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from servery.bench.page.picture import STYLE
 from servery.bench.page.plot import Plot
-from servery.bench.page.rate_plots import rate_plots
+from servery.bench.page.rate_plots import load_of, rate_plots
 from servery.bench.page.run_plots import run_plots
 from servery.bench.percentile import QUANTILES, Percentile, quantile, smallest_n
-from servery.bench.report import Report, Summary, faults_of
+from servery.bench.report import Report, Summary, dollars, faults_of
 from servery.bench.validity import lag_limit_s
 from servery.byte_size import format_byte_size
 
@@ -41,7 +41,7 @@ def page(reports: Sequence[Report], *, conclusion: str | None = None, capacity: 
         f'<p class="conclusion">{escape(conclusion)}</p>' if conclusion else "",
         fault_lines(reports),
         plots_of(rate_plots(reports, capacity)) if len(reports) > 1 else "",
-        *(_run(report, is_alone=len(reports) == 1) for report in reports),
+        *(_run(report, is_alone=len(reports) == 1) for report in sorted(reports, key=load_of)),
         "<h2>Notes</h2>" + list_of(notes) if notes else "",
         provenance(first),
     ]
@@ -98,7 +98,7 @@ def _facts(report: Report) -> str:
             ("goodput", f"{slo.goodput:.2f} requests/s"),
         ]
         if slo.dollars_per_million_good_tokens is not None:
-            facts.append(("per million good tokens", f"${slo.dollars_per_million_good_tokens:.4f}"))
+            facts.append(("per million good tokens", dollars(slo.dollars_per_million_good_tokens)))
     if (first := report.first_tokens) is not None:
         parts = (
             f"{_number(first.queue_ms)} waiting, {_number(first.prefill_ms)} prompt, {_number(first.way_ms)} on the way"

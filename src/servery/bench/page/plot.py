@@ -123,7 +123,7 @@ class Plot:
             self._legend.append((colour, name))
 
     def _names(self) -> list[str]:
-        widths = [26 + _LABEL * len(name) for _, name in self._legend]
+        widths = [36 + _LABEL * len(name) for _, name in self._legend]
         x = (WIDTH + _LEFT - _RIGHT - sum(widths)) / 2
         parts = []
         for (colour, name), width in zip(self._legend, widths, strict=True):
