@@ -1,8 +1,7 @@
 """Attention of decoding alone: the share of the copy bandwidth by context and batch, and beside torch's own kernels."""
 
 import importlib
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -25,25 +24,26 @@ _FAR_BYTES = 1 << 29
 
 def attention(machine: Machine) -> Iterator[Row]:
     """8 key heads of 128, contexts 4k to 32k, batch 1 to 256 as far as memory goes; keys and values in three types."""
-    config = replace(shape_8b(machine), num_layers=1)
-    config = replace(config, ropes=config.ropes[:1], windows=config.windows[:1])
+    config = _one_layer(machine)
+    backend = _ours(machine, config)
     dtype = torch.float32 if machine.is_dry else torch.bfloat16
-    kernels = open_device_kernels(machine.device, dtype, "auto", batch_invariant=False)
-    backend: AttentionBackend | None = None if kernels is None else kernels.attention(config, [None])
-    backend = backend or ReferenceAttention(config)
     contexts, batches = ((64,), (1, 4)) if machine.is_dry else ((4096, 8192, 32_768), (1, 8, 32, 64, 128, 256))
     for kv_dtype in ("auto",) if machine.is_dry else ("auto", "fp8", "int8"):
         kv_format = resolve_kv_format(kv_dtype, dtype, str(machine.device))
         for context in contexts:
             for rows in batches:
-                if rows * context > (1 << 22) or (kv_dtype != "auto" and rows not in {1, 64}):
+                nbytes = rows * context * kv_format.bytes_per_token(config)
+                if not _has_room(machine, nbytes) or (kv_dtype != "auto" and rows not in {1, 64}):
                     continue
                 share = _share(config, backend, machine, kv_format, rows, context, _BLOCK)
                 name = f"{kv_format.name}, {context} context, batch {rows}: share of copy bandwidth"
                 yield Row("attention", name, share, "", 0.8 if kv_dtype == "auto" else None)
                 machine.clear()
-    if not machine.is_dry:
-        yield from _rivals(machine, config, backend)
+
+
+def _has_room(machine: Machine, nbytes: int) -> bool:
+    """Whether keys and values fit, with some room besides."""
+    return machine.device.type != "cuda" or nbytes * 1.05 + (1 << 30) < torch.cuda.mem_get_info(machine.device)[0]
 
 
 def _share(
@@ -81,21 +81,35 @@ def _share(
     return _REPEATS * bytes_once / seconds / machine.copy_bytes_per_s
 
 
-def _rivals(machine: Machine, config: ModelConfig, ours: AttentionBackend) -> Iterator[Row]:
+def rivals(machine: Machine) -> Iterator[Row]:
     """What else torch has, at two shapes: `varlen_attn` over block tables of pages it takes, and FlexAttention."""
-    rivals = importlib.import_module("servery.engine.cuda.rivals")
-    for context, rows in ((8192, 32), (32_768, 1)):
-        contenders = [
-            ("ours", ours, _BLOCK),
-            ("varlen_attn", rivals.VarlenAttention(config), _BLOCK),
-            ("varlen_attn, pages of 256", rivals.VarlenAttention(config), 256),
-            ("FlexAttention", rivals.FlexAttention(config), _BLOCK),
-        ]
-        for name, backend, block in contenders:
+    if machine.is_dry:
+        yield Row("rivals", "needs a GPU: torch's paged attention has no other device", 0.0)
+        return
+    made = importlib.import_module("servery.engine.cuda.rivals")
+    config = _one_layer(machine)
+    contenders: list[tuple[str, Callable[[], AttentionBackend], int]] = [
+        ("ours", lambda: _ours(machine, config), _BLOCK),
+        ("varlen_attn", lambda: made.VarlenAttention(config), _BLOCK),
+        ("varlen_attn, pages of 256", lambda: made.VarlenAttention(config), 256),
+        ("FlexAttention", lambda: made.FlexAttention(config), _BLOCK),
+    ]
+    for name, make, block in contenders:
+        for context, rows in ((8192, 32), (32_768, 1)):
             told = f"{name}, {context} context, batch {rows}: share of copy bandwidth"
             try:
-                share = _share(config, backend, machine, BFLOAT16, rows, context, block)
-                yield Row("attention", told, share)
-            except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-                yield Row("attention", told, 0.0, note=f"not taken: {str(error)[:100]}")
+                yield Row("rivals", told, _share(config, make(), machine, BFLOAT16, rows, context, block))
+            except (RuntimeError, ValueError, TypeError, NotImplementedError, ImportError) as error:
+                yield Row("rivals", told, 0.0, note=f"not taken: {str(error)[:100]}")
             machine.clear()
+
+
+def _one_layer(machine: Machine) -> ModelConfig:
+    return shape_8b(machine).only_layer(0)
+
+
+def _ours(machine: Machine, config: ModelConfig) -> AttentionBackend:
+    dtype = torch.float32 if machine.is_dry else torch.bfloat16
+    kernels = open_device_kernels(machine.device, dtype, "auto", batch_invariant=False)
+    backend: AttentionBackend | None = None if kernels is None else kernels.attention(config, [None])
+    return backend or ReferenceAttention(config)

@@ -40,7 +40,8 @@ def loading(machine: Machine) -> Iterator[Row]:
     link = link_bytes_per_s(machine.device)
     yield Row("loading", "link, from pinned memory", link / 1e9, "GB/s")
     with tempfile.TemporaryDirectory() as folder:
-        tensors = {f"w{number}": torch.randn(8192, 8192).to(torch.bfloat16) for number in range(16)}
+        values = torch.randn(8192, 8192).to(torch.bfloat16)
+        tensors = {f"w{number}": values.roll(number, 0) for number in range(16)}
         save_file(tensors, Path(folder) / "model.safetensors")
         for name in ("first", "again"):
             place = DevicePlacing(machine.device)

@@ -1,5 +1,6 @@
 """Parts of one run: each with a time of its own, so that one that fails or takes too long loses nothing of the others."""
 
+import math
 import signal
 import sys
 import time
@@ -10,6 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+
+# A part that has less than that is not begun.
+_LEAST_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,21 @@ class Machine:
             best = min(best, time.perf_counter() - started) if number > 1 else best
         return best
 
+    def replayed_s(self, work: Callable[[], object], repeats: int = 10) -> float:
+        """Seconds of one call of `work` as a step launches it: some of them by a graph, without the host between two.
+
+        On a CPU simply of one.
+        """
+        if self.device.type != "cuda":
+            return self.best_s(work)
+        work()  # compiles, outside of the graph
+        self.wait()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(repeats):
+                work()
+        return self.best_s(graph.replay, 4) / repeats
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -78,13 +97,29 @@ class Part:
     work: Callable[[Machine], Iterator[Row]]
 
 
-def run(parts: Sequence[Part], machine: Machine) -> list[Row]:
-    """All parts, one after the other; what fails is a row that says so."""
-    rows: list[Row] = []
+def run(
+    parts: Sequence[Part],
+    machine: Machine,
+    *,
+    rows: list[Row] | None = None,
+    limit_s: float = math.inf,
+    keep: Callable[[Sequence[Row]], None] = lambda rows: None,
+) -> list[Row]:
+    """All parts, one after the other; what fails is a row that says so.
+
+    Each row is added to `rows` as it is found. All parts together take at most `limit_s`, so that the last ones may get
+    less than they may have. After each, `keep` is given what there is.
+    """
+    rows = [] if rows is None else rows
+    end = time.perf_counter() + limit_s
     for part in parts:
         started = time.perf_counter()
+        budget_s = min(part.budget_s, end - started)
+        if budget_s < _LEAST_S:
+            rows.append(Row(part.name, part.name, None, note=f"no time is left of {limit_s:.0f} s"))
+            continue
         try:
-            with _at_most(part.budget_s):
+            with _at_most(budget_s):
                 for row in part.work(machine):
                     rows.append(row)
                     sys.stderr.write(f"  {line(row)}\n")
@@ -96,6 +131,7 @@ def run(parts: Sequence[Part], machine: Machine) -> list[Row]:
             Row(part.name, "time of this part", time.perf_counter() - started, "s", part.budget_s, is_cost=True)
         )
         sys.stderr.write(f"{part.name}: {rows[-1].value:.1f} s\n")
+        keep(rows)
     return rows
 
 

@@ -17,11 +17,15 @@ class Captured(NamedTuple):
 
 
 class GraphCapture:
-    """Captures work of one GPU. All of it shares a pool of memory: no two of the works may run at the same time."""
+    """Captures work of one GPU. All of it shares a pool of memory: no two of the works may run at the same time.
+
+    All of it is captured on one stream, too: cuBLAS keeps a workspace for each that it has seen.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, work: Callable[[], None]) -> Captured:
         """Run `work`, which must not wait for the device, a few times, and capture it.
@@ -29,17 +33,16 @@ class GraphCapture:
         Raises `RuntimeError` where something in it cannot be captured, `torch.cuda.OutOfMemoryError` for lack of memory.
         """
         current = torch.cuda.current_stream(self._device)
-        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UPS):
                 work()
-        current.wait_stream(side)
+        current.wait_stream(self._stream)
         torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
         before = torch.cuda.memory_reserved(self._device)
         graph = torch.cuda.CUDAGraph()
         # Other threads may have work of their own, such as those that watch over collectives.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             work()
         return Captured(graph.replay, max(0, torch.cuda.memory_reserved(self._device) - before))

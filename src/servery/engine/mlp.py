@@ -28,7 +28,7 @@ class GatedMLP:
         self.gate_up = gate_up
         self.down = down
         self.activation = activation
-        self._combine = _combination(activation)
+        self._combine = combination(activation)
 
     @property
     def nbytes(self) -> int:
@@ -50,7 +50,8 @@ class GatedMLP:
         return self.down.add_to(residual, self._combine(self.gate_up(x)))
 
 
-def _combination(activation: str | Clamp) -> Callable[[Tensor], Tensor]:
+def combination(activation: str | Clamp) -> Callable[[Tensor], Tensor]:
+    """What makes [rows, size] of gates and ups [rows, 2 * size]."""
     if isinstance(activation, Clamp):
         return partial(_clamped, activation)
     return partial(_gated, _ACTIVATIONS[activation])

@@ -9,7 +9,7 @@ from servery.engine.cuda.attention import PagedRows
 from servery.engine.cuda.step_shape import StepShape
 from servery.engine.kv import KVCache
 
-OURS, VARLEN = "triton", "varlen"
+OURS, VARLEN, FLEX = "triton", "varlen", "flex"
 # Another way has to be quicker by so much: what was measured varies, and one way for all steps is simpler.
 _MARGIN = 0.05
 

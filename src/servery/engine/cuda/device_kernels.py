@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -15,12 +15,12 @@ from torch import Tensor
 from servery.engine.architecture import ModelConfig
 from servery.engine.attention.backend import AttentionBackend
 from servery.engine.cuda.attention import PagedAttention
-from servery.engine.cuda.attention_choice import OURS, VARLEN, AttentionByShape, Backend
+from servery.engine.cuda.attention_choice import FLEX, OURS, VARLEN, AttentionByShape, Backend
 from servery.engine.cuda.experts import GroupedExperts, StackedWeight
 from servery.engine.cuda.fused_loop import FusedLoop
 from servery.engine.cuda.linear import LinearOptions, coded_linear, invariant_product
 from servery.engine.cuda.measured import Measured, measured_on
-from servery.engine.cuda.rivals import VarlenAttention, is_plain
+from servery.engine.cuda.rivals import FlexAttention, VarlenAttention, is_plain
 from servery.engine.decoder import Decoder
 from servery.engine.linear import Linear
 from servery.engine.mlp import SharedExpert
@@ -29,6 +29,8 @@ from servery.engine.router import Router
 from servery.engine.traits import Clamp
 
 log = logging.getLogger(__name__)
+
+_OF_TORCH: dict[str, Callable[[ModelConfig], Backend]] = {VARLEN: VarlenAttention, FLEX: FlexAttention}
 
 
 def open_kernels(
@@ -90,12 +92,14 @@ class CudaKernels:
     def attention(self, config: ModelConfig, sinks: Sequence[Tensor | None]) -> AttentionBackend | None:
         """Attention over the paged cache; `sinks` has an entry for each layer."""
         made: Backend = PagedAttention(config, sinks, measured=self._measured, invariant=self._is_invariant)
-        if self._measured.backends and not self._is_invariant and config.attention_soft_cap is None:
-            backends = {OURS: made, VARLEN: VarlenAttention(config)}
+        names = set(self._measured.backends.values())
+        if names and not self._is_invariant and config.attention_soft_cap is None:
+            backends = {OURS: made, **{name: _OF_TORCH[name](config) for name in names}}
             made = AttentionByShape(backends, self._measured.backends, partial(is_plain, config))
         return cast(AttentionBackend, made)  # its batches are those of a device
 
     def wrap(self, decoder: Decoder) -> Decoder:
         """The decoder with the small kernels between matrix products put in."""
-        loop = FusedLoop(decoder.config, decoder.layers, decoder.norm, decoder.attention)
+        ways = {} if self._is_invariant else self._measured.small
+        loop = FusedLoop(decoder.config, decoder.layers, decoder.norm, decoder.attention, ways)
         return decoder.with_loop(loop)

@@ -1,6 +1,6 @@
 """A step of the decoder on a GPU with as few launches as there are kernels for; what has none, torch computes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,15 +9,24 @@ from servery.engine.architecture import ModelConfig
 from servery.engine.attention.backend import AttentionBackend
 from servery.engine.batch import Batch
 from servery.engine.cuda.rotation import Rotation
-from servery.engine.cuda.rowwise import FusedNorm, gated
+from servery.engine.cuda.small_kernels import (
+    GATE,
+    NORM,
+    ROTATION,
+    TORCH,
+    TRITON,
+    Rows,
+    Summing,
+    gating,
+    summing,
+    summing_in_torch,
+)
 from servery.engine.decoder import Layer, Norm, Post
 from servery.engine.doorbell import Interruption
 from servery.engine.kv import KVCache
 from servery.engine.mlp import GatedMLP
 from servery.engine.norm import CenteredNorm, RMSNorm, WideNorm
-from servery.engine.projection import HeadProjection
-
-Rows = Callable[[Tensor], Tensor]
+from servery.engine.projection import HeadProjection, Projection
 
 
 class FusedLoop:
@@ -28,13 +37,22 @@ class FusedLoop:
 
     embeds = False
 
-    def __init__(self, config: ModelConfig, layers: Sequence[Layer], norm: Norm, attention: AttentionBackend) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        layers: Sequence[Layer],
+        norm: Norm,
+        attention: AttentionBackend,
+        ways: Mapping[str, str] | None = None,
+    ) -> None:
+        """`ways` to compute the parts of `small_kernels`, by name; Triton's where nothing is said."""
+        ways = ways or {}
         ropes = tuple(dict.fromkeys(config.ropes))
         self._rope_of_layer = [ropes.index(rope) for rope in config.ropes]
         self._is_parallel = config.is_parallel
         self._attention = attention
-        self._layers = [_FusedLayer.of(config, layer) for layer in layers]
-        self._norm = _summing(norm)
+        self._layers = [_FusedLayer.of(config, layer, ways) for layer in layers]
+        self._norm = _summing(norm, ways)
 
     def takes(self, cache: KVCache) -> bool:
         """Whether it can write and read the cache: any."""
@@ -70,27 +88,27 @@ class FusedLoop:
 
 @dataclass(frozen=True, slots=True)
 class _FusedLayer:
-    attention_norm: "_Summing"
-    project: "_FusedProjection | _TorchProjection"
+    attention_norm: Summing
+    project: "FusedProjection | TorchProjection"
     output: Rows
     attention_post: Rows | None
-    mlp_norm: "_Summing"
+    mlp_norm: Summing
     mlp: Rows
     mlp_post: Rows | None
 
     @classmethod
-    def of(cls, config: ModelConfig, layer: Layer) -> "_FusedLayer":
-        project: _FusedProjection | _TorchProjection = _TorchProjection(layer)
+    def of(cls, config: ModelConfig, layer: Layer, ways: Mapping[str, str]) -> "_FusedLayer":
+        project: FusedProjection | TorchProjection = TorchProjection(layer.project)
         if isinstance(layer.project, HeadProjection) and not isinstance(layer.project.qk_norm, WideNorm):
-            project = _FusedProjection(config, layer.project)
+            project = project if ways.get(ROTATION) == TORCH else FusedProjection(config, layer.project)
         return cls(
-            attention_norm=_summing(layer.attention_norm),
+            attention_norm=_summing(layer.attention_norm, ways),
             project=project,
             output=layer.output,
-            attention_post=_posted(layer.attention_post),
-            mlp_norm=_summing(layer.mlp_norm),
-            mlp=_FusedMLP(layer.mlp) if isinstance(layer.mlp, GatedMLP) else layer.mlp,
-            mlp_post=_posted(layer.mlp_post),
+            attention_post=_posted(layer.attention_post, ways),
+            mlp_norm=_summing(layer.mlp_norm, ways),
+            mlp=_FusedMLP(layer.mlp, ways.get(GATE, TRITON)) if isinstance(layer.mlp, GatedMLP) else layer.mlp,
+            mlp_post=_posted(layer.mlp_post, ways),
         )
 
     @staticmethod
@@ -98,29 +116,19 @@ class _FusedLayer:
         return part if post is None else post(part)
 
 
-_Summing = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
-
-
-def _summing(norm: Norm | None) -> _Summing:
+def _summing(norm: Norm | None, ways: Mapping[str, str]) -> Summing:
     """What gives the norm of a sum, and the sum."""
-    if isinstance(norm, RMSNorm):
-        return FusedNorm(norm.scaled, float(norm.floor))
-
-    def in_torch(hidden: Tensor, part: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        summed = hidden if part is None else hidden + part
-        return (summed if norm is None else norm(summed)), summed
-
-    return in_torch
+    return summing(norm, ways.get(NORM, TRITON)) if isinstance(norm, RMSNorm) else summing_in_torch(norm)
 
 
-def _posted(post: Post | None) -> Rows | None:
+def _posted(post: Post | None, ways: Mapping[str, str]) -> Rows | None:
     if not isinstance(post, RMSNorm | CenteredNorm):
         return post
-    norm = _summing(post)
+    norm = _summing(post, ways)
     return lambda part: norm(part, None)[0]
 
 
-class _FusedProjection:
+class FusedProjection:
     """Queries, keys and values by heads; what follows their product is one launch."""
 
     def __init__(self, config: ModelConfig, project: HeadProjection) -> None:
@@ -131,16 +139,18 @@ class _FusedProjection:
         )
 
     def __call__(self, x: Tensor, table: Tensor, batch: Batch, cache: KVCache, layer: int) -> Tensor:
+        """Queries [tokens, heads * head_dim] for `x` [tokens, hidden_size]; keys and values are in the cache then."""
         return self._rotation(self._qkv(x), table, batch.positions, batch.slots, cache, layer)
 
 
-class _TorchProjection:
+class TorchProjection:
     """A projection of another kind, and the way into the cache after it."""
 
-    def __init__(self, layer: Layer) -> None:
-        self._project = layer.project
+    def __init__(self, project: Projection) -> None:
+        self._project = project
 
     def __call__(self, x: Tensor, table: Tensor, batch: Batch, cache: KVCache, layer: int) -> Tensor:
+        """Queries [tokens, heads * head_dim] for `x` [tokens, hidden_size]; keys and values are in the cache then."""
         cos, sin = table.index_select(0, batch.positions).unbind(1)
         query, keys_values = self._project(x, cos, sin)
         cache.write(layer, batch.slots, keys_values)
@@ -148,10 +158,10 @@ class _TorchProjection:
 
 
 class _FusedMLP:
-    """A gated MLP whose gate is one launch."""
+    """A gated MLP whose gate is one launch, unless another way is quicker."""
 
-    def __init__(self, mlp: GatedMLP) -> None:
-        self._gate_up, self._down, self._activation = mlp.gate_up, mlp.down, mlp.activation
+    def __init__(self, mlp: GatedMLP, way: str) -> None:
+        self._gate_up, self._down, self._combine = mlp.gate_up, mlp.down, gating(mlp.activation, way)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._down(gated(self._gate_up(x), self._activation))
+        return self._down(self._combine(self._gate_up(x)))

@@ -1,6 +1,6 @@
 """What was measured to be quickest on a kind of GPU: kept with the package, read when an engine starts.
 
-`benchmarks.gpu_suite` measures it anew and tells what it found; a GPU that nobody measured has the tables' first choices.
+`benchmarks.gpu_tiles` measures it and tells what it found; a GPU that nobody measured has the tables' first choices.
 """
 
 import json
@@ -25,13 +25,15 @@ class Measured:
     `attention` by the size of a head and the bytes of a computed and of a stored value; `product`, and the number of
     rows from which codes are turned into numbers, by the name of a layout ("int8", "int4", "fp8", "codebook", or
     "dense", where few rows are quicker by ours than by cuBLAS).
-    `backends` names the way to compute attention for shapes in which torch's own is quicker than ours.
+    `backends` names the way to compute attention for shapes in which torch's own is quicker than ours, and `small` that
+    to compute a part of `small_kernels` where it is not Triton's.
     """
 
     attention: Mapping[tuple[int, int, int], TileTable] = field(default_factory=dict)
     product: Mapping[str, ProductTile] = field(default_factory=dict)
     many_rows: Mapping[str, int] = field(default_factory=dict)
     backends: Mapping[StepShape, str] = field(default_factory=dict)
+    small: Mapping[str, str] = field(default_factory=dict)
 
     def rows_of(self, layout: str) -> int:
         """From so many rows on codes of a layout are turned into numbers."""
@@ -48,6 +50,7 @@ class Measured:
             {layout: ProductTile(*tile) for layout, tile in fields.get("product", {}).items()},
             dict(fields.get("many_rows", {})),
             {StepShape(*shape): name for *shape, name in fields.get("backends", [])},
+            dict(fields.get("small", {})),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -60,6 +63,7 @@ class Measured:
             "product": {layout: _numbers(tile) for layout, tile in self.product.items()},
             "many_rows": dict(self.many_rows),
             "backends": [[shape.is_decode, shape.rows, shape.context, name] for shape, name in self.backends.items()],
+            "small": dict(self.small),
         }
 
 

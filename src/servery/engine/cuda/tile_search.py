@@ -10,6 +10,8 @@ from triton.runtime.errors import TritonError
 from servery.engine.architecture import ModelConfig
 from servery.engine.cuda.attention import PagedAttention, PagedRows
 from servery.engine.cuda.coded_weight import CodedWeight
+from servery.engine.cuda.linear import CodedLinear, LinearOptions
+from servery.engine.cuda.measured import Measured
 from servery.engine.cuda.product_tiles import FEW_ROWS, ProductTile
 from servery.engine.cuda.tiles import Tile, TileTable, default_tiles, measured_tiles
 from servery.engine.kv import KVCache
@@ -49,14 +51,15 @@ def search_product(weight: CodedWeight, x: Tensor, seconds: Seconds) -> ProductT
 
 
 def search_many_rows(weight: CodedWeight, x: Tensor, rows: Sequence[int], tile: ProductTile, seconds: Seconds) -> int:
-    """The first number of `rows`, in ascending order, for which turning codes into numbers is quicker; beyond the last
-    it is taken to be.
+    """The first number of `rows`, in ascending order, for which the way for many rows is quicker: codes turned into
+    numbers, or float8 tensor cores. Beyond the last it is taken to be.
     """
+    linear = CodedLinear(weight, None, LinearOptions(Measured(many_rows={weight.layout_name: 0})))
     for count in rows:
         part = x[:count]
         as_codes = seconds(lambda part=part: weight.product(part, tile=tile))  # type: ignore[misc]
-        as_numbers = seconds(lambda part=part: torch.mm(part, weight.values(part.dtype).t()))  # type: ignore[misc]
-        if as_numbers < as_codes:
+        as_many = seconds(lambda part=part: linear(part))  # type: ignore[misc]
+        if as_many < as_codes:
             return count
     return rows[-1] + 1
 
