@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
@@ -72,8 +71,7 @@ def in_header(name: str) -> str:
     return quote(name, safe=" !#$&'()*+,-./:;=?@[]^_{|}~")
 
 
-@dataclass(slots=True, kw_only=True)
-class Exchange:
+class Exchange(msgspec.Struct, kw_only=True, eq=False):
     """One on its way. Times are seconds of one monotonic clock; `fleet` is the snapshot that it keeps to its end.
 
     `cut_by` tells whether it was ended from outside, and by whom: "client", "timeout", "shutdown". `served` is the model
@@ -96,7 +94,7 @@ class Exchange:
     keep_alive_s: float
     cut_by: Callable[[], str | None]
     served: Served | None = None
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = []
     lease: Lease | None = None
     is_begun: bool = False
     outcome: Outcome | None = None

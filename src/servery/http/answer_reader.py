@@ -88,7 +88,7 @@ class AnswerReader:
         self._is_bodyless = is_bodyless
         self._last = None if is_bodyless else last
         self._parser: httptools.HttpResponseParser | None = None
-        self._is_over = False  # nothing more is read
+        self.is_over = False  # nothing more is read
         self._start: bytes | None = b""  # the first bytes, until they are known to be right
         self._fields: list[tuple[bytes, bytes]] = []
         self._framing: dict[bytes, bytes] = {}
@@ -100,7 +100,7 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises `Malformed`, `HeadTooLarge`, `UnsupportedEncoding`; what was read before stays."""
-        if self._is_over:
+        if self.is_over:
             self.has_surplus = True
             self.is_reusable = False
             return
@@ -109,7 +109,7 @@ class AnswerReader:
         if is_first and self._last is not None and (found := self._last.read(data)) is not None:
             self.head, body = found
             self._pieces = [body] if body else []
-            self.is_complete = self.is_reusable = self._is_over = True
+            self.is_complete = self.is_reusable = self.is_over = True
             return
         parser = self._parser
         if parser is None:
@@ -151,12 +151,11 @@ class AnswerReader:
 
     def close(self) -> None:
         """Let go of the parser, in whatever state."""
-        if not self._is_over:
-            self._let_go()
+        self._let_go()
 
     def _let_go(self) -> None:
         self._parser = None  # also breaks the circle of references
-        self._is_over = True
+        self.is_over = True
 
     # What httptools calls.
 

@@ -15,7 +15,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, on_free: "Callable[[Connection], None]", on_lost: "Callable[[Connection], None]") -> None:
         self._on_free = on_free
         self._on_lost = on_lost
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None  # None when the connection is gone
         self._socket: asyncio.Transport | None = None  # below TLS; else the same
         self._exchange: Exchange | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -29,17 +29,17 @@ class Connection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether bytes can be sent, as far as this side knows."""
-        return self._transport is not None and not self._transport.is_closing()
+        return self.transport is not None and not self.transport.is_closing()
 
     @property
     def unsent_bytes(self) -> int:
         """How much of what was written the system has not taken yet."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
 
     def begin(self, exchange: Exchange) -> bool:
         """Carry this exchange from now on. Fails it, and answers False, if there is no connection any more."""
         self.exchanges += 1
-        if self._transport is None or self._transport.is_closing():
+        if self.transport is None or self.transport.is_closing():
             exchange.connection_lost(None)
             return False
         self._exchange = exchange
@@ -47,19 +47,19 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request. What follows the end of the exchange is dropped."""
-        if self._exchange is not None and self._transport is not None:
+        if self._exchange is not None and self.transport is not None:
             self._exchange.is_written = True
-            self._transport.write(data)
+            self.transport.write(data)
 
     async def writable(self) -> None:
         """Wait until the system takes more bytes."""
-        if self.is_write_paused and self._transport is not None:
+        if self.is_write_paused and self.transport is not None:
             self._writable = asyncio.get_running_loop().create_future()
             await self._writable
 
     def close(self) -> None:
         """Close at once."""
-        transport, self._transport, self._socket = self._transport, None, None
+        transport, self.transport, self._socket = self.transport, None, None
         if transport is not None:
             transport.abort()
             self._lost(None)
@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
     def leave(self, is_reusable: bool) -> None:
         """The exchange is over; without `is_reusable` the connection is, too."""
         self._exchange = None
-        transport = self._transport
+        transport = self.transport
         if is_reusable and not self.is_draining and transport is not None and not transport.is_closing():
             self._on_free(self)
         else:
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        self._transport = self._socket = cast("asyncio.Transport", transport)  # what a stream connection always gives
+        self.transport = self._socket = cast("asyncio.Transport", transport)  # what a stream connection always gives
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
 
@@ -116,13 +116,13 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The server sends no more. The event loop then closes the connection."""
-        if self._exchange is not None and self._transport is not None and _is_in_good_order(self._transport):
+        if self._exchange is not None and self.transport is not None and _is_in_good_order(self.transport):
             self._exchange.end_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        if self._transport is not None:
-            self._transport = self._socket = None
+        if self.transport is not None:
+            self.transport = self._socket = None
             self._lost(exc)
 
     def pause_writing(self) -> None:

@@ -255,7 +255,8 @@ class Exchange:
         if self._body_task is not None:
             self._body_task.cancel()
             self._body_task = None
-        self.reader.close()
+        if not self.reader.is_over:
+            self.reader.close()
         if self._is_paused and is_reusable:
             self._is_paused = False
             self._carrier.resume_reading()

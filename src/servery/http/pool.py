@@ -65,7 +65,8 @@ class Pool:
         """An idle connection, if there is one: the one that was used last."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open:
+            transport = connection.transport
+            if transport is not None and not transport.is_closing():
                 self._reused += 1
                 if self._timers.loop.time() >= self._known_until:
                     self._known_until = self._dialer.known_until

@@ -67,7 +67,7 @@ async def answer(
         as_list=as_list,
     )
     arrived_s = exchange.request.arrived_s
-    total_s = service.gateway.fleet.served(base).config.timeouts.total_s
+    total_s = service.gateway.fleet.models[base].config.timeouts.total_s
     if total_s != options.request_timeout_s:
         exchange.limit(total_s, service.clock())
     under_way = service.gateway.exchange(

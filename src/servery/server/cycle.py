@@ -195,6 +195,8 @@ class Cycle:
             raise RuntimeError("the response was complete already")
         if self._chunked and data and not is_last:
             framed = b"%x\r\n%b\r\n" % (len(data), data)
+        elif is_last and self._left_bytes == len(data):
+            framed, self._left_bytes = data, 0
         else:
             framed = self._framed(data, is_last=is_last)
         if self._head is not None:

@@ -191,8 +191,7 @@ class Service:
         return holders[0] if len(holders) == 1 else None
 
 
-@dataclass(slots=True, kw_only=True)
-class Exchange:
+class Exchange(msgspec.Struct, kw_only=True, eq=False):
     """One request and its answer.
 
     `arguments` are the parts of its path that its route has names for; `record` is there once it is known which model
@@ -203,7 +202,7 @@ class Exchange:
     request: Request
     reply: Reply
     interrupt: Interrupt
-    arguments: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, str] = {}
     record: Record | None = None
     total_s: float | None = None
     caller: Caller = ANYBODY

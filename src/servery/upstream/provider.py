@@ -48,6 +48,11 @@ class Provider(Protocol):
         """What lists its models, as OpenAI or Anthropic do; None where nothing does."""
         ...
 
+    @property
+    def constant_credentials(self) -> Sequence[tuple[str, str]] | None:
+        """The headers that let every request in; None where `credentials` has to be asked each time."""
+        ...
+
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """The request for an answer; raises `ApiError`, and `UpstreamFailure` for what the deployment cannot do."""
         ...

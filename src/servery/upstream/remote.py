@@ -119,7 +119,7 @@ class RemoteUpstream:
         return self._provider.outgoing(ask, call)
 
     async def _exchange(self, asked: Ask | Outgoing, call: Call) -> AsyncGenerator[Chunk, None]:
-        outgoing = self._outgoing(asked, call) if isinstance(asked, Ask) else asked
+        outgoing = asked if isinstance(asked, Outgoing) else self._outgoing(asked, call)
         reader, size = outgoing.reader, 0
         chunks: Sequence[Chunk]
         try:
@@ -173,7 +173,16 @@ class RemoteUpstream:
 
     async def _send(self, outgoing: Outgoing, call: Call) -> Response:
         target = self._url.path + outgoing.path
-        headers = await self._headers(outgoing, target)
+        constant = self._provider.constant_credentials
+        credentials = (
+            await self._provider.credentials("POST", f"{self._origin}{target}", outgoing.body)
+            if constant is None
+            else constant
+        )
+        key = (*credentials, *outgoing.headers, ("accept", outgoing.content_type))
+        if key != self._last_headers[0]:
+            self._last_headers = key, self._encoded(key)
+        headers = self._last_headers[1]
         if call.onward is not None:
             headers = (*headers, *call.onward.headers)
         left_s = math.inf if call.deadline is None else max(0.001, call.deadline - time.monotonic())
@@ -186,13 +195,6 @@ class RemoteUpstream:
         return await client.request(
             origin, "POST", target, headers, outgoing.body, deadlines=deadlines, is_repeatable=True
         )
-
-    async def _headers(self, outgoing: Outgoing, target: str) -> Sequence[Header]:
-        credentials = await self._provider.credentials("POST", f"{self._origin}{target}", outgoing.body)
-        key = (*credentials, *outgoing.headers, ("accept", outgoing.content_type))
-        if key != self._last_headers[0]:
-            self._last_headers = key, self._encoded(key)
-        return self._last_headers[1]
 
     def _encoded(self, more: Sequence[tuple[str, str]]) -> tuple[Header, ...]:
         """The headers of a request; the configuration's count more than all others."""

@@ -3,13 +3,13 @@
 import msgspec
 
 
-class PromptTokensDetails(msgspec.Struct, frozen=True):
+class PromptTokensDetails(msgspec.Struct, frozen=True, gc=False):
     """`cached_tokens`: how many prompt tokens the prefix cache supplied."""
 
     cached_tokens: int = 0
 
 
-class CompletionTokensDetails(msgspec.Struct, frozen=True):
+class CompletionTokensDetails(msgspec.Struct, frozen=True, gc=False):
     """`reasoning_tokens`: how many of the generated tokens were reasoning."""
 
     reasoning_tokens: int = 0

@@ -134,7 +134,10 @@ class Attempt:
 
     def succeed(self) -> None:
         """The answer is whole."""
-        self._end(None)
+        if not self._is_over:
+            self._is_over = True
+            self._lease.succeed()
+            self._tell()
 
     def abandon(self) -> None:
         """Nobody wants it any more."""
@@ -146,14 +149,14 @@ class Attempt:
     def _end(self, failure: UpstreamFailure | None) -> None:
         if self._is_over:
             return
+        if failure is None:
+            self.succeed()
+            return
         self._is_over = True
         self.failure = failure
-        if failure is None:
-            self._lease.succeed()
-        else:
-            self._lease.fail(failure)
-            trace_id = None if self.onward is None else self.onward.trace_id
-            self.deployment.failures.tell(failure, self._request_id, self._clock(), trace_id)
+        self._lease.fail(failure)
+        trace_id = None if self.onward is None else self.onward.trace_id
+        self.deployment.failures.tell(failure, self._request_id, self._clock(), trace_id)
         self._tell()
 
     def _tell(self) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from servery.config.types import DeploymentConfig
 from servery.config.types import Kind as DeploymentKind
 from servery.engine.request import BACKGROUND
-from servery.gateway.dispatch.breaker import Breaker, BreakerPolicy
+from servery.gateway.dispatch.breaker import Breaker, BreakerPolicy, State
 from servery.gateway.dispatch.failure_log import FailureLog
 from servery.gateway.dispatch.recent import RecentTimes
 from servery.gateway.dispatch.slots import QueueFull, Slots
@@ -129,12 +129,12 @@ class Deployment:
 
     def enter_at_once(self) -> "Lease | None":
         """As `enter`, for a deployment elsewhere; None where that would wait or be refused, or it wants nothing now."""
-        now = self._clock()
-        if self.is_own or now < self.throttle.until_s or not self.breaker.admits(now):
+        now, is_closed = self._clock(), self.breaker.state is State.CLOSED
+        if self.is_own or now < self.throttle.until_s or not (is_closed or self.breaker.admits(now)):
             return None
         if not self.slots.take_at_once():
             return None
-        return Lease(self, self._clock, now, self.breaker.enter(now))
+        return Lease(self, self._clock, now, not is_closed and self.breaker.enter(now))
 
     async def enter(self, priority: int) -> "Lease":
         """Be counted as sent there, once there is a place; raises `UpstreamFailure` if too many wait, or if it went away.

@@ -29,6 +29,9 @@ class AnthropicProvider:
 
     def __init__(self, config: DeploymentConfig) -> None:
         self._config = config
+        key = config.api_key
+        given = (_VERSION,) if key is None else (_VERSION, ("x-api-key", key.reveal()))
+        self.constant_credentials: Sequence[tuple[str, str]] | None = given
 
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """The client's own body with another model in it, or a message that asks for the same."""
@@ -41,8 +44,7 @@ class AnthropicProvider:
 
     async def credentials(self, method: str, url: str, body: bytes) -> Sequence[tuple[str, str]]:
         """The version of the API that is spoken here, and the key if there is one."""
-        key = self._config.api_key
-        return (_VERSION,) if key is None else (_VERSION, ("x-api-key", key.reveal()))
+        return self.constant_credentials or ()
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ApiError | UpstreamFailure:
         """The exception for an answer with an error status."""

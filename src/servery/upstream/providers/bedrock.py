@@ -36,6 +36,9 @@ class BedrockProvider:
     def __init__(self, config: DeploymentConfig) -> None:
         self._config = config
         self._signer = Signer(config.region or "")
+        key = config.api_key
+        given = None if key is None else (("authorization", f"Bearer {key.reveal()}"),)
+        self.constant_credentials: Sequence[tuple[str, str]] | None = given  # else each request is signed
 
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """What asks Converse, or ConverseStream, for the same."""
@@ -54,8 +57,8 @@ class BedrockProvider:
 
     async def credentials(self, method: str, url: str, body: bytes) -> Sequence[tuple[str, str]]:
         """The deployment's key, or a signature."""
-        if self._config.api_key is not None:
-            return (("authorization", f"Bearer {self._config.api_key.reveal()}"),)
+        if self.constant_credentials is not None:
+            return self.constant_credentials
         return await self._signer.headers(method, url, body)
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ApiError | UpstreamFailure:

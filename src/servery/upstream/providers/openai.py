@@ -42,7 +42,8 @@ class OpenAIProvider:
         self._config = config
         self._preset = PRESETS[config.kind]
         key = config.api_key
-        self._credentials = () if key is None else (("authorization", f"Bearer {key.reveal()}"),)
+        given = () if key is None else (("authorization", f"Bearer {key.reveal()}"),)
+        self.constant_credentials: Sequence[tuple[str, str]] | None = given
 
     def outgoing(self, ask: Ask, call: Call) -> Outgoing:
         """The client's own body with another model in it, or a chat that asks for the same."""
@@ -57,7 +58,7 @@ class OpenAIProvider:
 
     async def credentials(self, method: str, url: str, body: bytes) -> Sequence[tuple[str, str]]:
         """The key, if there is one."""
-        return self._credentials
+        return self.constant_credentials or ()
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ApiError | UpstreamFailure:
         """The exception for an answer with an error status."""
