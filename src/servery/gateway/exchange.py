@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 from urllib.parse import quote
 
 import msgspec
@@ -71,11 +71,21 @@ def in_header(name: str) -> str:
     return quote(name, safe=" !#$&'()*+,-./:;=?@[]^_{|}~")
 
 
+class _Nobody:
+    """In the place of a model that was not chosen."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ValueError("nobody chose a model for the exchange")
+
+
+_NOBODY = cast("Served", _Nobody())
+
+
 class Exchange(msgspec.Struct, kw_only=True, eq=False):
     """One on its way. Times are seconds of one monotonic clock; `fleet` is the snapshot that it keeps to its end.
 
     `cut_by` tells whether it was ended from outside, and by whom: "client", "timeout", "shutdown". `served` is the model
-    that answers, `attempts` the deployments that were asked, in their order, but the one that answers last; `waited_s` is
+    that answers, None before one was chosen; `model` is the same, and of no use before, `attempts` the deployments that were asked, in their order, but the one that answers last; `waited_s` is
     how long it was kept waiting for one, `lease` what limits it has reserved. `is_begun` is set when the first of a stream
     is sent, `outcome` once, at the end. `task` is what the client calls the piece of work that this is part of.
     `unbounded` is the request as it came, where the limits gave its answer a bound.
@@ -94,6 +104,7 @@ class Exchange(msgspec.Struct, kw_only=True, eq=False):
     keep_alive_s: float
     cut_by: Callable[[], str | None]
     served: Served | None = None
+    model: Served = _NOBODY
     attempts: list[Attempt] = []
     lease: Lease | None = None
     is_begun: bool = False
@@ -109,23 +120,21 @@ class Exchange(msgspec.Struct, kw_only=True, eq=False):
     _calls: int = 0
     _chosen: str | None = None
 
-    @property
-    def model(self) -> Served:
-        """The model that answers; raises `ValueError` before one was chosen."""
-        if self.served is None:
-            raise ValueError("nobody chose a model for the exchange")
-        return self.served
-
     def choose(self, served: Served) -> None:
         """Ask a model at those of its deployments that are of the tiers which the caller may have."""
         tiers = self.ask.caller.tiers
-        self.served = served if tiers is None else served.within(tiers)
+        self.served = self.model = served if tiers is None else served.within(tiers)
 
     def turn_to(self, served: Served) -> None:
         """Ask another model, which the answer names."""
         self._chosen = self.first_model
         self.choose(served)
         self.ask = msgspec.structs.replace(self.ask, model=served.name, base=served.name)
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether another model answers than the one that was chosen first."""
+        return self._chosen is not None
 
     @property
     def first_model(self) -> str:

@@ -41,6 +41,8 @@ class Gateway:
         self._clock = clock
         self._limiter = limiter or Limiter(MemoryLimits(clock), metrics.gateway)
         self._pipeline = Pipeline(metrics, book, limiter=self._limiter, clock=clock, chance=chance)
+        # Have an exchange answered; raises `ApiError` with what the client is to be told.
+        self.handle: Callable[[Exchange], Coroutine[Any, Any, None]] = self._pipeline.handle
         self.swap(fleet)
         self._expect(fleet)
         metrics.gateway.watch(self.figures)
@@ -98,10 +100,6 @@ class Gateway:
             onward=onward,
             task=task,
         )
-
-    def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
-        """Have it answered; raises `ApiError` with what the client is to be told."""
-        return self._pipeline.handle(exchange)
 
     async def collect(self, ask: Ask, request_id: str, trace: Trace | None = None) -> bytes:
         """The body of an answer that is not streamed, for somebody in this process; raises `ApiError`."""

@@ -40,7 +40,7 @@ class App:
         route = None if found is None else found.any_route
         exchange = Exchange(
             request=request,
-            reply=Reply(outlet, request.id, spoken(route, request.headers)),
+            reply=Reply(outlet, request.id, (route and route.dialect) or spoken(route, request.headers)),
             interrupt=Interrupt((line and line.task) or _this_task()),
             arguments={} if found is None else found.matched.arguments,
         )

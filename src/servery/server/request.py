@@ -47,14 +47,13 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive, arrived_s: float, line: Line | None = None) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.query: bytes = scope.get("query_string", b"")
-        self.headers: Mapping[bytes, bytes] = scope.get("fields") or dict(scope["headers"])
-        head: RequestHead | None = scope.get("head")
-        if head is None:  # a connection keeps it for the next request with the same scope
-            head = scope["head"] = RequestHead(self.headers)
+        self.headers: Mapping[bytes, bytes] = scope["fields"] if "fields" in scope else dict(scope["headers"])
+        if "head" not in scope:  # a connection keeps it for the next request with the same scope
+            scope["head"] = RequestHead(self.headers, scope)
+        head: RequestHead = scope["head"]
         self.head = head
-        client = scope.get("client")
-        self.peer: str | None = client[0] if client else None
+        self.query = head.query
+        self.peer = head.peer
         self.receive = receive
         self._line = line
         self.arrived_s = arrived_s

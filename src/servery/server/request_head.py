@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from servery.server.auth import digest_in
+from servery.server.types import Scope
 from servery.telemetry.traces.trace import Onward
 from servery.upstream.ask import PASSED_HEADERS
 from servery.wire.errors import ApiError
@@ -17,8 +18,11 @@ _TRACE_HEADERS = (b"traceparent", b"tracestate")
 class RequestHead:
     """The fields, names in lower case; of headers that occur twice the last counts. Nothing here is about the length."""
 
-    def __init__(self, fields: Mapping[bytes, bytes]) -> None:
+    def __init__(self, fields: Mapping[bytes, bytes], scope: Scope) -> None:
         self._fields = fields
+        self.query: bytes = scope.get("query_string", b"")
+        client = scope.get("client")
+        self.peer: str | None = client[0] if client else None
 
     @cached_property
     def given_id(self) -> str | None:

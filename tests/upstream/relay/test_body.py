@@ -53,10 +53,21 @@ def relayed(api: Api, body: bytes) -> list[Chunk]:
 
 @pytest.mark.parametrize("api", list(ANSWERS))
 def test_an_answer_is_passed_on_with_the_clients_name_for_the_model(api: Api) -> None:
-    *ends, last = relayed(api, json.dumps(ANSWERS[api]).encode())
+    chunks = relayed(api, json.dumps(ANSWERS[api]).encode())
+    ends = [(each.index, each.finish_reason) for each in chunks if each.finish_reason is not None]
 
-    assert json.loads(last.data) == {**ANSWERS[api], "model": "mine"}
-    assert (last.usage, [(end.index, end.finish_reason) for end in ends]) == (COUNTED.get(api), REASONS.get(api, []))
+    assert [json.loads(each.data) for each in chunks if each.data] == [{**ANSWERS[api], "model": "mine"}]
+    assert (chunks[-1].usage, ends) == (COUNTED.get(api), REASONS.get(api, []))
+
+
+def test_several_completions_end_one_by_one_before_the_answer() -> None:
+    choices = [
+        {"index": at, "message": {"content": "hi"}, "finish_reason": why} for at, why in ((0, "stop"), (1, "length"))
+    ]
+    *ends, last = relayed(Api.CHAT, json.dumps({"choices": choices, "model": "theirs"}).encode())
+
+    assert [(end.index, end.finish_reason, end.data) for end in ends] == [(0, "stop", b""), (1, "length", b"")]
+    assert (json.loads(last.data)["choices"], last.finish_reason) == (choices, None)
 
 
 def test_a_name_that_is_right_already_leaves_every_byte_as_it_is() -> None:

@@ -30,14 +30,15 @@ class Record:
         self._is_new = True  # nothing has come
         self._arrived_s = arrived_s
         self._all = metrics
+        self._of = model
         self._metrics: ModelMetrics = metrics.of_model(model)
         self._clock = clock
 
     def restart(self, model: str) -> None:
         """Another attempt begins, perhaps at another model: what came so far reached nobody."""
-        metrics = self._all.of_model(model)
-        if self._is_new and metrics is self._metrics:
+        if self._is_new and model == self._of:
             return
+        metrics, self._of = self._all.of_model(model), model
         self.model = self.model if model in self.model else model
         self._metrics = metrics
         self._is_new = True

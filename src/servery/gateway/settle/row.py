@@ -32,10 +32,13 @@ def row_of(
     if place is not None and len(attempts) == 1:
         answer = used(attempts[0])
         cost, extra_tokens, is_estimated = _cost(place, answer), 0, answer.is_estimated
+        is_only_price = not exchange.is_turned and exchange.model.only_price is place.config.price
+        dearest = cost if is_only_price else _dearest_picousd(exchange, answer)
     else:
         parts = [used(attempt) for attempt in attempts]
         cost = sum(_cost(each.deployment, part) for each, part in zip(attempts, parts, strict=True))
         answer, extra_tokens, is_estimated = _counts(exchange, parts)
+        dearest = _dearest_picousd(exchange, answer)
     return LedgerRow(  # in their order: by name it takes four times as long
         ask.answer_id,
         exchange.request_id,
@@ -57,11 +60,11 @@ def row_of(
         is_estimated or record.is_estimated,
         exchange.waited_s + record.queued_s,
         record.timing.ttft_s,
-        record.tpot_s,
+        None if record.timing.ttft_s is None else record.tpot_s,
         e2e_s,
         None if verdict is None else verdict == GOOD,
         nanousd(cost),
-        nanousd(_dearest_picousd(exchange, answer)),
+        nanousd(dearest),
         exchange.cache or ("prefix" if answer.cached_tokens else None),
         route_of(exchange),
         len(attempts),

@@ -38,7 +38,9 @@ def is_shed(outcome: Outcome, error: BaseException | None, status: int | None) -
 
 def _timed(slo: Slo, record: Record) -> str:
     ttft_s = record.timing.ttft_s
-    if ttft_s is not None and ttft_s > slo.ttft_s:
+    if ttft_s is None:
+        return GOOD
+    if ttft_s > slo.ttft_s:
         return "ttft"
     tpot_s = record.tpot_s
     return "tpot" if tpot_s is not None and tpot_s > slo.tpot_s else GOOD

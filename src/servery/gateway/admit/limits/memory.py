@@ -112,7 +112,8 @@ class MemoryLimits:
         bound = self._bound.get(plan) or self._bind(plan, now_ms)
         windows = self._windows(int(wall_s))
         if not _fits(bound, cost, now_ms, windows):
-            return Verdict(None, _held(bound), wall_s, reserved=_reserved(bound))
+            held = [each.used for each in bound.holders]
+            return Verdict(None, held, wall_s, reserved=_reserved(bound))
         self._ids = lease_id = self._ids + 1
         expires_ms, microusd = now_ms + lease_ms, cost.microusd
         for bucket, _, _, part in bound.buckets:
@@ -122,7 +123,8 @@ class MemoryLimits:
         for purse, _, _ in bound.purses:
             purse.used += microusd
             purse.reserved += microusd
-        return Verdict(Lease(self, plan, cost, lease_id, expires_ms, windows), _held(bound), wall_s)
+        held = [each.used for each in bound.holders]
+        return Verdict(Lease(self, plan, cost, lease_id, expires_ms, windows), held, wall_s)
 
     def settle(self, lease: Lease, used: Cost) -> None:
         """Count `used` instead of what was reserved; a lease that has expired keeps that."""
@@ -219,10 +221,6 @@ def _leak(bound: _Bound, now_ms: int) -> None:
             bucket.at_ms = now_ms
         elif elapsed_ms < -_SETBACK_MS:
             bucket.at_ms = now_ms
-
-
-def _held(bound: _Bound) -> list[int]:
-    return [each.used for each in bound.holders]
 
 
 def _reserved(bound: _Bound) -> list[int]:
