@@ -53,6 +53,7 @@ def _request(prompt: range, tokens: int) -> NewRequest:
 def _readings(figures: Figures) -> Readings:
     models = figures["models"].items()
     return {
+        "naive-seconds": [Reading(name, each["without_s"]) for name, each in models],
         "no-kv-cache": [Reading(name, each["without_s"] / each["with_s"]) for name, each in models],
         "ten-to-fifty-times-traffic": [
             Reading(name, each["batch_tokens_per_s"] * each["without_s"] / figures["tokens"]) for name, each in models

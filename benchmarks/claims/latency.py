@@ -91,7 +91,7 @@ def predicted_s(short: dict[str, float], short_tokens: int, tokens: int) -> floa
 def _readings(figures: Figures) -> Readings:
     ttft, steps = figures["ttft_s"], figures["step_s"]
     longest, shorter = list(ttft["473M"])[-1], list(ttft["473M"])[-4:][0]
-    batches = list(steps["473M"])
+    prompts, batches = ttft["473M"][shorter], list(steps["473M"])
     of_16, most = batches[-3:][0], batches[-2:][0]
     slower = {
         name: {rows: median_ratio(each[rows], each["1"]) for rows in (of_16, most)} for name, each in steps.items()
@@ -112,6 +112,12 @@ def _readings(figures: Figures) -> Readings:
                 "473M over amuse", statistics.median(ttft["473M"][longest]) / statistics.median(ttft["amuse"][longest])
             )
         ],
+        "output-costs-more": [
+            Reading(
+                f"473M, {_sequences(rows)}", output_over_prompt(steps["473M"][rows], int(rows), prompts, int(shorter))
+            )
+            for rows in ("1", of_16)
+        ],
         "tpot-constant": [
             ratio(name, median_ratio(*list(each.values())[::-1])) for name, each in figures["context_s"].items()
         ],
@@ -119,6 +125,15 @@ def _readings(figures: Figures) -> Readings:
         "latency-formula": [ratio(name, _formula(each)) for name, each in figures["answers"].items()],
         "smaller-models-throughput": [ratio("88M over 473M", median_ratio(steps["473M"][of_16], steps["88M"][of_16]))],
     }
+
+
+def _sequences(rows: str) -> str:
+    return "1 sequence" if rows == "1" else f"{rows} sequences"
+
+
+def output_over_prompt(steps: list[float], rows: int, prompts: list[float], length: int) -> float:
+    """Median time per generated token, of steps of so many sequences, over that per token of a prompt of that length."""
+    return statistics.median(steps) / rows / (statistics.median(prompts) / length)
 
 
 def _longer(answers: dict[str, list[dict[str, float]]]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Weights of 8 and 4 bits: memory, speed of a step, and what is lost, counted in answers and in distributions."""
 
 import gzip
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
@@ -145,6 +146,11 @@ def _divergence(stage: Stage, method: str) -> dict[str, float]:
     return {each.stratum: each.divergence.value for each in report.strata}
 
 
+def gpus(weight_bytes: int, gigabytes: int) -> int:
+    """How many GPUs of this size it takes to hold weights."""
+    return math.ceil(weight_bytes / (gigabytes * 1e9))
+
+
 def _readings(figures: Figures) -> Readings:
     held, planned = figures["weight_bytes"], figures["plans"]
     of_70b = planned["Llama-2-70B"]
@@ -163,6 +169,7 @@ def _readings(figures: Figures) -> Readings:
         "quantized-memory": [Reading(name, 100 * (1 - less / full)) for name, (full, less) in small.items()],
         "quantized-2-to-4": times,
         "quantized-70b": [Reading("Llama-2-70B", of_70b[INT4] / 1e9)],
+        "quarter-of-the-gpus": [Reading("GPUs of 80 GB", gpus(of_70b[DENSE], 80) / gpus(of_70b[INT4], 80))],
         "a10g": [Reading(name, size / 1e9) for name, size in eight.items()],
         "int4-loss": in_4_bits,
         "int4-loss-1": in_4_bits,

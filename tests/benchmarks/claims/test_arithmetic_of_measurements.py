@@ -8,9 +8,9 @@ from benchmarks.claims.arithmetic import headroom_percent, mixture_share, result
 from benchmarks.claims.batching import SPREADS, Exponential, variation
 from benchmarks.claims.bounds import computing_over_reading, mbu, mfu
 from benchmarks.claims.kv_size import SHAPES
-from benchmarks.claims.latency import predicted_s
+from benchmarks.claims.latency import output_over_prompt, predicted_s
 from benchmarks.claims.measurement import ratio, spread
-from benchmarks.claims.quantization import sensitivity
+from benchmarks.claims.quantization import gpus, sensitivity
 from benchmarks.claims.streaming import saved_percent
 
 LIMITS = {"bandwidth": 20e9, "operations_per_s": 200e9}
@@ -69,3 +69,12 @@ def test_the_shapes_are_those_of_the_models() -> None:
 
 def test_readings_keep_the_ends_of_their_rounds() -> None:
     assert spread("a", [3.0, 1.0, 2.0]) == ratio("a", {"median": 2.0, "min": 1.0, "max": 3.0})
+
+
+def test_gpus_are_whole() -> None:
+    assert [gpus(size, 80) for size in (36_900_000_000, 80_000_000_000, 137_950_000_000)] == [1, 1, 2]
+
+
+def test_a_generated_token_is_held_against_one_of_a_prompt() -> None:
+    """Steps of 2 sequences in 0.2 s, prompts of 100 tokens in 1 s: 0.1 s against 0.01 s."""
+    assert output_over_prompt([0.2] * 5, 2, [1.0] * 3, 100) == pytest.approx(10.0)
