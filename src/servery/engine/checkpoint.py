@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from servery.engine.cut import Cut
 from servery.engine.errors import LoadError, NotEnoughMemory
 from servery.engine.json_fields import JsonFields
 
@@ -73,6 +74,16 @@ class SafetensorsTensor:
         """The data, as stored and mapped."""
         tensor: Tensor = self._slice[...]
         return tensor
+
+
+def in_file(tensor: StoredTensor, cut: Cut) -> Iterator[Tensor]:
+    """The part of a tensor as it lies in its file, nothing of it read; none where it does not lie there so."""
+    if tensor.path.suffix.lower() != ".safetensors":
+        return  # its values may be put in another order
+    data = tensor.load()
+    for rows in cut.rows or ():
+        data = data[rows]
+    yield data if cut.columns is None else data[:, cut.columns]
 
 
 @dataclass(frozen=True, slots=True)

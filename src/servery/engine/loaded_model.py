@@ -242,7 +242,7 @@ def _load_together(
     proposer = source.load(num_blocks, plan.block_size, rows)
     load_s = time.monotonic() - started
     info = _info(
-        config, own.part.whole, plan, source, own.model, own.kv_format, own.kernels, own.threads, load_s, LoadMeter()
+        config, own.part.whole, plan, source, own.model, own.kv_format, own.kernels, own.threads, load_s, own.meter
     )
     weight_bytes = own.model.weight_bytes + sum(each.weight_bytes for each in others)
     return LoadedModel(

@@ -2,18 +2,18 @@
 
 To a GPU they go in pieces, through a ring of pinned buffers: while one piece is on the bus, others are copied out of
 the page cache by threads of their own, and the disk reads what comes next. The device copies on a stream of its own.
-Types are changed on the device.
+Types are changed on the device. Who says in time what it will ask for does not wait between one tensor and the next.
 """
 
 import ctypes
 import mmap
 import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,6 +28,15 @@ class Placing(Protocol):
 
     def __call__(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """A tensor of its own with the same values, as `dtype`."""
+        ...
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A placing that can begin before it is asked."""
+
+    def expect(self, tensors: Iterable[Tensor]) -> None:
+        """These will be asked for soon, in about this order."""
         ...
 
 
@@ -57,6 +66,14 @@ class _Slot:
         self.done = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
 
+class _OnItsWay(NamedTuple):
+    """A tensor that is being moved: where from, where to, and its pieces, each of which ends when it is in a buffer."""
+
+    tensor: Tensor
+    there: Tensor
+    pieces: "list[Future[None]]"
+
+
 class DevicePlacing:
     """Copies tensors to a GPU. `close` it when all are there."""
 
@@ -67,13 +84,39 @@ class DevicePlacing:
         for _ in range(RING_PIECES):
             self._free.put(_Slot())
         self._threads = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="weights")
+        self._on_their_way: dict[object, _OnItsWay] = {}
         self._started: float | None = None
         self.meter = LoadMeter()
+
+    def expect(self, tensors: Iterable[Tensor]) -> None:
+        """Begin to move what will be asked for soon; the device has to have room for it."""
+        for tensor in tensors:
+            key = _key_of(tensor)
+            if tensor.device.type == "cpu" and key not in self._on_their_way:
+                self._on_their_way[key] = self._begin(tensor)
 
     def __call__(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """A tensor on the device; what is computed with it from now on waits for the copy, the host does only for its own part."""
         if tensor.device.type == "cuda":
             return tensor.to(dtype)
+        begun = self._on_their_way.pop(_key_of(tensor), None) or self._begin(tensor)
+        for piece in begun.pieces:
+            piece.result()
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        self.meter.nbytes += tensor.nbytes
+        return begun.there.to(dtype)
+
+    def close(self) -> None:
+        """Wait until everything is there; what was expected and not asked for is dropped."""
+        for begun in self._on_their_way.values():
+            for piece in begun.pieces:
+                piece.result()
+        self._stream.synchronize()
+        self._on_their_way.clear()
+        self.meter.seconds = 0.0 if self._started is None else time.perf_counter() - self._started
+        self._threads.shutdown()
+
+    def _begin(self, tensor: Tensor) -> _OnItsWay:
         self._started = self._started or time.perf_counter()
         read_ahead(tensor)
         there = torch.empty(tensor.shape, dtype=tensor.dtype, device=self._device)
@@ -81,18 +124,8 @@ class DevicePlacing:
             torch.cuda.current_stream(self._device)
         )  # `there` may have been somebody else's memory
         rows, target = _rows_of(tensor), _rows_of(there)
-        pieces = list(pieces_of(len(rows), rows.nbytes // max(1, len(rows)), PIECE_BYTES))
-        for future in [self._threads.submit(self._move, rows[piece], target[piece]) for piece in pieces]:
-            future.result()
-        torch.cuda.current_stream(self._device).wait_stream(self._stream)
-        self.meter.nbytes += tensor.nbytes
-        return there.to(dtype)
-
-    def close(self) -> None:
-        """Wait until everything is there."""
-        self._stream.synchronize()
-        self.meter.seconds = 0.0 if self._started is None else time.perf_counter() - self._started
-        self._threads.shutdown()
+        pieces = pieces_of(len(rows), rows.nbytes // max(1, len(rows)), PIECE_BYTES)
+        return _OnItsWay(tensor, there, [self._threads.submit(self._move, rows[each], target[each]) for each in pieces])
 
     def _move(self, rows: Tensor, target: Tensor) -> None:
         slot = self._free.get()
@@ -108,6 +141,11 @@ class DevicePlacing:
                 target.copy_(rows)
         finally:
             self._free.put(slot)
+
+
+def _key_of(tensor: Tensor) -> object:
+    """The same for the same place in a mapped file, seen in the same way."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def pieces_of(num_rows: int, row_bytes: int, piece_bytes: int) -> Iterator[slice]:

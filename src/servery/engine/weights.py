@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from servery.engine.architecture import ModelConfig
-from servery.engine.checkpoint import Checkpoint, StoredTensor
+from servery.engine.checkpoint import Checkpoint, StoredTensor, in_file
 from servery.engine.cut import WHOLE, Cut
 from servery.engine.device_kernels import DeviceKernels
 from servery.engine.errors import LoadError
@@ -21,6 +21,7 @@ from servery.engine.native.library import NativeContext
 from servery.engine.parallel.part import Part
 from servery.engine.parallel.summed import SummedLinear
 from servery.engine.parallel.team import Team
+from servery.engine.placing import Expecting
 from servery.engine.quantization.checkpoint_format import read_format
 from servery.engine.quantization.format import StoredModule, WeightFormat, check_float, check_shape
 from servery.engine.quantization.matrix import DenseMatrix, Matrix
@@ -118,6 +119,7 @@ class WeightReader:
             for source in target.sources
         )
         self._done_bytes = 0
+        self._expected: set[int | None] = set()
 
     def read(
         self, layer: int | None, dtype: torch.dtype | None = None, *, may_map: bool = False, place: Place | None = None
@@ -127,16 +129,40 @@ class WeightReader:
         `dtype` is what dense values become, where it shall be another this time. With `may_map` matrices that have it
         already are the mapped file itself, for who packs them before it is closed. With `place` all is where that puts it.
         """
+        if isinstance(place, Expecting):
+            self._expect(place, layer)
         reading = _Reading(dtype or self.dtype, may_map, place)
         weights = Weights({}, {}, reading.dtype)
-        first = 0 if self._part is None else self._part.layers.start
-        for target in self._targets.get(None if layer is None else layer + first, ()):
+        for target in self._targets.get(None if layer is None else layer + self._first_layer, ()):
             cuts = [(source, self._cut(target.key, source)) for source in target.sources]
             if target.is_matrix:
                 weights.matrices[target.key] = tuple(self._matrix(source, cut, reading) for source, cut in cuts)
             else:
                 weights.tensors[target.key] = torch.cat([self._tensor(source, cut, reading) for source, cut in cuts])
         return weights
+
+    def _expect(self, place: Expecting, layer: int | None) -> None:
+        """Let the weights of a layer be on their way, and those of the next one, which will be read in the same way."""
+        for each in (None,) if layer is None else (layer, layer + 1):
+            if each not in self._expected:
+                self._expected.add(each)
+                place.expect(self._mapped(each))
+
+    def _mapped(self, layer: int | None) -> Iterator[Tensor]:
+        """The tensors of a layer that go to a device as they lie in the file."""
+        for target in self._targets.get(None if layer is None else layer + self._first_layer, ()):
+            for source in target.sources:
+                cut = self._cut(target.key, source)
+                if target.is_matrix and self._modules[source.module].is_dense:
+                    tensor: StoredTensor = self._modules[source.module].need("weight")
+                    if tensor.shape == source.shape and len(cut.rows or ()) < 2:
+                        yield from in_file(tensor, cut)
+                elif not target.is_matrix and self.stored[source.name].shape == source.shape and cut.is_whole:
+                    yield from in_file(self.stored[source.name], cut)
+
+    @property
+    def _first_layer(self) -> int:
+        return 0 if self._part is None else self._part.layers.start
 
     def _cut(self, key: str, source: Source) -> Cut:
         return WHOLE if self._part is None else self._part.cut(key, source)

@@ -23,7 +23,7 @@ from servery.engine.loader import LoadTarget, build_decoder
 from servery.engine.memory import KVPlan, Reserve, plan_kv
 from servery.engine.parallel.part import Part, Ranks
 from servery.engine.parallel.team import SumCost, Team
-from servery.engine.placing import DevicePlacing
+from servery.engine.placing import DevicePlacing, LoadMeter
 from servery.engine.quantization.scheme import AWQ
 from servery.engine.quantizer.choice import quantizer_for
 from servery.engine.ranks.meeting import check_can_meet, meet
@@ -49,6 +49,7 @@ class LoadedPart:
     threads: int
     kernels: str
     limits: StepLimits
+    meter: LoadMeter
     launcher: Launcher = field(init=False)
     sum_cost: SumCost | None = None
 
@@ -109,7 +110,8 @@ def load_part(
     decoder = RankDecoder.of(model, team, part.config)
     name = "torch" if kernels is None else "triton"
     limits = config.step_limits(on_gpu=device.type == "cuda")
-    return LoadedPart(part, decoder, plan, kv_format, read_bytes, threads, name, limits)
+    meter = LoadMeter() if place is None else place.meter
+    return LoadedPart(part, decoder, plan, kv_format, read_bytes, threads, name, limits, meter)
 
 
 def check_alone(config: EngineConfig) -> None:
