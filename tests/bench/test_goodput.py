@@ -54,7 +54,7 @@ def searched(limit: str, rates: tuple[float, int], requests: int = 30) -> Capaci
 
 
 def test_a_fast_server_keeps_a_wide_slo_at_every_rate_tried() -> None:
-    found = searched("ttft:30s", (100.0, 2))
+    found = searched("ttft:50m", (100.0, 2))
     assert ([trial.verdict for trial in found.trials], found.broken_rate) == ([Verdict.KEPT] * 2, None)
     assert found.capacity == max(trial.rate for trial in found.trials)
     assert "the capacity may be above" in conclusion(found)
@@ -85,7 +85,7 @@ def test_without_an_slo_there_is_nothing_to_search() -> None:
 
 
 def test_what_was_written_is_read_again_and_its_page_says_the_same(tmp_path: Path) -> None:
-    found = searched("ttft:30s", (100.0, 2))
+    found = searched("ttft:50m", (100.0, 2))
     written = tmp_path / "goodput.json"
     written.write_bytes(as_json(found))
     assert orjson.loads(as_json(read(written))) == orjson.loads(as_json(found))
@@ -146,7 +146,7 @@ def _prompts(server: ScriptedServer, first: int) -> list[str]:
 def test_a_comparison_asks_both_the_same_in_turn(tmp_path: Path) -> None:
     async def go() -> None:
         async with scripted(SCRIPT) as a, scripted(SCRIPT) as b:
-            slo = BenchSlo.parse("ttft:30s", 0.9)
+            slo = BenchSlo.parse("ttft:50m", 0.9)
             found = await compare(options(a, slo=slo), options(b, slo=slo), repeats=3, margin=0.05)
             runs = [[_prompts(server, 1 + 30 * run) for run in range(3)] for server in (a, b)]
             told = [[[prompt.partition(" ") for prompt in run] for run in of] for of in runs]
@@ -191,7 +191,7 @@ def test_who_refuses_is_not_the_better_one_and_too_few_show_nothing(
 
 def test_an_invalid_run_shows_no_rate_to_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("servery.bench.run.faults", lambda *_: ["this client sent requests late"])
-    found = searched("ttft:30s", (100.0, 2))
+    found = searched("ttft:50m", (100.0, 2))
     assert [trial.verdict for trial in found.trials] == [Verdict.UNCLEAR]
     assert (found.capacity, found.is_valid) == (None, False)
 

@@ -281,6 +281,7 @@ def test_a_trace_is_replayed_at_its_times_with_its_lengths(tmp_path: Path) -> No
     gaps = [late["due_s"] - early["due_s"] for early, late in pairwise(report.samples)]
     assert gaps == pytest.approx([0.01, 0.01], abs=1e-6)
     assert report.summary.load == "open loop, the times of the trace at 100 requests/s"
+    assert "the trace has no more than 4 requests, those of the warm-up among them" in report.notes
     with pytest.raises(BadTrace, match="no more than the 4 of the warm-up"):
         bench(script, trace=str(trace), is_replay=True, warmup=4)
     with pytest.raises(BadTrace, match=r"no file, and no kind of traffic \(chat, code, conversation\)"):

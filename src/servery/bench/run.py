@@ -69,6 +69,8 @@ async def one_run(target: Target, options: BenchOptions, stop: Stop, goes_on: lo
     if unasked and goes_on is None and not stop.is_asked:
         notes.append(f"{unasked} turns were not asked: the answer before them did not come whole")
     counters = read_counters(before, target.model), read_counters(after, target.model)
+    if options.work.trace and len(requests) < options.load.warmup + options.load.requests:
+        notes.append(f"the trace has no more than {len(requests)} requests, those of the warm-up among them")
     ceiling = None if stop.is_asked else _ceiling(options, target, counters[0], notes)
     engine = work_between(*counters, ceiling)
     return Report(
