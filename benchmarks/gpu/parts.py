@@ -1,5 +1,6 @@
 """Parts of one run: each with a time of its own, so that one that fails or takes too long loses nothing of the others."""
 
+import gc
 import math
 import signal
 import sys
@@ -57,8 +58,9 @@ class Machine:
             torch.cuda.synchronize(self.device)
 
     def clear(self) -> None:
-        """Give back memory that nobody uses."""
+        """Give back memory that nobody uses, also of engines: a launcher and its graphs hold each other."""
         if self.device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
 
     def best_s(self, work: Callable[[], object], rounds: int = 10) -> float:

@@ -10,17 +10,25 @@ from hypothesis import strategies as st
 from servery.engine.architecture import ModelConfig
 from servery.engine.batch import Batch
 from servery.engine.device_batch import DeviceBatch
+from servery.engine.device_logprobs import likely_tokens
 from servery.engine.device_rows import is_limited, pack_rows, sample_greedily
 from servery.engine.kv import KVCache
 from servery.engine.launch import FIRST_OF_ROWS, SAMPLED, SOURCES, TABLES, Launcher, LaunchShape, pack_step, padded
 from servery.engine.loader import LoadTarget, build_decoder
+from servery.engine.logit_edits import pack_edits
 from servery.engine.packed_arrays import ALIGNMENT, PackedArrays
-from servery.engine.request import SamplingParams
+from servery.engine.request import PENDING_TOKEN, SamplingParams
+from servery.engine.sampler import SamplingRow
 from servery.engine.weights import open_weights
 from tests.engine import checkpoints
 from tests.engine.one_device import META, OneDevice, to_meta
 
 CPU = torch.device("cpu")
+# What two rows ask for; the first one's newest token is known to the device alone.
+SAID = [
+    SamplingRow(SamplingParams(logit_bias={3: 1.0}, frequency_penalty=0.5), 1, 9, 2, [4, 5, 6, PENDING_TOKEN]),
+    SamplingRow(SamplingParams(allowed_token_ids=(1, 2, 3)), 2, 3, 2, [4, 5, 6], barred=[2]),
+]
 SPARE, BLOCK_SIZE = 90, 4
 
 
@@ -92,7 +100,9 @@ def test_only_top_k_and_top_p_have_the_most_likely_tokens_looked_for() -> None:
 
 
 def test_a_step_never_waits_for_its_device(tmp_path: Path) -> None:
-    """Decoding, and a step with a piece of a prompt too, from the arrays to the next tokens."""
+    """Decoding, and a step with a piece of a prompt too, from the arrays to the next tokens; also if these are chosen
+    apart, of edited logits, and their log probabilities are told.
+    """
     path = checkpoints.save(checkpoints.qwen3(), tmp_path)
     config = ModelConfig.load(path)
     with open_weights(path, config, torch.float32) as reader:
@@ -105,8 +115,14 @@ def test_a_step_never_waits_for_its_device(tmp_path: Path) -> None:
         sources = np.where(batch.input_ids.numpy() < 0, 1, -1)
         arrays = PackedArrays.of(pack_step(batch, sources, [0, len(sources) - 1], pack_rows(params)))
         shape = LaunchShape(int(batch.counts.max()), batch.longest_context, 2)
+        edits = PackedArrays.of(pack_edits(SAID, [1, -1], config.vocab_size))
         with OneDevice() as mode:
             launched = launcher.launch(arrays, shape)
+            apart = launcher.launch(arrays, shape._replace(chooses_apart=True))
+            edited = launcher.choose_edited(edits)
+            assert edited is not None
+            likely_tokens(edited.logits, edited.tokens, 3)
         assert launched.tokens is not None
-        assert (launched.tokens.device, launched.tokens.shape) == (META, (2,))
+        assert apart.tokens is None
+        assert (launched.tokens.device, launched.tokens.shape) == (META, (2,)) == (META, edited.tokens.shape)
         assert mode.reads == []

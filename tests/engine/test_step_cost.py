@@ -55,6 +55,26 @@ def test_one_suspended_step_does_not_teach_that_steps_are_slow():
     assert cost.predict(100) < 2 * 0.014
 
 
+def test_what_compiling_took_is_forgotten_when_steps_turn_out_to_be_quick():
+    """The first step of a GPU compiles its kernels for seconds; later ones must not be kept small for that."""
+    cost = StepCost()
+    cost.observe(8192, 5.0)
+    assert cost.budget(1.0) == 1638
+    cost.observe(1638, 0.05)
+    assert cost.budget(1.0) < 8192, "one alone may have been noticed late"
+    cost.observe(1638, 0.05)
+    assert cost.predict(1638) == pytest.approx(0.05)
+    assert cost.budget(1.0) > 8192
+
+
+def test_one_step_that_is_noticed_late_changes_little():
+    cost = StepCost()
+    for tokens in [1, 200, 8, 64, 128] * 40:
+        cost.observe(tokens, 0.004 + 0.0001 * tokens)
+    cost.observe(8, 1e-6)
+    assert cost.predict(100) == pytest.approx(0.014, rel=0.1)
+
+
 def test_coefficients_are_never_negative():
     cost = StepCost()
     for tokens, seconds in [(1, 0.03), (100, 0.01), (1, 0.03), (100, 0.01)]:

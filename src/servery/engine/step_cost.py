@@ -4,6 +4,9 @@
 MEMORY_STEPS = 100.0
 # One outlier (a page fault storm, a suspended machine) must not teach that every step is slow.
 MAX_SURPRISE = 8.0
+# So many steps in a row that are as much quicker than expected say that those before had something else to do, such as
+# compiling kernels: what was learnt of them is dropped. One alone may be a step whose end was noticed late.
+QUICK_STEPS = 2
 # Below this relative spread of step sizes (standard deviation / mean) the slope cannot be told from noise.
 MIN_SPREAD = 0.2
 
@@ -18,6 +21,7 @@ class StepCost:
         self._keep = 1.0 - 1.0 / memory_steps
         # Weighted sums of 1, n, s, n * n, n * s over the steps (n tokens, s seconds).
         self._w = self._n = self._s = self._nn = self._ns = 0.0
+        self._quick_steps = 0
         self.fixed_s = 0.0
         self.per_token_s = 0.0
 
@@ -25,8 +29,13 @@ class StepCost:
         """Learn from one step."""
         if num_tokens < 1 or seconds <= 0.0:
             return
+        expected_s = self.predict(num_tokens)
         if self._w > 1.0:
-            seconds = min(seconds, MAX_SURPRISE * max(self.predict(num_tokens), self._s / self._w))
+            seconds = min(seconds, MAX_SURPRISE * max(expected_s, self._s / self._w))
+        self._quick_steps = self._quick_steps + 1 if seconds * MAX_SURPRISE < expected_s else 0
+        if self._quick_steps == QUICK_STEPS:
+            self._w = self._n = self._s = self._nn = self._ns = self.per_token_s = 0.0
+            self._quick_steps = 0
         keep = self._keep
         self._w = keep * self._w + 1.0
         self._n = keep * self._n + num_tokens
