@@ -14,8 +14,13 @@ import httptools
 from servery.http.errors import HeadTooLarge, HttpError, Malformed, UnsupportedEncoding
 from servery.http.headers import Headers
 from servery.http.known_head import KnownHead
+from servery.http.whole_chunks import whole_chunks
 
 _FRAMING = frozenset([b"content-length", b"transfer-encoding", b"content-encoding"])
+_CHUNKED = {b"transfer-encoding": b"chunked"}
+_HEAD_END = b"\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
+_MOST_KNOWN_BYTES = 4 << 10  # of a head that is kept
 _SHOWN_BYTES = 40  # of what the server sent, in a message
 
 
@@ -37,13 +42,14 @@ class Head(NamedTuple):
 
 
 class LastAnswer:
-    """The last whole answer of one origin that came at once: what its head said, and in which bytes."""
+    """The last answers of one origin, one that came at once and one in chunks: what their heads said, and in which bytes."""
 
-    __slots__ = ("_head", "_known")
+    __slots__ = ("_chunked", "_head", "_known")
 
     def __init__(self) -> None:
         self._known: KnownHead | None = None
         self._head: Head | None = None
+        self._chunked: tuple[bytes, Head] | None = None
 
     def learn(self, data: bytes, head: Head, framing: Mapping[bytes, bytes]) -> None:
         """This was one, framed as `framing` says; no more is known of one that has more to it than its length."""
@@ -64,6 +70,16 @@ class LastAnswer:
             known.digits = digits
             self._head = head = Head(head.status, head.version, head.headers.resized(digits))
         return head, body
+
+    def learn_chunked(self, begin: bytes, head: Head) -> None:
+        """This was one in chunks behind which the connection was kept; `begin` are its first bytes."""
+        start = begin[: begin.find(_HEAD_END) + len(_HEAD_END)]
+        is_plain = start.endswith(_HEAD_END) and start.count(b"\n") == start.count(b"\r\n")
+        self._chunked = (start, head) if is_plain and len(start) <= _MOST_KNOWN_BYTES else None
+
+    def begun(self, data: bytes) -> tuple[bytes, Head] | None:
+        """The head of an answer in chunks that begins with `data`, and its bytes; None for another than the last one's."""
+        return self._chunked if self._chunked is not None and data.startswith(self._chunked[0]) else None
 
 
 class AnswerReader:
@@ -97,6 +113,8 @@ class AnswerReader:
         self._interim = 0
         self._pieces: list[bytes] = []
         self._is_in_chunk = True  # or no chunks are known of
+        self._unparsed = b""  # a known head, as long as no parser was needed
+        self._begin = b""  # the first bytes, until it is known whether the next answer may be known by them
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises `Malformed`, `HeadTooLarge`, `UnsupportedEncoding`; what was read before stays."""
@@ -106,14 +124,13 @@ class AnswerReader:
             return
         is_first = not self.is_begun
         self.is_begun = True
-        if is_first and self._last is not None and (found := self._last.read(data)) is not None:
-            self.head, body = found
-            self._pieces = [body] if body else []
-            self.is_complete = self.is_reusable = self.is_over = True
+        if is_first and self._last is not None:
+            data = self._behind_known_head(data, self._last)
+            if self.is_complete:
+                return
+        if self._unparsed and self._read_chunks(data):
             return
-        parser = self._parser
-        if parser is None:
-            parser = self._parser = httptools.HttpResponseParser(self)
+        parser = self._parser or self._made_parser()
         self._bytes_without_body += len(data)
         if self._start is not None:
             self._check_start(data)
@@ -127,8 +144,7 @@ class AnswerReader:
         self.is_between_chunks = not self._is_in_chunk and data.endswith(b"\r\n")
         if self.is_complete:
             self._let_go()
-            if is_first and self._last is not None and self.head is not None and self.is_reusable:
-                self._last.learn(data, self.head, self._framing)
+            self._learn(data if is_first else b"")
         elif self._bytes_without_body > self._limits.head_bytes and not self._pieces:
             raise self._too_large()
         elif self._pieces:
@@ -152,6 +168,53 @@ class AnswerReader:
     def close(self) -> None:
         """Let go of the parser, in whatever state."""
         self._let_go()
+
+    def _behind_known_head(self, data: bytes, last: LastAnswer) -> bytes:
+        """What is behind a head that the last answer had as well, if this is one; a whole answer is read."""
+        self._begin = data[:_MOST_KNOWN_BYTES]
+        if (found := last.read(data)) is not None:
+            self.head, body = found
+            self._pieces = [body] if body else []
+            self.is_complete = self.is_reusable = self.is_over = True
+        elif (begun := last.begun(data)) is not None:
+            self._unparsed, self.head = begun
+            self._framing = dict(_CHUNKED)
+            return data[len(self._unparsed) :]
+        return data
+
+    def _read_chunks(self, data: bytes) -> bool:
+        """Whether it is whole chunks, perhaps with the end behind them: then it is read."""
+        is_last = data.endswith(_LAST_CHUNK)
+        chunks = data[: -len(_LAST_CHUNK)] if is_last else data
+        body = whole_chunks(chunks) if chunks else b""
+        if body is None:
+            return False
+        if body:
+            self._pieces.append(body)
+        self.is_between_chunks = True
+        if is_last:
+            self.is_complete = self.is_reusable = True
+            self._let_go()
+        return True
+
+    def _made_parser(self) -> httptools.HttpResponseParser:
+        """A new one, which has read what was read without it: whole chunks behind a head leave no trace in it."""
+        parser = self._parser = httptools.HttpResponseParser(self)
+        if self._unparsed:
+            self._start = self.head = None
+            parser.feed_data(self._unparsed)
+            self._unparsed = b""
+        return parser
+
+    def _learn(self, whole: bytes) -> None:
+        """Know the next answer by this one, which is complete; `whole` is all of it, where it came at once."""
+        if self._last is None or self.head is None or not self.is_reusable:
+            return
+        if self._framing.keys() == _CHUNKED.keys():
+            if not self._interim:
+                self._last.learn_chunked(self._begin, self.head)
+        elif whole:
+            self._last.learn(whole, self.head, self._framing)
 
     def _let_go(self) -> None:
         self._parser = None  # also breaks the circle of references
