@@ -1,12 +1,14 @@
 """A model that two processes compute is served like any other."""
 
+import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from servery.engine.llm import LLM
 from servery.engine.request import SamplingParams
-from tests.e2e.server_process import serving
+from tests.e2e.server_process import ServerProcess, serving
 from tests.engine import tiny_model
 from tests.engine.ranks import nodes
 
@@ -46,6 +48,33 @@ def test_a_server_is_unready_while_another_machine_is_lost_and_comes_back_with_i
             server.process.terminate()
             server.process.wait(60)
             assert another.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_machines_that_are_others_are_refused_with_the_reason_and_the_right_one_is_taken(tmp_path: Path) -> None:
+    folder, other = tiny_model.save(tmp_path / "a"), tiny_model.save(tmp_path / "b")
+    config = json.loads((other / "config.json").read_text()) | {"rms_norm_eps": 0.5}
+    (other / "config.json").write_text(json.dumps(config))
+    more = ("--pipeline-parallel", "2", "--nnodes", "2", "--master-addr", nodes.ADDRESS, "--kv-memory", "4MiB")
+    server = ServerProcess(str(folder), "--device", "cpu", "--threads", "1", *more)
+    try:
+        server.wait_line(r"waiting for 1 other nodes")
+        for model, options, reason in (
+            (other, (), "its model is another than the head's: config.json differ"),
+            (folder, ("--pipeline-parallel", "4"), "its --pipeline-parallel is 4, the head's 2"),
+        ):
+            with nodes.worker(model, options=options) as wrong:
+                assert wrong.wait(60) == 1
+                assert wrong.stderr is not None
+                assert reason in wrong.stderr.read()
+            server.wait_line(f"node 1 from 127.0.0.1 was refused: {reason}")
+        with nodes.worker(folder):
+            server.wait_ready()
+            assert server.ask("GET", "/ready").status == 200
+            server.signal(signal.SIGTERM)
+            assert server.wait_exit() == 0
+    finally:
+        server.end()
 
 
 @pytest.mark.slow

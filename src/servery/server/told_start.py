@@ -20,12 +20,14 @@ def told_engine(name: str, info: EngineInfo) -> str:
 
 
 def _ranks(info: EngineInfo, indent: str) -> str:
-    if info.tensor_parallel * info.pipeline_parallel == 1:
+    count = info.tensor_parallel * info.pipeline_parallel
+    if count == 1:
         return ""
     sums = f", whose sums take {1e3 * info.step_sums_s:.2f} ms of a token's step" if info.tensor_parallel > 1 else ""
     stages = f", in {info.pipeline_parallel} stages" if info.pipeline_parallel > 1 else ""
     nodes = f", on {info.nnodes} machines" if info.nnodes > 1 else ""
-    return f"\n{indent}  {info.tensor_parallel} processes share each layer{stages}{nodes}{sums}"
+    who = f"{info.tensor_parallel} processes share each layer" if info.tensor_parallel > 1 else f"{count} processes"
+    return f"\n{indent}  {who}{stages}{nodes}{sums}"
 
 
 def _adapters(info: EngineInfo, indent: str) -> str:

@@ -41,7 +41,7 @@ from servery.engine.ranks.starting import start_follower, told_end
 log = logging.getLogger(__name__)
 
 DONE, FAILED = 0, 1
-# What processes have to end by themselves after the last step.
+# What processes have to end, once they are told to.
 END_TIMEOUT_S = 5.0
 
 
@@ -168,12 +168,8 @@ class _Work:
         except (_Stopped, KeyboardInterrupt):
             self._lose("it was told to stop.")
             return DONE
-        self._is_over.set()
-        for process in self._processes.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(END_TIMEOUT_S)
-        log.info("the head has ended; this node leaves")
         has_failed = self._is_lost or any(process.poll() for process in self._processes.values())
+        log.info("the head has ended; this node leaves")
         return FAILED if has_failed else DONE
 
     def close(self) -> None:
