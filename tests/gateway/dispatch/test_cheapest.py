@@ -22,12 +22,15 @@ def option(
     cost: int = 0,
     has_place: bool = True,
     is_idle: bool = False,
+    doublings: int = 0,
+    is_due: bool = False,
 ) -> Option:
     prediction = Prediction(ttft_s=ttft_s, tpot_s=tpot_s, ttft_upper_s=2 * ttft_s, tpot_upper_s=2 * tpot_s)
     late_s = max(2 * ttft_s - SLO.ttft_s, 0.0)
     return Option(
-        name=name, tier=tier, has_place=has_place, prediction=prediction, cost=cost, is_idle=is_idle, clears_s=late_s
-    )
+        name=name, tier=tier, has_place=has_place, prediction=prediction, cost=cost, is_idle=is_idle, clears_s=late_s,
+        doublings=doublings, is_due=is_due,
+    )  # fmt: skip
 
 
 def test_capacity_that_is_paid_for_goes_before_what_is_paid_by_token() -> None:
@@ -42,6 +45,24 @@ def test_it_overflows_before_the_slo_breaks() -> None:
     assert cheapest_within_slo(slow_tokens, SLO, Overload.SHED).ranked == ("api", "gpu")
     full = [option("gpu", has_place=False), option("api", tier=1, cost=300)]
     assert cheapest_within_slo(full, SLO, Overload.SHED).ranked == ("api", "gpu")
+
+
+def test_what_was_never_seen_to_bear_such_a_load_comes_behind_what_was() -> None:
+    options = [option("gpu", doublings=1), option("api", tier=1, cost=300)]
+    assert cheapest_within_slo(options, SLO, Overload.SHED).ranked == ("api", "gpu")
+    both = [option("a", doublings=2), option("b", doublings=1)]
+    assert cheapest_within_slo(both, SLO, Overload.SHED) == Decision(ranked=("b", "a"))
+    alone = [option("gpu", doublings=3)]
+    assert cheapest_within_slo(alone, SLO, Overload.SHED) == Decision(ranked=("gpu",))
+
+
+def test_what_has_nothing_to_do_and_is_cheaper_is_tried_when_that_is_due() -> None:
+    slow = {"ttft_s": 3.0, "is_idle": True, "is_due": True}
+    api = option("api", tier=1, cost=300)
+    assert cheapest_within_slo([option("gpu", **slow), api], SLO, Overload.SHED) == Decision(ranked=("gpu", "api"))
+    for untried in ({"is_due": False}, {"is_idle": False}, {"has_place": False}, {"cost": 300}):
+        decision = cheapest_within_slo([option("gpu", **(slow | untried)), api], SLO, Overload.SHED)  # type: ignore[arg-type]
+        assert decision.ranked == ("api", "gpu"), untried
 
 
 def test_among_equal_costs_the_fastest_is_first() -> None:

@@ -28,6 +28,21 @@ def taught(model: LatencyModel, exchanges: int, draw: random.Random) -> None:
         )
 
 
+def test_an_idle_deployment_that_is_far_faster_than_predicted_is_soon_believed() -> None:
+    """Fifty slow answers under load took as many fast ones to be forgotten."""
+
+    def taught_again(load: Load) -> float:
+        model = LatencyModel()
+        for at in range(50):
+            model.observe_ttft(Load(prefilling=3, prefill_tokens=900), 300, 3.0, 0.1 * at)
+        for at in range(10):
+            model.observe_ttft(load, 300, 0.1, 5.0 + 0.1 * at)
+        return model.predict(Load(), 300, 6.0, 0.0).ttft_s
+
+    assert taught_again(Load()) < 0.5
+    assert taught_again(Load(decoding=1)) > 1.0
+
+
 def test_after_some_exchanges_the_median_error_is_small() -> None:
     model, draw = LatencyModel(), random.Random(3)
     taught(model, 200, draw)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import pytest
 
-from servery.config.types import ModelConfig, Overload, Place, Price, Slo
+from servery.config.types import ModelConfig, Overload, Place, Price, Slo, Tier
 from servery.gateway.dispatch.deployment import Deployment
 from servery.gateway.dispatch.outcome import AttemptOutcome
 from servery.gateway.dispatch.place import LeastLoad, Placement, Watch
@@ -38,7 +38,8 @@ class Clock:
 
 
 def place(name: str, price: Price, clock: Clock, most: int = 1_000) -> Deployment:
-    return Deployment(deployment(name, price=price, max_concurrency=most), Scripted(()), clock)
+    tier = Tier.API if price == PER_TOKEN else Tier.SELF_HOSTED
+    return Deployment(deployment(name, price=price, max_concurrency=most, tier=tier), Scripted(()), clock)
 
 
 def a_policy(clock: Clock, overload: Overload = Overload.BEST_EFFORT) -> CheapestWithinSlo:
@@ -55,11 +56,13 @@ class Simulation:
     policy: Placement
     tiers: list[list[Deployment]]
     clock: Clock
+    slowness: Callable[[float], float] = lambda now_s: 1.0  # of what is paid for by the hour
     draw: random.Random = field(default_factory=lambda: random.Random(7))
     good: int = 0
     done: int = 0
     shed: int = 0
     cost: int = 0
+    sent: list[tuple[float, str, bool]] = field(default_factory=list)  # when, where, whether it was in time
     _events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _free_at: dict[str, float] = field(default_factory=dict)
     _order: int = 0
@@ -88,14 +91,16 @@ class Simulation:
         if chosen.name == "api":
             first_s = sent_s + self.draw.uniform(0.3, 0.4)
         else:  # 5,000 tokens of prefill a second, one prompt at a time
-            first_s = max(sent_s, self._free_at.get(chosen.name, 0.0)) + tokens / 5_000
+            took_s = tokens / 5_000 * self.slowness(sent_s)
+            first_s = max(sent_s, self._free_at.get(chosen.name, 0.0)) + took_s
             self._free_at[chosen.name] = first_s
         self.at(first_s, lambda: self._first(chosen, request, watch, sent_s))
 
     def _first(self, chosen: Deployment, request: Ask, watch: Watch, sent_s: float) -> None:
         watch.first_token()
-        tpot_s = 0.01 if chosen.name == "api" else 0.005 + 0.0005 * chosen.slots.in_flight
         first_s = self.clock.now_s
+        slowness = 1.0 if chosen.name == "api" else self.slowness(first_s)
+        tpot_s = 0.01 if chosen.name == "api" else (0.005 + 0.0005 * chosen.slots.in_flight) * slowness
         self.at(first_s + 49 * tpot_s, lambda: self._last(chosen, request, watch, first_s - sent_s, tpot_s))
 
     def _last(self, chosen: Deployment, request: Ask, watch: Watch, ttft_s: float, tpot_s: float) -> None:
@@ -107,8 +112,10 @@ class Simulation:
                 ttft_s=ttft_s, tpot_s=tpot_s, prompt_tokens=tokens, cached_tokens=0, tokens=50,
             )
         )  # fmt: skip
+        is_good = ttft_s <= SLO.ttft_s and tpot_s <= SLO.tpot_s
         self.done += 1
-        self.good += ttft_s <= SLO.ttft_s and tpot_s <= SLO.tpot_s
+        self.good += is_good
+        self.sent.append((self.clock.now_s - 49 * tpot_s - ttft_s, chosen.name, is_good))
         if chosen.config.price == PER_TOKEN:
             self.cost += tokens + 4 * 50
 
@@ -135,6 +142,65 @@ def test_bursts_overflow_to_the_api_and_calm_times_cost_nothing_more() -> None:
     # The bursts are six tenths of the requests, and the GPUs can do three in ten of a burst: 43 % must go to the API.
     api_only = by_slo.done * (len(ask("x" * 4_500).body) // 4 + 4 * 50)
     assert 0.3 * api_only < by_slo.cost < 0.45 * api_only
+
+
+def shifting(slowness: Callable[[float], float]) -> list[tuple[float, str, bool]]:
+    """A GPU that is so much slower than it can be, and an API: two minutes at 4 requests a second, which begin with 40."""
+    clock, draw = Clock(), random.Random(5)
+    tiers = [[place("gpu", PER_HOUR, clock)], [place("api", PER_TOKEN, clock)]]
+    simulation = Simulation(a_policy(clock), tiers, clock, slowness)
+    times = [0.001 * at for at in range(40)]
+    while times[-1] < 120:
+        times.append(times[-1] + draw.expovariate(4))
+    for time_s in times:
+        request = ask(str(draw.random()) + "x" * draw.randrange(1_000, 8_000))
+        simulation.at(time_s, lambda request=request: simulation.arrive(request))  # type: ignore[misc]
+    simulation.run()
+    return sorted(simulation.sent)
+
+
+def test_a_first_burst_does_not_all_go_where_nothing_is_known() -> None:
+    """All of it did, as the cheapest: forty requests at a GPU that could do four in time."""
+    sent = shifting(lambda now_s: 1.0)
+    assert [name for _, name, _ in sent[:40]] == ["gpu"] * 4 + ["api"] * 36
+    assert sum(is_good for _, _, is_good in sent) / len(sent) > SLO.attainment
+    later = [name for at_s, name, _ in sent if at_s > 10]
+    assert later.count("gpu") / len(later) > 0.9
+
+
+@pytest.mark.parametrize(("took_s", "sent"), [(SLO.ttft_s + 50 * SLO.tpot_s, 8), (SLO.ttft_s + 51 * SLO.tpot_s, 4)])
+def test_answers_that_are_not_streamed_show_by_their_end_what_can_be_borne(took_s: float, sent: int) -> None:
+    clock = Clock()
+    policy = a_policy(clock)
+    gpu, api = place("gpu", PER_HOUR, clock), place("api", PER_TOKEN, clock)
+    watches = [policy.sent(gpu, ask("hello")) for _ in range(4)]
+    for watch in reversed(watches):
+        watch.over(
+            AttemptOutcome(
+                deployment=gpu, ask=ask("hello"), failure=None, is_abandoned=False, took_s=took_s, ttft_s=None,
+                tpot_s=None, prompt_tokens=10, cached_tokens=0, tokens=50,
+            )
+        )  # fmt: skip
+    chosen = []
+    for _ in range(20):
+        chosen.append(policy.rank([[gpu], [api]], ask("hello")).order[0])
+        policy.sent(chosen[-1], ask("hello"))
+    assert [each.name for each in chosen] == ["gpu"] * sent + ["api"] * (20 - sent)
+
+
+def test_a_deployment_that_was_slow_when_it_began_is_used_again() -> None:
+    """It was not for minutes: what it could not do under a burst was held against it when it had nothing to do."""
+    sent = shifting(lambda now_s: 20.0 if now_s < 10 else 1.0)
+    assert sum(is_good for _, _, is_good in sent) / len(sent) > SLO.attainment
+    later = [name for at_s, name, _ in sent if at_s > 60]
+    assert later.count("gpu") / len(later) > 0.4
+
+
+def test_a_deployment_that_stays_slow_is_tried_ever_more_rarely() -> None:
+    sent = shifting(lambda now_s: 20.0)
+    tried = [at_s for at_s, name, _ in sent if name == "gpu"]
+    assert tried[3] < 0.1
+    assert 3 <= len(tried) - 4 <= 7  # 1, 2, 4, 8, 16, 32, 60 s after each other
 
 
 def test_predictions_become_good_and_are_counted() -> None:

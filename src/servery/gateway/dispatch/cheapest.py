@@ -12,7 +12,8 @@ class Option:
     """A deployment that could take a request: in which tier, whether it has a place free, what it would do and cost.
 
     `cost` is in micro-dollars, what this request adds to the bill. `is_idle`: nothing of the model's is under way there.
-    `clears_s` is after how long it is expected to keep the SLO, or to be idle.
+    `clears_s` is after how long it is expected to keep the SLO, or to be idle. `doublings` tells how far the load would be
+    beyond what it was seen to bear. `is_due`: it may be tried, whatever is predicted.
     """
 
     name: str
@@ -22,6 +23,8 @@ class Option:
     cost: int
     is_idle: bool = False
     clears_s: float = 0.0
+    doublings: int = 0
+    is_due: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,22 +43,25 @@ class Decision:
 def cheapest_within_slo(options: Sequence[Option], slo: Slo, overload: Overload) -> Decision:
     """Rank those that keep `slo` by cost, then tier, then predicted TTFT; if none does, do as `overload` says.
 
+    A load that was never seen is predicted worst, so those that have borne such a one come before those that have not. One
+    that is cheaper, has nothing to do and is due is tried with a request now and then, though it is not predicted to keep it.
     Those that do not keep it come behind, fastest first: an attempt that fails has somewhere to go. Where requests would
     have to wait or go, the fastest that is idle is sent one nevertheless: waiting makes nothing better there, and that its
     prediction is wrong can be learnt only by trying.
     """
     keeping = [option for option in options if option.has_place and keeps(option.prediction, slo)]
     others = [option for option in options if option not in keeping]
-    keeping.sort(key=lambda option: (option.cost, option.tier, option.prediction.ttft_s))
+    keeping.sort(key=lambda option: (option.doublings, option.cost, option.tier, option.prediction.ttft_s))
     others.sort(key=lambda option: (not option.has_place, option.prediction.ttft_s, option.cost))
     ranked = tuple(option.name for option in (*keeping, *others))
     if keeping or not options:
-        return Decision(ranked=ranked)
+        tried = next((each.name for each in others if _is_tried(each, keeping)), None)
+        return Decision(ranked=ranked if tried is None else _led_by(tried, ranked))
     if overload is Overload.BEST_EFFORT:
         return Decision(ranked=ranked, is_within_slo=False)
     idle = next((option.name for option in others if option.has_place and option.is_idle), None)
     if idle is not None:
-        return Decision(ranked=(idle, *(name for name in ranked if name != idle)), is_within_slo=False)
+        return Decision(ranked=_led_by(idle, ranked), is_within_slo=False)
     soonest_s = max(min(option.clears_s for option in options), _step_s(options))
     if overload is Overload.SHED:
         return Decision(ranked=ranked, shed_s=soonest_s, is_within_slo=False)
@@ -65,6 +71,15 @@ def cheapest_within_slo(options: Sequence[Option], slo: Slo, overload: Overload)
 def keeps(prediction: Prediction, slo: Slo) -> bool:
     """Whether the times that cover most requests are within the SLO."""
     return prediction.ttft_upper_s <= slo.ttft_s and prediction.tpot_upper_s <= slo.tpot_s
+
+
+def _is_tried(option: Option, keeping: Sequence[Option]) -> bool:
+    is_free = option.is_due and option.is_idle and option.has_place
+    return is_free and option.cost < min(each.cost for each in keeping)
+
+
+def _led_by(name: str, ranked: Sequence[str]) -> tuple[str, ...]:
+    return (name, *(each for each in ranked if each != name))
 
 
 def _step_s(options: Sequence[Option]) -> float:

@@ -26,6 +26,8 @@ _TPOT_SCALES = (1.0, 16.0)
 # once is tried again.
 _HALF_LIFE_S = 30.0
 _PRIOR_OF_SLO = 0.5
+# An answer from an idle deployment in less than half of the predicted time weighs as so many.
+_CONTRADICTED = 3
 _QUANTILE_STEP = 0.03
 _MOST_MARGIN = math.log(10.0)
 _BANDS_PER_OCTAVE = 2
@@ -142,8 +144,10 @@ class LatencyModel:
     def observe_ttft(self, at_start: Load, new_tokens: int, ttft_s: float, now_s: float) -> None:
         """Learn when the first token came of a request that met the load `at_start`."""
         features, _ = _features(at_start, new_tokens)
-        self._ttft_margins.observe(self._ttft.predict(features), ttft_s)
-        self._ttft.observe(features, ttft_s)
+        predicted_s = self._ttft.predict(features)
+        self._ttft_margins.observe(predicted_s, ttft_s)
+        for _ in range(_weight(at_start, predicted_s, ttft_s)):
+            self._ttft.observe(features, ttft_s)
         self._observed_s = now_s
 
     def observe_tpot(self, at_start: Load, answering: float, tpot_s: float, now_s: float) -> None:
@@ -153,14 +157,21 @@ class LatencyModel:
         predicted is what follows from the start.
         """
         _, features = _features(at_start, 0)
-        self._tpot_margins.observe(self._tpot.predict(features), tpot_s)
-        self._tpot.observe((1.0, answering), tpot_s)
+        predicted_s = self._tpot.predict(features)
+        self._tpot_margins.observe(predicted_s, tpot_s)
+        for _ in range(_weight(at_start, predicted_s, tpot_s)):
+            self._tpot.observe((1.0, answering), tpot_s)
         self._observed_s = now_s
 
     def _belief(self, now_s: float) -> float:
         if self._observed_s is None:
             return 1.0
         return math.exp2(-max(now_s - self._observed_s, 0.0) / _HALF_LIFE_S)
+
+
+def _weight(at_start: Load, predicted_s: float, actual_s: float) -> int:
+    """How often an observation counts: what a deployment can do that has nothing else to do is hardly chance."""
+    return _CONTRADICTED if not at_start.in_flight and predicted_s > 2.0 * actual_s else 1
 
 
 def _at_most(prior: Sequence[float], factor: float) -> tuple[float, ...]:

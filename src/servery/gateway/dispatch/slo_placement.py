@@ -4,7 +4,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from servery.config.types import ModelConfig, Overload, Slo
+from servery.config.types import ModelConfig, Overload, Slo, Tier
 from servery.gateway.cost import cost_microusd
 from servery.gateway.dispatch.caution import Caution
 from servery.gateway.dispatch.cheapest import Option, cheapest_within_slo, keeps
@@ -16,6 +16,8 @@ from servery.gateway.dispatch.place import Ranked, Watch
 from servery.gateway.dispatch.prediction import LatencyModel, Prediction, Tally
 from servery.gateway.dispatch.prefixes import PrefixIndex
 from servery.gateway.dispatch.prompt import Prompt, Prompts
+from servery.gateway.dispatch.proven import Proven
+from servery.gateway.dispatch.trial import Trial
 from servery.upstream.ask import Ask
 from servery.wire.errors import ApiError, rate_limited
 
@@ -23,6 +25,8 @@ from servery.wire.errors import ApiError, rate_limited
 _ANSWER_TOKENS = 200.0
 _NEWER = 0.05
 _SHORTEST_WAIT_S = 0.005
+# A provider's fleet has room for one more burst, whether or not it was seen to bear one.
+_ELASTIC = (Tier.MANAGED, Tier.API)
 
 
 class CheapestWithinSlo:
@@ -45,6 +49,8 @@ class CheapestWithinSlo:
         self._caution = Caution(model.slo.attainment)
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
         self._lengths = _Lengths()
+        self._proven: defaultdict[str, Proven] = defaultdict(Proven)
+        self._trials: defaultdict[str, Trial] = defaultdict(Trial)
 
     def configured(self, model: ModelConfig) -> "CheapestWithinSlo":
         """The same placement by another configuration with the same SLO: what either learns is known to both."""
@@ -98,6 +104,10 @@ class CheapestWithinSlo:
             clears_s=0.0 if is_enough else self._clears_s(deployment, prediction, new_tokens, answer),
             prediction=prediction,
             cost=cost_microusd(deployment.config.price, prompt.tokens, prompt.tokens - new_tokens, answer),
+            doublings=0
+            if deployment.config.tier in _ELASTIC
+            else self._proven[deployment.name].doublings(load.in_flight + 1),
+            is_due=self._trials[deployment.name].is_due(self._clock()),
         )
 
     def _predict(self, deployment: Deployment, load: Load, new_tokens: int) -> Prediction:
@@ -110,8 +120,14 @@ class CheapestWithinSlo:
         found_s = clears_s(busy, self._predict(deployment, Load(), new_tokens), self._slo, answer_s)
         return found_s if slots.is_free else max(found_s, slots.predicted_wait_s or answer_s)
 
-    def _is_in_time(self, ttft_s: float, tpot_s: float | None) -> bool:
-        return ttft_s <= self._slo.ttft_s and (tpot_s is None or tpot_s <= self._slo.tpot_s)
+    def _is_in_time(self, outcome: AttemptOutcome) -> bool | None:
+        """Whether an attempt kept the SLO, by its end where nobody knows when it began; None of one that was given up."""
+        slo = self._slo
+        if outcome.ttft_s is not None:
+            return outcome.ttft_s <= slo.ttft_s and (outcome.tpot_s is None or outcome.tpot_s <= slo.tpot_s)
+        if outcome.is_abandoned:
+            return None
+        return outcome.failure is None and outcome.took_s <= slo.ttft_s + slo.tpot_s * outcome.tokens
 
     def _latency(self, name: str) -> LatencyModel:
         if name not in self._models:
@@ -138,10 +154,15 @@ class CheapestWithinSlo:
         model, now, begun = self._latency(name), self._clock(), lesson.begun
         self._loads[name].end(lesson.new_tokens, had_first_token=begun is not None)
         answering = None if begun is None else self._answering[name].end(*begun, now)
+        is_in_time = self._is_in_time(outcome)
+        if is_in_time is not None:
+            self._proven[name].learn(lesson.met.in_flight + 1, is_in_time=is_in_time)
+            if not lesson.met.in_flight:
+                self._trials[name].learn(now, is_in_time=is_in_time)
         if outcome.ttft_s is not None:
             model.observe_ttft(lesson.met, lesson.new_tokens, outcome.ttft_s, now)
             self._tallies[name].add(lesson.predicted_s, outcome.ttft_s)
-            self._caution.learn(is_in_time=self._is_in_time(outcome.ttft_s, outcome.tpot_s))
+            self._caution.learn(is_in_time=is_in_time is True)
         if outcome.tpot_s is not None and answering is not None:
             model.observe_tpot(lesson.met, answering, outcome.tpot_s, now)
         if outcome.failure is None and not outcome.is_abandoned and outcome.tokens:
