@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from servery.bench.paired import Outcome, chance_of_less, compare
+from servery.bench.paired import Outcome, chance_of_less, compare, coverage_of
 from servery.bench.percentile import quantile
 
 
@@ -53,6 +53,33 @@ def test_a_request_that_one_side_did_not_answer_counts_for_the_other() -> None:
     b: list[list[float | None]] = [[1.0, None, 3.0] * 10] * 3
     found = compare(a, b, lambda values: sum(values) / len(values), margin=0.5, seed=0)
     assert (found.a, found.b) == (2.0, 2.0)
+
+
+def test_many_figures_together_seldom_call_identical_servers_different() -> None:
+    """Six correlated figures of runs whose levels differ by chance: fewer than one comparison in ten is a false alarm."""
+    figures = (median, lambda values: quantile(sorted(values), 0.95))
+
+    def sides(source: random.Random) -> list[list[list[float]]]:
+        levels = [source.lognormvariate(0, 0.02) for _ in range(3)]
+        lengths = [[source.lognormvariate(0, 0.6) for _ in range(60)] for _ in levels]
+        return [
+            [
+                [level * one * source.lognormvariate(0, spread) for one in of]
+                for level, of in zip(levels, lengths, strict=True)
+            ]
+            for spread in (0.05, 0.1, 0.15)
+        ]
+
+    def differs(seed: int, coverage: float) -> bool:
+        found = [
+            compare(a, b, figure, margin=0.0, seed=seed, rounds=150, coverage=coverage).outcome
+            for a, b in zip(sides(random.Random(seed)), sides(random.Random(seed + 500)), strict=True)
+            for figure in figures
+        ]
+        return any(one in (Outcome.BETTER, Outcome.WORSE) for one in found)
+
+    assert coverage_of(6) == pytest.approx(1 - 0.05 / 6)
+    assert sum(differs(seed, coverage_of(6)) for seed in range(20)) <= 2
 
 
 def test_more_may_be_better() -> None:

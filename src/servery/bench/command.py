@@ -111,8 +111,8 @@ def sweep(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> int:
     """Compare two servers or models, A and B, with the same requests at the same times, in turn.
 
-    Runs go A B, B A, A B; every figure has the ratio B / A with a 95 % interval from a bootstrap over neighbouring
-    requests, and a verdict: better, worse, same within --margin, or inconclusive. The exit code is 1 when B is worse.
+    Runs go A B, B A, A B; every figure has the ratio B / A with an interval from a paired bootstrap over
+    neighbouring requests (all of them hold together with 95 %), and a verdict: better, worse, same within --margin, or inconclusive. The exit code is 1 when B is worse.
 
     Example:
       servery bench compare --model amuse --model-b amuse-draft --rate 4

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from servery.bench.fitting import fitting
 from servery.bench.options import BenchOptions
 from servery.bench.output import put_out
 from servery.bench.page import write_pair
-from servery.bench.paired import ANSWERED, KEPT, SHARES, Comparison, Outcome, chance_of_less, compare
+from servery.bench.paired import ANSWERED, KEPT, SHARES, Comparison, Outcome, chance_of_less, compare, coverage_of
 from servery.bench.percentile import quantile, smallest_n
 from servery.bench.report import Latency, Report, Row, cut_short, faults_of
 from servery.bench.run import one_run
@@ -83,11 +84,12 @@ def judged(a: list[Report], b: list[Report], *, margin: float, seed: int) -> Com
 
     Latencies are of good answers only, so the share of these is a figure, too: who refuses half is not the faster one.
     """
-    figures: dict[str, Comparison] = {}
-    for name, of in _figures(a, b).items():
-        sides = _values(a, of.column), _values(b, of.column)
-        if all(any(value is not None for value in repeat) for side in sides for repeat in side):
-            figures[name] = compare(*sides, of.figure, margin=margin, seed=seed, is_less_better=of.is_less_better)
+    told = {name: of for name, of in _figures(a, b).items() if all(_is_told(side, of.column) for side in (a, b))}
+    together = partial(compare, margin=margin, seed=seed, coverage=coverage_of(len(told)))
+    figures = {
+        name: together(_values(a, of.column), _values(b, of.column), of.figure, is_less_better=of.is_less_better)
+        for name, of in told.items()
+    }
     first = [[value for repeat in _values(side, "ttft_s") for value in repeat if value is not None] for side in (a, b)]
     valid = not any(report.faults for report in [*a, *b])
     return CompareReport(margin, figures, chance_of_less(*first), _verdict(figures), valid, a, b)
@@ -141,6 +143,11 @@ def _values(reports: list[Report], column: Column) -> list[list[float | None]]:
     return [[_value(row, column) for row in report.samples] for report in reports]
 
 
+def _is_told(reports: list[Report], column: Column) -> bool:
+    """Whether each repeat has a value of it."""
+    return all(any(value is not None for value in repeat) for repeat in _values(reports, column))
+
+
 def _value(row: Row, column: Column) -> float | None:
     if column == "answered":
         return float(row["error"] is None)
@@ -169,10 +176,10 @@ def show(report: CompareReport, console: Console) -> None:
         "A": [f"{scale * one.a:.2f}{unit}" for one, (scale, unit) in zip(of, scaled.values(), strict=True)],
         "B": [f"{scale * one.b:.2f}{unit}" for one, (scale, unit) in zip(of, scaled.values(), strict=True)],
         "B / A": [f"{one.ratio:.3f}" for one in of],
-        "95 % interval": [f"{one.low:.3f} to {one.high:.3f}" for one in of],
+        "interval": [f"{one.low:.3f} to {one.high:.3f}" for one in of],
         "B is": [one.outcome.value.partition(" within")[0] for one in of],
     }
-    console.print(fitting(console, columns, ("A", "B", "95 % interval")))
+    console.print(fitting(console, columns, ("A", "B", "interval")))
     console.print(f"a request of B has the lower TTFT {report.chance_b_faster:.0%} of the time")
     console.print(f"B is {report.verdict.value} (margin {report.margin:.0%})", style="bold")
     for fault in faults_of([*report.a, *report.b]):

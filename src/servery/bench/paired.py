@@ -1,10 +1,11 @@
 """Whether B is better than A, from runs of the same requests at the same times, A and B in turn.
 
-For each figure the ratio B / A and its 95 % interval, by a bootstrap over blocks of neighbouring requests (Künsch, 1989):
+For each figure the ratio B / A and its interval, by a bootstrap over blocks of neighbouring requests (Künsch, 1989):
 requests that share a batch are late together, so single requests are no independent evidence. The repeats are resampled
 along with the blocks, and what is drawn is drawn of both sides: the same repeats and the same requests. That a prompt was
 long, or that many came at once, then weighs on both alike and does not hide a difference. The verdict compares the
-interval with 1 and with a margin within which a difference does not matter to anybody.
+interval with 1 and with a margin within which a difference does not matter to anybody. Of many figures one would seem
+different by chance alone, so the intervals are wide enough to hold together with 95 % (Bonferroni): `coverage_of`.
 """
 
 import math
@@ -19,7 +20,8 @@ from servery.bench.percentile import quantile
 ANSWERED, KEPT = "answered", "kept the SLO"  # the figures that are shares of the requests; all others are latencies
 SHARES = frozenset({ANSWERED, KEPT})
 BLOCK = 10
-ROUNDS = 1000
+ROUNDS = 2000
+CONFIDENCE = 0.95
 
 Figure = Callable[[Sequence[float]], float]
 Repeats = Sequence[Sequence[float | None]]  # of each repeat the value of each request; None: it has none
@@ -36,7 +38,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One figure of A and of B, the ratio B / A with its 95 % interval, and what follows."""
+    """One figure of A and of B, the ratio B / A with its interval, and what follows."""
 
     a: float
     b: float
@@ -55,6 +57,7 @@ def compare(
     seed: int,
     rounds: int = ROUNDS,
     is_less_better: bool = True,
+    coverage: float = CONFIDENCE,
 ) -> Comparison:
     """`a` and `b` hold the values of the same requests in each repeat, in their order; each repeat has at least one.
 
@@ -64,8 +67,13 @@ def compare(
     source = random.Random(seed)
     at_a, at_b = figure(_pool(a)), figure(_pool(b))
     ratios = sorted(_ratio(figure(drawn_b), figure(drawn_a)) for drawn_a, drawn_b in _resampled(a, b, source, rounds))
-    low, high = quantile(ratios, 0.025), quantile(ratios, 0.975)
+    low, high = quantile(ratios, (1 - coverage) / 2), quantile(ratios, (1 + coverage) / 2)
     return Comparison(at_a, at_b, _ratio(at_b, at_a), low, high, _outcome(low, high, margin, is_less_better))
+
+
+def coverage_of(figures: int) -> float:
+    """What the interval of each of so many figures must cover for all to hold together."""
+    return 1 - (1 - CONFIDENCE) / max(figures, 1)
 
 
 def _outcome(low: float, high: float, margin: float, is_less_better: bool) -> Outcome:
