@@ -17,11 +17,13 @@ import json
 import math
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +31,7 @@ from benchmarks.gpu.attention_part import attention, rivals
 from benchmarks.gpu.ceilings import ceilings, loading
 from benchmarks.gpu.engine_parts import decode_8b, host, prefill_8b, workload
 from benchmarks.gpu.exact_parts import exactness, invariance, syncs
-from benchmarks.gpu.parts import Machine, Part, Row, figures, line, run
+from benchmarks.gpu.parts import DeviceLost, Machine, Part, Row, figures, line, run
 from benchmarks.gpu.sum_part import sums
 from benchmarks.result import publish
 
@@ -74,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry", action="store_true", help="on a CPU, with toy sizes")
     parser.add_argument("--only", default="", help="parts to run, with commas between them; else all")
     parser.add_argument("--out", type=Path, help="a file that gets all figures so far after each part, as JSON")
+    parser.add_argument(
+        "--after", type=Path, help="go on where another process lost the device, with what is in this file"
+    )
     options = parser.parse_args(arguments)
     if not options.dry and not torch.cuda.is_available():
         sys.stderr.write("there is no GPU that torch finds; --dry runs the same on the CPU with toy sizes.\n")
@@ -90,11 +95,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts = [dataclasses.replace(part, budget_s=_DRY_S) for part in parts]
     machine = Machine(torch.device("cpu") if options.dry else torch.device("cuda", 0), options.dry)
     name = "cpu" if options.dry else torch.cuda.get_device_name(0)
-    table = _Table(name)
+    table = _Table(name, options.after)
+    limit_s = math.inf if options.dry else max(0.0, LIMIT_S - table.seconds)
     if not options.dry:
-        table.tell_at_the_latest(LIMIT_S + 10)
+        table.tell_at_the_latest(limit_s + 10)
     keep = partial(_keep, options.out, name) if options.out else _nowhere
-    run(parts, machine, rows=table.rows, limit_s=math.inf if options.dry else LIMIT_S, keep=keep)
+    try:
+        run(parts, machine, rows=table.rows, limit_s=limit_s, keep=keep)
+    except DeviceLost as lost:
+        if lost.left:
+            _go_on(lost.left, table, options.out)
     try:
         if not options.dry:
             publish("gpu-suite", {"device": name, "seconds": table.seconds, "rows": figures(table.rows)})
@@ -106,15 +116,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class _Table:
     """All rows, told when all parts have run, or when time is up though the device does not answer."""
 
-    def __init__(self, device_name: str) -> None:
-        self.rows: list[Row] = []
+    def __init__(self, device_name: str, after: Path | None = None) -> None:
+        """With what an earlier process found, in the file `after`."""
+        before: dict[str, Any] = {"seconds": 0.0, "rows": []}
+        if after is not None:
+            before = json.loads(after.read_text())
+        self.rows = [Row(**row) for row in before["rows"]]
         self._device_name = device_name
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - float(before["seconds"])
 
     @property
     def seconds(self) -> float:
-        """Since it was begun."""
+        """Since the first process began."""
         return time.perf_counter() - self._started
+
+    def leave(self, path: Path) -> None:
+        """Write it down for the process that goes on."""
+        path.write_text(json.dumps({"seconds": self.seconds, "rows": [dataclasses.asdict(row) for row in self.rows]}))
 
     def tell(self) -> int:
         """Print it; the exit status."""
@@ -136,6 +154,17 @@ class _Table:
         timer = threading.Timer(seconds, end)
         timer.daemon = True
         timer.start()
+
+
+def _go_on(left: Sequence[Part], table: _Table, out: Path | None) -> None:
+    """Become a process that runs the parts that are left: this one's device does nothing more, and frees no memory."""
+    path = Path(tempfile.gettempdir()) / f"gpu-suite-{os.getpid()}.json"
+    table.leave(path)
+    arguments = ["--only", ",".join(part.name for part in left), "--after", str(path)]
+    arguments += ["--out", str(out)] if out else []
+    sys.stderr.write(f"the device is lost; {arguments[1]} in a new process\n")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks.gpu_suite", *arguments])  # noqa: S606 - ourselves
 
 
 def _keep(path: Path, device_name: str, rows: Sequence[Row]) -> None:

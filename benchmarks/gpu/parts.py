@@ -43,6 +43,14 @@ class OutOfTime(Exception):
     """A part took longer than it may."""
 
 
+class DeviceLost(Exception):
+    """The device does nothing more for this process; `left` are the parts that it has not begun."""
+
+    def __init__(self, left: "Sequence[Part]") -> None:
+        super().__init__("the device does nothing more for this process")
+        self.left = tuple(left)
+
+
 @dataclass(slots=True)
 class Machine:
     """What parts run on, and what it reaches: filled in by the first of them. `is_dry`: a CPU, with toy sizes."""
@@ -56,6 +64,14 @@ class Machine:
         """Until the device has done what it was told."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+    def answers(self) -> bool:
+        """Whether the device still computes: after an illegal access it does nothing more for a process."""
+        try:
+            self.wait()
+        except RuntimeError:
+            return False
+        return True
 
     def clear(self) -> None:
         """Give back memory that nobody uses, also of engines: a launcher and its graphs hold each other."""
@@ -110,11 +126,11 @@ def run(
     """All parts, one after the other; what fails is a row that says so.
 
     Each row is added to `rows` as it is found. All parts together take at most `limit_s`, so that the last ones may get
-    less than they may have. After each, `keep` is given what there is.
+    less than they may have. After each, `keep` is given what there is. Raises `DeviceLost` for another process to go on.
     """
     rows = [] if rows is None else rows
     end = time.perf_counter() + limit_s
-    for part in parts:
+    for number, part in enumerate(parts):
         started = time.perf_counter()
         budget_s = min(part.budget_s, end - started)
         if budget_s < _LEAST_S:
@@ -125,9 +141,12 @@ def run(
                 for row in part.work(machine):
                     rows.append(row)
                     sys.stderr.write(f"  {line(row)}\n")
-        except Exception as error:  # noqa: BLE001 - the other parts go on
+        except Exception as error:
             traceback.print_exc()
             rows.append(Row(part.name, part.name, None, note=f"{type(error).__name__}: {error}"))
+            if not machine.answers():
+                keep(rows)
+                raise DeviceLost(parts[number + 1 :]) from error
         machine.clear()
         rows.append(
             Row(part.name, "time of this part", time.perf_counter() - started, "s", part.budget_s, is_cost=True)

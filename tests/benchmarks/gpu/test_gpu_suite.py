@@ -67,6 +67,43 @@ def test_what_is_left_of_the_time_is_for_the_last_parts() -> None:
     assert kept == [3]
 
 
+class Lost(Machine):
+    """A device that does nothing more once something failed."""
+
+    def answers(self) -> bool:
+        return False
+
+
+def test_another_process_goes_on_where_the_device_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the rows so far and the parts that were not begun; the bandwidth it measures anew."""
+
+    def fails(machine: Machine) -> Iterator[Row]:
+        yield Row("invariance", "before", 1.0)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    calls: list[list[str]] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(gpu_suite, "Machine", Lost)
+        patched.setattr(gpu_suite, "PARTS", (Part("invariance", 20, fails), *gpu_suite.PARTS[-2:]))
+        patched.setattr(gpu_suite.tempfile, "gettempdir", lambda: str(tmp_path))
+        patched.setattr(gpu_suite.os, "execv", lambda program, words: calls.append(words))
+        gpu_suite.main(["--dry", "--out", str(tmp_path / "out.json")])
+    capsys.readouterr()
+    ((_, _, module, *words),) = calls
+    assert (module, words[:3], words[4:]) == (
+        "benchmarks.gpu_suite",
+        ["--only", "small,rivals", "--after"],
+        ["--out", str(tmp_path / "out.json")],
+    )
+    assert [row["name"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]] == ["before", "invariance"]
+    assert gpu_suite.main(["--dry", "--only", "rivals", "--after", words[3]]) == 1
+    told = capsys.readouterr().out
+    assert "illegal memory access" in told
+    assert [each for each in told.splitlines() if each.startswith("rivals ")]
+
+
 def test_every_way_of_what_stands_between_products_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """In Triton's interpreter; torch.compile takes long, and is torch's to test."""
     monkeypatch.setattr(torch, "compile", lambda work, dynamic: work)
