@@ -21,7 +21,7 @@ def test_a_server_that_is_gone_once_the_model_is_loaded_is_no_crash(tiny: Path, 
     with theirs:
         ours.close()
         done = subprocess.run(
-            [sys.executable, "-m", "servery.engine.process", str(theirs.fileno()), str(memory), config, "m"],
+            [sys.executable, "-m", "servery.engine.entry", str(theirs.fileno()), str(memory), config, "m"],
             pass_fds=(theirs.fileno(), memory), capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
     os.close(memory)

@@ -32,13 +32,13 @@ from servery.engine.watchdog import LOOK_S, Watchdog
 
 log = logging.getLogger(__name__)
 
-ENGINE_MODULE = "servery.engine.process"
+ENGINE_MODULE = "servery.engine.entry"
 STOP_TIMEOUT_S = 5.0
 _READ_BYTES = 1 << 20
 
 
 class CoreProcess:
-    """A running `servery.engine.process`. Made by `launch`; `end` it in any case."""
+    """A running engine process. Made by `launch`; `end` it in any case."""
 
     def __init__(
         self,

@@ -1,12 +1,12 @@
-"""The engine process: a core behind a socket. Started by `AsyncEngine` as `python -m servery.engine.process FD MEMORY CONFIG NAME`."""
+"""The engine process: a core behind a socket. Started by `AsyncEngine` as `python -m servery.engine.entry FD MEMORY CONFIG NAME`."""
 
 import contextlib
 import logging
 import os
 import signal
 import socket
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from servery.engine.adapter_source import AdapterInfo, AdapterSource
@@ -208,10 +208,11 @@ def _give_up(message: str) -> None:
     os._exit(1)
 
 
-if __name__ == "__main__":
-    fd, memory, config, name = sys.argv[1:]
+def run(arguments: Sequence[str]) -> int:
+    """The exit status of an engine process with these words on its command line: FD MEMORY CONFIG NAME."""
+    fd, memory, config, name = arguments
     shown = name.replace("%", "%%")
     set_up_logging(
         logging.INFO, os.environ.get(VARIABLE, TEXT), f"%(levelname)s engine {shown}: %(message)s", engine=name
     )
-    sys.exit(main(int(fd), int(memory), decode_config(config)))
+    return main(int(fd), int(memory), decode_config(config))
