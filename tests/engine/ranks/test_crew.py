@@ -52,8 +52,7 @@ def test_a_process_that_is_killed_ends_the_engine_with_its_name(divided: LLM) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [(4, 1), (1, 2), (2, 2)])
-@pytest.mark.parametrize("speculate", ["off", "ngram"])
+@pytest.mark.parametrize(("ranks", "speculate"), [((4, 1), "off"), ((1, 2), "ngram"), ((2, 2), "ngram")])
 def test_any_number_of_processes_gives_the_tokens_of_one(tiny: Path, ranks: tuple[int, int], speculate: str) -> None:
     llm = llm_of(tiny, tensor_parallel=ranks[0], pipeline_parallel=ranks[1], speculate=speculate)
     try:

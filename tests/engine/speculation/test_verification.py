@@ -133,7 +133,7 @@ JUDGED = {
 }
 
 
-@pytest.mark.parametrize("runs", [60, pytest.param(800, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [60, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.parametrize("name", JUDGED)
 def test_texts_are_as_likely_as_without_drafts_for_every_warping(name, kernels, runs):
