@@ -164,4 +164,4 @@ def test_ci_runs_what_a_developer_runs() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     commands = [line for line in script.read_text().splitlines() if line.startswith("make ")]
-    assert commands == ["make check", "make test SLOW=1"]
+    assert commands == ["make environment-dev", "make check", "make test SLOW=1"]
