@@ -41,7 +41,7 @@ class App:
         exchange = Exchange(
             request=request,
             reply=Reply(outlet, request.id, (route and route.dialect) or spoken(route, request.headers)),
-            interrupt=Interrupt((line and line.task) or _this_task()),
+            interrupt=_interrupt(line),
             arguments={} if found is None else found.matched.arguments,
         )
         tracer = self._service.tracer
@@ -151,11 +151,13 @@ class App:
             log.log(level, "%s", line)
 
 
-def _this_task() -> "asyncio.Task[None]":
+def _interrupt(line: Line | None) -> Interrupt:
+    if line is not None and line.task is not None:
+        return Interrupt(line.task, line.alarm)
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("Servery's application must run in a task of asyncio.")
-    return task
+    return Interrupt(task)
 
 
 def _known(method: str) -> str:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from time import time
 from typing import Protocol
 
+from servery.server.alarm import Alarm
 from servery.server.outlet import SENT, Field
 from servery.server.types import Event, Scope
 
@@ -19,7 +20,9 @@ _BODYLESS = (204, 304)
 
 
 class Line(Protocol):
-    """What a cycle asks of its connection."""
+    """What a cycle asks of its connection, whose requests have `alarm` in turn."""
+
+    alarm: Alarm
 
     @property
     def is_write_paused(self) -> bool:
@@ -56,6 +59,7 @@ class Cycle:
             "_line",
             "_loop",
             "_waiter",
+            "alarm",
             "expects",
             "task",
         ),
@@ -72,6 +76,7 @@ class Cycle:
         self.expects = False  # the client waits for a word before it sends the body
         self.is_received = whole is not None
         self.is_begun = False
+        self.alarm = line.alarm
         self.task: asyncio.Task[None] | None = None  # that answers
         self.is_complete = False
         self.is_gone = False

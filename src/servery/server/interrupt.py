@@ -3,6 +3,7 @@
 import asyncio
 import enum
 
+from servery.server.alarm import Alarm
 from servery.wire.errors import ApiError, timed_out, unavailable
 
 
@@ -25,11 +26,12 @@ class Interrupt:
     What the task opened is closed on its way out, as with any cancellation. After `close` nothing can fire any more.
     """
 
-    def __init__(self, task: "asyncio.Task[None]") -> None:
+    def __init__(self, task: "asyncio.Task[None]", alarm: Alarm | None = None) -> None:
+        """`alarm` is the connection's, where it has one for its requests."""
         self._task = task
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = alarm
+        self._is_lent = alarm is not None
         self._is_open = True
-        self._due_s = 0.0
         self._due_for = Reason.TIMEOUT
         self.reason: Reason | None = None
 
@@ -42,21 +44,14 @@ class Interrupt:
 
     def fire_after(self, delay_s: float, reason: Reason) -> None:
         """Fire later, instead of when it was to fire until now."""
-        loop = self._task.get_loop()
-        self._due_s, self._due_for = loop.time() + delay_s, reason
-        if self._timer is not None and self._timer.when() > self._due_s:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None and self._is_open:
-            self._timer = loop.call_at(self._due_s, self._ring)
+        if self._is_open:
+            self._due_for = reason
+            if self._alarm is None:
+                self._alarm = Alarm(self._task.get_loop())
+            self._alarm.set(delay_s, self._ring)
 
     def _ring(self) -> None:
-        """The time of some deadline has come; a later one may have taken its place."""
-        self._timer = None
-        if self._task.get_loop().time() >= self._due_s:
-            self.fire(self._due_for)
-        else:
-            self.fire_after(self._due_s - self._task.get_loop().time(), self._due_for)
+        self.fire(self._due_for)
 
     def by(self) -> str | None:
         """Who ended the request, in the word of the metrics; None if nobody did."""
@@ -65,9 +60,11 @@ class Interrupt:
     def close(self) -> None:
         """From here on the task is not to be disturbed."""
         self._is_open = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None  # it holds this object
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None and self._is_lent:
+            alarm.clear()
+        elif alarm is not None:
+            alarm.end()
 
     def absorb(self) -> None:
         """Take back the cancellation that `fire` asked for; to be called where it was caught."""

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from servery.server.alarm import Alarm
 from servery.server.cycle import Cycle
 from servery.server.known_request import KnownRequest
 from servery.server.lingering_close import LingeringClose
@@ -87,6 +88,7 @@ class HttpProtocol(asyncio.Protocol):
         self._is_deaf = False  # nothing more that comes is a request
         self._is_reading_paused = False
         self._timer: asyncio.TimerHandle | None = None
+        self.alarm = Alarm(loop)  # of the request under way
         self._idle_since_s = 0.0
         self._drained: asyncio.Future[None] | None = None
         self._peer: tuple[str, int] | None = None
@@ -107,6 +109,7 @@ class HttpProtocol(asyncio.Protocol):
         """The connection is over."""
         self._connections.closed(self)
         self._set_timer(None)
+        self.alarm.end()
         self._transport.lost()
         self._is_deaf = True
         self.resume_writing()

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from servery.server.alarm import Alarm
 from servery.server.interrupt import ClientGone
 from servery.server.request_head import RequestHead
 from servery.server.types import Receive, Scope
@@ -14,9 +15,13 @@ from servery.wire.errors import ApiError
 
 
 class Line(Protocol):
-    """A connection that tells of its client by itself; `task` answers the request."""
+    """A connection that tells of its client by itself; `task` answers the request, which may use the connection's `alarm`."""
 
     task: "asyncio.Task[None] | None"
+
+    @property
+    def alarm(self) -> Alarm:
+        """As above."""
 
     def watch(self, call: Callable[[], None]) -> None:
         """Have `call` called when the client goes before its answer is complete."""

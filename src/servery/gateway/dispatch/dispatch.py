@@ -60,11 +60,16 @@ class Dispatcher:
         self._clock = clock
         self._random = random
 
-    async def open(self, exchange: Exchange) -> Opened:
+    def open(self, exchange: Exchange) -> Coroutine[Any, Any, Opened]:
         """An answer that has begun, of the exchange's model or of one that stands in for it.
 
         Raises `UpstreamFailure` when all has been tried that may be, `ApiError` for what is the client's own fault.
         """
+        if exchange.model.has_stand_ins:
+            return self._open_any(exchange)
+        return _Search(exchange, exchange.model, self._clock, self._random).open()
+
+    async def _open_any(self, exchange: Exchange) -> Opened:
         errors: list[ApiError | UpstreamFailure] = []
         refused: list[Opened] = []
         waiting: list[str] = []

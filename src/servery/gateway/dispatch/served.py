@@ -31,6 +31,7 @@ class Served:
     name: str = field(init=False)
     deployments: Sequence[Deployment] = field(init=False)
     alone: Deployment | None = field(init=False)
+    has_stand_ins: bool = field(init=False)
     only_price: Price | None = field(init=False)
     placed_by: str = field(init=False)
     tier_of: Mapping[str, int] = field(init=False)
@@ -42,6 +43,9 @@ class Served:
         object.__setattr__(self, "deployments", every)
         is_alone = len(every) == 1 and self.placement.why_alone is not None
         object.__setattr__(self, "alone", every[0] if is_alone else None)
+        others = self.config.fallbacks
+        has_stand_ins = bool(others.error or others.context_window or others.content_policy)
+        object.__setattr__(self, "has_stand_ins", has_stand_ins)
         object.__setattr__(self, "only_price", self.prices[0] if len(self.prices) == 1 else None)
         object.__setattr__(self, "placed_by", self.config.place.value)
         # Of a deployment that stands in two tiers the first counts.
