@@ -10,6 +10,7 @@ command that installs it.
 python -m benchmarks.gateway --cache DIRECTORY [--peers servery,envoy] [--rows saturated,at_100] [--cores 0,1]
 python -m benchmarks.gateway soak --cache DIRECTORY [--minutes 60]
 python -m benchmarks.gateway instructions --cache DIRECTORY [--requests 100]
+python -m benchmarks.gateway calls --cache DIRECTORY [--requests 100]
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gateway import instructions
+from benchmarks.gateway import calls, instructions
 from benchmarks.gateway.contest import LOADS, Contest, added_ms
 from benchmarks.gateway.peers import PEERS
 from benchmarks.gateway.rig import Rig
@@ -106,7 +107,22 @@ def _instructions(options: argparse.Namespace, rig: Rig) -> None:
     publish(instructions.NAME, {"settings": {"requests": options.requests}, "per": per})
 
 
-_VERBS = {"compare": _compare, "soak": _soak, "instructions": _instructions}
+def _calls(options: argparse.Namespace, rig: Rig) -> None:
+    found = calls.count(options.cache, options.requests)
+    Console(width=120).print(calls.table(found))
+    rooms = {room: round(number, 1) for room, number in calls.by_room(found).items()}
+    publish(
+        calls.NAME,
+        {
+            "settings": {"requests": options.requests},
+            "calls": round(sum(found.values()), 1),
+            "rooms": rooms,
+            "runs": found,
+        },
+    )
+
+
+_VERBS = {"compare": _compare, "soak": _soak, "instructions": _instructions, "calls": _calls}
 
 
 def main() -> None:
