@@ -128,7 +128,9 @@ class Exchange:
             self._keep(reader.take())
             self.fail(self._placed(error))
             return
-        self._keep(reader.take())
+        piece = reader.take()
+        if piece:
+            self._keep(piece)
         if reader.is_complete:
             self._end()
         elif self._phase is Phase.FIRST_PIECE or self._phase is Phase.BODY:

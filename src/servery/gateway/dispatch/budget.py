@@ -17,10 +17,7 @@ class RetryBudget:
         self.reserve = reserve
         self.refused = 0  # how often it was spent, for the metrics
         self._window = Window(_WINDOW_S)  # hits are requests, misses retries
-
-    def count(self, now: float) -> None:
-        """A request has come."""
-        self._window.hit(now)
+        self.count = self._window.hit  # a request has come, now
 
     def take(self, now: float) -> bool:
         """Whether one more retry is within the budget; if so it is taken."""

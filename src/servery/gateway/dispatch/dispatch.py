@@ -136,11 +136,8 @@ class _Search:
         self._served.budget.count(self._clock())
         lease = self._lease_at_once()
         while True:
-            if lease is None:
-                deployment = await self._next(self._ranked_now())
-                after_s = self._hedged_after_s(deployment)
-            else:
-                deployment, after_s = lease.deployment, None
+            deployment = await self._next(self._ranked_now()) if lease is None else lease.deployment
+            after_s = self._hedged_after_s(deployment) if lease is None else None
             try:
                 if after_s is not None:
                     return await self._begin(deployment, after_s)
@@ -199,7 +196,7 @@ class _Search:
     def _lease_at_once(self) -> Lease | None:
         """A place at the model's only deployment, if it has one now and nobody waits: then there is nothing to rank."""
         alone = self._served.alone
-        if alone is None or self._failed or self._served.turns.waiting:
+        if alone is None or self._failed or self._served.turns.queue:
             return None
         self._why = self._served.placement.why_alone or ""
         return alone.enter_at_once()

@@ -20,35 +20,35 @@ class Turns:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.clears_s: float | None = None  # about how long the first was told to wait
-        self._queue: list[Turn] = []
+        self.queue: list[Turn] = []  # who wait, the next one first
         self._order = itertools.count()
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._queue)
+        return len(self.queue)
 
     def wake(self) -> None:
         """Something has changed: the first looks again."""
-        if self._queue:
-            self._queue[0].woken.set()
+        if self.queue:
+            self.queue[0].woken.set()
 
     @contextmanager
     def turn(self, priority: int, arrived_s: float) -> "Iterator[Turn]":
         """A place in the queue, for as long as the block lasts; raises `TurnsFull`."""
-        if len(self._queue) >= self.limit:
+        if len(self.queue) >= self.limit:
             raise TurnsFull
         turn = Turn(self, (priority, arrived_s, next(self._order)))
-        bisect.insort(self._queue, turn, key=_key)
+        bisect.insort(self.queue, turn, key=_key)
         try:
             yield turn
         finally:
-            del self._queue[bisect.bisect_left(self._queue, turn.key, key=_key)]
+            del self.queue[bisect.bisect_left(self.queue, turn.key, key=_key)]
             self.wake()
 
     def is_first(self, turn: "Turn") -> bool:
         """Whether nobody is before it."""
-        return self._queue[0] is turn
+        return self.queue[0] is turn
 
 
 class Turn:
