@@ -50,6 +50,19 @@ def test_what_was_resolved_is_told_with_units() -> None:
     )
 
 
+def test_several_processes_and_the_link_to_a_gpu_are_told() -> None:
+    replace = msgspec.structs.replace
+    together = replace(INFO, tensor_parallel=4, pipeline_parallel=2, nnodes=2, sum_s=1e-5, step_sums_s=0.00065)
+    assert told_engine("amuse", together) == (
+        told_engine("amuse", INFO)
+        + "\n       4 processes share each layer, in 2 stages, on 2 machines, whose sums take 0.65 ms of a token's step"
+    )
+    staged = replace(INFO, pipeline_parallel=2)
+    assert told_engine("amuse", staged).endswith("\n       2 processes, in 2 stages")
+    linked = replace(INFO, link_bytes_per_s=5e10)
+    assert told_engine("amuse", linked).endswith("loaded in 0.2 s, the weights at 50.0 GB/s over the link")
+
+
 def test_who_drafts_is_told() -> None:
     drafting = msgspec.structs.replace(INFO, speculate="draft", draft_weight_bytes=1 << 20, draft_kv_bytes=2 << 20)
     assert told_engine("amuse", drafting) == (

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from servery.engine.decoder import Decoder
 from servery.engine.device import CPU, check_float8, device_name, free_bytes, resolve_device, use_device
 from servery.engine.device_kernels import open_device_kernels
 from servery.engine.device_memory import estimate_reserve, measure_workspace
-from servery.engine.dtype import dtype_name, resolve_dtype
+from servery.engine.dtype import resolve_dtype
 from servery.engine.errors import LoadError
 from servery.engine.held_tensors import held, memory_of
 from servery.engine.kv import KVCache
@@ -40,8 +40,8 @@ from servery.engine.quantization.config import stored_method
 from servery.engine.quantizer.choice import quantizer_for
 from servery.engine.quantizer.quantizer import Quantizer
 from servery.engine.ranks.crew import Crew
-from servery.engine.ranks.loading import LoadedPart, check_alone, load_part
-from servery.engine.ranks.messages import Begin, Loaded
+from servery.engine.ranks.loading import LoadedPart, check_alike, check_alone, load_part
+from servery.engine.ranks.messages import Begin
 from servery.engine.sampling import sampler_of
 from servery.engine.sampling_rows import SamplingRows
 from servery.engine.shortage import shortages
@@ -228,7 +228,7 @@ def _load_together(
         crew.gather(wait)
         own = load_part(config, ranks, progress=progress, planned=planned)
         others = crew.loaded()
-        _check_dtypes(own, others)
+        check_alike(own.model.dtype, others)
         num_blocks = min(own.plan.num_blocks, *(each.num_blocks for each in others))
         crew.begin(Begin(num_blocks, own.plan.max_model_len))
         cache = own.begin(num_blocks, own.plan.max_model_len, crew.place)
@@ -258,16 +258,6 @@ def _load_together(
         launcher=own.launcher,
         info=structs.replace(info, weight_bytes=weight_bytes, **_ranks_facts(own, ranks)),
     )
-
-
-def _check_dtypes(own: LoadedPart, others: Sequence[Loaded]) -> None:
-    name = dtype_name(own.model.dtype)
-    other = next(((rank, each.dtype) for rank, each in enumerate(others, 1) if each.dtype != name), None)
-    if other is not None:
-        raise LoadError(
-            f"process {other[0]} of the model computes in {other[1]} and the first in {name}, because their devices are "
-            "not alike; choose with --dtype what all of them have."
-        )
 
 
 def _ranks_facts(own: LoadedPart, ranks: Ranks) -> dict[str, Any]:

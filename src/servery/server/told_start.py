@@ -14,9 +14,13 @@ def told_engine(name: str, info: EngineInfo) -> str:
         f"{' ' * len(name)}  context {info.max_model_len} tokens; KV cache {info.kv_dtype} in {_size(info.kv_bytes)} "
         f"holds {info.num_blocks * info.block_size} tokens of {info.kv_bytes_per_token} bytes, in blocks of "
         f"{info.block_size}; up to {info.max_running} sequences, {info.max_step_tokens} tokens per step; "
-        f"loaded in {info.load_s:.1f} s{_ranks(info, ' ' * len(name))}{_adapters(info, ' ' * len(name))}"
+        f"loaded in {info.load_s:.1f} s{_link(info)}{_ranks(info, ' ' * len(name))}{_adapters(info, ' ' * len(name))}"
         f"{_speculation(info, ' ' * len(name))}"
     )
+
+
+def _link(info: EngineInfo) -> str:
+    return f", the weights at {info.link_bytes_per_s / 1e9:.1f} GB/s over the link" if info.link_bytes_per_s else ""
 
 
 def _ranks(info: EngineInfo, indent: str) -> str:

@@ -1,7 +1,7 @@
 """A part of a model in the memory, or on the device, of one of several processes."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ from servery.engine.decode_graphs import SPARE_BLOCKS
 from servery.engine.device import check_float8, free_bytes, resolve_device, use_device
 from servery.engine.device_kernels import open_device_kernels
 from servery.engine.device_memory import estimate_reserve
-from servery.engine.dtype import resolve_dtype
+from servery.engine.dtype import dtype_name, resolve_dtype
 from servery.engine.errors import LoadError
 from servery.engine.kv import KVCache
 from servery.engine.kv_format import KVFormat, resolve_kv_format
@@ -28,6 +28,7 @@ from servery.engine.quantization.scheme import AWQ
 from servery.engine.quantizer.choice import quantizer_for
 from servery.engine.ranks.meeting import check_can_meet, meet
 from servery.engine.ranks.meeting_place import MeetingPlace
+from servery.engine.ranks.messages import Loaded
 from servery.engine.ranks.rank_decoder import RankDecoder
 from servery.engine.shortage import shortages
 from servery.engine.threads import default_threads, use_threads
@@ -128,6 +129,17 @@ def check_alone(config: EngineConfig) -> None:
             f"{several} --quantize cannot use awq, which needs all of the model to calibrate on. Quantize first: "
             f"servery quantize MODEL OUT --scheme {config.quantize}, then serve OUT; or say --quantize-method round."
         )
+
+
+def check_alike(dtype: torch.dtype, others: Sequence[Loaded]) -> None:
+    """Raise `LoadError` unless all other processes compute in `dtype`, that of the first one."""
+    name = dtype_name(dtype)
+    for rank, other in enumerate(others, 1):
+        if other.dtype != name:
+            raise LoadError(
+                f"process {rank} of the model computes in {other.dtype} and the first in {name}, because their devices are "
+                "not alike; choose with --dtype what all of them have."
+            )
 
 
 def _plan(
