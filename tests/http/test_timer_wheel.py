@@ -119,6 +119,34 @@ def test_the_loop_turns_the_wheel_only_while_there_is_something_in_it(run: Run) 
     run(story)
 
 
+def test_the_wheel_is_not_turned_before_there_is_something_to_be_looked_at() -> None:
+    wheel = TimerWheel(0.0)
+    assert wheel.next_at() is None
+    far, near = wheel.add(600.01, print), wheel.add(5.01, print)
+    assert wheel.next_at() == wheel.passes_at(near) == 251 * TICK_S
+    near.cancel()
+    assert wheel.passes_at(far) == 30_001 * TICK_S
+    assert wheel.next_at() == 30_001 % 2048 * TICK_S  # its slot, in this turn
+    assert wheel.advance(600.01) == []
+    assert wheel.next_at() == wheel.passes_at(far)
+    assert wheel.advance(600.03) == [far]
+    assert wheel.next_at() is None
+
+
+def test_what_is_due_sooner_than_all_before_turns_the_wheel_sooner(run: Run) -> None:
+    async def story() -> None:
+        timers = LoopTimers(asyncio.get_running_loop(), tick_s=0.005)
+        fired = asyncio.Event()
+        far = timers.add(timers.loop.time() + 600.0, print)
+        timers.add(timers.loop.time() + 0.01, fired.set)
+        await asyncio.wait_for(fired.wait(), 20.0)
+        assert len(timers) == 1
+        far.cancel()
+        timers.close()
+
+    run(story)
+
+
 def test_one_callback_that_fails_does_not_keep_the_others_from_their_turn(run: Run) -> None:
     async def story() -> None:
         complaints: list[object] = []

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 TICK_S = 0.02
+_ROUNDING_S = 0.001  # of an event loop that counts in milliseconds, so that a tick has passed when it is looked at
 SLOTS = 2048  # a turn of 41 s at this tick
 
 
@@ -76,24 +77,36 @@ class TimerWheel:
         self._passed = max(self._passed, last)
         return due
 
+    def passes_at(self, timer: Timer) -> float:
+        """When the tick of a timer has passed."""
+        return self._start + timer.tick * self._tick_s
+
+    def next_at(self) -> float | None:
+        """When the first slot passes that has something in it, be it for a later turn; None if none has."""
+        if not self._size:
+            return None
+        first = self._passed + 1
+        tick = next(tick for tick in range(first, first + self._turn) if self._slots[tick % self._turn])
+        return self._start + tick * self._tick_s
+
 
 class LoopTimers:
-    """A wheel turned by an event loop, as long as there is something in it. Times are those of `loop.time()`."""
+    """A wheel turned by an event loop, when there is something to be looked at. Times are those of `loop.time()`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tick_s: float = TICK_S) -> None:
         self.loop = loop
-        self._tick_s = tick_s
         self._wheel = TimerWheel(loop.time(), tick_s)
         self._handle: asyncio.TimerHandle | None = None
+        self._turns_at = 0.0
 
     def __len__(self) -> int:
         return len(self._wheel)
 
     def add(self, at: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` once it is `at`; an exception of it goes to the loop's exception handler."""
-        if self._handle is None:
-            self._handle = self.loop.call_later(self._tick_s, self._turn)
-        return self._wheel.add(at, callback)
+        timer = self._wheel.add(at, callback)
+        self._turn_at(self._wheel.passes_at(timer))
+        return timer
 
     def close(self) -> None:
         """Stop turning. What is in the wheel does not fire any more."""
@@ -101,9 +114,20 @@ class LoopTimers:
             self._handle.cancel()
 
     def _turn(self) -> None:
+        self._handle = None
         for timer in self._wheel.advance(self.loop.time()):
             self.loop.call_soon(timer.fire)
-        self._handle = self.loop.call_later(self._tick_s, self._turn) if len(self._wheel) else None
+        if (at := self._wheel.next_at()) is not None:
+            self._turn_at(at)
+
+    def _turn_at(self, at: float) -> None:
+        """Turn the wheel at that time, unless it is turned before anyway."""
+        if self._handle is not None:
+            if self._turns_at <= at:
+                return
+            self._handle.cancel()
+        self._turns_at = at
+        self._handle = self.loop.call_at(at + _ROUNDING_S, self._turn)
 
 
 def _deadline(timer: Timer) -> float:
