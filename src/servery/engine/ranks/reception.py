@@ -54,7 +54,11 @@ class Reception:
         interface = interface_of(host)
         self._listener = listen(host, config.master_port)
         self._listener.setblocking(False)
-        self._store = listen(host, 0)
+        try:
+            self._store = listen(host, 0)
+        except LoadError:
+            self._listener.close()
+            raise
         self._silent: list[socket.socket] = []
         self.place = MeetingPlace(host=host, port=self._store.getsockname()[1], interface=interface)
 
