@@ -6,6 +6,7 @@ The default answers held-out questions greedily; at each token of its answer the
 import argparse
 import json
 import os
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from training.tokenizer import load, token_id
 
 def first_turns(kind: Kind, count: int) -> list[Dialogue]:
     """Held-out conversations of one kind, cut after their first question."""
-    return [Dialogue(one.turns[:1], one.system, one.tools) for one in examination(kind, 6 * count)[:count]]
+    return [Dialogue(one.turns[:1], one.system, one.tools) for one in islice(examination(kind, 6 * count), count)]
 
 
 def agreement(draft: Amuse, default: Amuse, prompts: list[list[int]], end: int, limit: int = 300) -> tuple[int, int]:

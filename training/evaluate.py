@@ -87,7 +87,7 @@ def report(folder: Path, count: int) -> dict[str, dict[str, float]]:
     model, tokenizer = read(folder), load(folder / "tokenizer.json")
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for kind in KINDS:
-        scores = exact_match(model, tokenizer, examination(kind, count))
+        scores = exact_match(model, tokenizer, [*examination(kind, count)])
         found[kind.stratum][kind.name] = round(100 * sum(scores) / len(scores), 1)
     return dict(found)
 

@@ -21,7 +21,7 @@ from training.tasks.scene import Kind
 
 MAX_TOKENS = 1024  # the longest right answer has 681
 PER_STRATUM = 700  # about what the gate needs: baseline 80 %, flips 10 %, a true loss of one point
-_TURNS_DRAWN = (3, 12, 48)  # per task wanted, until enough are different: conversations have several turns
+_TURNS_DRAWN = 48  # at most, per task wanted, until enough are different: conversations have several turns
 
 
 def tasks_of(dialogue: Dialogue) -> Iterator[dict[str, Any]]:
@@ -44,14 +44,13 @@ def _with_call_ids(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def different(kind: Kind, seed: int, wanted: int) -> list[dict[str, Any]]:
     """Up to ``wanted`` tasks of one kind, none of which asks what another does."""
     found: dict[str, dict[str, Any]] = {}
-    for turns in _TURNS_DRAWN:
-        for number, dialogue in enumerate(examination(kind, wanted * turns, seed)):
-            answers = [*tasks_of(dialogue)]
-            task = answers[number % len(answers)]  # the first of one, the second of the next, ...
-            found.setdefault(question(task), task)
+    for number, dialogue in enumerate(examination(kind, wanted * _TURNS_DRAWN, seed)):
+        answers = [*tasks_of(dialogue)]
+        task = answers[number % len(answers)]  # the first of one, the second of the next, ...
+        found.setdefault(question(task), task)
         if len(found) >= wanted:
             break
-    return [*found.values()][:wanted]
+    return [*found.values()]
 
 
 def question(task: dict[str, Any]) -> str:

@@ -103,11 +103,11 @@ def dialogues(seed: int, shard: int, count: int, level: float) -> list[Dialogue]
     return [dialogue(draw) for _ in range(count)]
 
 
-def examination(kind: Kind, count: int, seed: int = 7) -> list[Dialogue]:
-    """Held-out conversations of one kind, one scene each, about ``count`` turns in total."""
+def examination(kind: Kind, count: int, seed: int = 7) -> Iterator[Dialogue]:
+    """Held-out conversations of one kind, one scene each, about ``count`` turns in total; fewer are the first of more."""
     draw = Draw(Random(f"exam/{seed}/{kind.name}"), held_out=True)
-    found: list[Dialogue] = []
-    while sum(len(one.turns) for one in found) < count:
+    turns = 0
+    while turns < count:
         scene = kind.scene(draw)
-        found.append(Dialogue(scene.turns, scene.system, scene.tools))
-    return found
+        yield Dialogue(scene.turns, scene.system, scene.tools)
+        turns += len(scene.turns)
