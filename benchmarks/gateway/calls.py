@@ -27,7 +27,7 @@ NAME = "gateway-calls"
 _GATEWAY, _UPSTREAM = 8961, 8962
 _READY_S = 60.0
 _WARM_REQUESTS = 30
-_SIGNAL_S = 0.2  # until a signal is heard that comes while nothing is asked
+_SIGNAL_S = 0.3  # until a request is settled whose answer has come, and until a signal is heard
 
 
 def count(cache: Path, requests: int) -> dict[str, float]:
@@ -99,7 +99,8 @@ def _ask(connection: socket.socket, number: int) -> None:
 
 
 def _turn(gateway: "subprocess.Popen[bytes]") -> None:
-    """Have the gateway begin to count, or write down what it has."""
+    """Have the gateway begin to count, or write down what it has, when it is done with what it was asked."""
+    time.sleep(_SIGNAL_S)
     gateway.send_signal(signal.SIGUSR1)
     time.sleep(_SIGNAL_S)
 

@@ -40,8 +40,10 @@ class Calls:
 
 
 def _name(frame: FrameType) -> str:
+    """Of Servery's functions with the path below `src`, of others with the name of the file."""
     code = frame.f_code
-    return f"{code.co_filename.rpartition('/src/')[2]}:{code.co_qualname}"
+    _, is_own, path = code.co_filename.rpartition("/src/servery/")
+    return f"{'servery/' if is_own else ''}{path if is_own else Path(path).name}:{code.co_qualname}"
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Lifecycle:
     async def _wait_idle(self, timeout_s: float) -> bool:
         if not self._under_way:
             return True
-        self._idle = asyncio.Event()
+        self._idle = self._idle or asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
