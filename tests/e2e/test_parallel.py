@@ -42,7 +42,7 @@ def test_a_server_is_unready_while_another_machine_is_lost_and_comes_back_with_i
         server.wait_line(r"waiting for 1 other nodes")
         assert server.ask("GET", "/ready").status == 503
         with nodes.worker(folder) as another:
-            server.wait_line(r"is back \(restart 1\)")
+            server.wait_line(r"is back \(restart 1\)", timeout_s=180)
             again = server.ask("POST", "/v1/completions", body)
             assert (again.status, again.json["choices"]) == (200, first.json["choices"])
             server.process.terminate()
