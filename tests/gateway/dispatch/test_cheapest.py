@@ -56,11 +56,11 @@ def test_what_was_never_seen_to_bear_such_a_load_comes_behind_what_was() -> None
     assert cheapest_within_slo(alone, SLO, Overload.SHED) == Decision(ranked=("gpu",))
 
 
-def test_what_has_nothing_to_do_and_is_cheaper_is_tried_when_that_is_due() -> None:
-    slow = {"ttft_s": 3.0, "is_idle": True, "is_due": True}
+def test_what_is_cheaper_is_tried_when_that_is_due() -> None:
+    slow = {"ttft_s": 3.0, "is_due": True}
     api = option("api", tier=1, cost=300)
     assert cheapest_within_slo([option("gpu", **slow), api], SLO, Overload.SHED) == Decision(ranked=("gpu", "api"))
-    for untried in ({"is_due": False}, {"is_idle": False}, {"has_place": False}, {"cost": 300}):
+    for untried in ({"is_due": False}, {"has_place": False}, {"cost": 300}):
         decision = cheapest_within_slo([option("gpu", **(slow | untried)), api], SLO, Overload.SHED)  # type: ignore[arg-type]
         assert decision.ranked == ("api", "gpu"), untried
 

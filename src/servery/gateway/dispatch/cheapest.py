@@ -44,7 +44,7 @@ def cheapest_within_slo(options: Sequence[Option], slo: Slo, overload: Overload)
     """Rank those that keep `slo` by cost, then tier, then predicted TTFT; if none does, do as `overload` says.
 
     A load that was never seen is predicted worst, so those that have borne such a one come before those that have not. One
-    that is cheaper, has nothing to do and is due is tried with a request now and then, though it is not predicted to keep it.
+    that is cheaper and due is tried, though it is not predicted to keep it.
     Those that do not keep it come behind, fastest first: an attempt that fails has somewhere to go. Where requests would
     have to wait or go, the fastest that is idle is sent one nevertheless: waiting makes nothing better there, and that its
     prediction is wrong can be learnt only by trying.
@@ -74,8 +74,7 @@ def keeps(prediction: Prediction, slo: Slo) -> bool:
 
 
 def _is_tried(option: Option, keeping: Sequence[Option]) -> bool:
-    is_free = option.is_due and option.is_idle and option.has_place
-    return is_free and option.cost < min(each.cost for each in keeping)
+    return option.is_due and option.has_place and option.cost < min(each.cost for each in keeping)
 
 
 def _led_by(name: str, ranked: Sequence[str]) -> tuple[str, ...]:

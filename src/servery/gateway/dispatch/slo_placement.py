@@ -51,6 +51,7 @@ class CheapestWithinSlo:
         self._lengths = _Lengths()
         self._proven: defaultdict[str, Proven] = defaultdict(Proven)
         self._trials: defaultdict[str, Trial] = defaultdict(Trial)
+        self._trying: defaultdict[str, int] = defaultdict(int)  # under way that were predicted to be late
 
     def configured(self, model: ModelConfig) -> "CheapestWithinSlo":
         """The same placement by another configuration with the same SLO: what either learns is known to both."""
@@ -107,8 +108,17 @@ class CheapestWithinSlo:
             doublings=0
             if deployment.config.tier in _ELASTIC
             else self._proven[deployment.name].doublings(load.in_flight + 1),
-            is_due=self._trials[deployment.name].is_due(self._clock()),
+            is_due=self._is_due(deployment.name, load),
         )
+
+    def _is_due(self, name: str, load: Load) -> bool:
+        """Whether a deployment may be tried whatever is predicted: with nothing to do now and then, else with a load that it has
+        nearly borne while more requests are in time than were promised, which each miss ends for a while.
+        """
+        if not load.in_flight:
+            return self._trials[name].is_due(self._clock())
+        is_calm = not self._caution.value and not self._trying[name]
+        return is_calm and not self._proven[name].doublings(load.in_flight + 1)
 
     def _predict(self, deployment: Deployment, load: Load, new_tokens: int) -> Prediction:
         return self._latency(deployment.name).predict(load, new_tokens, self._clock(), self._caution.value)
@@ -136,12 +146,15 @@ class CheapestWithinSlo:
 
     # What a lesson teaches.
 
-    def begin(self, name: str, new_tokens: int) -> tuple[Load, float]:
-        """A request was sent; returns the load that it met and the predicted TTFT."""
+    def begin(self, name: str, new_tokens: int) -> tuple[Load, float, bool]:
+        """A request was sent; returns the load that it met, the predicted TTFT, and whether it is predicted to be late."""
         load = self._loads[name]
         met = Load(load.prefilling, load.decoding, load.prefill_tokens)
         load.begin(new_tokens)
-        return met, self._latency(name).predict(met, new_tokens, self._clock()).ttft_s
+        prediction = self._latency(name).predict(met, new_tokens, self._clock(), self._caution.value)
+        is_trial = not keeps(prediction, self._slo)
+        self._trying[name] += is_trial
+        return met, prediction.ttft_s, is_trial
 
     def first_token(self, name: str, new_tokens: int) -> tuple[float, float]:
         """Its first token has come; returns a mark for `end`, and when that was."""
@@ -152,6 +165,7 @@ class CheapestWithinSlo:
     def end(self, name: str, lesson: "_Lesson", outcome: AttemptOutcome) -> None:
         """It is over."""
         model, now, begun = self._latency(name), self._clock(), lesson.begun
+        self._trying[name] -= lesson.is_trial
         self._loads[name].end(lesson.new_tokens, had_first_token=begun is not None)
         answering = None if begun is None else self._answering[name].end(*begun, now)
         is_in_time = self._is_in_time(outcome)
@@ -187,7 +201,7 @@ class _Lesson(Watch):
         self._placement = placement
         self._name = name
         self.new_tokens = new_tokens
-        self.met, self.predicted_s = placement.begin(name, new_tokens)
+        self.met, self.predicted_s, self.is_trial = placement.begin(name, new_tokens)
         self.begun: tuple[float, float] | None = None
 
     def first_token(self) -> None:
