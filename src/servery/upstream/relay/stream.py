@@ -98,6 +98,8 @@ class RelayedStream:
 
     def _seen(self, chunk: Chunk) -> Chunk:
         self._is_counted = self._is_counted or chunk.usage is not None
+        if not chunk.data:
+            return chunk
         data = self._shown(chunk.data)
         return chunk if data is chunk.data else msgspec.structs.replace(chunk, data=data)
 
