@@ -110,16 +110,8 @@ def _instructions(options: argparse.Namespace, rig: Rig) -> None:
 def _calls(options: argparse.Namespace, rig: Rig) -> None:
     found = calls.count(options.cache, options.requests)
     Console(width=120).print(calls.table(found))
-    rooms = {room: round(number, 1) for room, number in calls.by_room(found).items()}
-    publish(
-        calls.NAME,
-        {
-            "settings": {"requests": options.requests},
-            "calls": round(sum(found.values()), 1),
-            "rooms": rooms,
-            "runs": found,
-        },
-    )
+    rooms, total = calls.by_room(found), sum(found.values())
+    publish(calls.NAME, {"settings": {"requests": options.requests}, "calls": total, "rooms": rooms, "runs": found})
 
 
 _VERBS = {"compare": _compare, "soak": _soak, "instructions": _instructions, "calls": _calls}

@@ -1,5 +1,7 @@
 """Servery's command line with its calls counted from one SIGUSR1 to the next, which writes them down.
 
+Beside FILE one that ends in `.begun` says that the first was heard.
+
 python -m benchmarks.gateway.counted FILE serve --config servery.yaml
 """
 
@@ -27,10 +29,13 @@ class Calls:
         self._is_on = not self._is_on
         if self._is_on:
             self._counts.clear()
+            self._file.with_suffix(".begun").touch()
             sys.setprofile(self._see)
             return
         sys.setprofile(None)
-        self._file.write_text(json.dumps(self._counts))
+        written = self._file.with_suffix(".new")
+        written.write_text(json.dumps(self._counts))
+        written.rename(self._file)
 
     def _see(self, frame: FrameType, event: str, called: Any) -> None:
         if event == "call":
