@@ -26,3 +26,13 @@ def test_it_stays_between_the_mean_and_the_whole_margin() -> None:
     assert caution.value == 0.0
     caution.learn(is_in_time=False)
     assert caution.value == pytest.approx(0.18)
+
+
+def test_one_more_may_be_late_when_enough_were_in_time_since_the_last_one() -> None:
+    caution = Caution(0.75)
+    assert caution.may_miss
+    told = []
+    for is_in_time in (False, True, True, True, False, True, True, True, True, True):
+        caution.learn(is_in_time=is_in_time)
+        told.append(caution.may_miss)
+    assert told == [False, False, False, False, False, False, False, False, True, True]

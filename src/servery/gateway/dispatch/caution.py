@@ -14,9 +14,17 @@ class Caution:
     def __init__(self, attainment: float) -> None:
         """`attainment` is the promised share."""
         self._attainment = attainment
+        self._spare = 1.0
         self.value = 1.0
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether one more request may be late: for each that was, as many as the promised share asks for were in time since."""
+        return self._spare >= 1.0
 
     def learn(self, *, is_in_time: bool) -> None:
         """A request was within the SLO, or not."""
         step = _STEP * (self._attainment - 1.0 if is_in_time else self._attainment)
         self.value = min(max(self.value + step, 0.0), 1.0)
+        spare = self._spare + (1.0 - self._attainment if is_in_time else -1.0)
+        self._spare = min(max(spare, 0.0), 1.0)

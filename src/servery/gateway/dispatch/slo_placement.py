@@ -116,7 +116,7 @@ class CheapestWithinSlo:
         nearly borne while more requests are in time than were promised, which each miss ends for a while.
         """
         if not load.in_flight:
-            return self._trials[name].is_due(self._clock())
+            return self._caution.may_miss and self._trials[name].is_due(self._clock())
         is_calm = not self._caution.value and not self._trying[name]
         return is_calm and not self._proven[name].doublings(load.in_flight + 1)
 
