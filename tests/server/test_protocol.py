@@ -78,6 +78,31 @@ def test_a_head_that_does_not_come_is_a_408(sent: bytes, monkeypatch: pytest.Mon
     with_connection(story)
 
 
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"])
+def test_a_head_that_comes_byte_by_byte_has_no_more_time_than_another(
+    before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece of it had begun the time anew: 32 KiB of head, one byte at a time, held a connection for days."""
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.05)
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def drip() -> None:
+            while True:
+                writer.write(b"x")
+                await asyncio.sleep(0.005)
+
+        writer.write(before + b"GET /health HTTP/1.1\r\nhost: ")
+        dripping = asyncio.create_task(drip())
+        try:
+            async with asyncio.timeout(5):
+                said = await reader.read()
+        finally:
+            dripping.cancel()
+        assert b"HTTP/1.1 408 " in said
+
+    with_connection(story)
+
+
 def test_half_a_head_behind_a_request_does_not_break_into_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The head's time runs out while the answer is under way: it ends as it should, and then the connection does."""
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.02)

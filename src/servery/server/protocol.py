@@ -84,6 +84,7 @@ class HttpProtocol(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._is_in_head = True
+        self._is_head_timed = False  # its time has begun, and does not begin anew with its pieces
         self._is_receiving = False
         self._is_deaf = False  # nothing more that comes is a request
         self._is_reading_paused = False
@@ -136,7 +137,9 @@ class HttpProtocol(asyncio.Protocol):
             self._broken(error)
         else:
             if self._is_receiving and self._is_in_head:
-                self._await_head()
+                if not self._is_head_timed:
+                    self._is_head_timed = True
+                    self._await_head()
             elif is_fresh and self._newest is not None and self._newest.is_kept:
                 self._known = KnownRequest.of(data, self._newest.scope)
 
@@ -184,6 +187,7 @@ class HttpProtocol(asyncio.Protocol):
             raise _Refused
         self._url, self._headers, self._head_bytes = b"", [], 0
         self._is_in_head = self._is_receiving = True
+        self._is_head_timed = False
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
