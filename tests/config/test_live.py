@@ -102,6 +102,19 @@ def test_a_changed_file_or_secret_is_noticed_once(file: Path) -> None:
     assert live.is_stale()
 
 
+def test_a_file_that_was_written_while_it_was_taken_up_is_stale(file: Path) -> None:
+    """It is read in a thread: what was written since, be it a secret, is neither in force nor forgotten."""
+    live = LiveConfig(load_config(file, {}), {})
+    for path, text in ((file, TEXT.replace("[here, api]", "[api, here]")), (file.with_name("key"), "sk-22")):
+        read = live.read()
+        path.write_text(text)
+        live.take(read)
+        assert live.is_stale()
+        live.reload()
+        assert not live.is_stale()
+    assert live.current.models["chat"].deployments == ("api", "here")
+
+
 def test_a_mounted_file_that_is_replaced_by_its_link_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-1")
     for name in ("one", "two"):

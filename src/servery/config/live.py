@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from servery.config.deployment_reader import EngineCheck
 from servery.config.errors import ConfigError, Fault
@@ -19,6 +20,7 @@ from servery.config.types import Config, LedgerConfig
 # What a running server has taken up for good: sockets that are bound, files that are open.
 _FIXED = ("host", "port", "ledger", "key_store")
 _FIXED_LIMITS = ("redis", "deadline_s", "on_failure")
+_Stamp: TypeAlias = tuple[int, int, int]  # when a file was written, its size, its inode
 _STAYS = "it stays as it was until the server is started again."
 
 
@@ -69,7 +71,7 @@ class LiveConfig:
         self._current = config
         self._environment = environment
         self._check_engine = check_engine
-        self._seen = _stamp(config)
+        self._seen = _stamps(config)
         self._listeners: list[Callable[[Reload], None]] = []
 
     @property
@@ -95,7 +97,7 @@ class LiveConfig:
             raise ConfigError(
                 "the configuration", [Fault(1, (), "it did not come from a file, so none can be read again.")]
             )
-        self._seen = _stamp(old)
+        self._seen = _stamps(old)
         return load_config(
             old.source,
             self._environment,
@@ -111,12 +113,13 @@ class LiveConfig:
         for listener in self._listeners:
             listener(done)
         self._current = new
-        self._seen = _stamp(new)
+        # What was written since it was read is not what is in force.
+        self._seen = _stamps(new) | {path: stamp for path, stamp in self._seen.items() if path in _files(new)}
         return done
 
     def is_stale(self) -> bool:
         """Whether a file was changed since it was last read; one that was bad is not tried again until it changes."""
-        return self._seen != _stamp(self._current)
+        return self._seen != _stamps(self._current)
 
 
 def _broken(old: Config, new: Config) -> list[tuple[KeyPath, str]]:
@@ -146,13 +149,16 @@ def _shown(value: object) -> object:
     return value.shown if isinstance(value, LedgerConfig) else value
 
 
-def _stamp(config: Config) -> tuple[tuple[int, int, int] | None, ...]:
+def _stamps(config: Config) -> dict[Path, _Stamp | None]:
     """What tells whether any of a configuration's files was written or replaced, a mounted one's link included."""
-    files = () if config.source is None else (config.source, *config.files)
-    return tuple(_file_stamp(path) for path in files)
+    return {path: _stamp(path) for path in _files(config)}
 
 
-def _file_stamp(path: Path) -> tuple[int, int, int] | None:
+def _files(config: Config) -> tuple[Path, ...]:
+    return () if config.source is None else (config.source, *config.files)
+
+
+def _stamp(path: Path) -> _Stamp | None:
     try:
         status = path.stat()
     except OSError:
