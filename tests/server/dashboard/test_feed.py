@@ -124,6 +124,23 @@ def test_a_session_that_ends_ends_its_feed() -> None:
     run(story())
 
 
+def test_a_key_that_is_taken_away_ends_the_feed_that_it_opened() -> None:
+    """Also where a program sends the key itself, and has no session to leave."""
+
+    async def story() -> None:
+        board = Board(admin_keys=("admin",))
+        board.dashboard.feed._tick_s = 0.01
+        call = start(board.app, "GET", "/dashboard/api/feed", authorization="Bearer admin")
+        await call.until(b"event: tick")
+        board.service.admin.renew(("other",))
+        async with asyncio.timeout(5):
+            await call.task
+        assert feed_of(call)[-1] == ("over", {})
+        await board.close()
+
+    run(story())
+
+
 def test_as_many_may_look_as_are_allowed_and_one_more_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "MOST_VIEWERS", 1)
 

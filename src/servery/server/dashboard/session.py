@@ -86,8 +86,11 @@ class Sessions:
         return Session(role, admission.caller, expires_s, nonce)
 
     def is_over(self, session: Session) -> bool:
-        """Whether it has ended since it was found: by time, by leaving, or because its key is no more."""
-        if not session.nonce:
+        """Whether it has ended since it was found: by time, by leaving, or because its key is no more.
+
+        Who sends his key with each request has nothing to leave, but may have a key no more.
+        """
+        if session.role is Role.LOCAL:
             return False
         is_key = self._rings[session.role].of_id(session.caller.key) is not None
         return not is_key or session.expires_s <= self._wall() or session.nonce in self._ended
