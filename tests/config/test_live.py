@@ -115,6 +115,28 @@ def test_a_file_that_was_written_while_it_was_taken_up_is_stale(file: Path) -> N
     assert live.current.models["chat"].deployments == ("api", "here")
 
 
+def test_what_was_read_and_never_taken_is_still_to_be_read(file: Path) -> None:
+    """Who asked for it may leave before it is read: then the next look at the file finds it as new as before."""
+    live = LiveConfig(load_config(file, {}), {})
+    file.write_text(TEXT.replace("[here, api]", "[api, here]"))
+    live.read()
+    assert live.is_stale()
+
+
+@pytest.mark.parametrize("fault", ["in the file", "of who takes it"])
+def test_what_cannot_be_used_is_tried_once(file: Path, fault: str) -> None:
+    live = LiveConfig(load_config(file, {}), {})
+
+    def refuse(_: Reload) -> None:
+        raise ValueError(fault)
+
+    live.on_change(refuse)
+    file.write_text("deployments: {" if fault == "in the file" else TEXT.replace("[here, api]", "[api, here]"))
+    with pytest.raises((ConfigError, ValueError)):
+        live.reload()
+    assert not live.is_stale()
+
+
 def test_a_mounted_file_that_is_replaced_by_its_link_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-1")
     for name in ("one", "two"):

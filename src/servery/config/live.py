@@ -71,7 +71,7 @@ class LiveConfig:
         self._current = config
         self._environment = environment
         self._check_engine = check_engine
-        self._seen = _stamps(config)
+        self._seen = self._read = _stamps(config)
         self._listeners: list[Callable[[Reload], None]] = []
 
     @property
@@ -97,28 +97,32 @@ class LiveConfig:
             raise ConfigError(
                 "the configuration", [Fault(1, (), "it did not come from a file, so none can be read again.")]
             )
-        self._seen = _stamps(old)
-        return load_config(
-            old.source,
-            self._environment,
-            check_engine=self._check_engine,
-            check=lambda config: _broken(old, config),
-        )
+        stamps = self._read = _stamps(old)
+        try:
+            return load_config(
+                old.source,
+                self._environment,
+                check_engine=self._check_engine,
+                check=lambda config: _broken(old, config),
+            )
+        except ConfigError:
+            self._seen = stamps
+            raise
 
     def take(self, read: Config) -> Reload:
         """Put in force what was read of the file; what a listener raises leaves everything as it was."""
-        old = self._current
+        old, self._seen = self._current, self._read
         new = dataclasses.replace(read, generation=old.generation + 1)
         done = Reload(new, Changes.between(old.models, new.models), Changes.between(old.deployments, new.deployments))
         for listener in self._listeners:
             listener(done)
         self._current = new
         # What was written since it was read is not what is in force.
-        self._seen = _stamps(new) | {path: stamp for path, stamp in self._seen.items() if path in _files(new)}
+        self._seen = _stamps(new) | {path: stamp for path, stamp in self._read.items() if path in _files(new)}
         return done
 
     def is_stale(self) -> bool:
-        """Whether a file was changed since it was last read; one that was bad is not tried again until it changes."""
+        """Whether a file was changed since what was read last was taken; a bad one is not tried again until it changes."""
         return self._seen != _stamps(self._current)
 
 
