@@ -2,6 +2,8 @@
 
 import socket
 import struct
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -68,3 +70,24 @@ def test_an_end_and_a_silence_are_told_apart(ends: tuple[socket.socket, NodeLine
     ends[0].close()
     with pytest.raises(ConnectionResetError, match="the connection was closed"):
         ends[1].receive(5.0)
+
+
+def test_who_speaks_slowly_has_no_more_time(ends: tuple[socket.socket, NodeLine]) -> None:
+    """Each byte that came gave it the whole time again: somebody slow kept the head from everybody else."""
+    is_over = threading.Event()
+
+    def speak() -> None:
+        ends[0].sendall(struct.pack("<I", 1000))
+        while not is_over.wait(0.02):
+            ends[0].sendall(b"x")
+
+    thread = threading.Thread(target=speak)
+    thread.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(TimeoutError):
+            ends[1].receive(0.2)
+        assert time.monotonic() - began < 10, "a thousand bytes would have taken 20 s"
+    finally:
+        is_over.set()
+        thread.join()

@@ -6,6 +6,7 @@ A frame is a length and a MessagePack message. Who sends anything else, or anyth
 import socket
 import struct
 import threading
+import time
 from typing import TypeVar
 
 import msgspec
@@ -95,13 +96,16 @@ class NodeLine:
             self.sock.sendall(_LENGTH.pack(len(payload)) + payload)
 
     def receive(self, timeout_s: float) -> Spoken:
-        """The next message; raises `ConnectionError` when the other end is gone or strange, `TimeoutError` when it is silent."""
-        self.sock.settimeout(timeout_s)
-        (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
+        """The next message, all of it within `timeout_s`.
+
+        Raises `ConnectionError` when the other end is gone or strange, `TimeoutError` when it is silent, or slow.
+        """
+        until = time.monotonic() + timeout_s
+        (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size, until))
         if length > MAX_BYTES:
             raise ConnectionAbortedError("what came is no message of a node")
         try:
-            message: Spoken = self._decoder.decode(self._exactly(length))
+            message: Spoken = self._decoder.decode(self._exactly(length, until))
         except msgspec.DecodeError as error:
             raise ConnectionAbortedError(f"what came is no message of a node: {error}") from error
         return message
@@ -111,9 +115,13 @@ class NodeLine:
         cut(self.sock)
         self.sock.close()
 
-    def _exactly(self, length: int) -> bytes:
+    def _exactly(self, length: int, until: float) -> bytes:
         data = bytearray()
         while len(data) < length:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("it took too long over a message")
+            self.sock.settimeout(left_s)
             received = self.sock.recv(min(length - len(data), 1 << 16))
             if not received:
                 raise ConnectionResetError("the connection was closed")
