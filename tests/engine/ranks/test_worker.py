@@ -1,5 +1,7 @@
 """`servery worker` says what is wrong before it loads anything, and when the head does not want it."""
 
+import os
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -7,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from servery import cli
+from servery.engine.channel import encode_config
+from servery.engine.config import EngineConfig
 from servery.engine.errors import LoadError
-from servery.engine.ranks.node_line import Beat, Declined, Hello, NodeLine
+from servery.engine.ranks import worker
+from servery.engine.ranks.meeting_place import MeetingPlace
+from servery.engine.ranks.node_line import Beat, Declined, Hello, NodeLine, Welcome
 from servery.engine.ranks.worker import WorkerOptions, work
 from tests.engine.ranks.nodes import ADDRESS
 
@@ -58,6 +64,18 @@ def test_what_the_head_says_is_told(tiny: Path) -> None:
     assert message.endswith(" refuses this node: it has servery 1.")
     assert "answers Beat; is another version there?" in told_by(Beat(), tiny)[1]
     assert "does not answer as a head does: the connection was closed" in told_by(None, tiny)[1]
+
+
+def test_it_may_be_told_to_stop_while_it_starts_its_processes(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = EngineConfig(model=tiny, pipeline_parallel=2, nnodes=2, master_addr=ADDRESS)
+    welcome = Welcome("token", encode_config(config), MeetingPlace(host=ADDRESS, port=1))
+    monkeypatch.setattr(worker, "_welcomed", lambda line, hello, where: welcome)
+    monkeypatch.setattr(worker, "start_follower", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with socket.create_server((ADDRESS, 0)) as listener:
+        port = listener.getsockname()[1]
+        options = WorkerOptions(model=tiny, nnodes=2, node_rank=1, master_addr=ADDRESS, master_port=port)
+        assert work(options) == worker.DONE
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_the_command_says_so_and_fails(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,8 +94,11 @@ def work(options: WorkerOptions) -> int:
     ) as line:
         welcome = _welcomed(line, hello, where)
         config = replace(decode_config(welcome.config), model=options.model, threads=options.threads)
-        with _stoppable(), contextlib.closing(_Work(options, line, welcome, config)) as begun:
-            return begun.attend()
+        try:
+            with _stoppable(), contextlib.closing(_Work(options, line, welcome, config)) as begun:
+                return begun.attend()
+        except _Stopped:  # before there was anything to attend to
+            return DONE
 
 
 def _welcomed(line: NodeLine, hello: Hello, where: str) -> Welcome:
@@ -117,9 +120,10 @@ class _Stopped(Exception):
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Inside, SIGTERM raises `_Stopped`."""
+    """Inside, the first SIGTERM raises `_Stopped`; what ends then is not interrupted by another."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise _Stopped
 
     before = signal.signal(signal.SIGTERM, stop)
