@@ -39,7 +39,7 @@ from servery.engine.placing import DevicePlacing, LoadMeter
 from servery.engine.quantization.config import stored_method
 from servery.engine.quantizer.choice import quantizer_for
 from servery.engine.quantizer.quantizer import Quantizer
-from servery.engine.ranks.crew import Crew
+from servery.engine.ranks.crew import LOSS_PATIENCE_S, Crew
 from servery.engine.ranks.loading import LoadedPart, check_alike, check_alone, load_part
 from servery.engine.ranks.messages import Begin
 from servery.engine.sampling import sampler_of
@@ -85,7 +85,7 @@ def load(
     on_death: Callable[[str], None] = lambda message: None,
     wait: Callable[[], None] = lambda: None,
 ) -> LoadedModel:
-    """Load the model and reserve its KV cache; raises `LoadError`.
+    """Load the model and reserve its KV cache; raises `LoadError`, `EngineDead` if another process ends when all have loaded.
 
     `progress` is told (bytes done, bytes total), `planned` what memory will be taken, before it is; `on_death`, of
     several processes, why the model can compute no more: on a thread of its own. `wait` is called now and then while
@@ -231,7 +231,11 @@ def _load_together(
         check_alike(own.model.dtype, others)
         num_blocks = min(own.plan.num_blocks, *(each.num_blocks for each in others))
         crew.begin(Begin(num_blocks, own.plan.max_model_len))
-        cache = own.begin(num_blocks, own.plan.max_model_len, crew.place)
+        try:
+            cache = own.begin(num_blocks, own.plan.max_model_len, crew.place)
+        except RuntimeError:
+            crew.check(LOSS_PATIENCE_S)  # if one of them is gone, that is why
+            raise
     except BaseException:
         crew.close()
         raise

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -171,6 +172,7 @@ def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse, be
     def planned(plan: KVPlan) -> None:
         channel.send(Loading(needed_bytes=plan.host_bytes, text=str(plan)))
 
+    is_loaded = threading.Event()
     try:
         with LoadingBar(f"loading {config.model.name}") as progress:
             core = EngineCore(
@@ -179,10 +181,10 @@ def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse, be
                 planned=planned,
                 before_step=pulse.step,
                 bell=bell,
-                on_death=_give_up,
+                on_death=lambda why: _give_up(why, None if is_loaded.is_set() else channel),
                 wait=channel.check,
             )
-    except LoadError as error:
+    except (LoadError, EngineDead) as error:
         needed_bytes = error.needed_bytes if isinstance(error, NotEnoughMemory) else None
         channel.send(LoadFailed(message=str(error), needed_bytes=needed_bytes))
         return 1
@@ -190,6 +192,7 @@ def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse, be
         log.exception("loading %s failed", config.model)
         channel.send(LoadFailed(message=f"{config.model} could not be loaded: {error}"))
         return 1
+    is_loaded.set()
     pulse.beat()
     channel.send(Ready(info=core.info))
     with contextlib.closing(core):
@@ -201,10 +204,16 @@ def _load_and_serve(config: EngineConfig, channel: CoreChannel, pulse: Pulse, be
     return 0
 
 
-def _give_up(message: str) -> None:
-    """End, if the loop does not notice by itself: it may wait for a device that waits for a process that is gone."""
+def _give_up(message: str, loading: CoreChannel | None) -> None:
+    """End, if the loop does not notice by itself: it may wait for a device that waits for a process that is gone.
+
+    While the model is loaded the server has to be told why, by `loading`.
+    """
     time.sleep(GIVE_UP_S)
     log.error("the engine ends: %s", message)
+    if loading is not None:
+        with contextlib.suppress(OSError):
+            loading.send(LoadFailed(message=message))
     os._exit(1)
 
 

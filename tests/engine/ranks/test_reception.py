@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from msgspec import structs
 
 from servery.engine.channel import decode_config
 from servery.engine.config import EngineConfig
-from servery.engine.errors import LoadError
+from servery.engine.errors import EngineDead, LoadError
 from servery.engine.parallel.part import ranks_of
-from servery.engine.ranks.messages import Begin
+from servery.engine.ranks.crew import Crew
+from servery.engine.ranks.messages import Begin, Failed, Line
 from servery.engine.ranks.network import come_to
 from servery.engine.ranks.node_line import Declined, Hello, Join, Lost, NodeLine, Welcome
 from servery.engine.ranks.reception import Gathered, Reception
@@ -131,6 +133,34 @@ def test_a_number_is_given_once_and_a_machine_that_is_gone_again_is_told_of(conf
         first.send(Lost("it has no GPU."))
         first.close()
         assert str(result()) == "node 1 (127.0.0.1): it has no GPU."
+
+
+def test_a_part_that_fails_while_the_head_loads_its_own_is_told_with_the_reason(
+    config: EngineConfig, hello: Hello
+) -> None:
+    """The machine told of its process's end first, and the head ended itself with no more than that."""
+    one_each = replace(config, pipeline_parallel=2)
+    deaths: list[str] = []
+    crew = Crew(one_each, ranks_of(one_each), deaths.append)
+    thread = threading.Thread(target=crew.gather, args=(lambda: None,))
+    thread.start()
+    line = arrive(hello)
+    welcome = line.receive(PATIENCE_S)
+    assert isinstance(welcome, Welcome)
+    end = arrive(Join(welcome.token, 1))
+    thread.join()
+    Line(end.sock).send(Failed("it needs 9 GB."))
+    line.send(Lost("process 1 of the model (pid 5) ended with status 1."))
+    line.close()
+    end.close()
+    with pytest.raises(EngineDead, match="ended with status 1"):
+        crew.check(PATIENCE_S)
+    with pytest.raises(LoadError, match=r"^process 1 of the model: it needs 9 GB\.$"):
+        crew.loaded()
+    assert deaths == [], "the head still loads, and asks by itself"
+    with pytest.raises(EngineDead, match="ended with status 1"):
+        crew.begin(Begin(1, 1))
+    crew.close()
 
 
 def test_waiting_ends_when_nobody_wants_it_any_more(config: EngineConfig) -> None:

@@ -37,11 +37,11 @@ class Crew:
     """
 
     def __init__(self, config: EngineConfig, ranks: Ranks, on_death: Callable[[str], None]) -> None:
-        """Start those of this machine; `on_death` is told, on a thread of its own, of one that ends unasked.
+        """Start those of this machine; `on_death` is told, on a thread of its own, of one that ends after `begin`, unasked.
 
-        Raises `OSError`; `LoadError` where others cannot come.
+        Before that `gather` and `loaded` tell. Raises `OSError`; `LoadError` where others cannot come.
         """
-        self._is_closing = False
+        self._is_begun = self._is_closing = False
         self._on_death = on_death
         self.death: str | None = None
         self._died = threading.Event()
@@ -82,7 +82,8 @@ class Crew:
         return [self._answer(rank, line) for rank, line in enumerate(self._lines, 1)]
 
     def begin(self, message: Begin) -> None:
-        """Let all make their caches, and wait for steps; from now on they are watched."""
+        """Let all make their caches, and wait for steps; from now on they are watched. Raises `EngineDead` if one is gone."""
+        self._is_begun = True
         for rank, process in enumerate(self._processes, 1):
             threading.Thread(target=self._watch, args=(rank, process), daemon=True, name=f"rank-{rank}").start()
         self.announce(message)
@@ -159,4 +160,5 @@ class Crew:
             self.death = why
             self._died.set()
             log.error("%s", why)
-            self._on_death(why)
+            if self._is_begun:
+                self._on_death(why)
