@@ -168,7 +168,7 @@ def add_rounding_options(add: Callable[..., argparse.Action], side: str = "") ->
         f"--{side}quantize-method",
         choices=METHODS,
         help="awq scales channels by what a sample of text sends through them, round does not; "
-        "else awq for int4 and round for int8",
+        "else awq for int4 and round for int8 and fp8",
     )
     add(f"--{side}calibration", type=Path, metavar="FILE", help="the sample of text for awq; else one that is built in")
 
