@@ -163,6 +163,34 @@ def test_a_part_that_fails_while_the_head_loads_its_own_is_told_with_the_reason(
     crew.close()
 
 
+def test_who_is_told_of_a_loss_does_not_keep_the_head_from_ending(config: EngineConfig, hello: Hello) -> None:
+    """The engine gives itself five seconds to notice, and was kept from ending by them: the server seemed ready."""
+    one_each = replace(config, pipeline_parallel=2)
+    is_over, is_told = threading.Event(), threading.Event()
+
+    def told(why: str) -> None:
+        is_told.set()
+        is_over.wait(PATIENCE_S)
+
+    crew = Crew(one_each, ranks_of(one_each), told)
+    thread = threading.Thread(target=crew.gather, args=(lambda: None,))
+    thread.start()
+    line = arrive(hello)
+    welcome = line.receive(PATIENCE_S)
+    assert isinstance(welcome, Welcome)
+    with arrive(Join(welcome.token, 1)).sock:
+        thread.join()
+        crew.begin(Begin(1, 1))
+        (listening,) = (each for each in threading.enumerate() if each.name == "node-1")
+        line.close()
+        with pytest.raises(EngineDead, match="it is gone"):
+            crew.check(PATIENCE_S)
+        crew.close()
+        assert not listening.is_alive()
+        assert is_told.wait(PATIENCE_S)
+    is_over.set()
+
+
 def test_waiting_ends_when_nobody_wants_it_any_more(config: EngineConfig) -> None:
     reception = Reception(config, ranks_of(config), lambda loss: None)
 

@@ -160,5 +160,5 @@ class Crew:
             self.death = why
             self._died.set()
             log.error("%s", why)
-            if self._is_begun:
-                self._on_death(why)
+            if self._is_begun:  # not on this thread, which `close` waits for
+                threading.Thread(target=self._on_death, args=(why,), daemon=True, name="death").start()
