@@ -191,6 +191,26 @@ class Hesitant(First):
         return Ranked([], wait_s=1.0)
 
 
+class Broken(First):
+    """Cannot take down what was sent."""
+
+    def sent(self, deployment: Deployment, ask: Ask) -> Watch:
+        raise ValueError("not this one")
+
+
+def test_a_place_that_was_taken_is_given_back_whatever_fails_before_the_deployment_is_asked() -> None:
+    async def story() -> None:
+        made, (only,) = stage(OK)
+        fleet = made.gateway.fleet
+        models = {"m": dataclasses.replace(fleet.models["m"], placement=Broken())}
+        made.gateway.swap(dataclasses.replace(fleet, models=models))
+        with pytest.raises(ValueError, match="not this one"):
+            await made.ask()
+        assert (only.calls, fleet.deployments["a"].slots.in_flight) == ([], 0)
+
+    run(story)
+
+
 def test_a_turn_is_waited_for_as_long_as_the_limit_says_and_then_refused_with_the_time_to_come_back() -> None:
     async def story() -> None:
         made, (only,) = stage(OK, model={"timeouts": Timeouts(queue_s=3.5)})

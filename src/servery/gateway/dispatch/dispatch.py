@@ -204,11 +204,14 @@ class _Search:
     async def enter(self, deployment: Deployment, call: Call, lease: Lease | None = None) -> Attempt:
         exchange = self._exchange
         lease = lease or deployment.enter_at_once() or await self._lease(deployment)
-        watch = self._served.placement.sent(deployment, exchange.ask)
-        chunks = deployment.upstream.answer(exchange.ask, call)
-        attempt = Attempt(
-            exchange.ask, lease, chunks, self._clock, watch, self._why, exchange.request_id, call.onward, call.sink
-        )
+        ask = exchange.ask
+        try:
+            watch = self._served.placement.sent(deployment, ask)
+            parts = deployment.upstream.answer(ask, call)
+        except BaseException:
+            lease.leave()
+            raise
+        attempt = Attempt(ask, lease, parts, self._clock, watch, self._why, exchange.request_id, call.onward, call.sink)
         exchange.attempts.append(attempt)
         return attempt
 
@@ -391,8 +394,7 @@ class _Search:
         return self._spent(self._last_failure or absent)
 
     def _may_retry(self) -> bool:
-        is_left = self._attempts < self._retry.attempts and self._clock() < self._exchange.deadline_s
-        if not is_left:
+        if self._attempts >= self._retry.attempts or self._clock() >= self._exchange.deadline_s:
             return False
         self._is_over_budget = not self._served.budget.take(self._clock())
         return not self._is_over_budget
