@@ -89,6 +89,17 @@ def test_a_head_that_cannot_be_read_says_why(body: bytes, param: str | None, cod
     assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, code)
 
 
+@pytest.mark.parametrize(
+    "rest", [b'"\xff": 1', b'"x": "\xff"', b'"x": {"\xff": 1}', b'"\\ud800": 1', b'"x": "\xed\xa0\x80"']
+)
+def test_what_is_no_utf_8_is_refused_with_the_head_wherever_it_stands(rest: bytes) -> None:
+    """Later it would be a failure of whoever reads the field: of a placement, of a provider, of the ledger."""
+    with pytest.raises(ApiError) as refused:
+        read_head(b'{"model": "m", %b}' % rest)
+    assert (refused.value.status, refused.value.code) == (400, "invalid_json")
+    assert read_head('{"model": "m", "é": "日本"}'.encode()).model == "m"
+
+
 def test_a_rewritten_body_keeps_every_other_value_as_it_was_written() -> None:
     body = b'{"model": "m", "temperature": 1.50, "seed":12345678901234567890123, "x": {"b": 1,  "a": [ ]}, "user": "u"}'
     one = Ask(api=Api.CHAT, body=body, head=msgspec.convert({"model": "m"}, type(read_head(b'{"model":"m"}'))),

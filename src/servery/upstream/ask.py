@@ -23,6 +23,7 @@ from servery.wire.chat_answer import ChatForm
 from servery.wire.completion_answer import CompletionForm
 from servery.wire.completions import CompletionRequest, decode_completion
 from servery.wire.embeddings import EmbeddingRequest, decode_embedding
+from servery.wire.errors import invalid
 from servery.wire.message import AnswerForm
 from servery.wire.rerank import RerankRequest, decode_rerank
 from servery.wire.responses import ResponsesRequest, decode_responses
@@ -144,9 +145,21 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def read_head(body: bytes) -> Head:
     """The head of a request, without a look at the rest; raises `ApiError` (400) that says what is wrong and where."""
     try:
-        return _HEAD.decode(body)
+        head = _HEAD.decode(body)
     except (msgspec.DecodeError, RecursionError, ValueError):
         return decode(body, _HEAD)  # slower, and tells why
+    if not body.isascii():
+        _check_utf_8(body)
+    return head
+
+
+def _check_utf_8(body: bytes) -> None:
+    """What the head's decoder passes over it does not look at, and a key that is no UTF-8 fails whoever reads it later."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        message = f"The request body is not valid JSON: byte {error.start + 1} is not UTF-8."
+        raise invalid(message, code="invalid_json") from None
 
 
 class Conversation(Protocol):
