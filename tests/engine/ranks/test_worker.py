@@ -67,6 +67,7 @@ def test_what_the_head_says_is_told(tiny: Path) -> None:
 
 
 def test_it_may_be_told_to_stop_while_it_starts_its_processes(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     config = EngineConfig(model=tiny, pipeline_parallel=2, nnodes=2, master_addr=ADDRESS)
     welcome = Welcome("token", encode_config(config), MeetingPlace(host=ADDRESS, port=1))
     monkeypatch.setattr(worker, "_welcomed", lambda line, hello, where: welcome)
@@ -75,7 +76,7 @@ def test_it_may_be_told_to_stop_while_it_starts_its_processes(tiny: Path, monkey
         port = listener.getsockname()[1]
         options = WorkerOptions(model=tiny, nnodes=2, node_rank=1, master_addr=ADDRESS, master_port=port)
         assert work(options) == worker.DONE
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_command_says_so_and_fails(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
