@@ -2,12 +2,13 @@
 
 Each round both send the same number of requests of the same lengths to one server, from so many clients that wait for
 their answers; the order changes with every round. The server has the embedded model in the shape of a larger one (148M
-parameters, the same answers) and computes on one thread, so that a token takes milliseconds and a tool's own microseconds
-are small beside it. For each figure the medians over the rounds are compared: they agree when they are apart no more than
-the rounds of one and the same tool are (the larger of both tools' ranges), or than `--tolerance`. Rounds that differ by
-more than a quarter show nothing: the machine was busy, and the verdict is open. The other's definitions are taken as they
-are where they are the same: AIPerf's time to first token counts to the first event with text, its inter-token latency is
-(last - first) / (tokens - 1), which we call TPOT, its request latency is E2E.
+parameters, the same answers) and computes on one thread, on a core that the tools do not have, so that a token takes
+milliseconds and a tool's own microseconds are small beside it. For each figure the medians over the rounds are
+compared: they agree when they are apart no more than the rounds of one and the same tool are (the larger of both
+tools' ranges), or than `--tolerance`. Rounds that differ by more than a quarter show nothing: the machine was busy,
+and the verdict is open. The other's definitions are taken as they are where they are the same: AIPerf's time to first
+token counts to the first event with text, its inter-token latency is (last - first) / (tokens - 1), which we call
+TPOT, its request latency is E2E.
 
 python -m benchmarks.bench_agreement --cache DIRECTORY [--peer aiperf] [--rounds 5] [--requests 20] [--clients 1]
 
@@ -16,6 +17,7 @@ The peer lives in a virtual environment of its own below DIRECTORY; without one,
 
 import argparse
 import asyncio
+import os
 import statistics
 import subprocess
 import sys
@@ -97,8 +99,9 @@ def _run_aiperf(python: Path, url: str, load: Load, folder: Path, seed: int) -> 
     }
     options = [word for name, value in sizes.items() for word in (name, str(value))]
     command = [str(python.with_name("aiperf")), "profile", "-m", _MODEL, "--url", url, "--endpoint-type", "chat"]
-    server = ["--streaming", "--use-server-token-count", "--extra-inputs", "ignore_eos:true", "--extra-inputs"]
+    server = ["--streaming", "--use-server-token-count", "--extra-inputs", f"min_tokens:{load.output_tokens}"]
     shown = [
+        "--extra-inputs",
         "temperature:0",
         "--tokenizer",
         str(amuse.path("small")),
@@ -125,8 +128,11 @@ def compare(python: Path, peer: str, load: Load, rounds: int, tolerance: float) 
         model = _speaking(grow(amuse.path(), folder / "grown", widening=4, intermediate=2560, layers=28))
         options = ("--threads", "1", "--kv-memory", "256MiB", "--no-prefix-cache", "--port", "0")
         server = Server(folder / "server.log", f"{_MODEL}={model}", *options)
+        cores = sorted(os.sched_getaffinity(0))
         try:
+            os.sched_setaffinity(0, cores[:1])  # what is started has the same cores: the server one, tools the others
             asyncio.run(server.start())
+            os.sched_setaffinity(0, cores[1:] or cores)
             url, runs = f"http://127.0.0.1:{server.port}", list[dict[str, Any]]()
             for number, who in interleaved([OURS, peer], rounds):
                 ours = who == OURS
@@ -136,11 +142,15 @@ def compare(python: Path, peer: str, load: Load, rounds: int, tolerance: float) 
                 runs.append({"round": number, "tool": who, **figures})
         finally:
             server.stop()
+            os.sched_setaffinity(0, cores)
     return summary(runs, peer, tolerance)
 
 
 def _speaking(model: Path) -> Path:
-    """Let all tokens be text: AIPerf counts to the last event with text, we to the last token, seen or not."""
+    """Let all tokens be text: AIPerf counts to the last event with text, we to the last token, seen or not.
+
+    The end of an answer has no text in any case: so AIPerf asks for `min_tokens`, where we ask to ignore it.
+    """
     file = model / "tokenizer.json"
     tokenizer = orjson.loads(file.read_bytes())
     for token in tokenizer["added_tokens"]:
